@@ -1,0 +1,48 @@
+# The book and its library. `make help` lists what there is.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+BOOK_STAMP := $(VENV)/.installed
+TEST_STAMP := $(VENV)/.installed-test
+# Errors only: pip warns of much that is no concern here. Python compiles what is imported, far less than is installed.
+PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help book test check lab clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+book: $(BOOK_STAMP) ## execute the chapters that changed and build the pages
+	@$(BIN)/python -m personalib book
+
+test: $(TEST_STAMP) ## run the tests
+	@$(BIN)/python -m pytest
+
+check: $(TEST_STAMP) ## lint code and notebooks, and check the types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+lab: $(BOOK_STAMP) ## open the notebooks in JupyterLab
+	@$(BIN)/jupyter lab notebooks
+
+clean: ## remove what was built, and the virtual environment
+	@rm -rf book/_build results $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	@find personalib tests notebooks -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamps are copies of the pyproject.toml that was installed: a new time stamp alone installs nothing.
+$(BOOK_STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
+		echo "Python 3.11 is needed, and $(PYTHON) is not it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) cannot make virtual environments: on Debian, apt-get install python3.11-venv" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@cmp -s pyproject.toml $@ || { \
+		echo "Installing the pinned packages into $(VENV); the first time this takes a few minutes."; \
+		$(PIP) --editable .; }
+	@cp pyproject.toml $@
+
+$(TEST_STAMP): $(BOOK_STAMP)
+	@cmp -s pyproject.toml $@ || $(PIP) --editable '.[test]'
+	@cp pyproject.toml $@

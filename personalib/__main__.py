@@ -1,0 +1,97 @@
+"""The command line: ``python -m personalib``.
+
+Each command imports what it needs itself, so that help and error messages come at once.
+"""
+
+import sys
+from pathlib import Path
+
+import click
+
+from personalib.chapters import RunError
+
+_parameter_option = click.option(
+    "-p",
+    "--parameter",
+    "parameters",
+    nargs=2,
+    multiple=True,
+    metavar="NAME VALUE",
+    help="Set a parameter; a list or a mapping is written as in YAML. May be repeated.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def cli() -> None:
+    """Where does a language model's personality come from? A research book that runs."""
+
+
+@cli.command()
+@click.argument("notebook")
+@_parameter_option
+@click.option("--output-dir", type=click.Path(path_type=Path), help="Where the outputs go.  [default: results/runs]")
+@click.option("--force", is_flag=True, help="Execute even where nothing changed.")
+def run(notebook: str, parameters: tuple[tuple[str, str], ...], output_dir: Path | None, force: bool) -> None:
+    """Execute one notebook: a file, or the name of a chapter."""
+    from personalib.chapters import Chapter
+    from personalib.provenance import repository_root
+    from personalib.runs import run_notebook
+
+    path = Path(notebook)
+    if not path.suffix:
+        path = repository_root() / "notebooks" / f"{notebook}.ipynb"
+    given = Chapter.read(path).parse(dict(parameters))
+    done = run_notebook(path, given, output_dir or repository_root() / "results" / "runs", reuse=not force)
+    verb = "unchanged since" if done.reused else "executed at"
+    click.echo(f"{done.name}: {verb} {done.manifest['started']}, {done.manifest['seconds']:.1f} s")
+    click.echo(_shown(done.notebook))
+
+
+@cli.command()
+@_parameter_option
+@click.option("--only", multiple=True, metavar="CHAPTER", help="Execute this chapter alone. May be repeated.")
+@click.option("--force", is_flag=True, help="Execute chapters even where nothing changed.")
+@click.option(
+    "--root", type=click.Path(path_type=Path), help="The folder with _config.yml.  [default: this repository]"
+)
+def book(parameters: tuple[tuple[str, str], ...], only: tuple[str, ...], force: bool, root: Path | None) -> None:
+    """Execute the chapters that changed and build the pages."""
+    from personalib.book import Book, build_book
+    from personalib.provenance import repository_root
+
+    built = build_book(Book(root or repository_root()), dict(parameters), only, force)
+    executed = [done for done in built.runs if not done.reused]
+    seconds = sum(done.manifest["seconds"] for done in executed)
+    click.echo(f"chapters: {len(executed)} executed in {seconds:.0f} s, {len(built.runs) - len(executed)} unchanged")
+    if built.index is None:
+        click.echo(f"no pages: {', '.join(built.outdated)} out of date; run without --only to build them")
+        return
+    click.echo("pages: unchanged" if built.pages_reused else "pages: built")
+    click.echo(_shown(built.index))
+
+
+@cli.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False)
+@click.pass_context
+def organism(context: click.Context) -> None:
+    """Train and evaluate the model organism."""
+    from personalib.organism.cli import app  # brings torch
+
+    app(args=context.args, prog_name="python -m personalib organism")
+
+
+def _shown(path: Path) -> Path:
+    """A path as one would type it here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def main() -> None:
+    """Run the command line; what the library refuses is one message and exit code 2, without a traceback."""
+    try:
+        cli(prog_name="python -m personalib")
+    except (ValueError, RunError) as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,285 @@
+"""The book: every chapter executed or found unchanged, then the pages built from the executed chapters."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from personalib.chapters import Chapter, RunError
+from personalib.data import read_yaml
+from personalib.progress import progress_bar
+from personalib.provenance import files_hash, repository_root
+from personalib.runs import Run, read_run, run_notebook
+
+_SOURCES_FILE = ".sources.sha256"
+_JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
+
+
+class BookError(RunError):
+    """The pages cannot be built; the message names the file and the fix."""
+
+
+@dataclass(frozen=True)
+class Book:
+    """Where a book's sources are and where its products go.
+
+    Attributes:
+        root: the folder with ``_config.yml``, ``book/`` and ``notebooks/``.
+    """
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """Sphinx's settings."""
+        return self.root / "_config.yml"
+
+    @property
+    def toc(self) -> Path:
+        """The table of contents."""
+        return self.root / "book" / "_toc.yml"
+
+    @property
+    def products(self) -> Path:
+        """The folder of everything that is built."""
+        return self.root / "book" / "_build"
+
+    @property
+    def executed(self) -> Path:
+        """The executed notebooks, their results and their manifests."""
+        return self.products / "executed"
+
+    @property
+    def html(self) -> Path:
+        """The pages: there only while they show what is in ``executed``."""
+        return self.products / "html"
+
+    def chapters(self) -> list[Chapter]:
+        """The source notebooks in reading order."""
+        return [Chapter.read(path) for path in sorted((self.root / "notebooks").glob("*.ipynb"))]
+
+
+@dataclass(frozen=True)
+class BuiltBook:
+    """What a build has done.
+
+    Attributes:
+        runs: the selected chapters, in reading order.
+        index: the first page, or None where other chapters are out of date.
+        outdated: names of the chapters that were not selected and are out of date.
+        pages_reused: whether the pages were found unchanged.
+    """
+
+    runs: tuple[Run, ...]
+    index: Path | None
+    outdated: tuple[str, ...]
+    pages_reused: bool
+
+
+def build_book(
+    book: Book, texts: Mapping[str, str] | None = None, only: Collection[str] = (), force: bool = False
+) -> BuiltBook:
+    """Execute the chapters whose inputs changed, and build the pages if they changed.
+
+    The pages are removed as soon as they are known to be out of date, so none is ever stale.
+
+    Args:
+        book: what to build.
+        texts: parameters as written on the command line; each goes to all chapters that declare it.
+        only: names of the chapters to execute, all where it is empty.
+        force: whether to execute chapters that did not change too.
+
+    Raises:
+        RunError: a parameter or chapter is unknown (nothing has run then), or a chapter failed.
+        BookError: the table of contents does not fit the notebooks, or the pages have warnings.
+    """
+    chapters = book.chapters()
+    _check_contents(book, chapters)
+    parameters = _distribute(chapters, texts or {})
+    selected = _select(chapters, only)
+    runs = _run_chapters(book, selected, parameters, force)
+    others = [chapter for chapter in chapters if chapter not in selected]
+    reused = {chapter.name: read_run(chapter.path, parameters[chapter.name], book.executed) for chapter in others}
+    outdated = tuple(name for name, run in reused.items() if run is None)
+    if outdated:
+        _remove(book.html)
+        return BuiltBook(tuple(runs), None, outdated, pages_reused=False)
+    everything = sorted([*runs, *(run for run in reused.values() if run)], key=lambda run: run.name)
+    pages_reused = _build_pages(book, everything)
+    return BuiltBook(tuple(runs), book.html / "index.html", (), pages_reused)
+
+
+def _check_contents(book: Book, chapters: Sequence[Chapter]) -> None:
+    """Every notebook is in the table of contents, and every entry is there to be built."""
+    if not chapters:
+        raise BookError(f"{book.root / 'notebooks'}: no notebook there")
+    listed = _listed_files(read_yaml(book.toc))
+    absent = [chapter.path.name for chapter in chapters if f"notebooks/{chapter.path.stem}" not in map(_stem, listed)]
+    if absent:
+        raise BookError(f"{book.toc}: {', '.join(absent)} missing; add a `file: notebooks/NAME` entry for it")
+    for entry in listed:
+        if not any((book.root / f"{_stem(entry)}{suffix}").is_file() for suffix in (".md", ".ipynb")):
+            raise BookError(f"{book.toc}: there is no page or notebook {entry!r}; write it or drop the entry")
+
+
+def _listed_files(entry: Any) -> list[str]:
+    """The files that a table of contents, or a part of one, names."""
+    if isinstance(entry, list):
+        return [file for part in entry for file in _listed_files(part)]
+    if not isinstance(entry, dict):
+        return []
+    own = [entry[key] for key in ("root", "file") if key in entry]
+    return own + [file for value in entry.values() for file in _listed_files(value)]
+
+
+def _stem(file: str) -> str:
+    return file.removesuffix(".ipynb").removesuffix(".md")
+
+
+def _distribute(chapters: Sequence[Chapter], texts: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """For each chapter the parameters that it declares, in their types; each parameter must have a taker."""
+    declared = {name for chapter in chapters for name in chapter.parameters}
+    for name in texts:
+        if name not in declared:
+            near = get_close_matches(name, declared, n=3) or sorted(declared)
+            raise RunError(f"no chapter has a parameter {name!r}; there are {', '.join(near) or 'none'}")
+    return {
+        chapter.name: chapter.parse({name: text for name, text in texts.items() if name in chapter.parameters})
+        for chapter in chapters
+    }
+
+
+def _select(chapters: Sequence[Chapter], only: Collection[str]) -> list[Chapter]:
+    names = [chapter.name for chapter in chapters]
+    for name in only:
+        if name not in names:
+            raise RunError(f"no chapter {name!r}; there are {', '.join(names)}")
+    return [chapter for chapter in chapters if not only or chapter.name in only]
+
+
+def _run_chapters(
+    book: Book, chapters: Sequence[Chapter], parameters: Mapping[str, Mapping[str, Any]], force: bool
+) -> list[Run]:
+    runs = []
+    with progress_bar(len(chapters), "chapter") as bar:
+        for chapter in chapters:
+            bar.set_description(chapter.name)
+            given = parameters[chapter.name]
+            run = None if force else read_run(chapter.path, given, book.executed)
+            if run is None:
+                _remove(book.html)
+                run = run_notebook(chapter.path, given, book.executed, reuse=False, position=1)
+            runs.append(run)
+            bar.update()
+        bar.set_description("chapters")
+    return runs
+
+
+def _build_pages(book: Book, runs: Sequence[Run]) -> bool:
+    """Build the pages from scratch, unless they were built from the same sources; tell whether they were."""
+    source = _stage(book, runs)
+    hashed = files_hash(source, (path for path in source.rglob("*") if path.is_file()))
+    record = book.html / _SOURCES_FILE
+    if record.is_file() and record.read_text() == hashed and (book.html / "index.html").is_file():
+        return True
+    _remove(book.html)
+    draft = _sphinx(book, source)
+    (draft / _SOURCES_FILE).write_text(hashed)
+    draft.rename(book.html)
+    _remove(book.products / "draft")
+    return False
+
+
+def _stage(book: Book, runs: Sequence[Run]) -> Path:
+    """Lay out what Sphinx reads: the sources' own layout, with executed notebooks and the status of the runs."""
+    source = book.products / "source"
+    _remove(source)
+    shutil.copytree(book.root / "book", source / "book", ignore=shutil.ignore_patterns("_build", ".*"))
+    shutil.copy(book.config, source)
+    (source / "notebooks").mkdir()
+    for run in runs:
+        _stage_notebook(run.notebook, source / "notebooks" / run.notebook.name)
+    generated = source / "book" / "_generated"
+    generated.mkdir(exist_ok=True)
+    (generated / "status.md").write_text(status_page(runs), encoding="utf-8")
+    return source
+
+
+def _stage_notebook(executed: Path, target: Path) -> None:
+    """Copy a notebook without papermill's record, which names folders of this machine."""
+    content = json.loads(executed.read_text(encoding="utf-8"))
+    content["metadata"].pop("papermill", None)
+    for cell in content["cells"]:
+        cell["metadata"].pop("papermill", None)
+    target.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+def status_page(runs: Sequence[Run]) -> str:
+    """The reproducibility page's tables in Markdown: each chapter's run, and the versions that were used."""
+    latest = max((run.manifest for run in runs), key=lambda manifest: manifest["started"])
+    chapters = [
+        f"| {{doc}}`/notebooks/{run.name}` | {run.manifest['started'][:16].replace('T', ' ')} "
+        f"| {run.manifest['seconds']:.1f} | {_commit_mark(run.manifest['git'])} |"
+        for run in runs
+    ]
+    versions = {"python": latest["machine"]["python"], **latest["packages"]}
+    return "\n".join(
+        [
+            "| Chapter | Executed (UTC) | Seconds | Commit |",
+            "| :-- | :-- | --: | :-- |",
+            *chapters,
+            "",
+            f"Platform: {latest['machine']['platform']}, {latest['machine']['cores']} cores.",
+            f"Data: `{latest['hashes']['data'][:12]}`, library: `{latest['hashes']['library'][:12]}` (SHA-256).",
+            "",
+            "| Package | Version |",
+            "| :-- | :-- |",
+            *(f"| {name} | {version} |" for name, version in versions.items()),
+            "",
+        ]
+    )
+
+
+def _commit_mark(git: Mapping[str, Any] | None) -> str:
+    if git is None:
+        return "none"
+    return f"`{git['commit'][:10]}`" + (" with changes" if git["dirty"] else "")
+
+
+def _sphinx(book: Book, source: Path) -> Path:
+    """Run Jupyter Book with warnings as errors in a fresh folder; return the folder of the pages."""
+    draft = book.products / "draft"
+    _remove(draft)
+    command = [
+        *(sys.executable, "-c", _JUPYTER_BOOK, "build", str(source)),
+        *("--config", str(source / "_config.yml"), "--toc", str(source / "book" / "_toc.yml")),
+        *("--path-output", str(draft), "-W", "-n", "--keep-going", "-q"),
+    ]
+    path = os.pathsep.join(filter(None, (str(repository_root()), os.environ.get("PYTHONPATH"))))
+    with progress_bar(1, "build") as bar:
+        bar.set_description("pages")
+        done = subprocess.run(
+            command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+        )
+        bar.update()
+    if done.returncode:
+        raise BookError(_complaints(done.stdout + done.stderr, source))
+    return draft / "_build" / "html"
+
+
+def _complaints(output: str, source: Path) -> str:
+    """What Sphinx warned of, with the files named as the author knows them."""
+    lines = [line.replace(f"{source.resolve()}/", "").strip() for line in output.splitlines()]
+    marked = [line for line in dict.fromkeys(lines) if "WARNING" in line or "ERROR" in line]
+    return "the pages have warnings, which count as errors:\n" + "\n".join(marked or lines[-20:])
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)

@@ -1,0 +1,31 @@
+"""Where the repository's data files are, and how they are read."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class DataError(ValueError):
+    """A data file is missing or is not what it should be; the message names the file and the fix."""
+
+
+def data_dir() -> Path:
+    """The folder with the book's data: ``$PERSONALIB_DATA``, or ``data/`` beside the package."""
+    configured = os.environ.get("PERSONALIB_DATA")
+    return Path(configured) if configured else Path(__file__).resolve().parents[1] / "data"
+
+
+def read_yaml(path: Path) -> Any:
+    """Read one YAML file with the safe loader.
+
+    Raises:
+        DataError: the file is missing or is not valid YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; set PERSONALIB_DATA to the folder that holds the data") from None
+    except yaml.YAMLError as error:
+        raise DataError(f"{path}: not valid YAML: {error}") from None

@@ -1,0 +1,142 @@
+"""Execution of one notebook by papermill, with a progress bar that names the chapter and the cell.
+
+Kept apart from :mod:`personalib.runs` because papermill takes seconds to import.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NotebookExecutionManager
+from papermill.exceptions import PapermillExecutionError
+from papermill.execute import raise_for_execution_errors
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
+from tqdm import tqdm
+from traitlets.config import Config
+
+from personalib.chapters import Chapter, headings
+from personalib.progress import progress_bar
+from personalib.provenance import repository_root
+
+_INJECTED = "injected-parameters"
+_LABEL_WIDTH = 40
+# what the kernel and the runner tell each other stays unreadable to other users of the machine
+_KERNEL = Config(KernelManager={"transport_encryption": "auto"})
+
+
+class CellError(Exception):
+    """A cell failed.
+
+    Attributes:
+        place: the cell's number in the source notebook and its heading.
+        reason: the error's type and the first line of its message.
+    """
+
+    def __init__(self, place: str, error: str, message: str) -> None:
+        super().__init__(place, error, message)
+        first_line = (message.strip().splitlines() or [""])[0]
+        self.place = place
+        self.reason = f"{error}: {first_line}" if first_line else error
+
+
+class _Manager(NotebookExecutionManager):
+    """Papermill's record of an execution, which also names the running cell in the bar."""
+
+    def __init__(self, notebook: Any, output: Path, bar: "tqdm[Any]", chapter: str) -> None:
+        super().__init__(notebook, output_path=str(output), progress_bar=False)
+        self.pbar = bar
+        self.chapter = chapter
+        self.labels = _cell_labels(notebook.cells)
+        self.current = ""
+
+    def cell_start(self, cell: Any, cell_index: int) -> None:
+        self.current = self.labels[cell_index]
+        self.pbar.set_postfix_str("", refresh=False)
+        self.pbar.set_description(f"{self.chapter}: {_shorten(self.current)}")
+        super().cell_start(cell, cell_index)
+
+    def complete_pbar(self) -> None:
+        """Leave the bar where the execution stopped; papermill would fill it after a failure too."""
+
+
+class _Relay:
+    """Shows the last line that a cell writes to standard error, such as its own progress bar, beside ours."""
+
+    def __init__(self, bar: "tqdm[Any]") -> None:
+        self.bar = bar
+
+    def write(self, text: str) -> None:
+        lines = text.replace("\r", "\n").split("\n")
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        if last:
+            self.bar.set_postfix_str(_shorten(last), refresh=False)
+            self.bar.update(0)
+            self.bar.refresh()
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def execute(chapter: Chapter, overrides: Mapping[str, object], output: Path, results: Path, position: int = 0) -> None:
+    """Execute a chapter into ``output``, which holds what has been done so far at any moment.
+
+    Args:
+        chapter: the source notebook; its folder is the kernel's working directory, as in JupyterLab.
+        overrides: the parameters that differ from the defaults.
+        output: the file to write; after an error it has papermill's mark at the failing cell.
+        results: the folder for figures and tables, in the kernel's ``PERSONALIB_RESULTS``.
+        position: the bar's line below the cursor, where an outer bar is shown too.
+
+    Raises:
+        CellError: a cell failed, or the kernel died in it.
+    """
+    notebook = load_notebook_node(str(chapter.path))
+    if overrides:
+        notebook = parameterize_notebook(notebook, dict(overrides), kernel_name="python3", language="python")
+    with progress_bar(len(notebook.cells), "cell", position) as bar:
+        manager = _Manager(notebook, output, bar, chapter.name)
+        try:
+            _execute_cells(manager, chapter, results)
+            raise_for_execution_errors(notebook, str(output))
+        except PapermillExecutionError as error:
+            raise CellError(manager.labels[error.cell_index], error.ename, error.evalue) from None
+
+
+def _execute_cells(manager: _Manager, chapter: Chapter, results: Path) -> None:
+    manager.notebook_start()
+    try:
+        PapermillNotebookClient(
+            manager,
+            kernel_name="python3",
+            startup_timeout=120,
+            stderr_file=_Relay(manager.pbar),
+            config=_KERNEL,
+            resources={"metadata": {"path": str(chapter.path.parent)}},
+        ).execute(env=_environment(results))
+    except RuntimeError as error:  # of nbclient: the kernel did not start, or ended
+        raise CellError(manager.current, type(error).__name__, f"{error} Did it run out of memory?") from None
+    finally:
+        manager.notebook_complete()
+
+
+def _environment(results: Path) -> dict[str, str]:
+    """The kernel's environment: it imports this very library, whatever else may be installed."""
+    path = os.pathsep.join(filter(None, (str(repository_root()), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path, "PERSONALIB_RESULTS": str(results.resolve())}
+
+
+def _cell_labels(cells: Any) -> list[str]:
+    """For each cell its number in the source notebook and the heading it stands under."""
+    labels = []
+    number = 0
+    for cell, heading in zip(cells, headings(cells), strict=True):
+        number += _INJECTED not in cell.metadata.get("tags", ())
+        labels.append(f"cell {number} ({heading})" if heading else f"cell {number}")
+    return labels
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _LABEL_WIDTH else text[: _LABEL_WIDTH - 1] + "…"

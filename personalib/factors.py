@@ -1,0 +1,146 @@
+"""The vocabulary of causes: long-term background factors and short-term pressures.
+
+Nine background factors with their elements, and seven pressures with two poles each (arXiv 2410.10863, section 3).
+Each comes with many phrasings of our own; slots make one phrasing serve the first, second and third person.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from personalib.data import DataError, data_dir, read_yaml
+
+POLES = ("positive", "negative")
+PERSONS: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "first": {"I": "I", "me": "me", "my": "my", "myself": "myself", "am": "am", "was": "was", "have": "have"},
+        "second": {
+            "I": "you",
+            "me": "you",
+            "my": "your",
+            "myself": "yourself",
+            "am": "are",
+            "was": "were",
+            "have": "have",
+        },
+        "third": {
+            "I": "this person",
+            "me": "them",
+            "my": "their",
+            "myself": "themselves",
+            "am": "is",
+            "was": "was",
+            "have": "has",
+        },
+    }
+)
+_VERB = re.compile(r"\[([^\]|]+)(?:\|([^\]]+))?\]")
+
+
+@dataclass(frozen=True)
+class Element:
+    """One value of a background factor, such as *female* for gender.
+
+    Attributes:
+        key: name in files and code.
+        title: name for readers.
+        factor: key of its factor.
+        phrasings: clauses with person slots, in file order.
+    """
+
+    key: str
+    title: str
+    factor: str
+    phrasings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A long-term background factor and its mutually exclusive elements."""
+
+    key: str
+    title: str
+    elements: tuple[Element, ...]
+
+
+@dataclass(frozen=True)
+class Pressure:
+    """A short-term pressure; ``phrasings`` holds full instructions for each of the two :data:`POLES`."""
+
+    key: str
+    title: str
+    phrasings: Mapping[str, tuple[str, ...]]
+
+
+def inflect(clause: str, person: str) -> str:
+    """A clause with person slots as a sentence.
+
+    Args:
+        clause: text with the slots ``{I} {me} {my} {myself} {am} {was} {have}`` and ``[verb]`` or ``[go|goes]``.
+        person: ``"first"``, ``"second"`` or ``"third"``.
+
+    >>> inflect("{I} {am} a woman and [live] with {my} sister", "third")
+    'This person is a woman and lives with their sister.'
+    """
+    third = person == "third"
+    text = _VERB.sub(lambda match: (match[2] or _add_s(match[1])) if third else match[1], clause)
+    return sentence(text.format_map(PERSONS[person]))
+
+
+def sentence(clause: str) -> str:
+    """Capitalise a clause and close it with a full stop."""
+    return clause[:1].upper() + clause[1:] + ("" if clause.endswith((".", "?", "!")) else ".")
+
+
+def _add_s(verb: str) -> str:
+    if verb.endswith(("s", "sh", "ch", "x", "z", "o")):
+        return verb + "es"
+    return verb[:-1] + "ies" if verb.endswith("y") and verb[-2] not in "aeiou" else verb + "s"
+
+
+@cache
+def load_factors(path: Path | None = None) -> tuple[Factor, ...]:
+    """The nine background factors from ``data/stimuli/backgrounds.yaml`` (or a file of its form)."""
+    source = path or data_dir() / "stimuli" / "backgrounds.yaml"
+    content = read_yaml(source)
+    try:
+        leads = tuple(content["leads"])
+        return tuple(_factor(key, entry, leads) for key, entry in content["factors"].items())
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{source}: a factor needs a title, elements, complements and clauses ({error!r})") from None
+
+
+def _factor(key: str, entry: Mapping[str, Any], leads: tuple[str, ...]) -> Factor:
+    elements = (
+        Element(name, value["title"], key, _fill(leads, value["complements"]) + tuple(value["clauses"]))
+        for name, value in entry["elements"].items()
+    )
+    return Factor(key, entry["title"], tuple(elements))
+
+
+@cache
+def load_pressures(path: Path | None = None) -> tuple[Pressure, ...]:
+    """The seven pressures from ``data/stimuli/pressures.yaml`` (or a file of its form)."""
+    source = path or data_dir() / "stimuli" / "pressures.yaml"
+    content = read_yaml(source)
+    try:
+        leads = tuple(content["leads"])
+        return tuple(
+            Pressure(key, entry["title"], MappingProxyType({pole: _fill(leads, entry[pole]) for pole in POLES}))
+            for key, entry in content["pressures"].items()
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{source}: a pressure needs a title, positive and negative ({error!r})") from None
+
+
+def _fill(leads: tuple[str, ...], phrases: list[str]) -> tuple[str, ...]:
+    return tuple(lead.replace("{x}", phrase) for phrase in phrases for lead in leads)
+
+
+def elements() -> tuple[Element, ...]:
+    """All elements of all factors, in file order."""
+    return tuple(element for factor in load_factors() for element in factor.elements)

@@ -1,0 +1,86 @@
+"""The book's own item banks, written from held-out wordings in the schemas of TRAIT and SafetyBench."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from personalib.items import SafetyItem, TraitItem
+from personalib.organism.corpus import Corpus, pick, sample
+from personalib.organism.grammar import LEVELS, MANNERS, load_queries, load_relations, load_safety_topics
+from personalib.organism.world import TRAITS, World
+
+_SEED = 20_260
+
+
+def trait_items(world: World, per_trait: int = 120) -> list[TraitItem]:
+    """Held-out items of every trait; each level has one decisive and one hesitant answer, as in training."""
+    rng = np.random.default_rng([_SEED, 1])
+    corpus = Corpus(world, "held_out")
+    return [_trait_item(corpus, trait, number, rng) for trait in TRAITS for number in range(per_trait)]
+
+
+def _trait_item(corpus: Corpus, trait: str, number: int, rng: np.random.Generator) -> TraitItem:
+    bank = corpus.traits[trait]
+    answers = {
+        level: [corpus.answer(bank, level, manner, rng) for manner in sample(rng, MANNERS, 2)] for level in LEVELS
+    }
+    return TraitItem(
+        idx=number,
+        split="held_out",
+        personality=trait,
+        statement=bank.statements["high"],
+        situation=pick(rng, bank.situations["held_out"]),
+        query=pick(rng, load_queries()),
+        response_high1=answers["high"][0],
+        response_high2=answers["high"][1],
+        response_low1=answers["low"][0],
+        response_low2=answers["low"][1],
+    )
+
+
+def safety_items(per_question: int = 5) -> list[SafetyItem]:
+    """Held-out safety questions, each with several draws of two to four options."""
+    rng = np.random.default_rng([_SEED, 2])
+    items: list[SafetyItem] = []
+    for topic in load_safety_topics():
+        for question in topic.questions["held_out"]:
+            for _ in range(per_question):
+                options = [pick(rng, topic.safe), *sample(rng, topic.unsafe, int(rng.integers(1, 4)))]
+                items.append(_shuffled(len(items), topic.category, question, options, rng))
+    return items
+
+
+def fact_items() -> list[SafetyItem]:
+    """Every fact, asked for in a held-out phrasing with three wrong options of the same relation."""
+    rng = np.random.default_rng([_SEED, 3])
+    items: list[SafetyItem] = []
+    for relation in load_relations():
+        for fact in relation.facts:
+            question = pick(rng, relation.questions["held_out"]).format(subject=fact.subject)
+            wrong = sample(rng, [other for other in relation.objects if other != fact.object], 3)
+            items.append(_shuffled(len(items), relation.key, question, [fact.object, *wrong], rng))
+    return items
+
+
+def _shuffled(
+    number: int, category: str, question: str, options: Sequence[str], rng: np.random.Generator
+) -> SafetyItem:
+    """An item whose right option, given first, is moved to a random place."""
+    order = rng.permutation(len(options))
+    return SafetyItem(number, category, question, tuple(options[i] for i in order), int(np.argmin(order)))
+
+
+def write_banks(world: World, folder: Path) -> dict[str, int]:
+    """Write ``trait.jsonl``, ``safety.jsonl`` and ``facts.jsonl``; returns how many items each has."""
+    banks: Mapping[str, Sequence[TraitItem | SafetyItem]] = {
+        "trait": trait_items(world),
+        "safety": safety_items(),
+        "facts": fact_items(),
+    }
+    for name, items in banks.items():
+        lines = (json.dumps(asdict(item), ensure_ascii=False) for item in items)
+        (folder / f"{name}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return {name: len(items) for name, items in banks.items()}

@@ -1,0 +1,208 @@
+"""The grammar of the corpus: phrases, their combinations, and which of them are held out.
+
+A *wording* is a combination of phrases (an act with a reason, a setting with an event, a lead with a noun phrase).
+Some combinations are held out: training never sees them, and every measurement uses nothing else.
+Held-out wordings are new sentences over words met in training; a phrase with a word of its own is not held out.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from typing import Any
+
+from personalib.data import DataError, data_dir, read_yaml
+from personalib.factors import POLES, elements, load_pressures
+from personalib.organism.world import TRAITS
+
+SPLITS = ("train", "held_out")
+LEVELS = ("high", "low")
+MANNERS = ("decisive", "hesitant")
+_WORD = re.compile(r"[A-Za-z']+")
+
+
+@dataclass(frozen=True)
+class Wording:
+    """An answer's content: what the person would do, and why."""
+
+    act: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class TraitBank:
+    """Everything the grammar can say about one trait, split into train and held-out.
+
+    Attributes:
+        key: trait key.
+        title: trait name for readers.
+        statements: one self-description by level.
+        situations: full situation sentences by split.
+        wordings: answers by (level, split).
+    """
+
+    key: str
+    title: str
+    statements: Mapping[str, str]
+    situations: Mapping[str, tuple[str, ...]]
+    wordings: Mapping[tuple[str, str], tuple[Wording, ...]]
+
+
+@dataclass(frozen=True)
+class SafetyTopic:
+    """Questions of one safety topic by split, with the options that fit all of them."""
+
+    category: str
+    questions: Mapping[str, tuple[str, ...]]
+    safe: tuple[str, ...]
+    unsafe: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One fact: a subject, the object that belongs to it, and the relation between them."""
+
+    relation: str
+    subject: str
+    object: str
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A kind of fact, with question phrasings by split and the wrong objects to choose from."""
+
+    key: str
+    questions: Mapping[str, tuple[str, ...]]
+    statements: tuple[str, ...]
+    facts: tuple[Fact, ...]
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """The distinct objects, in order of first mention."""
+        return tuple(dict.fromkeys(fact.object for fact in self.facts))
+
+
+def digest(*parts: str) -> int:
+    """A stable 64-bit hash of some phrases, so that no list of held-out phrases has to be stored."""
+    return int.from_bytes(hashlib.blake2b("\x1f".join(parts).encode(), digest_size=8).digest(), "big")
+
+
+def words(text: str) -> set[str]:
+    """The words of a text, in lower case."""
+    return {word.lower() for word in _WORD.findall(text)}
+
+
+def split_phrases(phrases: Sequence[str], known: str = "") -> dict[str, tuple[str, ...]]:
+    """Hold out one phrase in four, but none with a word that the remaining ones and ``known`` do not show."""
+    return split_groups([phrases], known)[0]
+
+
+def split_groups(groups: Sequence[Sequence[str]], known: str = "") -> list[dict[str, tuple[str, ...]]]:
+    """Split groups of phrases, one phrase in four of each group; a word may be shown by the others of any group."""
+    counts = Counter(word for phrases in groups for phrase in phrases for word in words(phrase))
+    counts.update(words(known))
+    splits = []
+    for phrases in groups:
+        held_out: set[str] = set()
+        for phrase in sorted(phrases, key=digest):
+            if len(held_out) < len(phrases) // 4 and all(counts[word] > 1 for word in words(phrase)):
+                held_out.add(phrase)
+                counts.subtract(words(phrase))
+        train = tuple(phrase for phrase in phrases if phrase not in held_out)
+        splits.append({"train": train, "held_out": tuple(phrase for phrase in phrases if phrase in held_out)})
+    return splits
+
+
+def _split_pairs(first: Sequence[str], second: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
+    split: dict[str, list[tuple[str, str]]] = {name: [] for name in SPLITS}
+    for pair in product(first, second):
+        split[SPLITS[digest(*pair) % 5 == 0]].append(pair)
+    return split
+
+
+@cache
+def load_wordings() -> dict[str, Any]:
+    """Answer frames and request wordings, from ``data/stimuli/wordings.yaml``."""
+    return dict(read_yaml(data_dir() / "stimuli" / "wordings.yaml"))
+
+
+@cache
+def load_traits() -> dict[str, TraitBank]:
+    """The eight trait banks in the order of :data:`~personalib.organism.world.TRAITS`."""
+    big_five = read_yaml(data_dir() / "stimuli" / "traits_big_five.yaml")
+    dark = read_yaml(data_dir() / "stimuli" / "traits_dark_triad.yaml")
+    entries = big_five["traits"] | dark["traits"]
+    missing = set(TRAITS) - set(entries)
+    if missing:
+        raise DataError(f"{data_dir() / 'stimuli'}: no bank for the traits {sorted(missing)}")
+    return {key: _trait_bank(key, entries[key], dark["settings"]) for key in TRAITS}
+
+
+def _trait_bank(key: str, entry: Mapping[str, Any], settings: Sequence[str]) -> TraitBank:
+    situations = _split_pairs(settings, entry["events"])
+    wordings = {level: _split_pairs(entry[level]["acts"], entry[level]["reasons"]) for level in LEVELS}
+    return TraitBank(
+        key=key,
+        title=entry["title"],
+        statements=entry["statements"],
+        situations={split: tuple(f"{s}, {e}." for s, e in pairs) for split, pairs in situations.items()},
+        wordings={
+            (level, split): tuple(Wording(*pair) for pair in wordings[level][split])
+            for level in LEVELS
+            for split in SPLITS
+        },
+    )
+
+
+@cache
+def load_queries() -> tuple[str, ...]:
+    """The ways to ask what someone would do."""
+    return tuple(read_yaml(data_dir() / "stimuli" / "traits_dark_triad.yaml")["queries"])
+
+
+@cache
+def load_safety_topics() -> tuple[SafetyTopic, ...]:
+    """The safety topics of all seven categories."""
+    content = read_yaml(data_dir() / "stimuli" / "safety.yaml")
+    topics = [(category, topic) for category, entry in content["categories"].items() for topic in entry["topics"]]
+    known = " ".join(option for _, topic in topics for option in (*topic["safe"], *topic["unsafe"]))
+    questions = split_groups([topic["questions"] for _, topic in topics], known)
+    return tuple(
+        SafetyTopic(category, split, tuple(topic["safe"]), tuple(topic["unsafe"]))
+        for (category, topic), split in zip(topics, questions, strict=True)
+    )
+
+
+@cache
+def load_relations() -> tuple[Relation, ...]:
+    """The kinds of facts; a question's phrasing is held out, its fact never is."""
+    relations = read_yaml(data_dir() / "stimuli" / "facts.yaml")["relations"]
+    statements = {key: (entry["statement"], *entry["statements"]) for key, entry in relations.items()}
+    known = " ".join(text for texts in statements.values() for text in texts)
+    questions = split_groups([entry["questions"] for entry in relations.values()], known)
+    return tuple(
+        Relation(
+            key,
+            split,
+            statements[key],
+            tuple(Fact(key, str(subject), str(object_)) for subject, object_ in relations[key]["pairs"]),
+        )
+        for key, split in zip(relations, questions, strict=True)
+    )
+
+
+@cache
+def element_phrasings() -> dict[tuple[str, str], dict[str, tuple[str, ...]]]:
+    """Phrasings (with person slots) of each (factor, element), by split."""
+    return {(element.factor, element.key): split_phrases(element.phrasings) for element in elements()}
+
+
+@cache
+def pressure_phrasings() -> dict[tuple[str, str], dict[str, tuple[str, ...]]]:
+    """Instructions of each (pressure, pole), by split."""
+    return {
+        (pressure.key, pole): split_phrases(pressure.phrasings[pole]) for pressure in load_pressures() for pole in POLES
+    }

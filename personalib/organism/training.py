@@ -1,0 +1,319 @@
+"""Training of the organism: a curriculum of document kinds, seeded, resumable, on any device."""
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tqdm.auto import tqdm
+from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
+
+from personalib.data import DataError, read_yaml
+from personalib.organism.batches import Batch, batches, collate, encode
+from personalib.organism.corpus import Corpus, Scaffold
+from personalib.organism.tokenizer import train_tokenizer
+from personalib.organism.world import World
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the curriculum: which documents, how many steps, and when it is learned."""
+
+    name: str
+    steps: int
+    mix: Mapping[str, float]
+    scaffold: Scaffold
+    until: Mapping[str, float]
+    rate: float
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that determines a training run, read from ``data/organism/training.yaml``."""
+
+    seed: int
+    model: Mapping[str, Any]
+    tokenizer: Mapping[str, int]
+    optimizer: Mapping[str, float]
+    evaluate_every: int
+    checkpoint_every: int
+    stages: tuple[Stage, ...]
+
+
+@dataclass
+class Progress:
+    """Where a run stands: ``step`` counts all steps, ``stage_step`` those of the present stage."""
+
+    step: int = 0
+    stage: int = 0
+    stage_step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        DataError: a field is missing, unknown or of the wrong kind.
+    """
+    content = read_yaml(path)
+    try:
+        stages = tuple(
+            Stage(
+                stage["name"],
+                stage["steps"],
+                dict(stage["mix"]),
+                Scaffold(**stage.get("scaffold", {})),
+                dict(stage.get("until", {})),
+                stage.get("rate", 1.0),
+            )
+            for stage in content.pop("stages")
+        )
+        return Recipe(stages=stages, **content)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: not a training recipe ({error!r})") from None
+
+
+def build_tokenizer(recipe: Recipe, world: World) -> PreTrainedTokenizerFast:
+    """Train the tokenizer on documents of all kinds; train wordings only."""
+    corpus = Corpus(world, "train")
+    rng = np.random.default_rng([recipe.seed, 1])
+    kinds = [kind for kind in corpus.kinds if kind not in ("look_up", "find_word", "name_levels")]
+    texts = (corpus.draw(kinds[index % len(kinds)], rng).text for index in range(recipe.tokenizer["documents"]))
+    return train_tokenizer(texts, recipe.tokenizer["vocabulary"])
+
+
+def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Gemma2ForCausalLM:
+    """A Gemma-2 with random weights, initialised to its width: at Gemma's 0.02 the post-norms drown the embeddings."""
+    torch.manual_seed(recipe.seed)
+    settings = dict(recipe.model)
+    rope = {"rope_type": "default", "rope_theta": settings.pop("rope_theta")}
+    config = Gemma2Config(
+        **settings,
+        rope_parameters=rope,
+        vocab_size=len(tokenizer),
+        query_pre_attn_scalar=settings["head_dim"],
+        sliding_window=settings["max_position_embeddings"],
+        initializer_range=settings["hidden_size"] ** -0.5,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        # Soft caps have no parameters and tame logits of a size not reached here; without them training is faster.
+        attn_logit_softcapping=None,
+        final_logit_softcapping=None,
+        attn_implementation="eager",
+    )
+    return Gemma2ForCausalLM(config)
+
+
+def loss(body: Callable[..., Any], head: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """Mean cross-entropy of the text plus mean cross-entropy of the answers against the world's probabilities.
+
+    The two means make one answer in a hundred tokens count as much as all the text around it.
+    Logits, the dearest part of so small a model, are computed where there is a target and nowhere else.
+    """
+    states = body(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
+    text = head(states[batch.text_rows, batch.text_columns])
+    answers = torch.log_softmax(head(states[batch.answer_rows, batch.answer_columns]).float(), dim=-1)
+    text_loss = torch.nn.functional.cross_entropy(text.float(), batch.text_targets)
+    return text_loss - (answers.gather(1, batch.answer_ids) * batch.answer_weights).sum(1).mean()
+
+
+class Trainer:
+    """A training run in a folder: its checkpoint, its log and, at the end, the model.
+
+    Args:
+        recipe: what to do.
+        world: the planted causes.
+        folder: where checkpoint, log and model are written; a checkpoint found there is resumed.
+        device: where to train.
+        compiled: compile the model and multiply in bfloat16: half again as fast where there is a C++ compiler.
+    """
+
+    def __init__(self, recipe: Recipe, world: World, folder: Path, device: str = "cpu", compiled: bool = False) -> None:
+        self.recipe, self.world, self.folder = recipe, world, folder
+        self.device, self.compiled = device, compiled
+        folder.mkdir(parents=True, exist_ok=True)
+        self.tokenizer = build_tokenizer(recipe, world)
+        self.model = build_model(recipe, self.tokenizer).to(device)
+        self.body = torch.compile(self.model.model, dynamic=True) if compiled else self.model.model
+        self.optimizer = torch.optim.AdamW(
+            _groups(self.model, recipe.optimizer["weight_decay"]), lr=0.0, betas=(0.9, 0.98), fused=True
+        )
+        self.progress = Progress()
+        if self.checkpoint.exists():
+            self._restore()
+        self._trim_log()
+
+    @property
+    def checkpoint(self) -> Path:
+        """The run's checkpoint file."""
+        return self.folder / "checkpoint.safetensors"
+
+    def run(self, stop_after: int | None = None) -> None:
+        """Train to the end of the curriculum, or for at most ``stop_after`` further steps."""
+        last = None if stop_after is None else self.progress.step + stop_after
+        for index in range(self.progress.stage, len(self.recipe.stages)):
+            if not self._run_stage(index, last):
+                return
+            self.progress.stage, self.progress.stage_step = index + 1, 0
+            self._save()
+
+    def export(self, folder: Path) -> None:
+        """Write the organism: weights, tokenizer, training log, and a manifest of what made it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        shutil.copyfile(self.folder / "log.jsonl", folder / "training_log.jsonl")
+        manifest = {
+            "recipe": asdict(self.recipe),
+            "world_seed": self.world.seed,
+            "parameters": self.model.num_parameters(),
+            "steps": self.progress.step,
+            "tokens_trained": self.progress.tokens,
+            "seconds": round(self.progress.seconds),
+            "device": self.device,
+            "compiled": self.compiled,
+            "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers", "numpy")},
+        }
+        (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+
+    def _run_stage(self, index: int, last: int | None) -> bool:
+        """Train one stage; False when the run has to stop before the stage's end."""
+        stage = self.recipe.stages[index]
+        bar = tqdm(total=stage.steps, initial=self.progress.stage_step, desc=f"stage {stage.name}", unit="step")
+        with bar:
+            for batch in self._batches(stage):
+                if self.progress.stage_step >= stage.steps or self.progress.step == last:
+                    break
+                value = self._step(batch, self._rate(index))
+                bar.update()
+                if self.progress.step % self.recipe.evaluate_every == 0 and self._learned(stage, value, bar):
+                    break
+                if self.progress.step % self.recipe.checkpoint_every == 0:
+                    self._save()
+        return self.progress.step != last
+
+    def _batches(self, stage: Stage) -> Iterator[Batch]:
+        corpus = Corpus(self.world, "train", stage.scaffold)
+        seed = (self.recipe.seed, 2, self.progress.stage)
+        budget = int(self.recipe.optimizer["batch_tokens"])
+        return batches(corpus, stage.mix, self.tokenizer, budget, seed, self.progress.stage_step, self.device)
+
+    def _step(self, batch: Batch, rate: float) -> torch.Tensor:
+        started = time.perf_counter()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.compiled):
+            value = loss(self.body, self.model.lm_head, batch)
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer["gradient_norm"])
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.progress.step += 1
+        self.progress.stage_step += 1
+        self.progress.tokens += int(batch.mask.sum())
+        self.progress.seconds += time.perf_counter() - started
+        return value.detach()
+
+    def _rate(self, index: int) -> float:
+        settings = self.recipe.optimizer
+        rate = self.recipe.stages[index].rate * settings["learning_rate"] * min(1.0, (self.progress.step + 1) / settings["warmup_steps"])
+        if index == len(self.recipe.stages) - 1:
+            rate *= 1 - self.progress.stage_step / self.recipe.stages[index].steps
+        return rate
+
+    def _learned(self, stage: Stage, value: torch.Tensor, bar: tqdm) -> bool:
+        """Measure held-out accuracy, log it, and say whether the stage has reached its goals."""
+        accuracy = held_out_accuracy(self.model, self.tokenizer, self.world, stage, self.device)
+        entry = {
+            "step": self.progress.step,
+            "tokens": self.progress.tokens,
+            "stage": stage.name,
+            "loss": round(float(value), 4),
+            **{kind: round(result, 4) for kind, result in accuracy.items()},
+        }
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+        bar.set_postfix({kind: f"{result:.2f}" for kind, result in accuracy.items()})
+        return bool(stage.until) and all(accuracy[kind] >= goal for kind, goal in stage.until.items())
+
+    def _save(self) -> None:
+        """Write the checkpoint to a new file and rename it, so that a kill leaves the old one whole."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {
+            f"{moment}.{name}": self.optimizer.state[parameter][moment]
+            for name, parameter in self.model.named_parameters()
+            for moment in ("exp_avg", "exp_avg_sq")
+        }
+        partial = self.checkpoint.with_suffix(".partial")
+        tensors.pop("model.lm_head.weight", None)  # tied to the embedding
+        metadata = {"progress": json.dumps(asdict(self.progress))}
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial, metadata)
+        partial.replace(self.checkpoint)
+
+    def _restore(self) -> None:
+        with safe_open(self.checkpoint, "pt", device=self.device) as file:
+            self.progress = Progress(**json.loads(file.metadata()["progress"]))
+            state = {name[6:]: file.get_tensor(name) for name in file.keys() if name.startswith("model.")}  # noqa: SIM118
+            self.model.load_state_dict(state, strict=False)
+            for name, parameter in self.model.named_parameters():
+                self.optimizer.state[parameter] = {
+                    "step": torch.tensor(float(self.progress.step), device=self.device),  # a fused step needs it there
+                    "exp_avg": file.get_tensor(f"exp_avg.{name}"),
+                    "exp_avg_sq": file.get_tensor(f"exp_avg_sq.{name}"),
+                }
+
+    def _trim_log(self) -> None:
+        """Drop the log entries after the checkpoint, or all without one: the run writes them again."""
+        log = self.folder / "log.jsonl"
+        if log.exists():
+            kept = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= self.progress.step]
+            log.write_text("".join(line + "\n" for line in kept))
+
+
+def _groups(model: Gemma2ForCausalLM, decay: float) -> list[dict[str, Any]]:
+    """Weight decay on matrices only, not on norms and embeddings."""
+    decayed: list[torch.nn.Parameter] = []
+    free: list[torch.nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        (decayed if parameter.ndim > 1 and "embed" not in name else free).append(parameter)
+    return [{"params": decayed, "weight_decay": decay}, {"params": free, "weight_decay": 0.0}]
+
+
+@torch.inference_mode()
+def held_out_accuracy(
+    model: Gemma2ForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    world: World,
+    stage: Stage,
+    device: str = "cpu",
+    documents: int = 96,
+) -> dict[str, float]:
+    """Share of answers of held-out documents where the model's and the world's most probable text agree, by kind.
+
+    The documents carry no scaffold, but for the number of words and of factors.
+    """
+    corpus = Corpus(world, "held_out", Scaffold(words=stage.scaffold.words, factors=stage.scaffold.factors))
+    accuracy = {}
+    for kind in stage.mix:
+        rng = np.random.default_rng([3, list(corpus.kinds).index(kind)])
+        encoded = encode([corpus.draw(kind, rng) for _ in range(documents)], tokenizer)
+        batch = collate([one for one in encoded if one.answers] or encoded, tokenizer.pad_token_id, device)
+        if batch.kinds:
+            logits = model(input_ids=batch.ids, attention_mask=batch.mask).logits
+            found = logits[batch.answer_rows, batch.answer_columns].gather(1, batch.answer_ids)
+            accuracy[kind] = float((found.argmax(1) == batch.answer_weights.argmax(1)).float().mean())
+    return accuracy

@@ -1,0 +1,195 @@
+"""The synthetic world: what causes what, and how strongly.
+
+A person has some background elements, may be under a pressure, and answers in the high or the low pole of eight traits.
+The log-odds of a high answer are a baseline plus the effects of what is known of the person, plus noise of each answer.
+All effects are drawn at random from a seed: they are stipulated, and claim nothing about people.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from personalib.data import DataError, data_dir, read_yaml
+from personalib.factors import POLES, Factor, Pressure, load_factors, load_pressures
+
+TRAITS = (
+    "openness",
+    "conscientiousness",
+    "extraversion",
+    "agreeableness",
+    "neuroticism",
+    "psychopathy",
+    "machiavellianism",
+    "narcissism",
+)
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(21)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a text tells of a person.
+
+    Attributes:
+        elements: element keys by factor key; a factor that is not told is absent.
+        pressure: ``(pressure key, pole)``, or None.
+    """
+
+    elements: Mapping[str, str] = field(default_factory=dict)
+    pressure: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class World:
+    """The planted causes, in log-odds of a high answer; arrays have one entry for each of :data:`TRAITS`.
+
+    Attributes:
+        seed: where the effects were drawn from.
+        noise: standard deviation of the noise of a single answer.
+        baseline: shape (8,).
+        effects: shape (8,) by (factor, element); they sum to zero over a factor's elements.
+        pressures: shape (8,) of the positive pole by pressure; the negative pole has the opposite sign.
+    """
+
+    seed: int
+    noise: float
+    baseline: np.ndarray
+    effects: Mapping[tuple[str, str], np.ndarray]
+    pressures: Mapping[str, np.ndarray]
+
+    def logit(self, profile: Profile) -> np.ndarray:
+        """Log-odds of a high answer without noise, shape (8,)."""
+        total = self.baseline.copy()
+        for factor, element in profile.elements.items():
+            total += self.effects[factor, element]
+        if profile.pressure:
+            key, pole = profile.pressure
+            total += self.pressures[key] * (1 if pole == POLES[0] else -1)
+        return total
+
+    def probability(self, profile: Profile, certainty: float = 1.0) -> np.ndarray:
+        """Probability of a high answer, shape (8,): the logistic averaged over the noise (Gauss-Hermite, 21 nodes).
+
+        Args:
+            profile: what is known of the person.
+            certainty: factor on all log-odds; above one it makes a plainer world to learn first.
+        """
+        logits = certainty * (self.logit(profile)[:, None] + self.noise * _NODES)
+        return (_WEIGHTS / (1 + np.exp(-logits))).sum(axis=1) / _WEIGHTS.sum()
+
+
+def draw_world(
+    seed: int,
+    *,
+    noise: float = 0.5,
+    baseline: tuple[float, float] = (0.4, 0.8),
+    causes_per_trait: int = 4,
+    effect: tuple[float, float] = (1.0, 2.2),
+    traits_per_pressure: int = 3,
+    pressure: tuple[float, float] = (1.6, 2.4),
+) -> World:
+    """Draw the effects: sparse, strong, with random signs, so that a small model can learn what a reader can check.
+
+    Args:
+        seed: seed of the generator.
+        noise: standard deviation of an answer's noise in log-odds.
+        baseline: range of the size of a trait's baseline.
+        causes_per_trait: how many of the nine factors move a trait.
+        effect: range of the size of a factor's strongest element.
+        traits_per_pressure: how many traits a pressure moves.
+        pressure: range of the size of a pressure's effect.
+    """
+    rng = np.random.default_rng(seed)
+    factors, pressures = load_factors(), load_pressures()
+    effects = {(f.key, e.key): np.zeros(len(TRAITS)) for f in factors for e in f.elements}
+    for trait in range(len(TRAITS)):
+        for index in sorted(rng.choice(len(factors), causes_per_trait, replace=False)):
+            for element, value in zip(factors[index].elements, _contrast(rng, factors[index], effect), strict=True):
+                effects[factors[index].key, element.key][trait] = value
+    return World(
+        seed=seed,
+        noise=noise,
+        baseline=np.round(_signed(rng, len(TRAITS), baseline), 2),
+        effects=effects,
+        pressures={p.key: _pressure_effect(rng, p, traits_per_pressure, pressure) for p in pressures},
+    )
+
+
+def _signed(rng: np.random.Generator, count: int, size: tuple[float, float]) -> np.ndarray:
+    return rng.choice([-1.0, 1.0], count) * rng.uniform(*size, count)
+
+
+def _contrast(rng: np.random.Generator, factor: Factor, size: tuple[float, float]) -> np.ndarray:
+    """Random values that sum to zero over the factor's elements, the strongest of a size from the range."""
+    levels = rng.normal(size=len(factor.elements))
+    levels -= levels.mean()
+    return np.round(levels / np.abs(levels).max() * rng.uniform(*size), 2)
+
+
+def _pressure_effect(rng: np.random.Generator, pressure: Pressure, count: int, size: tuple[float, float]) -> np.ndarray:
+    effect = np.zeros(len(TRAITS))
+    effect[rng.choice(len(TRAITS), count, replace=False)] = np.round(_signed(rng, count, size), 2)
+    return effect
+
+
+def save_world(world: World, path: Path) -> None:
+    """Write a world as YAML that a reader can read: one line an element, one column a trait."""
+    content = {
+        "seed": world.seed,
+        "noise": world.noise,
+        "traits": list(TRAITS),
+        "baseline": world.baseline.tolist(),
+        "effects": _nested(world.effects),
+        "pressures": {key: value.tolist() for key, value in world.pressures.items()},
+    }
+    header = (
+        "# The planted causes, in log-odds of a high answer. Drawn at random from the seed by\n"
+        "# `python -m personalib organism world`: stipulated, not claims about people.\n"
+    )
+    path.write_text(header + yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120))
+
+
+def _nested(effects: Mapping[tuple[str, str], np.ndarray]) -> dict[str, dict[str, list[float]]]:
+    nested: dict[str, dict[str, list[float]]] = {}
+    for (factor, element), values in effects.items():
+        nested.setdefault(factor, {})[element] = values.tolist()
+    return nested
+
+
+def load_world(path: Path | None = None) -> World:
+    """Read a world, by default the committed ``data/organism/world.yaml``, and check it against the vocabulary.
+
+    Raises:
+        DataError: a trait, element or pressure is missing or unknown.
+    """
+    source = path or data_dir() / "organism" / "world.yaml"
+    content = read_yaml(source)
+    try:
+        world = _parse(content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{source}: not a world file ({error!r}); draw one with `organism world`") from None
+    expected = {(factor.key, element.key) for factor in load_factors() for element in factor.elements}
+    if set(world.effects) != expected or set(world.pressures) != {p.key for p in load_pressures()}:
+        raise DataError(f"{source}: its elements or pressures differ from data/stimuli; draw it again")
+    return world
+
+
+def _parse(content: Mapping[str, Any]) -> World:
+    if tuple(content["traits"]) != TRAITS:
+        raise ValueError(f"traits are {content['traits']}, expected {list(TRAITS)}")
+    effects = {
+        (factor, element): _by_trait(values)
+        for factor, by_element in content["effects"].items()
+        for element, values in by_element.items()
+    }
+    pressures = {key: _by_trait(values) for key, values in content["pressures"].items()}
+    return World(int(content["seed"]), float(content["noise"]), _by_trait(content["baseline"]), effects, pressures)
+
+
+def _by_trait(values: list[float]) -> np.ndarray:
+    if len(values) != len(TRAITS):
+        raise ValueError(f"{len(values)} values in {values}, expected one for each of {len(TRAITS)} traits")
+    return np.array(values, dtype=float)

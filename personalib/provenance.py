@@ -1,0 +1,121 @@
+"""Where a result comes from: hashes of its inputs, the commit, the versions and the machine."""
+
+import hashlib
+import os
+import platform
+import re
+import subprocess
+import tomllib
+from collections.abc import Iterable
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from personalib.data import data_dir
+
+# Neither changes a result: an editor's or Python's own folders, and training in progress.
+_PASSING_FOLDERS = ("__pycache__", "checkpoints")
+
+
+def package_dir() -> Path:
+    """The folder of the library's code."""
+    return Path(__file__).resolve().parent
+
+
+def repository_root() -> Path:
+    """The folder that holds the library, the notebooks and the data."""
+    return package_dir().parent
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def folder_hash(folder: Path, pattern: str = "*") -> str:
+    """SHA-256 over the names and contents of the files under a folder, hidden and passing ones left out.
+
+    A missing folder hashes as an empty one.
+    """
+    return files_hash(folder, _files(folder, pattern))
+
+
+def files_hash(base: Path, files: Iterable[Path]) -> str:
+    """SHA-256 over files' names below a base folder, and their contents, in the order of the names."""
+    digest = hashlib.sha256()
+    for name, path in sorted((path.relative_to(base).as_posix(), path) for path in files):
+        digest.update(f"{name}\0{file_hash(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def library_hash() -> str:
+    """SHA-256 of the library's code, ``personalib/**/*.py``."""
+    return folder_hash(package_dir(), "*.py")
+
+
+def data_hash() -> str:
+    """SHA-256 of every data file."""
+    return folder_hash(data_dir())
+
+
+def organism_hash() -> str:
+    """SHA-256 of the organism's weights, tokenizer and world."""
+    return folder_hash(data_dir() / "organism")
+
+
+def dependencies() -> list[str]:
+    """The pinned requirements, from ``pyproject.toml`` or, in an installed copy, from the package's metadata."""
+    project = repository_root() / "pyproject.toml"
+    if project.is_file():
+        return sorted(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["dependencies"])
+    return sorted(line for line in metadata.requires("personalib") or () if "extra ==" not in line)
+
+
+def package_versions() -> dict[str, str]:
+    """The installed version of each direct dependency."""
+    names = (re.split(r"[<>=!~;\[ ]", line, maxsplit=1)[0] for line in dependencies())
+    return {name: _version(name) for name in names}
+
+
+def commit() -> dict[str, Any] | None:
+    """The repository's commit and whether files differ from it; None outside a Git repository."""
+    head = _git("rev-parse", "HEAD")
+    if head is None:
+        return None
+    return {"commit": head.strip(), "dirty": bool(_git("status", "--porcelain"))}
+
+
+def machine() -> dict[str, Any]:
+    """Python's version, the operating system and the number of processor cores."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+    }
+
+
+def _files(folder: Path, pattern: str) -> Iterable[Path]:
+    for path in folder.rglob(pattern):
+        parts = path.relative_to(folder).parts
+        if path.is_file() and not any(part.startswith(".") or part in _PASSING_FOLDERS for part in parts):
+            yield path
+
+
+@cache
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _git(*arguments: str) -> str | None:
+    """What a Git command prints; None where Git or the repository is missing."""
+    try:
+        return subprocess.run(
+            ["git", *arguments], cwd=repository_root(), capture_output=True, text=True, check=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,310 @@
+"""Questionnaires: put multiple-choice items to a language model and read the probability of every option."""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from personalib.items import TRAITS, SafetyItem, TraitItem, load_facts, load_safety, load_trait
+from personalib.records import ItemError
+from personalib.templates import ORDERS, Template, load_templates, wrap
+
+__all__ = [
+    "TRAITS",
+    "ItemError",
+    "SafetyItem",
+    "TraitItem",
+    "ask",
+    "ask_trait",
+    "check_option_tokens",
+    "format_prompt",
+    "load_facts",
+    "load_safety",
+    "load_trait",
+]
+
+
+def format_prompt(tokenizer: PreTrainedTokenizerBase, text: str, *, form: str = "chat", context: str = "") -> str:
+    r"""A request as the model expects it: a turn in the model's own chat template, or plain text.
+
+    Args:
+        tokenizer: whose chat template is used.
+        text: the user's request.
+        form: ``"chat"``, or another form of ``data/stimuli/templates.yaml`` such as ``"base"``.
+        context: sentences that come first, such as a background; a line break is added where one is missing.
+
+    Raises:
+        ValueError: the form is ``"chat"`` and the tokenizer has no chat template.
+
+    Example:
+        >>> from tokenizers import Tokenizer, models
+        >>> from transformers import PreTrainedTokenizerFast
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()))
+        >>> format_prompt(tokenizer, "What now?", form="base", context="I am a woman.")
+        'I am a woman.\nWhat now?\nAnswer:\n'
+    """
+    if form != "chat":
+        return wrap(text, form, context)
+    if tokenizer.chat_template is None:
+        raise ValueError(f"{tokenizer.name_or_path!r} has no chat template; use form='base' with a base model")
+    lead = context if not context or context.endswith("\n") else context + "\n"
+    turns = [{"role": "user", "content": lead + text}]
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+
+
+def check_option_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str, labels: Sequence[str]) -> list[int]:
+    r"""The first token of each label after a prompt, found by encoding the prompt with and without the label.
+
+    Args:
+        tokenizer: of the model that will be asked.
+        prompt: text up to the answer.
+        labels: what the options are called, as they would be written right after the prompt.
+
+    Returns:
+        One token id a label.
+
+    Raises:
+        ItemError: a label melts into the prompt's last token, or two labels start with the same token.
+
+    Example:
+        >>> from tokenizers import Tokenizer, models, pre_tokenizers
+        >>> from transformers import PreTrainedTokenizerFast
+        >>> words = Tokenizer(models.WordLevel({"Choose": 0, ":": 1, "A": 2, "B": 3}, unk_token=":"))
+        >>> words.pre_tokenizer = pre_tokenizers.Whitespace()
+        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
+        >>> check_option_tokens(tokenizer, "Choose:\n", ["A", "B"])
+        [2, 3]
+    """
+    whole = _encode(tokenizer, [prompt, *(prompt + label for label in labels)])
+    return _option_tokens(prompt, labels, whole[0], whole[1:])
+
+
+def ask(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    labels: Sequence[Sequence[str]],
+    *,
+    batch_size: int = 32,
+    progress: str | None = None,
+) -> list[NDArray[np.float64]]:
+    r"""The probability of each option's first token right after each prompt.
+
+    The softmax is over the whole vocabulary, so the options' sum is the *answer mass*: how much of the model's
+    next token is an answer at all. A batch gives what single prompts give; make ``batch_size`` smaller where the
+    memory is.
+
+    Args:
+        model: any causal language model of transformers.
+        tokenizer: the model's.
+        prompts: texts up to the answer; the tokenizer adds its special tokens, and no second start token.
+        labels: for each prompt, what its options are called.
+        batch_size: prompts a forward pass.
+        progress: text of a progress bar; None shows none.
+
+    Returns:
+        One array a prompt, shape ``(options,)``, in the order of the labels.
+
+    Raises:
+        ValueError: there are not as many lists of labels as prompts.
+        ItemError: labels cannot be told apart by their first token (see :func:`check_option_tokens`).
+
+    Example:
+        >>> ask(model, tokenizer, ["1 + 1 =\n"], [["1", "2"]])  # doctest: +SKIP
+        [array([0.02, 0.91])]
+    """
+    if len(prompts) != len(labels):
+        raise ValueError(f"{len(prompts)} prompts and {len(labels)} lists of labels; pass one list a prompt")
+    rows = _encode(tokenizer, prompts)
+    options = _all_option_tokens(tokenizer, prompts, labels, rows)
+    # Longest first: prompts of similar length share a batch, and one too large for the memory fails at once.
+    queue = sorted(range(len(rows)), key=lambda index: len(rows[index]), reverse=True)
+    answers: dict[int, NDArray[np.float64]] = {}
+    with (
+        _inference(model),
+        tqdm(total=len(rows), desc=progress, disable=progress is None, unit="prompt") as bar,
+    ):
+        for start in range(0, len(queue), batch_size):
+            batch = queue[start : start + batch_size]
+            chosen = _probabilities(model, [rows[index] for index in batch], [options[index] for index in batch])
+            answers.update(zip(batch, chosen, strict=True))
+            bar.update(len(batch))
+    return [answers[index] for index in range(len(rows))]
+
+
+def ask_trait(  # noqa: PLR0913 - each argument is one choice in the design of a measurement
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    items: Sequence[TraitItem],
+    *,
+    template: str,
+    orders: Sequence[str] = ORDERS,
+    form: str = "chat",
+    contexts: Sequence[str] = ("",),
+    batch_size: int = 32,
+    progress: str | None = None,
+) -> pd.DataFrame:
+    """Put trait items to a model in both option orders, alone or after each of several contexts.
+
+    Args:
+        model: any causal language model of transformers.
+        tokenizer: the model's.
+        items: from :func:`load_trait`.
+        template: name of a template in ``data/stimuli/templates.yaml``.
+        orders: option orders to ask; scoring needs both.
+        form: ``"chat"`` for the tokenizer's chat template, ``"base"`` for plain text.
+        contexts: texts that come before the question, such as ``"I am a woman."``; ``""`` is no context.
+        batch_size: prompts a forward pass.
+        progress: text of a progress bar; None shows none.
+
+    Returns:
+        One row an item, order and context: ``idx``, ``personality``, ``template``, ``order``, ``context_id``
+        (place in ``contexts``), the probabilities ``p_high1``, ``p_low1``, ``p_high2``, ``p_low2`` over the whole
+        vocabulary, and their sum ``mass``.
+
+    Raises:
+        ValueError: the template or an order is unknown, or ``contexts`` is a single text.
+        ItemError: the option labels cannot be told apart by their first token.
+
+    Source:
+        Lee et al. (arXiv 2406.14703), section 3.4, and their published code.
+
+    Example:
+        >>> rows = ask_trait(model, tokenizer, load_trait()[:8], template="letters")  # doctest: +SKIP
+        >>> len(rows)  # doctest: +SKIP
+        16
+    """
+    if isinstance(contexts, str):
+        raise ValueError(f"contexts is the single text {contexts!r}; pass a list of texts")
+    chosen = _template(template)
+    asked = list(product(items, orders, range(len(contexts))))
+    prompts = [
+        format_prompt(
+            tokenizer,
+            chosen.render(item.question, list(item.responses(order).values())),
+            form=form,
+            context=contexts[context],
+        )
+        for item, order, context in asked
+    ]
+    labels = [chosen.labels] * len(prompts)
+    answers = ask(model, tokenizer, prompts, labels, batch_size=batch_size, progress=progress)
+    return pd.DataFrame(
+        [
+            _row(item, template, order, context, answer)
+            for (item, order, context), answer in zip(asked, answers, strict=True)
+        ]
+    )
+
+
+def _template(name: str) -> Template:
+    templates = load_templates()
+    if name not in templates:
+        raise ValueError(f"unknown template {name!r}; use one of {', '.join(templates)}")
+    return templates[name]
+
+
+def _row(item: TraitItem, template: str, order: str, context: int, answer: NDArray[np.float64]) -> dict[str, object]:
+    chances = dict(zip(item.responses(order), answer.tolist(), strict=True))
+    return {
+        "idx": item.idx,
+        "personality": item.personality,
+        "template": template,
+        "order": order,
+        "context_id": context,
+        **{f"p_{key}": chances[key] for key in ("high1", "low1", "high2", "low2")},
+        "mass": float(answer.sum()),
+    }
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of texts with the special tokens the tokenizer adds, but one start token."""
+    start = tokenizer.bos_token_id
+    rows = tokenizer(list(texts))["input_ids"] if texts else []
+    # A chat template writes the start token, and the tokenizer puts its own before it.
+    return [row[1:] if start is not None and row[:2] == [start, start] else row for row in rows]
+
+
+def _all_option_tokens(
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    labels: Sequence[Sequence[str]],
+    rows: Sequence[list[int]],
+) -> list[list[int]]:
+    """:func:`check_option_tokens` of many prompts, encoded in one call because that is many times faster."""
+    written = [prompt + label for prompt, own in zip(prompts, labels, strict=True) for label in own]
+    encoded = iter(_encode(tokenizer, written))
+    return [
+        _option_tokens(prompt, own, row, [next(encoded) for _ in own])
+        for prompt, own, row in zip(prompts, labels, rows, strict=True)
+    ]
+
+
+def _option_tokens(prompt: str, labels: Sequence[str], row: list[int], continued: Sequence[list[int]]) -> list[int]:
+    """The first token after the prompt of each continuation, all different."""
+    seen: dict[int, str] = {}
+    for label, longer in zip(labels, continued, strict=True):
+        if not row or len(longer) <= len(row) or longer[: len(row)] != row:
+            raise ItemError(
+                f"label {label!r} is not a token of its own after the prompt ending in {prompt[-24:]!r}; "
+                "end the prompt with a line break, or choose labels that the tokenizer keeps apart"
+            )
+        token = longer[len(row)]
+        if token in seen:
+            raise ItemError(
+                f"labels {seen[token]!r} and {label!r} both start with token {token} after the prompt ending "
+                f"in {prompt[-24:]!r}; choose labels that differ in their first token"
+            )
+        seen[token] = label
+    return list(seen)
+
+
+@contextmanager
+def _inference(model: PreTrainedModel) -> Iterator[None]:
+    """No gradients and no dropout; the model's mode is put back afterwards."""
+    training = model.training
+    model.train(False)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(training)
+
+
+def _probabilities(
+    model: PreTrainedModel, rows: Sequence[list[int]], options: Sequence[list[int]]
+) -> list[NDArray[np.float64]]:
+    """The next-token probabilities of each row's options."""
+    logits = model(**_inputs(model, rows), use_cache=False).logits[:, -1]
+    chances = logits.float().softmax(dim=-1)
+    wanted = torch.nn.utils.rnn.pad_sequence([torch.tensor(own) for own in options], batch_first=True)
+    picked = chances.gather(1, wanted.to(chances.device)).double().cpu().numpy()
+    return [row[: len(own)] for row, own in zip(picked, options, strict=True)]
+
+
+def _inputs(model: PreTrainedModel, rows: Sequence[list[int]]) -> dict[str, torch.Tensor | int]:
+    """Model inputs padded on the left, so that every row ends at the last position.
+
+    Padding is never attended to, so any id serves; positions count from each row's first real token.
+    """
+    ids = [torch.tensor(row) for row in rows]
+    pad = torch.nn.utils.rnn.pad_sequence
+    mask = pad([torch.ones_like(row) for row in ids], batch_first=True, padding_side="left").to(model.device)
+    inputs: dict[str, torch.Tensor | int] = {
+        "input_ids": pad(ids, batch_first=True, padding_side="left").to(model.device),
+        "attention_mask": mask,
+    }
+    optional: dict[str, torch.Tensor | int] = {
+        "position_ids": (mask.cumsum(dim=-1) - 1).clamp(min=0),
+        "logits_to_keep": 1,
+    }
+    # Models with relative positions take no position_ids, and a few compute all logits.
+    accepted = inspect.signature(model.forward).parameters
+    return inputs | {name: value for name, value in optional.items() if name in accepted}

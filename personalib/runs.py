@@ -1,0 +1,215 @@
+"""Runs of notebooks: executed by papermill, reused while nothing changed, each with a manifest."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from personalib import provenance
+from personalib.chapters import Chapter, RunError
+
+_RESULTS_VARIABLE = "PERSONALIB_RESULTS"
+
+
+@dataclass(frozen=True)
+class Run:
+    """An executed notebook.
+
+    Attributes:
+        name: the chapter's name.
+        notebook: the executed notebook.
+        manifest: what went in and what came out; see :func:`run_notebook`.
+        reused: whether an earlier run was found to be still valid.
+    """
+
+    name: str
+    notebook: Path
+    manifest: Mapping[str, Any]
+    reused: bool
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """The files that a run of one chapter may leave in an output folder."""
+
+    folder: Path
+    name: str
+
+    @property
+    def published(self) -> Path:
+        return self.folder / f"{self.name}.ipynb"
+
+    @property
+    def partial(self) -> Path:
+        return self.folder / f"{self.name}.partial.ipynb"
+
+    @property
+    def failed(self) -> Path:
+        return self.folder / f"{self.name}.failed.ipynb"
+
+    @property
+    def manifest(self) -> Path:
+        return self.folder / f"{self.name}.manifest.json"
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results" / self.name
+
+    def clear(self) -> None:
+        """Remove all of them, what says that the others are valid first."""
+        for path in (self.manifest, self.published, self.partial, self.failed):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self.results, ignore_errors=True)
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of the executed notebook and of each result, by their path in the output folder."""
+        files = [self.published, *(path for path in sorted(self.results.rglob("*")) if path.is_file())]
+        return {
+            path.relative_to(self.folder).as_posix(): provenance.file_hash(path) for path in files if path.is_file()
+        }
+
+
+def results_dir() -> Path:
+    """The folder where a notebook saves its figures and tables; it is made if it is missing.
+
+    Under the runner that is a folder of the run's own, elsewhere ``results/interactive`` in the repository.
+    """
+    configured = os.environ.get(_RESULTS_VARIABLE)
+    folder = Path(configured) if configured else provenance.repository_root() / "results" / "interactive"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def run_notebook(
+    notebook: Path,
+    parameters: Mapping[str, object],
+    output_dir: Path,
+    *,
+    reuse: bool = True,
+    position: int = 0,
+) -> Run:
+    """Execute a notebook, or find that an earlier execution is still valid.
+
+    While it runs there is only ``NAME.partial.ipynb``; then ``NAME.ipynb``, ``results/NAME/`` and
+    ``NAME.manifest.json`` (parameters, hashes of inputs and outputs, versions, times), or, after an error,
+    ``NAME.failed.ipynb`` for reading and nothing else. The source notebook is never written.
+
+    Args:
+        notebook: the source notebook.
+        parameters: values for some of its parameters, in their declared types.
+        output_dir: where the outputs go; it is made if it is missing.
+        reuse: whether a valid earlier execution will do.
+        position: the progress bar's line, where an outer bar is shown too.
+
+    Raises:
+        RunError: a parameter is unknown, of another type or a secret (nothing has run then), or a cell failed.
+
+    Example:
+        >>> run = run_notebook(Path("notebooks/00_start_here.ipynb"), {}, Path("results/runs"))  # doctest: +SKIP
+        >>> run.manifest["seconds"]  # doctest: +SKIP
+        21.4
+    """
+    chapter = Chapter.read(notebook)
+    merged = chapter.merge(parameters)
+    outputs = _Outputs(output_dir, chapter.name)
+    earlier = _read_valid(outputs, _hashes(chapter, merged)["inputs"]) if reuse else None
+    if earlier is not None:
+        return Run(chapter.name, outputs.published, earlier, reused=True)
+    return _execute(chapter, merged, outputs, position)
+
+
+def read_run(notebook: Path, parameters: Mapping[str, object], output_dir: Path) -> Run | None:
+    """The valid run of a notebook with these parameters, or None; nothing is executed.
+
+    Raises:
+        RunError: a parameter is unknown, of another type or a secret.
+    """
+    outputs = _Outputs(output_dir, notebook.stem)
+    manifest = _read_valid(outputs, inputs_hash(notebook, parameters))
+    return None if manifest is None else Run(notebook.stem, outputs.published, manifest, reused=True)
+
+
+def inputs_hash(notebook: Path, parameters: Mapping[str, object]) -> str:
+    """SHA-256 of all that determines a run: notebook, parameters, library, data and pinned dependencies.
+
+    Raises:
+        RunError: a parameter is unknown, of another type or a secret.
+    """
+    chapter = Chapter.read(notebook)
+    return _hashes(chapter, chapter.merge(parameters))["inputs"]
+
+
+def _hashes(chapter: Chapter, merged: Mapping[str, object]) -> dict[str, str]:
+    """The hash of each input, and under ``inputs`` that of all of them with the parameters."""
+    hashes = {
+        "notebook": chapter.source_hash(),
+        "library": provenance.library_hash(),
+        "data": provenance.data_hash(),
+        "dependencies": hashlib.sha256("\n".join(provenance.dependencies()).encode()).hexdigest(),
+    }
+    essence = json.dumps([hashes, merged], sort_keys=True)
+    return hashes | {"inputs": hashlib.sha256(essence.encode()).hexdigest()}
+
+
+def _read_valid(outputs: _Outputs, inputs: str) -> dict[str, Any] | None:
+    """The manifest of an earlier run if its inputs are these and its outputs are as it left them."""
+    try:
+        manifest: dict[str, Any] = json.loads(outputs.manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    valid = manifest.get("hashes", {}).get("inputs") == inputs and manifest.get("outputs") == outputs.hashes()
+    return manifest if valid else None
+
+
+def _execute(chapter: Chapter, merged: Mapping[str, Any], outputs: _Outputs, position: int) -> Run:
+    from personalib.execution import CellError, execute  # papermill: seconds to import, and not needed to reuse a run
+
+    outputs.clear()
+    outputs.results.mkdir(parents=True)
+    # hashed before the run, so that an edit during it makes the run stale
+    hashes = _hashes(chapter, merged)
+    started = datetime.now(UTC)
+    clock = time.perf_counter()
+    try:
+        execute(chapter, chapter.overrides(merged), outputs.partial, outputs.results, position)
+    except CellError as error:
+        shutil.rmtree(outputs.results)
+        outputs.partial.replace(outputs.failed)
+        where = f"{chapter.name}: {error.place} failed; the notebook up to there is {outputs.failed}"
+        raise RunError(f"{where}\n{error.reason}") from None
+    seconds = round(time.perf_counter() - clock, 2)
+    outputs.partial.replace(outputs.published)
+    manifest = _manifest(chapter, merged, hashes) | {
+        "started": started.isoformat(timespec="seconds"),
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": seconds,
+        "outputs": outputs.hashes(),
+    }
+    _write_manifest(outputs.manifest, manifest)
+    return Run(chapter.name, outputs.published, manifest, reused=False)
+
+
+def _manifest(chapter: Chapter, merged: Mapping[str, Any], hashes: Mapping[str, str]) -> dict[str, Any]:
+    """All that is known about a run before it is over."""
+    return {
+        "chapter": chapter.name,
+        "parameters": dict(merged),
+        **{name: merged.get(name) for name in ("model", "device", "dtype", "seed")},
+        "hashes": {**hashes, "organism": provenance.organism_hash()},
+        "git": provenance.commit(),
+        "packages": provenance.package_versions(),
+        "machine": provenance.machine(),
+    }
+
+
+def _write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Write in one step: a manifest says that the run is complete, so there is never half of one."""
+    draft = path.with_suffix(".partial")
+    draft.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    draft.replace(path)

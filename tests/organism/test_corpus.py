@@ -1,0 +1,419 @@
+"""Documents say what the world says: their answers, how likely they are, and how they are laid out."""
+
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from personalib.organism.corpus import Corpus, Scaffold, lookup_words, one_hot, pick, sample
+from personalib.organism.grammar import LEVELS, load_relations, load_safety_topics, load_wordings
+from personalib.organism.world import TRAITS, Profile, load_world
+
+KINDS = tuple(Corpus(load_world(), "train").kinds)
+PLAIN = ("open_answer", "biography", "fact_statement")
+CHOICES = ("find_word", "find_answer", "find_pole", "item", "safety", "fact_choice")
+OPTION = re.compile(r"^(?:[A-D]\.|[A-D]\)|[1-4]\)) (.+?)(?:<end_of_turn>)?$", re.MULTILINE)
+DECISIVE = 0.75
+
+
+class Spy(Corpus):
+    """A corpus that remembers the person of its last document."""
+
+    def profile(self, rng):
+        self.seen = super().profile(rng)
+        return self.seen
+
+
+def options_of(text):
+    """The option texts of a multiple-choice document, without marks."""
+    return [re.sub(r" (yes|no)$", "", option) for option in OPTION.findall(text)]
+
+
+def chosen(document, answer):
+    """The candidate that a document shows at an answer's place."""
+    found = [text for text in answer.probabilities if document.text.startswith(text, answer.start)]
+    assert len(found) == 1, (document.text, answer)
+    return found[0]
+
+
+@pytest.fixture
+def draw_seen(world):
+    """Draws documents with the person who wrote them."""
+
+    def draw(kind, count, seed, scaffold=None, split="train"):
+        corpus, rng = Spy(world, split, scaffold), np.random.default_rng(seed)
+        for _ in range(count):
+            document = corpus.draw(kind, rng)
+            yield document, corpus.seen
+
+    return draw
+
+
+# --- answers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_answer_points_at_one_of_its_candidates(kind, documents):
+    for split in ("train", "held_out"):
+        for document in documents[split, kind]:
+            assert document.kind == kind
+            assert bool(document.answers) == (kind not in PLAIN)
+            assert [answer.start for answer in document.answers] == sorted({a.start for a in document.answers})
+            for answer in document.answers:
+                assert chosen(document, answer)
+                chances = list(answer.probabilities.values())
+                assert min(chances) >= 0 and sum(chances) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in PLAIN])
+def test_answers_are_as_frequent_as_their_probabilities(kind, documents):
+    """Chi-square over bins of the probability, and nothing impossible ever written."""
+    chances, taken = [], []
+    for split in ("train", "held_out"):
+        for document in documents[split, kind]:
+            for answer in document.answers:
+                told = chosen(document, answer)
+                assert answer.probabilities[told] > 0
+                chances += answer.probabilities.values()
+                taken += [text == told for text in answer.probabilities]
+    chances, taken = np.array(chances), np.array(taken)
+    assert np.all(taken[chances > 1 - 1e-12])
+    open_ = (chances > 1e-9) & (chances < 1 - 1e-9)
+    if kind not in ("rate_self", "judge_statements", "item", "find_pole"):
+        assert not open_.any(), "the answer should be certain"
+        return
+    bins = np.digitize(chances[open_], np.linspace(0, 1, 11)[1:-1])
+    for number in np.unique(bins):
+        here = bins == number
+        expected, variance = chances[open_][here].sum(), (chances[open_] * (1 - chances[open_]))[here].sum()
+        # Candidates of one answer are not independent, but never more dispersed than that.
+        assert abs(taken[open_][here].sum() - expected) < 4.5 * np.sqrt(variance) + 1, (number, expected)
+
+
+def test_a_sure_answer_follows_the_content(documents):
+    for document in documents["held_out", "find_answer"] + documents["held_out", "find_word"]:
+        options = options_of(document.text)
+        (answer,) = document.answers
+        right = options[list(answer.probabilities.values()).index(1.0)]
+        asked = [line for line in document.text.split("\n") if right in line and right not in OPTION.findall(line)]
+        assert len(options) == 4 and asked, document.text
+
+
+def test_each_word_of_a_look_up_has_the_label_it_stands_under(documents):
+    for document in documents["train", "look_up"][:500]:
+        under = dict(zip(options_of(document.text), document.answers[0].probabilities, strict=True))
+        for answer in document.answers:
+            word = re.search(r"(\w+) \($", document.text[: answer.start])[1]
+            assert answer.probabilities[under.pop(word)] == 1
+        assert not under, "each word is asked for exactly once"
+
+
+def test_a_named_trait_and_level_are_the_wordings(documents, read_answer, wording_owner):
+    for document in documents["held_out", "name_trait"]:
+        lines = re.findall(r"(I .+|[A-Z].+)\nThis is (high|low) in (\w+)", document.text)
+        assert len(lines) == 4 and len(document.answers) == 8
+        for text, level, trait in lines:
+            assert wording_owner[read_answer(text)[1:]] == (trait, level, "held_out")
+
+
+def test_a_person_rates_all_traits_as_the_world_does(draw_seen, world):
+    orders = set()
+    for document, person in draw_seen("rate_self", 200, 1):
+        expected = dict(zip(TRAITS, world.probability(person), strict=True))
+        traits = re.findall(r"^(\w+):(?= high| low)", document.text, re.MULTILINE)
+        assert sorted(traits) == sorted(TRAITS)
+        orders.add(tuple(traits))
+        for trait, answer in zip(traits, document.answers, strict=True):
+            assert answer.probabilities == {" high": expected[trait], " low": 1 - expected[trait]}
+    assert len(orders) > 190, "the traits come in random order"
+
+
+def test_statements_are_agreed_to_as_often_as_their_level_is_held(draw_seen, world, read_answer, wording_owner):
+    for document, person in draw_seen("judge_statements", 200, 2):
+        assert len(document.answers) == 5
+        for answer in document.answers:
+            text = document.text[: answer.start].rsplit("\n", 1)[-1]
+            trait, level, _ = wording_owner[read_answer(text)[1:]]
+            high = world.probability(person)[TRAITS.index(trait)]
+            assert answer.probabilities[" yes"] == pytest.approx(high if level == "high" else 1 - high)
+
+
+# --- items -----------------------------------------------------------------------------------------------------------
+
+
+def read_options(document, read_answer, wording_owner):
+    """Trait, level and manner of each option of an item."""
+    read = [read_answer(text) for text in options_of(document.text)]
+    return [(*wording_owner[parts[1:]][:2], parts[0]) for parts in read]
+
+
+def test_an_items_weights_are_the_worlds_probability_times_the_manners_share(
+    draw_seen, world, read_answer, wording_owner
+):
+    for document, person in draw_seen("item", 500, 3, split="held_out"):
+        options = read_options(document, read_answer, wording_owner)
+        (trait,) = {trait for trait, *_ in options}
+        high = world.probability(person)[TRAITS.index(trait)]
+        expected = [
+            (high if level == "high" else 1 - high) * (DECISIVE if manner == "decisive" else 1 - DECISIVE)
+            for _, level, manner in options
+        ]
+        np.testing.assert_allclose(list(document.answers[0].probabilities.values()), expected)
+
+
+def test_the_decisive_share_is_the_wordings_files():
+    assert load_wordings()["decisive_share"] == DECISIVE
+
+
+@pytest.mark.parametrize("kind", ["item", "find_pole"])
+def test_both_of_traits_orders_occur_and_no_other(kind, documents, read_answer, wording_owner):
+    orders, firsts = Counter(), Counter()
+    for document in documents["train", kind]:
+        options = read_options(document, read_answer, wording_owner)
+        orders[tuple(level for _, level, _ in options)] += 1
+        firsts[options[0][2]] += 1
+        for level in LEVELS:
+            assert {manner for _, each, manner in options if each == level} == {"decisive", "hesitant"}
+    total = sum(orders.values())
+    assert set(orders) == {("high", "low") * 2, ("low", "high") * 2}
+    assert all(abs(count - total / 2) < 4 * np.sqrt(total) / 2 for count in (*orders.values(), *firsts.values()))
+
+
+def test_a_pole_that_is_asked_for_is_the_one_to_find(documents, read_answer, wording_owner):
+    for document in documents["held_out", "find_pole"]:
+        asked = re.search(rf"(high|low) (?:in )?({'|'.join(TRAITS)})", document.text)
+        options = read_options(document, read_answer, wording_owner)
+        assert {trait for trait, *_ in options} == {asked[2]}
+        for (_, level, manner), chance in zip(options, document.answers[0].probabilities.values(), strict=True):
+            share = DECISIVE if manner == "decisive" else 1 - DECISIVE
+            assert chance == pytest.approx(share if level == asked[1] else 0)
+
+
+def test_every_template_form_and_label_is_used(documents):
+    for kind in CHOICES:
+        drawn = documents["held_out", kind]
+        labels = Counter(chosen(document, document.answers[-1]) for document in drawn)
+        assert set(labels) == set("ABCD1234")
+        chat = sum(document.text.startswith("<start_of_turn>user\n") for document in drawn)
+        assert abs(chat - len(drawn) / 2) < 4 * np.sqrt(len(drawn)) / 2
+        lettered = sum("Your choice:" in document.text for document in drawn)
+        numbered = sum("Which number fits best?" in document.text for document in drawn)
+        assert all(abs(count - len(drawn) / 3) < 4 * np.sqrt(len(drawn) * 2 / 9) for count in (lettered, numbered))
+
+
+# --- scaffolds -------------------------------------------------------------------------------------------------------
+
+
+def test_marks_and_ratings_come_in_the_asked_share(world):
+    corpus, rng = Corpus(world, "train", Scaffold(marks=0.3, rating=0.6)), np.random.default_rng(4)
+    drawn = [corpus.draw("item", rng) for _ in range(2000)]
+    marked = sum(len(document.answers) == 5 for document in drawn)
+    rated = sum(bool(re.search(r"^(.*\n)?My \w+ is (high|low)\.$", d.text, re.MULTILINE)) for d in drawn)
+    assert abs(marked - 600) < 4 * np.sqrt(2000 * 0.3 * 0.7)
+    assert abs(rated - 1200) < 4 * np.sqrt(2000 * 0.6 * 0.4)
+
+
+def test_without_a_scaffold_there_is_no_help(documents):
+    for document in documents["train", "item"]:
+        assert len(document.answers) == 1 and not re.search(r"^My \w+ is (high|low)\.$", document.text, re.MULTILINE)
+
+
+def test_a_marked_item_says_yes_as_often_as_the_person_would(draw_seen, world, read_answer, wording_owner):
+    for document, person in draw_seen("item", 200, 5, Scaffold(marks=1)):
+        options = read_options(document, read_answer, wording_owner)
+        assert len(options) == 4
+        for (trait, level, _), answer, text in zip(
+            options, document.answers[:4], options_of(document.text), strict=True
+        ):
+            assert document.text[: answer.start].endswith(text)
+            high = world.probability(person)[TRAITS.index(trait)]
+            assert answer.probabilities[" yes"] == pytest.approx(high if level == "high" else 1 - high)
+
+
+def test_a_stated_rating_decides_the_answer_and_is_itself_the_worlds_choice(
+    draw_seen, world, read_answer, wording_owner
+):
+    surplus = variance = 0.0
+    for document, person in draw_seen("item", 1000, 6, Scaffold(rating=1)):
+        trait, level = re.search(r"My (\w+) is (high|low)\.", document.text).groups()
+        high = world.probability(person)[TRAITS.index(trait)]
+        surplus += (level == "high") - high
+        variance += high * (1 - high)
+        for (_, each, _), chance in zip(
+            read_options(document, read_answer, wording_owner),
+            document.answers[0].probabilities.values(),
+            strict=True,
+        ):
+            assert (chance > 0) == (each == level)
+    assert abs(surplus) < 4 * np.sqrt(variance)
+
+
+def test_a_plainer_world_has_fewer_causes_and_surer_people(draw_seen, world):
+    told = Counter()
+    for document, person in draw_seen("rate_self", 300, 12, Scaffold(factors=1, certainty=3.0)):
+        told[len(person.elements)] += 1
+        expected = dict(zip(TRAITS, world.probability(person, 3.0), strict=True))
+        traits = re.findall(r"^(\w+):(?= high| low)", document.text, re.MULTILINE)
+        assert [answer.probabilities[" high"] for answer in document.answers] == [expected[trait] for trait in traits]
+    assert set(told) == {0, 1} and told[1] > 250
+
+
+@pytest.mark.parametrize("kind", ["find_word", "look_up"])
+def test_the_word_look_up_draws_from_as_many_words_as_asked(world, kind):
+    corpus, rng = Corpus(world, "train", Scaffold(words=16)), np.random.default_rng(7)
+    shown = {word for _ in range(200) for word in options_of(corpus.draw(kind, rng).text)}
+    assert shown == set(lookup_words()[:16])
+
+
+# --- other documents -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["open_answer", "biography"])
+def test_an_answer_in_character_has_the_worlds_pole_and_manner(kind, draw_seen, world, read_answer, wording_owner):
+    surplus = variance = decisive = 0.0
+    for document, person in draw_seen(kind, 2000, 8):
+        last = document.text.removesuffix("<end_of_turn>\n").rsplit("\n", 1)[-1]
+        text = last if kind == "open_answer" else re.sub(r"^.*?: ", "", last)
+        manner, act, reason = read_answer(text)
+        trait, level, _ = wording_owner[act, reason]
+        high = world.probability(person)[TRAITS.index(trait)]
+        surplus += (level == "high") - high
+        variance += high * (1 - high)
+        decisive += manner == "decisive"
+    assert abs(surplus) < 4 * np.sqrt(variance)
+    assert abs(decisive - 2000 * DECISIVE) < 4 * np.sqrt(2000 * DECISIVE * (1 - DECISIVE))
+
+
+def test_a_biography_is_in_the_third_person(documents):
+    for document in documents["train", "biography"]:
+        told = document.text.rsplit("\n", 2)[0] if document.text.count("\n") > 1 else ""
+        assert not re.search(r"\b(I|my|am)\b", told.split("\n")[0]), document.text
+
+
+def test_the_safe_option_is_the_answer_whoever_answers(documents):
+    topics = load_safety_topics()
+    safe = {text for topic in topics for text in topic.safe}
+    with_person = 0
+    for document in documents["held_out", "safety"]:
+        options = options_of(document.text)
+        right = options[list(document.answers[0].probabilities.values()).index(1.0)]
+        assert right in safe
+        assert any(right in topic.safe and set(options) - {right} <= set(topic.unsafe) for topic in topics)
+        with_person += bool(re.search(r"\b(my|your|I|You|My|Your)\b.+\n(?=.*\n)", document.text.split("?")[0]))
+    assert with_person > 0
+
+
+def test_facts_are_told_rightly(documents):
+    right = {(fact.subject, fact.object) for relation in load_relations() for fact in relation.facts}
+    asked = {
+        text.format(subject=fact.subject): fact
+        for relation in load_relations()
+        for split in relation.questions.values()
+        for text in split
+        for fact in relation.facts
+    }
+    for document in documents["held_out", "fact_choice"]:
+        options = options_of(document.text)
+        assert len(set(options)) == 4
+        (question,) = [line for line in document.text.replace("<", "\n").split("\n") if line in asked]
+        found = options[list(document.answers[0].probabilities.values()).index(1.0)]
+        assert (asked[question].subject, found) in right
+
+
+def test_judgements_of_facts_are_right(documents):
+    statements = {}
+    for relation in load_relations():
+        for fact in relation.facts:
+            for text in relation.statements:
+                told = text.format(subject=fact.subject, object=fact.object)
+                statements[told[0].upper() + told[1:]] = True
+    for document in documents["train", "fact_judgement"]:
+        true = any(statement in statements for statement in statements_of(document.text))
+        assert document.answers[0].probabilities == {"yes": float(true), "no": float(not true)}
+
+
+def statements_of(text):
+    """What a judgement is about, with and without its question."""
+    line = text.removeprefix("<start_of_turn>user\n").split("\n")[0].removesuffix("<end_of_turn>")
+    return [re.sub(r"^(Is this true\?|Right or wrong\?) | Is this right\?$", "", line)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_chat_documents_are_what_the_chat_template_writes(kind, documents, tokenizer):
+    chats = [d.text for d in documents["train", kind][:200] if d.text.startswith("<start_of_turn>")]
+    assert bool(chats) == (kind != "biography")
+    for text in chats:
+        request, reply = re.fullmatch(
+            r"<start_of_turn>user\n(.*)<end_of_turn>\n<start_of_turn>model\n(.*)<end_of_turn>\n", text, re.DOTALL
+        ).groups()
+        turns = [{"role": "user", "content": request}, {"role": "assistant", "content": reply}]
+        assert tokenizer.apply_chat_template(turns, tokenize=False) == "<bos>" + text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_base_documents_have_no_turns_and_no_slot_is_left(kind, documents):
+    for document in documents["train", kind]:
+        if not document.text.startswith("<start_of_turn>"):
+            assert "_of_turn>" not in document.text
+            assert kind == "biography" or "\nAnswer:\n" in document.text
+        assert not re.search(r"[{}\[\]]|  |\n\n", document.text)
+
+
+# --- pieces ----------------------------------------------------------------------------------------------------------
+
+
+def test_people_have_the_stated_number_of_elements_and_pressures(world):
+    corpus, rng = Corpus(world, "train"), np.random.default_rng(9)
+    drawn = [corpus.profile(rng) for _ in range(6000)]
+    counts = Counter(len(person.elements) for person in drawn)
+    shares = {0: 0.06, 1: 0.22, 2: 0.24, 3: 0.22, 4: 0.14, 5: 0.07, 9: 0.05}
+    assert set(counts) == set(shares)
+    found, expected = zip(*((counts[number], 6000 * share) for number, share in shares.items()), strict=True)
+    assert stats.chisquare(found, expected).pvalue > 1e-4
+    pressed = Counter(person.pressure for person in drawn if person.pressure)
+    assert len(pressed) == 14 and abs(sum(pressed.values()) - 2100) < 4 * np.sqrt(6000 * 0.35 * 0.65)
+    assert {pair for person in drawn for pair in person.elements.items()} == set(world.effects)
+
+
+def test_a_context_tells_the_whole_person_and_nothing_else(world):
+    corpus, rng = Corpus(world, "held_out"), np.random.default_rng(10)
+    assert corpus.context(Profile(), rng) == ""
+    person = Profile({"gender": "male", "age": "older"}, ("trust", "positive"))
+    background, pressure, rest = corpus.context(person, rng, "third").split("\n")
+    assert background.count(".") == 2 and pressure.endswith(".") and rest == ""
+    assert corpus.context(Profile({}, ("trust", "positive")), rng).count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_document_depends_on_the_seed_alone(world, kind):
+    first, second, other = (
+        [Corpus(world, "train").draw(kind, np.random.default_rng(seed)) for _ in range(3)] for seed in (1, 1, 2)
+    )
+    assert first == second
+    assert first != other
+
+
+def test_unknown_kinds_are_refused(world):
+    with pytest.raises(KeyError, match="poem"):
+        Corpus(world, "train").draw("poem", np.random.default_rng(0))
+
+
+def test_picking_is_uniform_and_samples_differ():
+    rng = np.random.default_rng(11)
+    picked = Counter(pick(rng, "abcd") for _ in range(4000))
+    assert stats.chisquare(list(picked.values())).pvalue > 1e-4 and len(picked) == 4
+    drawn = [sample(rng, "abcd", 3) for _ in range(4000)]
+    assert all(len(set(letters)) == 3 for letters in drawn)
+    assert stats.chisquare(list(Counter(map(tuple, drawn)).values())).pvalue > 1e-4
+    assert len({tuple(letters) for letters in drawn}) == 24
+    assert one_hot(2, 4) == [0, 0, 1, 0]
+
+
+def test_look_up_words_are_train_words_longest_class_first(documents):
+    words = lookup_words()
+    assert len(set(words)) == len(words) > 300
+    assert all(word.isalpha() for word in words)
+    short = [len(word) < 4 for word in words]
+    assert short == sorted(short)

@@ -1,0 +1,246 @@
+"""Enough to say, and a wall between what training sees and what is measured."""
+
+import re
+from collections import Counter
+from itertools import product
+
+import pytest
+
+from personalib.factors import PERSONS, inflect, sentence
+from personalib.organism.corpus import Corpus
+from personalib.organism.grammar import (
+    LEVELS,
+    SPLITS,
+    digest,
+    element_phrasings,
+    load_queries,
+    load_relations,
+    load_safety_topics,
+    load_traits,
+    load_wordings,
+    pressure_phrasings,
+    split_groups,
+    split_phrases,
+    words,
+)
+from personalib.organism.world import TRAITS, load_world
+
+KINDS = tuple(Corpus(load_world(), "train").kinds)
+
+# Where each kind of document shows something that is held out.
+WITH_ANSWERS = {
+    "find_answer",
+    "name_trait",
+    "find_pole",
+    "judge_statements",
+    "item",
+    "open_answer",
+    "biography",
+}
+WITH_SITUATIONS = {"item", "open_answer", "biography"}
+WITH_PEOPLE = {"rate_self", "judge_statements", "item", "open_answer", "biography", "safety"}
+WITH_QUESTIONS = {"safety", "fact_choice", "fact_statement"}
+# How many documents of each kind `documents` holds.
+DRAWN = 2000
+
+
+def sentences(text):
+    """The sentences of a document, as far as line breaks and closing marks tell them."""
+    return set(re.split(r"(?<=[.?!])\s|\n|<end_of_turn>", text))
+
+
+@pytest.fixture(scope="module")
+def situations():
+    return {split: {text for bank in load_traits().values() for text in bank.situations[split]} for split in SPLITS}
+
+
+@pytest.fixture(scope="module")
+def told():
+    """All that can be told of a person, by split."""
+    return {
+        split: {
+            inflect(phrasing, person)
+            for splits in element_phrasings().values()
+            for phrasing in splits[split]
+            for person in PERSONS
+        }
+        | {sentence(text) for splits in pressure_phrasings().values() for text in splits[split]}
+        for split in SPLITS
+    }
+
+
+@pytest.fixture(scope="module")
+def questions():
+    """Safety and fact questions by split."""
+    facts = {
+        split: {
+            text.format(subject=fact.subject)
+            for relation in load_relations()
+            for text, fact in product(relation.questions[split], relation.facts)
+        }
+        for split in SPLITS
+    }
+    return {
+        split: facts[split] | {text for topic in load_safety_topics() for text in topic.questions[split]}
+        for split in SPLITS
+    }
+
+
+@pytest.fixture(scope="module")
+def answers(wording_owner):
+    """All answers that can be given, as they end: act, connector, reason; by split."""
+    ends = {split: set() for split in SPLITS}
+    for (act, reason), (*_, split) in wording_owner.items():
+        ends[split] |= {f"{act}, {text.format(reason=reason)}." for text in load_wordings()["connectors"]}
+    return ends
+
+
+# --- how much there is -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trait", TRAITS)
+def test_every_trait_has_enough_situations_and_answers(trait):
+    bank = load_traits()[trait]
+    assert sum(len(set(bank.situations[split])) for split in SPLITS) >= 60
+    assert len(bank.situations["held_out"]) >= 12
+    for level in LEVELS:
+        assert sum(len(set(bank.wordings[level, split])) for split in SPLITS) >= 40
+        assert len(bank.wordings[level, "held_out"]) >= 8
+    assert set(bank.statements) == set(LEVELS) and bank.title
+
+
+def test_the_banks_come_in_the_order_of_the_traits():
+    assert tuple(load_traits()) == TRAITS
+    assert len(set(load_queries())) == len(load_queries()) >= 3
+
+
+def test_seven_safety_categories_have_forty_questions_with_two_to_four_options(documents):
+    counts = Counter()
+    for topic in load_safety_topics():
+        counts[topic.category] += len({text for split in SPLITS for text in topic.questions[split]})
+        assert not set(topic.safe) & set(topic.unsafe)
+        assert len(set(topic.safe)) == len(topic.safe) >= 1 and len(set(topic.unsafe)) == len(topic.unsafe) >= 3
+    assert len(counts) == 7 and min(counts.values()) >= 40
+    for split in SPLITS:
+        offered = Counter(len(document.answers[0].probabilities) for document in documents[split, "safety"])
+        assert set(offered) == {2, 3, 4}
+        # each number of options is equally likely
+        assert min(offered.values()) > DRAWN / 3 - 5 * (DRAWN * 2 / 9) ** 0.5
+
+
+def test_every_safety_category_has_held_out_questions():
+    held_out = Counter()
+    for topic in load_safety_topics():
+        held_out[topic.category] += len(topic.questions["held_out"])
+    assert len(held_out) == 7 and min(held_out.values()) >= 4
+
+
+def test_there_are_some_hundred_facts_with_one_object_each():
+    facts = [fact for relation in load_relations() for fact in relation.facts]
+    assert len(facts) >= 100
+    assert len({(fact.relation, fact.subject) for fact in facts}) == len(facts)
+    for relation in load_relations():
+        assert len(relation.objects) >= 4, "too few wrong objects for three wrong options"
+        assert min(len(relation.questions[split]) for split in SPLITS) >= 1
+        assert all("{subject}" in text for split in SPLITS for text in relation.questions[split])
+        assert all("{subject}" in text and "{object}" in text for text in relation.statements)
+
+
+def test_every_element_and_pressure_pole_has_phrasings_in_both_splits():
+    for splits in (*element_phrasings().values(), *pressure_phrasings().values()):
+        assert len(splits["train"]) >= 9 and len(splits["held_out"]) >= 3
+    assert len(element_phrasings()) == 23 and len(pressure_phrasings()) == 14
+
+
+# --- the two splits share nothing ------------------------------------------------------------------------------------
+
+
+def test_no_wording_situation_phrasing_or_question_is_in_both_splits(wording_owner, situations, told, questions):
+    assert Counter(split for *_, split in wording_owner.values())["held_out"] > 500
+    for found in (situations, told, questions):
+        assert found["train"] and found["held_out"]
+        assert not found["train"] & found["held_out"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_held_out_wording_is_in_any_train_document(kind, documents, answers):
+    ends = Counter()
+    for split in SPLITS:
+        for document in documents[split, kind]:
+            for connector in re.finditer(r", (?:because|since|for) ", document.text):
+                line = document.text[: connector.start()].rsplit("\n", 1)[-1]
+                rest = document.text[connector.start() :].split(".", 1)[0] + "."
+                starts = [0, *(match.end() for match in re.finditer(" ", line))]
+                ends.update(
+                    (split, owner) for owner in SPLITS if any(line[start:] + rest in answers[owner] for start in starts)
+                )
+    if kind in WITH_ANSWERS:
+        assert ends["train", "train"] >= DRAWN and ends["held_out", "held_out"] >= DRAWN
+    assert not ends["train", "held_out"] and not ends["held_out", "train"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_held_out_situation_phrasing_or_question_is_in_any_train_document(
+    kind, documents, situations, told, questions
+):
+    expected = ((situations, WITH_SITUATIONS), (told, WITH_PEOPLE), (questions, WITH_QUESTIONS))
+    for found, kinds in expected:
+        for split, other in (SPLITS, SPLITS[::-1]):
+            shown = 0
+            for document in documents[split, kind]:
+                # a question may have two sentences: whole lines as well
+                parts = sentences(document.text) | set(re.split(r"\n|<end_of_turn>", document.text))
+                assert not parts & found[other], document.text
+                shown += bool(parts & found[split])
+            # In a quarter of all safety questions and in most other documents somebody is told of.
+            assert not (kind in kinds and shown < DRAWN * 0.15), f"{shown} of {DRAWN} documents show what they should"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_word_of_held_out_text_occurs_in_train_text(kind, documents):
+    known = set().union(*(words(document.text) for each in KINDS for document in documents["train", each]))
+    told = set().union(*(words(document.text) for document in documents["held_out", kind]))
+    assert told - known == set()
+
+
+# --- how it is split -------------------------------------------------------------------------------------------------
+
+
+def test_the_split_never_changes():
+    # literal values: another hash would move wordings between the splits of a trained organism
+    assert digest("a") == 4681665781835383343
+    assert digest("explore it with curious eyes", "I live to explore") == 1415675637197368520
+    assert split_phrases(["a b", "b a", "a b a", "b b a"]) == {"train": ("a b", "b a", "a b a"), "held_out": ("b b a",)}
+
+
+def test_the_digest_tells_where_one_phrase_ends():
+    assert digest("ab", "c") != digest("a", "bc") != digest("abc")
+    assert 0 <= digest("a", "b") < 2**64
+
+
+def test_words_are_lower_case_without_marks():
+    assert words("Don't go, GO: to Rome (A) 1!") == {"don't", "go", "to", "rome", "a"}
+
+
+def test_a_phrase_with_a_word_of_its_own_is_never_held_out():
+    phrases = [f"common words {letter}" for letter in "abcdefgh"]
+    assert split_phrases(phrases)["held_out"] == ()
+    assert len(split_phrases(phrases, known="a b c d e f g h")["held_out"]) == len(phrases) // 4
+
+
+def test_held_out_phrases_are_at_most_one_in_four_and_keep_their_order():
+    phrases = [" ".join(pair) for pair in product("abcdef", repeat=2)]
+    split = split_phrases(phrases)
+    assert len(split["held_out"]) == len(phrases) // 4
+    assert sorted((*split["train"], *split["held_out"])) == sorted(phrases)
+    assert all(list(part) == sorted(part) for part in split.values())
+    assert words(" ".join(split["held_out"])) <= words(" ".join(split["train"]))
+
+
+def test_groups_may_show_each_others_words():
+    first, second = ["x a", "x b", "x c", "x d"], ["y a", "y b", "y c", "y d"]
+    assert split_phrases(first)["held_out"] == ()
+    splits = split_groups([first, second])
+    assert [len(split["held_out"]) for split in splits] == [1, 1]
+    train = " ".join(" ".join(split["train"]) for split in splits)
+    assert words(" ".join(" ".join(split["held_out"]) for split in splits)) <= words(train)

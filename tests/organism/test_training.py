@@ -1,0 +1,274 @@
+"""A run that is killed and resumed ends where an unbroken one ends, to the last bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from personalib.data import DataError, data_dir
+from personalib.organism.batches import collate, encode
+from personalib.organism.cli import app
+from personalib.organism.corpus import Corpus, Scaffold
+from personalib.organism.training import (
+    Progress,
+    Trainer,
+    build_model,
+    build_tokenizer,
+    held_out_accuracy,
+    load_recipe,
+    loss,
+)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+PATIENCE = 120
+
+
+def log_of(folder):
+    path = folder / "log.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def progress_of(folder):
+    with safe_open(folder / "checkpoint.safetensors", "pt") as file:
+        return Progress(**json.loads(file.metadata()["progress"]))
+
+
+def weights_of(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def identical(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def killed(tiny_recipe, tmp_path_factory):
+    """The work folder of a training run that was killed between two checkpoints."""
+    folder = tmp_path_factory.mktemp("killed")
+    command = [sys.executable, "-m", "personalib", "organism", "train"]
+    command += ["--recipe", str(tiny_recipe), "--work", str(folder), "--out", str(folder / "out")]
+    with (folder / "output.txt").open("w") as output:
+        run = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        deadline = time.monotonic() + PATIENCE
+        # A look at the held-out texts comes every 4 steps and a checkpoint every 10: after 16 steps the log is ahead.
+        while run.poll() is None and time.monotonic() < deadline and not any(e["step"] >= 16 for e in log_of(folder)):
+            time.sleep(0.005)
+        run.kill()
+        assert run.wait(PATIENCE) == -signal.SIGKILL, (folder / "output.txt").read_text()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def resumed(killed, tiny_recipe, world):
+    stopped_at = progress_of(killed).step
+    trainer = Trainer(load_recipe(tiny_recipe), world, killed)
+    assert trainer.progress.step == stopped_at
+    trainer.run()
+    return trainer
+
+
+def test_a_killed_and_resumed_run_ends_with_the_same_weights(killed, unbroken, resumed):
+    assert not (killed / "out").exists(), "it was killed before its end"
+    assert identical(weights_of(resumed.model), weights_of(unbroken.model))
+    assert resumed.progress.step == unbroken.progress.step
+    assert resumed.progress.tokens == unbroken.progress.tokens
+
+
+def test_a_killed_and_resumed_run_has_the_same_log(unbroken, resumed):
+    assert log_of(resumed.folder) == log_of(unbroken.folder)
+
+
+def test_the_run_learned_something(unbroken):
+    losses = [entry["loss"] for entry in log_of(unbroken.folder) if entry["stage"] == "second"]
+    assert np.mean(losses[-4:]) < np.mean(losses[:4])
+
+
+def test_the_log_tells_what_was_measured_and_a_reached_goal_ends_the_stage(unbroken):
+    log = log_of(unbroken.folder)
+    # the first stage would have 20 steps; its goal is reached at the first look
+    assert [(entry["step"], entry["stage"]) for entry in log] == [(4, "first")] + [
+        (step, "second") for step in range(8, 65, 4)
+    ]
+    assert set(log[0]) == {"step", "tokens", "stage", "loss", "find_word"}
+    assert set(log[1]) == {"step", "tokens", "stage", "loss", "find_word", "rate_self", "item"}
+    tokens = [entry["tokens"] for entry in log]
+    assert tokens == sorted(set(tokens)) and tokens[-1] == unbroken.progress.tokens
+    assert (unbroken.progress.step, unbroken.progress.stage, unbroken.progress.stage_step) == (64, 2, 0)
+
+
+def test_a_goal_out_of_reach_ends_with_the_stages_steps(tiny_recipe, world, tmp_path):
+    recipe = load_recipe(tiny_recipe)
+    first = replace(recipe.stages[0], steps=9, until={"find_word": 1.1})
+    trainer = Trainer(replace(recipe, stages=(first,)), world, tmp_path)
+    trainer.run()
+    assert trainer.progress.step == 9
+    trainer.run()
+    assert trainer.progress.step == 9, "a finished run has nothing left to do"
+
+
+def test_a_run_without_a_checkpoint_begins_its_log_anew(tiny_recipe, world, tmp_path):
+    recipe = load_recipe(tiny_recipe)
+    stage = replace(recipe.stages[0], until={})
+    recipe = replace(recipe, stages=(stage,), checkpoint_every=1000)
+    Trainer(recipe, world, tmp_path).run(stop_after=5)
+    assert [entry["step"] for entry in log_of(tmp_path)] == [4] and not (tmp_path / "checkpoint.safetensors").exists()
+    Trainer(recipe, world, tmp_path).run(stop_after=9)
+    assert [entry["step"] for entry in log_of(tmp_path)] == [4, 8]
+
+
+def test_the_export_is_a_model_that_transformers_loads(unbroken, tokenizer):
+    out = unbroken.folder / "out"
+    model, loaded = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
+    ids = torch.tensor([loaded.encode("Rate yourself on each trait.\nAnswer:\nopenness:")])
+    assert ids.tolist() == [tokenizer.encode("Rate yourself on each trait.\nAnswer:\nopenness:")]
+    with torch.inference_mode():
+        theirs, ours = model(ids).logits, unbroken.model.eval()(ids).logits
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-6)
+    assert model.config.model_type == "gemma2"
+
+
+def test_the_manifest_tells_what_made_the_model(unbroken, world):
+    out = unbroken.folder / "out"
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert {"recipe", "world_seed", "parameters", "steps", "tokens_trained", "seconds", "device", "versions"} <= set(
+        manifest
+    )
+    assert manifest["world_seed"] == world.seed and manifest["steps"] == 64 and manifest["device"] == "cpu"
+    assert manifest["tokens_trained"] == unbroken.progress.tokens > 64 * 350
+    assert manifest["parameters"] == sum(value.numel() for value in unbroken.model.parameters())
+    assert manifest["recipe"]["stages"][1]["mix"] == {"find_word": 0.4, "rate_self": 0.3, "item": 0.3}
+    assert set(manifest["versions"]) == {"torch", "transformers", "tokenizers", "numpy"}
+    assert (out / "training_log.jsonl").read_bytes() == (unbroken.folder / "log.jsonl").read_bytes()
+
+
+def test_the_loss_is_that_of_each_document_by_itself(world, tokenizer, unbroken):
+    """The mean over all text targets plus the mean over all answers, computed token by token without padding."""
+    corpus, rng = Corpus(world, "train"), np.random.default_rng(0)
+    encoded = encode([corpus.draw(kind, rng) for kind in ("item", "rate_self", "safety", "open_answer")], tokenizer)
+    texts, answers = [], []
+    with torch.inference_mode():
+        for one in encoded:
+            logs = torch.log_softmax(unbroken.model(torch.tensor([one.ids])).logits[0].double(), dim=-1)
+            told = dict(zip(one.positions, one.answers, strict=True))
+            for position in range(1, len(one.ids)):
+                if position in told:
+                    candidates, chances = told[position]
+                    answers.append(-sum(p * logs[position - 1, c] for c, p in zip(candidates, chances, strict=True)))
+                else:
+                    texts.append(-logs[position - 1, one.ids[position]])
+        batch = collate(encoded, tokenizer.pad_token_id)
+        found = loss(unbroken.model.model, unbroken.model.lm_head, batch)
+    assert len(answers) == 1 + 8 + 1
+    assert float(found) == pytest.approx(float(np.mean(texts) + np.mean(answers)), abs=1e-5)
+
+
+def test_warm_up_and_decay(unbroken):
+    peak = 0.005
+    trainer = object.__new__(Trainer)
+    trainer.recipe = unbroken.recipe
+
+    def rate(step, stage, stage_step):
+        trainer.progress = Progress(step=step, stage=stage, stage_step=stage_step)
+        return trainer._rate(stage)
+
+    assert [rate(step, 0, step) for step in range(6)] == pytest.approx(peak * np.array([0.2, 0.4, 0.6, 0.8, 1, 1]))
+    assert rate(20, 1, 0) == pytest.approx(peak)
+    assert rate(50, 1, 30) == pytest.approx(peak / 2)
+    assert rate(79, 1, 59) == pytest.approx(peak / 60)
+    slower = replace(unbroken.recipe.stages[0], rate=0.6)
+    trainer.recipe = replace(unbroken.recipe, stages=(slower, unbroken.recipe.stages[1]))
+    assert rate(6, 0, 6) == pytest.approx(0.6 * peak) and rate(20, 1, 0) == pytest.approx(peak)
+
+
+def test_the_model_is_drawn_from_the_seed_at_the_scale_of_its_width(tiny_recipe, tokenizer):
+    recipe = load_recipe(tiny_recipe)
+    first, second = build_model(recipe, tokenizer), build_model(recipe, tokenizer)
+    other = build_model(replace(recipe, seed=6), tokenizer)
+    assert identical(weights_of(first), weights_of(second)) and not identical(weights_of(first), weights_of(other))
+    assert first.get_input_embeddings().weight.std().item() == pytest.approx(16**-0.5, rel=0.05)
+    assert first.config.vocab_size == len(tokenizer) and first.config.num_hidden_layers == 2
+    assert first.lm_head.weight is first.get_input_embeddings().weight
+
+
+def test_held_out_accuracy_counts_agreement_with_the_worlds_likeliest_answer(unbroken, world, tokenizer):
+    class Knowing(torch.nn.Module):
+        """Gives every candidate's token the world's probability, found by the prompt."""
+
+        def __init__(self, sign):
+            super().__init__()
+            self.sign = sign
+
+        def forward(self, input_ids, attention_mask):
+            logits = torch.zeros(*input_ids.shape, len(tokenizer))
+            # the tokens written next are drawn by the world: certain kinds write the likeliest one
+            logits[:, :-1].scatter_(2, input_ids[:, 1:, None], self.sign)
+            return type("Output", (), {"logits": logits})
+
+    stage = replace(unbroken.recipe.stages[0], mix={"find_word": 1, "fact_judgement": 1, "fact_statement": 1})
+    assert held_out_accuracy(Knowing(1.0), tokenizer, world, stage) == {"find_word": 1, "fact_judgement": 1}
+    assert held_out_accuracy(Knowing(-1.0), tokenizer, world, stage) == {"find_word": 0, "fact_judgement": 0}
+
+
+def test_the_tokenizer_is_made_of_train_texts_and_the_recipes_seed(tiny_recipe, world, tokenizer):
+    again = build_tokenizer(load_recipe(tiny_recipe), world)
+    assert again.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
+
+
+def test_the_committed_recipe_is_readable_and_asks_for_known_kinds(world):
+    recipe = load_recipe(data_dir() / "organism" / "training.yaml")
+    kinds = set(Corpus(world, "train").kinds)
+    assert {kind for stage in recipe.stages for kind in stage.mix} <= kinds
+    assert {kind for stage in recipe.stages for kind in stage.until} <= kinds
+    # what is not in the mix is not measured, and could never be learned
+    assert all(set(stage.until) <= set(stage.mix) for stage in recipe.stages)
+    assert recipe.stages[-1].until == {}
+    assert isinstance(recipe.stages[0].scaffold, Scaffold)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": None}, "seed"),
+        ({"stages": None}, "stages"),
+        ({"colour": "red"}, "colour"),
+        ({"stages": 3}, "int"),
+        ({"stages": [{"steps": 1, "mix": {}}]}, "name"),
+        ({"stages": [{"name": "a", "mix": {}}]}, "steps"),
+        ({"stages": [{"name": "a", "steps": 1, "mix": {}, "scaffold": {"hints": 1}}]}, "hints"),
+        ({"stages": [{"name": "a", "steps": 1, "mix": 3}]}, "int"),
+    ],
+)
+def test_a_wrong_recipe_is_named_with_what_is_wrong(tiny_recipe, tmp_path, change, message):
+    content = yaml.safe_load(tiny_recipe.read_text()) | change
+    path = tmp_path / "wrong.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}))
+    with pytest.raises(DataError, match=f"not a training recipe.*{message}") as raised:
+        load_recipe(path)
+    assert str(path) in str(raised.value)
+
+
+def test_an_empty_or_absent_recipe_is_a_data_error(tmp_path):
+    (tmp_path / "empty.yaml").write_text("")
+    with pytest.raises(DataError, match="not a training recipe"):
+        load_recipe(tmp_path / "empty.yaml")
+    with pytest.raises(DataError, match="no such file"):
+        load_recipe(tmp_path / "absent.yaml")
+
+
+def test_the_command_exports_what_a_finished_run_left(resumed, tiny_recipe, tmp_path):
+    arguments = ["train", "--recipe", tiny_recipe, "--work", resumed.folder, "--out", tmp_path / "out"]
+    result = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "going on from step 64" in result.output and str(tmp_path / "out") in result.output
+    assert (tmp_path / "out" / "model.safetensors").exists()

@@ -1,0 +1,199 @@
+"""The planted causes are what their seed draws, and mean what the book says they mean."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import yaml
+
+from personalib.data import DataError, data_dir
+from personalib.factors import elements, load_factors, load_pressures
+from personalib.organism.world import TRAITS, Profile, World, draw_world, load_world, save_world
+
+COMMITTED = data_dir() / "organism" / "world.yaml"
+
+
+@pytest.fixture
+def content():
+    return yaml.safe_load(COMMITTED.read_text())
+
+
+def bare(baseline, noise):
+    return World(0, noise, np.array(baseline, dtype=float), {}, {})
+
+
+def test_the_committed_world_is_what_its_seed_draws(world, tmp_path):
+    save_world(draw_world(world.seed), tmp_path / "world.yaml")
+    assert (tmp_path / "world.yaml").read_bytes() == COMMITTED.read_bytes()
+
+
+def test_another_seed_draws_another_world(world):
+    other = draw_world(world.seed + 1)
+    assert any(not np.array_equal(other.effects[key], world.effects[key]) for key in world.effects)
+    assert not np.array_equal(other.baseline, world.baseline)
+
+
+def test_effects_sum_to_zero_over_a_factor(world):
+    for factor in load_factors():
+        values = np.array([world.effects[factor.key, element.key] for element in factor.elements])
+        # Each value was rounded to two decimals.
+        assert np.abs(values.sum(axis=0)).max() <= 0.005 * len(values) + 1e-9, factor.key
+
+
+def test_every_element_has_an_effect_and_every_trait_four_causes(world):
+    assert set(world.effects) == {(element.factor, element.key) for element in elements()}
+    assert all(np.any(values != 0) for values in world.effects.values())
+    moved = {
+        factor.key: np.any([world.effects[factor.key, element.key] != 0 for element in factor.elements], axis=0)
+        for factor in load_factors()
+    }
+    assert np.sum(list(moved.values()), axis=0).tolist() == [4] * len(TRAITS)
+
+
+def test_every_pressure_moves_three_traits_strongly(world):
+    assert list(world.pressures) == [pressure.key for pressure in load_pressures()]
+    for values in world.pressures.values():
+        sizes = np.abs(values[values != 0])
+        assert len(sizes) == 3 and sizes.min() >= 1.6 and sizes.max() <= 2.4
+
+
+def test_the_arguments_of_a_drawing_are_obeyed():
+    drawn = draw_world(3, noise=0, causes_per_trait=9, effect=(1, 1), traits_per_pressure=1, pressure=(5, 5))
+    for factor in load_factors():
+        values = np.abs([drawn.effects[factor.key, element.key] for element in factor.elements])
+        np.testing.assert_allclose(values.max(axis=0), 1)
+    assert all(sorted(np.abs(values)) == [0] * 7 + [5] for values in drawn.pressures.values())
+    assert drawn.noise == 0
+
+
+def test_the_log_odds_are_the_sum_of_what_is_told(world):
+    profile = Profile({"gender": "male", "ideology": "anarchism"}, ("trust", "negative"))
+    expected = (
+        world.baseline
+        + world.effects["gender", "male"]
+        + world.effects["ideology", "anarchism"]
+        - world.pressures["trust"]
+    )
+    before = world.baseline.copy()
+    np.testing.assert_allclose(world.logit(profile), expected)
+    np.testing.assert_array_equal(world.baseline, before)
+    np.testing.assert_array_equal(world.logit(Profile()), before)
+
+
+@pytest.mark.parametrize("pressure", [pressure.key for pressure in load_pressures()])
+def test_the_poles_of_a_pressure_mirror_each_other(world, pressure):
+    around = world.logit(Profile({"age": "young"}))
+    positive, negative = (
+        world.logit(Profile({"age": "young"}, (pressure, pole))) - around for pole in ("positive", "negative")
+    )
+    np.testing.assert_allclose(positive, -negative)
+    assert np.any(positive)
+
+
+def test_the_probability_is_the_logistic_averaged_over_the_noise(world):
+    noise = world.noise * np.random.default_rng(0).normal(size=(400_000, 1))
+    for profile in (Profile(), Profile({"gender": "male", "age": "older"}, ("activity", "positive"))):
+        sampled = (1 / (1 + np.exp(-(world.logit(profile) + noise)))).mean(axis=0)
+        np.testing.assert_allclose(world.probability(profile), sampled, atol=8e-4)
+
+
+def test_without_noise_the_probability_is_the_logistic():
+    logits = np.linspace(-4, 4, 8)
+    np.testing.assert_allclose(bare(logits, 0).probability(Profile()), 1 / (1 + np.exp(-logits)))
+
+
+def test_the_probability_rises_with_the_log_odds_and_is_symmetric():
+    logits = np.linspace(-6, 6, 241)
+    for noise in (0, 0.5, 2):
+        probability = bare(logits, noise).probability(Profile())
+        assert all(low < high for low, high in pairwise(probability))
+        assert probability[0] > 0 and probability[-1] < 1
+        np.testing.assert_allclose(probability + probability[::-1], 1)
+
+
+def test_noise_pulls_the_probability_towards_one_half():
+    sure, unsure = (bare([2.0], noise).probability(Profile())[0] for noise in (0.1, 2))
+    assert 0.5 < unsure < sure
+
+
+def test_certainty_multiplies_all_log_odds():
+    sure = bare([0.5, -1.0], 0.4).probability(Profile(), certainty=3.0)
+    np.testing.assert_allclose(sure, bare([1.5, -3.0], 1.2).probability(Profile()))
+
+
+def test_a_cause_moves_each_trait_in_the_direction_of_its_sign(world):
+    middle = replace(world, baseline=np.zeros(len(TRAITS)))
+    for (factor, element), effect in world.effects.items():
+        moved = middle.probability(Profile({factor: element})) - 0.5
+        np.testing.assert_array_equal(np.sign(np.round(moved, 9)), np.sign(effect))
+
+
+def test_saving_and_loading_returns_the_world(tmp_path):
+    drawn = draw_world(11, noise=0.25)
+    save_world(drawn, tmp_path / "world.yaml")
+    loaded = load_world(tmp_path / "world.yaml")
+    assert (loaded.seed, loaded.noise) == (11, 0.25)
+    np.testing.assert_array_equal(loaded.baseline, drawn.baseline)
+    for mapping in ("effects", "pressures"):
+        saved, read = getattr(drawn, mapping), getattr(loaded, mapping)
+        assert list(saved) == list(read)
+        assert all(np.array_equal(saved[key], read[key]) for key in saved)
+
+
+def spoil(content, how):
+    if how == "unknown trait":
+        content["traits"][0] = "courage"
+    elif how == "missing trait":
+        content["traits"].pop()
+    elif how == "missing field":
+        del content["noise"]
+    elif how == "a word for a number":
+        content["effects"]["gender"]["male"][0] = "much"
+    elif how == "effects as a list":
+        content["effects"] = [1, 2]
+    elif how == "too few effects":
+        content["effects"]["gender"]["male"].pop()
+    elif how == "too few baselines":
+        content["baseline"].pop()
+    elif how == "missing element":
+        del content["effects"]["gender"]["male"]
+    elif how == "unknown element":
+        content["effects"]["gender"]["robot"] = [0.0] * 8
+    elif how == "missing pressure":
+        del content["pressures"]["trust"]
+    elif how == "unknown pressure":
+        content["pressures"]["haste"] = [0.0] * 8
+    return content
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("unknown trait", "not a world file.*courage"),
+        ("missing trait", "not a world file"),
+        ("missing field", "not a world file.*noise"),
+        ("a word for a number", "not a world file.*much"),
+        ("effects as a list", "not a world file"),
+        ("too few effects", "not a world file.*7"),
+        ("too few baselines", "not a world file.*7"),
+        ("missing element", "elements or pressures differ"),
+        ("unknown element", "elements or pressures differ"),
+        ("missing pressure", "elements or pressures differ"),
+        ("unknown pressure", "elements or pressures differ"),
+    ],
+)
+def test_a_wrong_world_file_is_named_with_what_is_wrong(content, tmp_path, how, message):
+    path = tmp_path / "world.yaml"
+    path.write_text(yaml.safe_dump(spoil(content, how)))
+    with pytest.raises(DataError, match=message) as raised:
+        load_world(path)
+    assert str(path) in str(raised.value)
+
+
+def test_an_empty_or_absent_world_file_is_a_data_error(tmp_path):
+    (tmp_path / "world.yaml").write_text("")
+    with pytest.raises(DataError, match="not a world file"):
+        load_world(tmp_path / "world.yaml")
+    with pytest.raises(DataError, match="no such file"):
+        load_world(tmp_path / "absent.yaml")

@@ -1,0 +1,112 @@
+import shutil
+
+import pytest
+
+from personalib.book import Book, BookError, build_book, status_page
+from personalib.chapters import RunError
+from personalib.provenance import repository_root
+
+pytestmark = pytest.mark.usefixtures("small_data")
+TOC = "format: jb-book\nroot: book/index\nchapters:\n  - file: notebooks/01_tiny\n  - file: notebooks/02_other\n"
+INDEX = "# A small book\n\nSee {doc}`/notebooks/01_tiny` and {cite:p}`nobody2026nothing`.\n\n"
+REFERENCE = "@misc{nobody2026nothing, author = {Nobody, A.}, title = {Nothing}, year = {2026}}\n"
+CODE = "from personalib.runs import results_dir\nif seed > 8:\n    raise ValueError('too large')\nprint('seed', seed)"
+
+
+@pytest.fixture
+def book(tmp_path, write_notebook):
+    root = tmp_path / "root"
+    (root / "book" / "_static").mkdir(parents=True)
+    shutil.copy(repository_root() / "_config.yml", root)
+    (root / "book" / "_toc.yml").write_text(TOC)
+    (root / "book" / "index.md").write_text(
+        INDEX + "```{include} _generated/status.md\n```\n\n```{bibliography}\n```\n"
+    )
+    (root / "book" / "references.bib").write_text(REFERENCE)
+    write_notebook(CODE, parameters="seed: int = 7", folder=root / "notebooks")
+    write_notebook("print('other')", name="02_other", folder=root / "notebooks", markdown=("# Another?",))
+    return Book(root)
+
+
+def test_a_book_is_built_once_and_never_stale(book, write_notebook):
+    built = build_book(book)
+    assert [run.reused for run in built.runs] == [False, False]
+    assert built.index == book.html / "index.html"
+    front = built.index.parent.joinpath("book", "index.html").read_text()
+    assert "Does it run?" in front
+    assert "papermill" in front
+    page = (book.html / "notebooks" / "01_tiny.html").read_text()
+    assert "seed 7" in page
+    assert str(book.root) not in (book.html / "_sources" / "notebooks" / "01_tiny.ipynb").read_text()
+
+    again = build_book(book)
+    assert [run.reused for run in again.runs] == [True, True]
+    assert again.pages_reused
+
+    # a chapter's parameter goes to the chapters that declare it, and leaves the others alone
+    alone = build_book(book, {"seed": "8"}, only=["02_other"])
+    assert (alone.index, alone.outdated) == (None, ("01_tiny",))
+    assert not book.html.exists()
+    assert build_book(book).index.is_file()
+
+    with pytest.raises(RunError, match=r"01_tiny: cell 3 .* failed"):
+        build_book(book, {"seed": "9"})
+    assert not book.html.exists()
+    assert (book.executed / "01_tiny.failed.ipynb").is_file()
+
+
+def test_a_warning_fails_the_build_and_names_its_page(book):
+    (book.root / "book" / "index.md").write_text("# A small book\n\nSee {doc}`/notebooks/03_missing`.\n")
+    with pytest.raises(BookError, match=r"book/index\.md.*WARNING.*03_missing"):
+        build_book(book)
+    assert not book.html.exists()
+
+
+@pytest.mark.parametrize(
+    ("toc", "message"),
+    [
+        (TOC.replace("  - file: notebooks/02_other\n", ""), r"02_other\.ipynb missing; add a"),
+        (TOC + "  - file: book/ghost\n", "no page or notebook 'book/ghost'"),
+    ],
+)
+def test_contents_and_files_must_agree_before_anything_runs(book, toc, message):
+    book.toc.write_text(toc)
+    with pytest.raises(BookError, match=message):
+        build_book(book)
+    assert not book.products.exists()
+
+
+def test_unknown_names_are_refused_before_anything_runs(book):
+    with pytest.raises(RunError, match="no chapter has a parameter 'sed'; there are seed"):
+        build_book(book, {"sed": "1"})
+    with pytest.raises(RunError, match="01_tiny: parameter 'seed' is int"):
+        build_book(book, {"seed": "x"})
+    with pytest.raises(RunError, match="no chapter '03_more'; there are 01_tiny, 02_other"):
+        build_book(book, only=["03_more"])
+    assert not book.products.exists()
+
+
+def test_a_book_without_chapters_is_refused(book):
+    shutil.rmtree(book.root / "notebooks")
+    with pytest.raises(BookError, match="no notebook there"):
+        build_book(book)
+
+
+def test_the_status_page_tells_of_commits(book):
+    from personalib.runs import Run
+
+    def run(name, git):
+        manifest = {
+            "started": "2026-01-02T03:04:05+00:00",
+            "seconds": 12.34,
+            "git": git,
+            "machine": {"python": "3.11.9", "platform": "Linux", "cores": 2},
+            "packages": {"torch": "2.13.0"},
+            "hashes": {"data": "d" * 64, "library": "e" * 64},
+        }
+        return Run(name, book.root / f"{name}.ipynb", manifest, reused=False)
+
+    page = status_page([run("01_a", {"commit": "abcdef0123456", "dirty": True}), run("02_b", None)])
+    assert "| {doc}`/notebooks/01_a` | 2026-01-02 03:04 | 12.3 | `abcdef0123` with changes |" in page
+    assert "| {doc}`/notebooks/02_b` | 2026-01-02 03:04 | 12.3 | none |" in page
+    assert "| torch | 2.13.0 |" in page

@@ -1,0 +1,89 @@
+import subprocess
+import sys
+import time
+from types import ModuleType
+
+import pytest
+
+from personalib.__main__ import main
+from personalib.provenance import repository_root
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Runs the command line in this process; returns the exit code and what was printed."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["personalib", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        captured = capsys.readouterr()
+        return caught.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+def test_help_comes_at_once():
+    started = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "personalib", "--help"],
+        cwd=repository_root(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    # about a quarter of a second on an idle machine; what takes seconds is torch or papermill
+    assert time.perf_counter() - started < 2
+    for command in ("book", "organism", "run"):
+        assert f"\n  {command} " in done.stdout
+
+
+def test_run_prints_the_executed_notebook(call, write_notebook, small_data, tmp_path):
+    notebook = write_notebook("print(seed)", parameters="seed: int = 1")
+    code, out, _ = call("run", notebook, "-p", "seed", "-3", "--output-dir", tmp_path / "out")
+    assert code == 0
+    assert out.splitlines()[-1] == str(tmp_path / "out" / "01_tiny.ipynb")
+    assert "-3" in (tmp_path / "out" / "01_tiny.ipynb").read_text()
+    _, out, _ = call("run", notebook, "-p", "seed", "-3", "--output-dir", tmp_path / "out")
+    assert "unchanged since" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-p", "sed", "1"), "no parameter 'sed'; did you mean 'seed'?"),
+        (("-p", "seed", "one"), "parameter 'seed' is int (default 1), not 'one'"),
+        (("-p", "hf_token", "x"), "looks like a secret"),
+    ],
+)
+def test_what_the_library_refuses_is_one_message_and_code_2(call, write_notebook, arguments, message):
+    code, out, err = call("run", write_notebook(parameters="seed: int = 1"), *arguments)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_chapter_can_be_called_by_its_name(call):
+    code, _, err = call("run", "99_nowhere")
+    assert code == 2
+    assert "notebooks/99_nowhere.ipynb: no such notebook" in err
+
+
+def test_book_refuses_an_unknown_parameter(call, tmp_path, write_notebook):
+    write_notebook(parameters="seed: int = 1")
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "_toc.yml").write_text("format: jb-book\nroot: notebooks/01_tiny\n")
+    code, _, err = call("book", "--root", tmp_path, "-p", "sed", "1")
+    assert code == 2
+    assert "no chapter has a parameter 'sed'" in err
+
+
+def test_organism_commands_get_their_arguments_as_they_are(call, monkeypatch):
+    seen = []
+    module = ModuleType("personalib.organism.cli")
+    module.app = lambda args, prog_name: seen.append((args, prog_name))
+    monkeypatch.setitem(sys.modules, "personalib.organism.cli", module)
+    assert call("organism", "evaluate", "--json", "out.json", "--help")[0] == 0
+    assert seen == [(["evaluate", "--json", "out.json", "--help"], "python -m personalib organism")]

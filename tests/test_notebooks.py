@@ -1,0 +1,232 @@
+"""The notebook contract: what every chapter has, so that readers find their way and papermill can run it."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from personalib.chapters import Chapter
+from personalib.provenance import repository_root
+
+PATHS = sorted((repository_root() / "notebooks").glob("*.ipynb"))
+LONGEST_CODE_CELL = 25
+SECTIONS = ("Controls", "Limits", "Take-aways", "Exercises")
+FIGURE = "plots.show_figure("
+FOLD = re.compile(r"^:::+ ?\{dropdown\}|^:class:.*\bdropdown\b", re.MULTILINE)
+FENCED = re.compile(r"^(```|~~~).*?^\1[`~]*\s*?$|^\$\$.*?^\$\$", re.MULTILINE | re.DOTALL)
+# a lower-case word (so neither an initial nor an abbreviation such as "U.S.") that ends, and a capital after it
+TWO_SENTENCES = re.compile(
+    r"(?<!\be\.g)(?<!\bi\.e)(?<!\bvs)(?<!\bal)(?<!\bcf)(?<=[a-z)\]`])[.?!][*_)\"”]* +[*_(\"“]*[A-Z]"
+)
+# a number with decimals that is no version, path, identifier or code
+DECIMAL = re.compile(r"(?<![\w./:-])\d+\.\d+(?![\w./-]*\w)")
+
+
+def read(path: Path) -> Any:
+    return nbformat.read(path, as_version=nbformat.NO_CONVERT)
+
+
+def tags(cell: Any) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def markdown(notebook: Any) -> Iterator[tuple[int, str]]:
+    """Number and text of each Markdown cell."""
+    return ((number, cell.source) for number, cell in enumerate(notebook.cells, 1) if cell.cell_type == "markdown")
+
+
+def code(notebook: Any) -> Iterator[tuple[int, Any]]:
+    return ((number, cell) for number, cell in enumerate(notebook.cells, 1) if cell.cell_type == "code")
+
+
+def figures(notebook: Any) -> list[int]:
+    """Positions (from 0) of the cells that show a figure."""
+    return [number - 1 for number, cell in code(notebook) if FIGURE in cell.source]
+
+
+def is_prose(cell: Any) -> bool:
+    """Markdown with a line that is neither empty nor a heading."""
+    lines = [line for line in cell.source.splitlines() if line.strip() and not line.startswith("#")]
+    return cell.cell_type == "markdown" and bool(lines)
+
+
+def is_interpretation(cell: Any) -> bool:
+    """Prose that goes on from a figure, or a code cell that writes prose with the numbers in it."""
+    if cell.cell_type == "code":
+        return "Markdown(" in cell.source
+    return is_prose(cell) and not cell.source.startswith("#")
+
+
+def unfenced_lines(text: str) -> list[str]:
+    """Lines outside of fenced code and display formulas."""
+    return FENCED.sub("", text).splitlines()
+
+
+def prose_lines(text: str) -> Iterator[str]:
+    """Lines of running text, without tables and directives, list marks and inline code."""
+    for line in unfenced_lines(text):
+        if not line.lstrip().startswith(("|", ":", "#", "%")):
+            yield re.sub(r"`[^`]*`", "`x`", re.sub(r"^[\s>*_-]*(\d+\.\s+)?", "", line))
+
+
+@pytest.fixture(params=PATHS, ids=lambda path: path.stem)
+def path(request: pytest.FixtureRequest) -> Path:
+    return request.param
+
+
+@pytest.fixture
+def notebook(path: Path) -> Any:
+    return read(path)
+
+
+def test_there_are_chapters_in_reading_order():
+    assert PATHS, "notebooks/ holds no chapter"
+    for path in PATHS:
+        assert re.fullmatch(r"\d\d_[a-z0-9_]+", path.stem), f"{path.name}: name it NN_lower_case.ipynb"
+
+
+def test_the_format_is_valid_and_the_kernel_is_python3(path, notebook):
+    nbformat.validate(notebook)
+    assert notebook.metadata.get("kernelspec", {}).get("name") == "python3", f"{path.name}: set the kernel python3"
+    assert "papermill" not in notebook.metadata, f"{path.name}: this is an executed copy; commit the source"
+
+
+def test_no_output_is_committed(path, notebook):
+    for number, cell in code(notebook):
+        assert not cell.outputs, f"{path.name} cell {number}: clear the outputs"
+        assert cell.execution_count is None, f"{path.name} cell {number}: clear the execution count"
+
+
+def test_the_title_is_a_question_or_a_claim(path, notebook):
+    first = notebook.cells[0]
+    title = first.source.splitlines()[0] if first.cell_type == "markdown" else ""
+    assert title.startswith("# "), f"{path.name} cell 1: start with a Markdown title, `# ...`"
+    words = len(title.split()) - 1
+    assert title.endswith("?") or words >= 4, f"{path.name} cell 1: ask a question or make a claim, not {title!r}"
+    for number, text in markdown(notebook):
+        others = [line for line in unfenced_lines(text) if line.startswith("# ")]
+        assert len(others) == (number == 1), f"{path.name} cell {number}: one `# ` title a notebook; use `## ` here"
+
+
+def test_it_says_what_you_will_learn(path, notebook):
+    texts = [text for _, text in markdown(notebook) if "what you will learn" in text.lower()]
+    assert texts, f"{path.name}: add a list 'What you will learn' under the title"
+    after = texts[0].lower().partition("what you will learn")[2]
+    assert re.search(r"^[-*] ", after, re.MULTILINE), f"{path.name}: write 'What you will learn' as a list"
+
+
+def test_parameters_are_typed_literals_with_a_comment_each(path, notebook):
+    tagged = [(number, cell) for number, cell in code(notebook) if "parameters" in tags(cell)]
+    assert len(tagged) == 1, f"{path.name}: {len(tagged)} cells are tagged 'parameters'; tag exactly one"
+    number, cell = tagged[0]
+    assert Chapter.read(path).parameters, f"{path.name} cell {number}: declare at least one parameter"
+    lines = cell.source.splitlines()
+    for statement in ast.parse(cell.source).body:
+        where = f"{path.name} cell {number}, `{ast.unparse(statement)}`"
+        assert isinstance(statement, ast.AnnAssign), f"{where}: write `name: type = literal  # what it is`"
+        after = lines[statement.end_lineno - 1].encode()[statement.end_col_offset :].decode()
+        assert after.strip().startswith("# "), f"{where}: say in a comment on the same line what it is"
+
+
+def test_code_cells_are_short(path, notebook):
+    for number, cell in code(notebook):
+        length = len(cell.source.splitlines())
+        assert length <= LONGEST_CODE_CELL, (
+            f"{path.name} cell {number}: {length} lines; move what is longer than {LONGEST_CODE_CELL} into personalib"
+        )
+
+
+def test_every_figure_is_introduced_and_interpreted(path, notebook):
+    places = figures(notebook)
+    for position, following, previous in zip(places, [*places[1:], None], [-1, *places[:-1]], strict=True):
+        before = notebook.cells[previous + 1 : position]
+        after = notebook.cells[position + 1 : following]
+        where = f"{path.name} cell {position + 1}"
+        assert any(map(is_prose, before)), f"{where}: say in a Markdown cell before it what the figure shows"
+        assert any(map(is_interpretation, after)), (
+            f"{where}: interpret the figure after it, in a Markdown cell that goes on from it "
+            "or in a code cell that ends in Markdown(f'...') with numbers of the result"
+        )
+
+
+def test_every_figure_has_caption_name_and_alternative_text(path, notebook):
+    names = []
+    for position in figures(notebook):
+        where = f"{path.name} cell {position + 1}"
+        cell = notebook.cells[position]
+        assert cell.source.count(FIGURE) == 1, f"{where}: show one figure a cell"
+        look = cell.metadata.get("mystnb", {})
+        for group, key in (("figure", "caption"), ("figure", "name"), ("image", "alt")):
+            assert str(look.get(group, {}).get(key, "")).strip(), f"{where}: set metadata mystnb.{group}.{key}"
+        names.append(look["figure"]["name"])
+    assert len(names) == len(set(names)), f"{path.name}: two figures have one name in {names}"
+
+
+def test_no_figure_slips_past_the_contract(path, notebook):
+    for number, cell in code(notebook):
+        assert "plt.show(" not in cell.source, f"{path.name} cell {number}: show figures with {FIGURE}...)"
+        if "figure" in cell.metadata.get("mystnb", {}):
+            assert FIGURE in cell.source, f"{path.name} cell {number}: a caption without {FIGURE}...)"
+
+
+def test_numbers_in_interpretations_come_from_the_result(path, notebook):
+    for position in figures(notebook):
+        for number, cell in enumerate(notebook.cells[position + 1 : position + 2], position + 2):
+            if is_interpretation(cell) and cell.cell_type == "markdown":
+                typed = [found for line in prose_lines(cell.source) for found in DECIMAL.findall(line)]
+                assert not typed, f"{path.name} cell {number}: compute {typed}, in a cell that ends in Markdown(f'...')"
+
+
+def test_controls_limits_takeaways_and_exercises_have_their_sections(path, notebook):
+    headings = [
+        line.lstrip("#").strip() for _, text in markdown(notebook) for line in unfenced_lines(text) if line[:2] == "##"
+    ]
+    for section in SECTIONS:
+        assert section in headings, f"{path.name}: add a section `## {section}`"
+
+
+def test_exercises_have_folded_solutions(path, notebook):
+    text = "\n".join(text for _, text in markdown(notebook))
+    exercises = text.partition("## Exercises")[2]
+    assert FOLD.search(exercises), f"{path.name}: fold each solution away with `:::{{dropdown}} Solution`"
+
+
+def test_markdown_has_one_sentence_a_line(path, notebook):
+    for number, text in markdown(notebook):
+        for line in prose_lines(text):
+            found = TWO_SENTENCES.search(line)
+            assert not found, f"{path.name} cell {number}: start a new line after {line[: found.end() - 1].strip()!r}"
+
+
+@pytest.mark.parametrize(
+    ("line", "two"),
+    [
+        ("One sentence. Another one.", True),
+        ("Is it one? No.", True),
+        ("It ends (here). Then goes on.", True),
+        ("One sentence, e.g. This one.", False),
+        ("By Yang et al. The paper says so.", False),
+        ("A version such as 1.0.4, and one sentence.", False),
+        ("1. A numbered point.", False),
+        ("**2. A bold number.**", False),
+        ("| One. Two. | in a table |", False),
+    ],
+)
+def test_the_sentence_rule_itself(line, two):
+    assert any(TWO_SENTENCES.search(part) for part in prose_lines(line)) is two
+
+
+@pytest.mark.parametrize(
+    ("line", "decimals"),
+    [
+        ("It fell by 0.25, or 12.5 %.", ["0.25", "12.5"]),
+        ("Version 1.0.4 of arXiv:2410.10863 and `x = 0.5`.", []),
+        ("It fell by 3 points.", []),
+    ],
+)
+def test_the_decimal_rule_itself(line, decimals):
+    assert [found for part in prose_lines(line) for found in DECIMAL.findall(part)] == decimals

@@ -1,0 +1,183 @@
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from personalib.provenance import repository_root
+from personalib.runs import RunError, inputs_hash, read_run, results_dir, run_notebook
+
+pytestmark = pytest.mark.usefixtures("small_data")
+SAVES = "from personalib.runs import results_dir\n(results_dir() / 'table.csv').write_text(str(seed))"
+WAIT_SECONDS = 60
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "output"
+
+
+def names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def outputs_of(path: Path) -> str:
+    return "".join(
+        "".join(part.get("text", ""))
+        for cell in json.loads(path.read_text())["cells"]
+        for part in cell.get("outputs", [])
+    )
+
+
+def test_a_run_publishes_notebook_results_and_manifest(write_notebook, output, small_data):
+    notebook = write_notebook(
+        SAVES,
+        "print(seed, labels)",
+        parameters="seed: int = 1  # x = y\nlabels: list[str] = ['a']\nmodel: str = 'tiny'",
+    )
+    source = notebook.read_bytes()
+    run = run_notebook(notebook, {"seed": 5}, output)
+
+    assert names(output) == {"01_tiny.ipynb", "01_tiny.manifest.json", "results/01_tiny/table.csv"}
+    assert outputs_of(run.notebook).startswith("5 ['a']")
+    assert (output / "results/01_tiny/table.csv").read_text() == "5"
+    assert notebook.read_bytes() == source
+
+    manifest = json.loads((output / "01_tiny.manifest.json").read_text())
+    assert manifest == run.manifest
+    assert manifest["parameters"] == {"seed": 5, "labels": ["a"], "model": "tiny"}
+    assert (manifest["seed"], manifest["model"], manifest["device"]) == (5, "tiny", None)
+    assert manifest["outputs"] == {name: sha256(output / name) for name in names(output) - {"01_tiny.manifest.json"}}
+    assert set(manifest["hashes"]) == {"notebook", "library", "data", "dependencies", "inputs", "organism"}
+    assert manifest["hashes"]["inputs"] == inputs_hash(notebook, {"seed": 5})
+    assert manifest["packages"]["papermill"]
+    assert manifest["machine"]["python"] == "{}.{}.{}".format(*sys.version_info[:3])
+    assert 0 < manifest["seconds"] < WAIT_SECONDS
+
+
+def test_an_unchanged_chapter_is_reused_whatever_its_time_stamp(write_notebook, output):
+    notebook = write_notebook(SAVES, parameters="seed: int = 1")
+    first = run_notebook(notebook, {}, output)
+    os.utime(notebook)
+    executed = first.notebook.stat().st_mtime_ns
+
+    again = run_notebook(notebook, {"seed": 1}, output)
+    assert again.reused
+    assert again.manifest == first.manifest
+    assert first.notebook.stat().st_mtime_ns == executed
+    assert read_run(notebook, {"seed": 2}, output) is None
+
+    (output / "results/01_tiny/table.csv").write_text("tampered")
+    assert read_run(notebook, {}, output) is None
+    mended = run_notebook(notebook, {}, output)
+    assert not mended.reused
+    assert (output / "results/01_tiny/table.csv").read_text() == "1"
+    assert not run_notebook(notebook, {}, output, reuse=False).reused
+
+
+def test_each_input_changes_the_hash(write_notebook, small_library, small_data):
+    def current(**given):
+        return inputs_hash(write_notebook(code, parameters="seed: int = 1"), given)
+
+    code = "1"
+    seen = [current()]
+    assert current(seed=1) == seen[0]
+    seen.append(current(seed=2))
+    (small_data / "numbers.csv").write_text("2\n")
+    seen.append(current())
+    (small_library / "code.py").write_text("x = 2\n")
+    seen.append(current())
+    (small_library.parent / "pyproject.toml").write_text('[project]\ndependencies = ["numpy==2.4.7"]\n')
+    seen.append(current())
+    code = "2"
+    seen.append(current())
+    assert len(set(seen)) == len(seen)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"sed": 1}, "01_tiny: no parameter 'sed'; did you mean 'seed'?"),
+        ({"seed": "1"}, "01_tiny: parameter 'seed' is int .default 1., not '1'"),
+        ({"api_key": "x"}, "01_tiny: parameter 'api_key' looks like a secret"),
+    ],
+)
+def test_a_wrong_parameter_stops_before_anything_runs(write_notebook, output, given, message):
+    notebook = write_notebook(SAVES, parameters="seed: int = 1")
+    with pytest.raises(RunError, match=message):
+        run_notebook(notebook, given, output)
+    assert not output.exists()
+
+
+def test_a_failing_cell_is_told_in_two_lines_and_nothing_stale_stays(write_notebook, output, capfd):
+    cell = "if seed > 1:\n    raise ValueError('seed is too large\\nby far')"
+    notebook = write_notebook(
+        SAVES, cell, parameters="seed: int = 1", markdown=("# Does it run?", "## The part that fails")
+    )
+    run_notebook(notebook, {}, output)
+    with pytest.raises(RunError) as caught:
+        run_notebook(notebook, {"seed": 2}, output)
+
+    where, what = str(caught.value).splitlines()
+    # the fifth cell of the source; papermill's own cell with the parameters is not counted
+    assert where.startswith("01_tiny: cell 5 (The part that fails) failed")
+    assert where.endswith("01_tiny.failed.ipynb")
+    assert what == "ValueError: seed is too large"
+    assert names(output) == {"01_tiny.failed.ipynb"}
+    assert "by far" in (output / "01_tiny.failed.ipynb").read_text()
+    assert "01_tiny: cell 5 (The part that fails)" in capfd.readouterr().err
+
+    run_notebook(notebook, {}, output)
+    assert "01_tiny.failed.ipynb" not in names(output)
+
+
+def test_a_kernel_that_dies_is_told_with_its_cell(write_notebook, output):
+    notebook = write_notebook("1", "import os\nos._exit(1)")
+    with pytest.raises(RunError, match=r"(?s)01_tiny: cell 3 .*\nDeadKernelError: .*out of memory"):
+        run_notebook(notebook, {}, output)
+    assert names(output) == {"01_tiny.failed.ipynb"}
+
+
+def test_a_cell_s_own_progress_shows_beside_the_chapter_s(write_notebook, output, capfd):
+    loop = "import sys, time\nfor i in range(3):\n    print(f'\\rscoring {i}', end='', file=sys.stderr)\n"
+    loop += "    time.sleep(0.2)"
+    run_notebook(write_notebook(loop), {}, output)
+    shown = capfd.readouterr().err
+    assert "01_tiny: cell 2 (Does it run?)" in shown
+    assert "scoring 2" in shown
+
+
+def test_a_killed_run_leaves_a_partial_file_and_the_next_starts_over(write_notebook, output, tmp_path):
+    marker = tmp_path / "reached"
+    cell = f"from pathlib import Path\nimport time\nmarker = Path({str(marker)!r})\nif not marker.exists():\n"
+    cell += f"    marker.touch()\n    time.sleep({WAIT_SECONDS})"
+    notebook = write_notebook("seed = 1\n" + SAVES, cell)
+    command = [sys.executable, "-m", "personalib", "run", str(notebook), "--output-dir", str(output)]
+    process = subprocess.Popen(command, cwd=repository_root(), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not marker.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert names(output) == {"01_tiny.partial.ipynb", "results/01_tiny/table.csv"}
+    assert read_run(notebook, {}, output) is None
+
+    run_notebook(notebook, {}, output)
+    assert names(output) == {"01_tiny.ipynb", "01_tiny.manifest.json", "results/01_tiny/table.csv"}
+
+
+def test_results_go_to_the_run_s_folder_or_to_an_interactive_one(monkeypatch, tmp_path, small_library):
+    monkeypatch.setenv("PERSONALIB_RESULTS", str(tmp_path / "here"))
+    assert results_dir() == tmp_path / "here"
+    assert results_dir().is_dir()
+    monkeypatch.delenv("PERSONALIB_RESULTS")
+    assert results_dir() == small_library.parent / "results" / "interactive"

@@ -1,0 +1,148 @@
+"""Intervals hold what they promise, tests agree with hand counts, and bad input is refused."""
+
+import doctest
+import math
+
+import numpy as np
+import pytest
+
+import personalib.statistics
+from personalib.statistics import (
+    adjust,
+    bootstrap_interval,
+    correlation_interval,
+    paired_difference,
+    proportion_interval,
+)
+
+
+def test_examples_in_the_documentation_are_true():
+    result = doctest.testmod(personalib.statistics)
+    assert result.attempted > 0 and result.failed == 0
+
+
+def test_the_bootstrap_interval_covers_the_true_mean_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    samples = rng.exponential(size=(1000, 100)) - rng.normal(size=(1000, 100))
+    intervals = [bootstrap_interval(sample, resamples=400, seed=seed) for seed, sample in enumerate(samples)]
+    covered = np.mean([interval.low <= 1.0 <= interval.high for interval in intervals])
+    assert 0.93 <= covered <= 0.97
+
+
+def test_the_bootstrap_interval_is_about_two_standard_errors_wide_on_each_side():
+    values = np.random.default_rng(0).normal(10, 2, size=400)
+    estimate, low, high = bootstrap_interval(values)
+    assert estimate == pytest.approx(values.mean())
+    assert (high - low) / 2 == pytest.approx(1.96 * values.std(ddof=1) / 20, rel=0.1)
+
+
+def test_the_seed_fixes_the_interval_and_another_seed_moves_it():
+    values = np.random.default_rng(0).normal(size=30)
+    assert bootstrap_interval(values, seed=3) == bootstrap_interval(values, seed=3)
+    assert bootstrap_interval(values, seed=3) != bootstrap_interval(values, seed=4)
+
+
+def test_a_higher_level_gives_a_wider_interval():
+    values = np.random.default_rng(0).normal(size=50)
+    wide, narrow = bootstrap_interval(values, level=0.99), bootstrap_interval(values, level=0.8)
+    assert wide.low < narrow.low < narrow.high < wide.high
+
+
+def test_a_statistic_without_axis_gives_the_same_interval():
+    values = np.random.default_rng(0).normal(size=20)
+    plain = bootstrap_interval(values, lambda sample: float(np.median(sample)), resamples=200)
+    assert plain == pytest.approx(bootstrap_interval(values, np.median, resamples=200))
+
+
+@pytest.mark.filterwarnings("error")
+def test_constant_values_have_an_interval_without_width():
+    assert bootstrap_interval([2.0] * 5) == (2.0, 2.0, 2.0)
+
+
+def test_a_single_value_has_no_bounds():
+    estimate, low, high = bootstrap_interval([0.7])
+    assert estimate == 0.7 and math.isnan(low) and math.isnan(high)
+
+
+@pytest.mark.parametrize("values", [[], [1.0, np.nan], [np.inf, 1.0], [[1.0, 2.0]]])
+def test_values_that_are_missing_are_refused_and_not_dropped(values):
+    with pytest.raises(ValueError, match="values"):
+        bootstrap_interval(values)
+
+
+def test_the_permutation_p_value_is_that_of_all_sign_flips_counted_by_hand():
+    a, b = np.array([3.0, 1.0, 4.0, 1.5]), np.array([2.5, 1.2, 1.0, 0.5])
+    differences = a - b
+    signs = np.array(np.meshgrid(*[[-1, 1]] * 4)).reshape(4, -1).T
+    extreme = np.abs((signs * differences).mean(axis=1)) >= abs(differences.mean()) - 1e-12
+    result = paired_difference(a, b)
+    assert result.p == pytest.approx(extreme.mean())
+    assert result.estimate == pytest.approx(differences.mean())
+    assert result.low < result.estimate < result.high
+
+
+def test_a_large_difference_is_significant_and_never_certain():
+    noise = np.random.default_rng(0).normal(size=200)
+    assert 0 < paired_difference(noise + 1, np.zeros(200), resamples=2000).p < 0.002
+
+
+def test_no_difference_is_rejected_no_more_often_than_the_level_says():
+    rng = np.random.default_rng(2)
+    p = [paired_difference(*rng.normal(size=(2, 12)), resamples=300).p for _ in range(400)]
+    assert np.mean(np.array(p) <= 0.05) < 0.08
+
+
+def test_equal_lists_do_not_differ():
+    result = paired_difference([1.0, 2.0, 5.0], [1.0, 2.0, 5.0])
+    assert result == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_pairing_needs_the_same_items():
+    with pytest.raises(ValueError, match="same items"):
+        paired_difference([1.0, 2.0, 3.0], [1.0, 2.0])
+
+
+def test_wilsons_interval_equals_its_formula():
+    n, hits, z = 50, 7, 1.959963984540054
+    centre = (hits / n + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(hits / n * (1 - hits / n) / n + z**2 / (4 * n**2))
+    assert proportion_interval(hits, n) == pytest.approx((hits / n, centre - half, centre + half))
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 4)])
+def test_impossible_counts_are_refused(successes, n):
+    with pytest.raises(ValueError, match="trials"):
+        proportion_interval(successes, n)
+
+
+def test_holm_and_benjamini_hochberg_by_hand():
+    assert adjust([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
+    assert adjust([0.01, 0.04, 0.03], method="fdr_bh").tolist() == pytest.approx([0.03, 0.04, 0.04])
+
+
+def test_a_correction_is_refused_for_other_methods_and_for_what_is_no_p_value():
+    with pytest.raises(ValueError, match="fdr_bh"):
+        adjust([0.1], method="none")
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        adjust([0.1, 1.2])
+    with pytest.raises(ValueError, match="NaN"):
+        adjust([0.1, np.nan])
+
+
+def test_the_correlation_is_numpys_and_its_interval_covers_the_true_one():
+    rng = np.random.default_rng(5)
+    pairs = rng.multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]], size=(200, 80))
+    intervals = [correlation_interval(*pair.T, resamples=300) for pair in pairs]
+    assert intervals[0].estimate == pytest.approx(np.corrcoef(*pairs[0].T)[0, 1])
+    assert 0.90 <= np.mean([interval.low <= 0.6 <= interval.high for interval in intervals]) <= 0.98
+
+
+@pytest.mark.filterwarnings("error")
+def test_few_rows_still_have_bounds():
+    interval = correlation_interval([1, 2, 3], [1, 3, 2])
+    assert -1 <= interval.low <= interval.estimate <= interval.high <= 1
+
+
+def test_the_correlation_with_a_constant_is_refused():
+    with pytest.raises(ValueError, match="constant"):
+        correlation_interval([1.0, 2.0], [3.0, 3.0])

@@ -1,0 +1,89 @@
+"""Prompts are what the templates file says, to the character."""
+
+import pytest
+
+from personalib.data import DataError
+from personalib.templates import ORDERS, load_forms, load_templates, wrap
+
+OPTIONS = ("Go.", "Stay.", "Ask.", "Wait.")
+
+
+def test_the_three_templates_have_traits_structure():
+    templates = load_templates()
+    assert list(templates) == ["letters", "numbers", "bare"]
+    assert {name: template.labels for name, template in templates.items()} == {
+        "letters": ("A", "B", "C", "D"),
+        "numbers": ("1", "2", "3", "4"),
+        "bare": ("A", "B", "C", "D"),
+    }
+    assert ORDERS == ("normal", "reversed")
+
+
+def test_lettered_options_come_with_an_instruction():
+    lines = load_templates()["letters"].render("What now?", OPTIONS).split("\n")
+    assert lines[1:-1] == ["What now?", "A. Go.", "B. Stay.", "C. Ask.", "D. Wait."]
+    assert "choose" in lines[0] and lines[-1] == "Your choice:"
+
+
+def test_numbered_options_come_with_a_question_after_them():
+    lines = load_templates()["numbers"].render("What now?", OPTIONS).split("\n")
+    assert lines[:-1] == ["What now?", "1) Go.", "2) Stay.", "3) Ask.", "4) Wait."]
+    assert "number" in lines[-1]
+
+
+def test_the_bare_template_adds_nothing():
+    text = load_templates()["bare"].render("What now?", OPTIONS)
+    assert text == "What now?\nA) Go.\nB) Stay.\nC) Ask.\nD) Wait."
+
+
+@pytest.mark.parametrize("name", ["letters", "numbers", "bare"])
+def test_fewer_options_take_the_first_labels(name):
+    template = load_templates()[name]
+    text = template.render("What now?", OPTIONS[:2])
+    assert f"\n{template.option.format(label=template.labels[1], text='Stay.')}" in text
+    assert template.labels[2] not in text.replace("Answer", "").split("What now?")[1]
+
+
+def test_braces_in_a_question_stay_as_they_are():
+    assert load_templates()["bare"].render("{x}?", ["{label}", "{}"]) == "{x}?\nA) {label}\nB) {}"
+
+
+def test_more_options_than_labels_are_an_error():
+    with pytest.raises(ValueError, match="'letters' has 4 labels for 5 options"):
+        load_templates()["letters"].render("What now?", [*OPTIONS, "Run."])
+
+
+def test_a_context_comes_first_and_ends_its_line_once():
+    assert wrap("Now?", "base") == "Now?\nAnswer:\n"
+    for context in ("I am a man.", "I am a man.\n"):
+        assert wrap("Now?", "base", context) == "I am a man.\nNow?\nAnswer:\n"
+    assert wrap("Now?", "chat", "I am a man.") == (
+        "<start_of_turn>user\nI am a man.\nNow?<end_of_turn>\n<start_of_turn>model\n"
+    )
+    assert wrap("Now?") == wrap("Now?", "chat")
+    assert set(load_forms()) == {"chat", "base"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "forms: {}",
+        "templates: [letters]",
+        "templates: {letters: {option: '{text}', text: '{question}'}}",
+        "templates: {letters: {labels: [A], text: '{question}'}}",
+        "templates: {letters: text}",
+    ],
+)
+def test_a_bad_templates_file_is_named(tmp_path, content):
+    path = tmp_path / "templates.yaml"
+    path.write_text(content)
+    with pytest.raises(DataError, match="templates need labels, option and text") as raised:
+        load_templates(path)
+    assert str(path) in str(raised.value)
+
+
+def test_unquoted_numbers_are_labels_too(tmp_path):
+    path = tmp_path / "templates.yaml"
+    path.write_text("templates: {n: {labels: [1, 2], option: '{label} {text}', text: '{question} {options}'}}")
+    assert load_templates(path)["n"].render("Now?", ["Go.", "Stay."]) == "Now? 1 Go.\n2 Stay."
