@@ -16,7 +16,7 @@ CODE = "from personalib.runs import results_dir\nif seed > 8:\n    raise ValueEr
 @pytest.fixture
 def book(tmp_path, write_notebook):
     root = tmp_path / "root"
-    (root / "book" / "_static").mkdir(parents=True)
+    shutil.copytree(repository_root() / "book" / "_static", root / "book" / "_static")
     shutil.copy(repository_root() / "_config.yml", root)
     (root / "book" / "_toc.yml").write_text(TOC)
     (root / "book" / "index.md").write_text(

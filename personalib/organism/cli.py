@@ -43,7 +43,9 @@ def items() -> None:
 )
 @click.option("--out", type=_folder, help="Where the trained organism goes.  [default: data/organism]")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps …")
-@click.option("--compile", "compiled", is_flag=True, help="Compile the model and multiply in bfloat16.")
+@click.option(
+    "--compile", "compiled", is_flag=True, help="Compile the model first: faster where there is a C++ compiler."
+)
 def train(recipe: Path | None, work: Path, out: Path | None, device: str, compiled: bool) -> None:
     """Train the organism from its seed, or go on from the checkpoint in the work folder."""
     from personalib.organism.training import Trainer, load_recipe

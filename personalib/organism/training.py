@@ -139,7 +139,7 @@ class Trainer:
         world: the planted causes.
         folder: where checkpoint, log and model are written; a checkpoint found there is resumed.
         device: where to train.
-        compiled: compile the model and multiply in bfloat16: half again as fast where there is a C++ compiler.
+        compiled: compile the model: about a quarter faster, after two minutes, where there is a C++ compiler.
     """
 
     def __init__(self, recipe: Recipe, world: World, folder: Path, device: str = "cpu", compiled: bool = False) -> None:
@@ -216,8 +216,7 @@ class Trainer:
         started = time.perf_counter()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.compiled):
-            value = loss(self.body, self.model.lm_head, batch)
+        value = loss(self.body, self.model.lm_head, batch)
         value.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer["gradient_norm"])
         self.optimizer.step()
@@ -229,10 +228,10 @@ class Trainer:
         return value.detach()
 
     def _rate(self, index: int) -> float:
-        settings = self.recipe.optimizer
-        rate = self.recipe.stages[index].rate * settings["learning_rate"] * min(1.0, (self.progress.step + 1) / settings["warmup_steps"])
+        settings, stage = self.recipe.optimizer, self.recipe.stages[index]
+        rate = stage.rate * settings["learning_rate"] * min(1.0, (self.progress.step + 1) / settings["warmup_steps"])
         if index == len(self.recipe.stages) - 1:
-            rate *= 1 - self.progress.stage_step / self.recipe.stages[index].steps
+            rate *= 1 - self.progress.stage_step / stage.steps
         return rate
 
     def _learned(self, stage: Stage, value: torch.Tensor, bar: tqdm) -> bool:
