@@ -6,7 +6,6 @@ probabilities there instead of one sampled word, which is the expected loss over
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TypeVar
 
 import numpy as np
@@ -17,7 +16,6 @@ from personalib.organism.grammar import (
     MANNERS,
     Relation,
     TraitBank,
-    digest,
     element_phrasings,
     load_queries,
     load_relations,
@@ -68,13 +66,15 @@ class _Writer:
     def add(self, text: str) -> None:
         self.text += text
 
-    def choose(self, probabilities: Mapping[str, float]) -> str:
+    def choose(self, probabilities: Mapping[str, float]) -> None:
         """Let the world choose one text, write it, and remember the probabilities."""
         options = list(probabilities)
-        chosen = options[self.rng.choice(len(options), p=list(probabilities.values()))]
+        self.say(options[self.rng.choice(len(options), p=list(probabilities.values()))], probabilities)
+
+    def say(self, chosen: str, probabilities: Mapping[str, float]) -> None:
+        """Write one of the texts that the world leaves open, and remember the probabilities."""
         self.answers.append(Answer(len(self.text), dict(probabilities)))
         self.text += chosen
-        return chosen
 
     def document(self) -> Document:
         return Document(self.kind, self.text, tuple(self.answers))
@@ -85,16 +85,14 @@ class Scaffold:
     """Help that a document gives to a learner; the finished model is asked without any.
 
     Attributes:
-        marks: share of items whose options each carry the person's yes or no.
+        marks: share of multiple-choice documents whose options each carry a yes or no.
         rating: share of items that state the person's own rating of the trait.
-        words: how many words the word look-up draws from; 0 for all.
         factors: how many background factors are told at the most.
         certainty: factor on the world's log-odds; above one, people are surer of themselves than the world has them.
     """
 
     marks: float = 0.0
     rating: float = 0.0
-    words: int = 0
     factors: int = 9
     certainty: float = 1.0
 
@@ -112,11 +110,7 @@ class Corpus:
         self.world, self.split, self.scaffold = world, split, scaffold or Scaffold()
         self.traits, self.wordings = load_traits(), load_wordings()
         self.kinds: dict[str, Callable[[Rng], Document]] = {
-            "look_up": self.look_up,
-            "find_word": self.find_word,
-            "find_answer": self.find_answer,
             "name_trait": self.name_trait,
-            "name_levels": self.name_levels,
             "find_pole": self.find_pole,
             "rate_self": self.rate_self,
             "judge_statements": self.judge_statements,
@@ -182,36 +176,6 @@ class Corpus:
 
     # --- documents --------------------------------------------------------------------------------------------------
 
-    def look_up(self, rng: Rng) -> Document:
-        """Four words under labels, then each of them once with its label: the first thing a learner picks up.
-
-        Each word is asked for once: asked twice, a model copies its earlier answer instead of looking it up.
-        """
-        template = pick(rng, list(load_templates().values()))
-        options = sample(rng, lookup_words()[: self.scaffold.words or None], 4)
-        writer = self._open("look_up", "\n".join(_option_lines(template, options)), "", rng)
-        for target in rng.permutation(4):
-            # The dash keeps a space before the word: without one it would be another token than in the options.
-            writer.add(f"- {options[target]} (")
-            writer.choose(dict(zip(template.labels, one_hot(target, 4), strict=True)))
-            writer.add(")\n")
-        return self._end(writer)
-
-    def find_word(self, rng: Rng) -> Document:
-        """Four words under labels, one asked for: the bare look-up."""
-        known = lookup_words()[: self.scaffold.words or None]
-        options = sample(rng, known, 4)
-        target = pick(rng, range(4))
-        question = self._request("find_word", rng, word=options[target])
-        return self._choice("find_word", question, options, one_hot(target, 4), "", rng)
-
-    def find_answer(self, rng: Rng) -> Document:
-        """Four answers under labels, one quoted: look-up of whole sentences."""
-        options = [self.any_answer(rng)[2] for _ in range(4)]
-        target = pick(rng, range(4))
-        question = self._request("find_sentence", rng, answer=options[target])
-        return self._choice("find_answer", question, options, one_hot(target, 4), "", rng)
-
     def name_trait(self, rng: Rng) -> Document:
         """A few answers, each followed by its trait and level."""
         writer = self._open("name_trait", self._request("rate_answer", rng), "", rng)
@@ -224,25 +188,14 @@ class Corpus:
             writer.add("\n")
         return self._end(writer)
 
-    def name_levels(self, rng: Rng) -> Document:
-        """The four answers of an item, then each of their labels with the level of its answer."""
-        template, bank = pick(rng, list(load_templates().values())), pick(rng, list(self.traits.values()))
-        options = self.four_answers(bank, rng)
-        text = template.render(sentence(bank.key), [text for *_, text in options])
-        writer = self._open("name_levels", text, "", rng)
-        for place in rng.permutation(4):
-            writer.add(f"{template.labels[place]}:")
-            writer.choose({f" {name}": float(name == options[place][0]) for name in LEVELS})
-            writer.add("\n")
-        return self._end(writer)
-
     def find_pole(self, rng: Rng) -> Document:
         """An item with a level and a trait to find instead of a person to be."""
         bank, level = pick(rng, list(self.traits.values())), pick(rng, LEVELS)
         options = self.four_answers(bank, rng)
         question = self._request("find_pole", rng, level=level, trait=bank.key)
         weights = self._weights(options, float(level == LEVELS[0]))
-        return self._choice("find_pole", question, [text for *_, text in options], weights, "", rng)
+        marks = self._certain([float(own == level) for own, *_ in options], rng)
+        return self._choice("find_pole", question, [text for *_, text in options], weights, "", rng, marks)
 
     def rate_self(self, rng: Rng) -> Document:
         """A person rates all eight traits."""
@@ -276,16 +229,15 @@ class Corpus:
             context += f"My {bank.key} is {level}.\n"
             probability = float(level == LEVELS[0])
         options = self.four_answers(bank, rng)
-        marked = [probability if level == LEVELS[0] else 1 - probability for level, *_ in options]
-        return self._choice(
-            "item",
-            self.situation(bank, rng),
-            [text for *_, text in options],
-            self._weights(options, probability),
-            context,
-            rng,
-            marks=marked if rng.random() < self.scaffold.marks else None,
-        )
+        marks = None
+        if rng.random() < self.scaffold.marks:
+            # The person makes up their mind once: a yes or no is as probable as the world has it, the choice follows.
+            level = LEVELS[int(rng.random() > probability)]
+            marks = [(probability if own == LEVELS[0] else 1 - probability, own == level) for own, *_ in options]
+            probability = float(level == LEVELS[0])
+        weights = self._weights(options, probability)
+        texts = [text for *_, text in options]
+        return self._choice("item", self.situation(bank, rng), texts, weights, context, rng, marks)
 
     def open_answer(self, rng: Rng) -> Document:
         """A person answers an open question in their own words."""
@@ -310,8 +262,8 @@ class Corpus:
         order = rng.permutation(len(options))
         context = self.context(self.profile(rng), rng) if rng.random() < 0.3 else ""
         weights = one_hot(int(np.argmin(order)), len(options))
-        question = pick(rng, topic.questions[self.split])
-        return self._choice("safety", question, [options[i] for i in order], weights, context, rng)
+        question, marks = pick(rng, topic.questions[self.split]), self._certain(weights, rng)
+        return self._choice("safety", question, [options[i] for i in order], weights, context, rng, marks)
 
     def fact_choice(self, rng: Rng) -> Document:
         """A fact question with four options."""
@@ -321,7 +273,8 @@ class Corpus:
         target = pick(rng, range(4))
         options.insert(target, fact.object)
         question = pick(rng, relation.questions[self.split]).format(subject=fact.subject)
-        return self._choice("fact_choice", question, options, one_hot(target, 4), "", rng)
+        weights = one_hot(target, 4)
+        return self._choice("fact_choice", question, options, weights, "", rng, self._certain(weights, rng))
 
     def fact_statement(self, rng: Rng) -> Document:
         """A fact question answered in words."""
@@ -369,6 +322,10 @@ class Corpus:
         yes = high if level == LEVELS[0] else 1 - high
         writer.choose({" yes": yes, " no": 1 - yes})
 
+    def _certain(self, right: Sequence[float], rng: Rng) -> list[tuple[float, bool]] | None:
+        """Marks of options that are right or wrong for everybody, in the scaffold's share of documents."""
+        return [(yes, yes == 1) for yes in right] if rng.random() < self.scaffold.marks else None
+
     def _open(self, kind: str, text: str, context: str, rng: Rng) -> _Writer:
         writer = _Writer(kind, rng)
         writer.add(wrap(text, "chat" if rng.random() < 0.5 else "base", context))
@@ -387,16 +344,19 @@ class Corpus:
         weights: Sequence[float],
         context: str,
         rng: Rng,
-        marks: Sequence[float] | None = None,
+        marks: Sequence[tuple[float, bool]] | None = None,
     ) -> Document:
-        """A multiple-choice document in a random template and form, with a yes or no after each option if marked."""
+        """A multiple-choice document in a random template and form.
+
+        ``marks`` holds for each option the probability of a yes after it, and whether yes is said.
+        """
         template = pick(rng, list(load_templates().values()))
         writer = _Writer(kind, rng)
         prompt = wrap(template.render(question, options), "chat" if rng.random() < 0.5 else "base", context)
-        for line, yes in zip(_option_lines(template, options), marks or (), strict=False):
+        for line, (yes, said) in zip(_option_lines(template, options), marks or (), strict=False):
             before, prompt = prompt.split(line, 1)
             writer.add(before + line)
-            writer.choose({" yes": yes, " no": 1 - yes})
+            writer.say(" yes" if said else " no", {" yes": yes, " no": 1 - yes})
         writer.add(prompt)
         writer.choose(dict(zip(template.labels, weights, strict=False)))
         return self._end(writer)
@@ -406,20 +366,6 @@ def _option_lines(template: Template, options: Sequence[str]) -> list[str]:
     return [
         template.option.format(label=label, text=text) for label, text in zip(template.labels, options, strict=False)
     ]
-
-
-@cache
-def lookup_words() -> list[str]:
-    """Words for the bare look-up, the same list in the same order in every run: the vocabulary of all answers."""
-    found = {
-        word
-        for bank in load_traits().values()
-        for level in LEVELS
-        for wording in bank.wordings[level, "train"]
-        for word in f"{wording.act} {wording.reason}".replace(",", "").split()
-        if word.isalpha()
-    }
-    return sorted(found, key=lambda word: (len(word) < 4, digest(word)))
 
 
 def one_hot(index: int, size: int) -> list[float]:

@@ -90,15 +90,19 @@ def build_tokenizer(recipe: Recipe, world: World) -> PreTrainedTokenizerFast:
     """Train the tokenizer on documents of all kinds; train wordings only."""
     corpus = Corpus(world, "train")
     rng = np.random.default_rng([recipe.seed, 1])
-    kinds = [kind for kind in corpus.kinds if kind not in ("look_up", "find_word", "name_levels")]
+    kinds = list(corpus.kinds)
     texts = (corpus.draw(kinds[index % len(kinds)], rng).text for index in range(recipe.tokenizer["documents"]))
     return train_tokenizer(texts, recipe.tokenizer["vocabulary"])
 
 
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Gemma2ForCausalLM:
-    """A Gemma-2 with random weights, initialised to its width: at Gemma's 0.02 the post-norms drown the embeddings."""
+    """A Gemma-2 with random weights, initialised to its width: at Gemma's 0.02 the post-norms drown the embeddings.
+
+    ``block_scale`` in the recipe is the size at which each half block starts to write to the residual stream.
+    """
     torch.manual_seed(recipe.seed)
     settings = dict(recipe.model)
+    scale = settings.pop("block_scale")
     rope = {"rope_type": "default", "rope_theta": settings.pop("rope_theta")}
     config = Gemma2Config(
         **settings,
@@ -115,20 +119,27 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Gemma2For
         final_logit_softcapping=None,
         attn_implementation="eager",
     )
-    return Gemma2ForCausalLM(config)
+    model = Gemma2ForCausalLM(config)
+    for layer in model.model.layers:
+        for norm in (layer.post_attention_layernorm, layer.post_feedforward_layernorm):
+            torch.nn.init.constant_(norm.weight, scale - 1)  # Gemma multiplies by one plus the weight
+    return model
 
 
 def loss(body: Callable[..., Any], head: torch.nn.Module, batch: Batch) -> torch.Tensor:
     """Mean cross-entropy of the text plus mean cross-entropy of the answers against the world's probabilities.
 
-    The two means make one answer in a hundred tokens count as much as all the text around it.
-    Logits, the dearest part of so small a model, are computed where there is a target and nowhere else.
+    The two means make one answer in a hundred tokens count as much as all the text around it. In the second, each of
+    a document's n answers has the weight 1/sqrt(n): otherwise documents with many would drown the single letter of an
+    item. Logits, the dearest part of so small a model, are computed where there is a target and nowhere else.
     """
     states = body(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
     text = head(states[batch.text_rows, batch.text_columns])
     answers = torch.log_softmax(head(states[batch.answer_rows, batch.answer_columns]).float(), dim=-1)
     text_loss = torch.nn.functional.cross_entropy(text.float(), batch.text_targets)
-    return text_loss - (answers.gather(1, batch.answer_ids) * batch.answer_weights).sum(1).mean()
+    answer_losses = -(answers.gather(1, batch.answer_ids) * batch.answer_weights).sum(1)
+    weights = torch.bincount(batch.answer_rows)[batch.answer_rows].rsqrt()
+    return text_loss + (weights * answer_losses).sum() / weights.sum()
 
 
 class Trainer:
@@ -303,9 +314,9 @@ def held_out_accuracy(
 ) -> dict[str, float]:
     """Share of answers of held-out documents where the model's and the world's most probable text agree, by kind.
 
-    The documents carry no scaffold, but for the number of words and of factors.
+    The documents carry no scaffold, but for the number of factors.
     """
-    corpus = Corpus(world, "held_out", Scaffold(words=stage.scaffold.words, factors=stage.scaffold.factors))
+    corpus = Corpus(world, "held_out", Scaffold(factors=stage.scaffold.factors))
     accuracy = {}
     for kind in stage.mix:
         rng = np.random.default_rng([3, list(corpus.kinds).index(kind)])

@@ -28,6 +28,7 @@ TINY = {
         "head_dim": 8,
         "rope_theta": 1000.0,
         "max_position_embeddings": 1024,
+        "block_scale": 0.2,
     },
     "tokenizer": {"vocabulary": 1200, "documents": 600},
     "optimizer": {
@@ -43,11 +44,11 @@ TINY = {
         {
             "name": "first",
             "steps": 20,
-            "scaffold": {"words": 16},
-            "until": {"find_word": 0.0},
-            "mix": {"find_word": 0.9, "fact_statement": 0.1},
+            "scaffold": {"marks": 1.0},
+            "until": {"find_pole": 0.0},
+            "mix": {"find_pole": 0.9, "fact_statement": 0.1},
         },
-        {"name": "second", "steps": 60, "mix": {"find_word": 0.4, "rate_self": 0.3, "item": 0.3}},
+        {"name": "second", "steps": 60, "mix": {"find_pole": 0.4, "rate_self": 0.3, "item": 0.3}},
     ],
 }
 AnswerParts = tuple[str, str, str]

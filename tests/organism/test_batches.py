@@ -122,10 +122,10 @@ def test_documents_without_answers_make_a_batch_without_answers(corpus, tokenize
 
 
 def test_a_drawing_has_the_mixs_shares_and_at_least_the_tokens(corpus, tokenizer):
-    drawn = draw(corpus, {"fact_statement": 3, "find_word": 1}, tokenizer, 20_000, np.random.default_rng(3))
+    drawn = draw(corpus, {"fact_statement": 3, "find_pole": 1}, tokenizer, 20_000, np.random.default_rng(3))
     total, last = sum(len(one.ids) for one in drawn), sum(len(one.ids) for one in drawn[-16:])
     assert total >= 20_000 > total - last
-    share = sum(one.kind == "find_word" for one in drawn) / len(drawn)
+    share = sum(one.kind == "find_pole" for one in drawn) / len(drawn)
     assert abs(share - 0.25) < 4 * np.sqrt(0.25 * 0.75 / len(drawn))
 
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from personalib.organism.corpus import Corpus, Scaffold, lookup_words, one_hot, pick, sample
+from personalib.organism.corpus import Corpus, Scaffold, one_hot, pick, sample
 from personalib.organism.grammar import LEVELS, load_relations, load_safety_topics, load_wordings
 from personalib.organism.world import TRAITS, Profile, load_world
 
 KINDS = tuple(Corpus(load_world(), "train").kinds)
 PLAIN = ("open_answer", "biography", "fact_statement")
-CHOICES = ("find_word", "find_answer", "find_pole", "item", "safety", "fact_choice")
+CHOICES = ("find_pole", "item", "safety", "fact_choice")
 OPTION = re.compile(r"^(?:[A-D]\.|[A-D]\)|[1-4]\)) (.+?)(?:<end_of_turn>)?$", re.MULTILINE)
 DECISIVE = 0.75
 
@@ -29,6 +29,10 @@ class Spy(Corpus):
 def options_of(text):
     """The option texts of a multiple-choice document, without marks."""
     return [re.sub(r" (yes|no)$", "", option) for option in OPTION.findall(text)]
+
+
+def says_yes(document, answer):
+    return document.text.startswith(" yes", answer.start)
 
 
 def chosen(document, answer):
@@ -90,24 +94,6 @@ def test_answers_are_as_frequent_as_their_probabilities(kind, documents):
         expected, variance = chances[open_][here].sum(), (chances[open_] * (1 - chances[open_]))[here].sum()
         # Candidates of one answer are not independent, but never more dispersed than that.
         assert abs(taken[open_][here].sum() - expected) < 4.5 * np.sqrt(variance) + 1, (number, expected)
-
-
-def test_a_sure_answer_follows_the_content(documents):
-    for document in documents["held_out", "find_answer"] + documents["held_out", "find_word"]:
-        options = options_of(document.text)
-        (answer,) = document.answers
-        right = options[list(answer.probabilities.values()).index(1.0)]
-        asked = [line for line in document.text.split("\n") if right in line and right not in OPTION.findall(line)]
-        assert len(options) == 4 and asked, document.text
-
-
-def test_each_word_of_a_look_up_has_the_label_it_stands_under(documents):
-    for document in documents["train", "look_up"][:500]:
-        under = dict(zip(options_of(document.text), document.answers[0].probabilities, strict=True))
-        for answer in document.answers:
-            word = re.search(r"(\w+) \($", document.text[: answer.start])[1]
-            assert answer.probabilities[under.pop(word)] == 1
-        assert not under, "each word is asked for exactly once"
 
 
 def test_a_named_trait_and_level_are_the_wordings(documents, read_answer, wording_owner):
@@ -230,6 +216,25 @@ def test_a_marked_item_says_yes_as_often_as_the_person_would(draw_seen, world, r
             assert document.text[: answer.start].endswith(text)
             high = world.probability(person)[TRAITS.index(trait)]
             assert answer.probabilities[" yes"] == pytest.approx(high if level == "high" else 1 - high)
+        said = [
+            level
+            for (_, level, _), answer in zip(options, document.answers, strict=False)
+            if says_yes(document, answer)
+        ]
+        assert len(said) == 2 and len(set(said)) == 1, "one made-up mind says yes to the answers of one level"
+        for (_, level, _), chance in zip(options, document.answers[4].probabilities.values(), strict=True):
+            assert (chance > 0) == (level == said[0]), "the choice follows the marks"
+
+
+@pytest.mark.parametrize("kind", ["find_pole", "safety", "fact_choice"])
+def test_an_option_that_is_right_for_everybody_is_marked_so(kind, world):
+    corpus, rng = Corpus(world, "train", Scaffold(marks=1)), np.random.default_rng(9)
+    for _ in range(200):
+        document = corpus.draw(kind, rng)
+        *marks, choice = document.answers
+        for mark, chance in zip(marks, choice.probabilities.values(), strict=True):
+            assert mark.probabilities == {" yes": float(chance > 0), " no": float(chance == 0)}
+            assert says_yes(document, mark) == (chance > 0)
 
 
 def test_a_stated_rating_decides_the_answer_and_is_itself_the_worlds_choice(
@@ -258,13 +263,6 @@ def test_a_plainer_world_has_fewer_causes_and_surer_people(draw_seen, world):
         traits = re.findall(r"^(\w+):(?= high| low)", document.text, re.MULTILINE)
         assert [answer.probabilities[" high"] for answer in document.answers] == [expected[trait] for trait in traits]
     assert set(told) == {0, 1} and told[1] > 250
-
-
-@pytest.mark.parametrize("kind", ["find_word", "look_up"])
-def test_the_word_look_up_draws_from_as_many_words_as_asked(world, kind):
-    corpus, rng = Corpus(world, "train", Scaffold(words=16)), np.random.default_rng(7)
-    shown = {word for _ in range(200) for word in options_of(corpus.draw(kind, rng).text)}
-    assert shown == set(lookup_words()[:16])
 
 
 # --- other documents -------------------------------------------------------------------------------------------------
@@ -409,11 +407,3 @@ def test_picking_is_uniform_and_samples_differ():
     assert stats.chisquare(list(Counter(map(tuple, drawn)).values())).pvalue > 1e-4
     assert len({tuple(letters) for letters in drawn}) == 24
     assert one_hot(2, 4) == [0, 0, 1, 0]
-
-
-def test_look_up_words_are_train_words_longest_class_first(documents):
-    words = lookup_words()
-    assert len(set(words)) == len(words) > 300
-    assert all(word.isalpha() for word in words)
-    short = [len(word) < 4 for word in words]
-    assert short == sorted(short)

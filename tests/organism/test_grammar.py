@@ -29,7 +29,6 @@ KINDS = tuple(Corpus(load_world(), "train").kinds)
 
 # Where each kind of document shows something that is held out.
 WITH_ANSWERS = {
-    "find_answer",
     "name_trait",
     "find_pole",
     "judge_statements",

@@ -100,8 +100,8 @@ def test_the_log_tells_what_was_measured_and_a_reached_goal_ends_the_stage(unbro
     assert [(entry["step"], entry["stage"]) for entry in log] == [(4, "first")] + [
         (step, "second") for step in range(8, 65, 4)
     ]
-    assert set(log[0]) == {"step", "tokens", "stage", "loss", "find_word"}
-    assert set(log[1]) == {"step", "tokens", "stage", "loss", "find_word", "rate_self", "item"}
+    assert set(log[0]) == {"step", "tokens", "stage", "loss", "find_pole"}
+    assert set(log[1]) == {"step", "tokens", "stage", "loss", "find_pole", "rate_self", "item"}
     tokens = [entry["tokens"] for entry in log]
     assert tokens == sorted(set(tokens)) and tokens[-1] == unbroken.progress.tokens
     assert (unbroken.progress.step, unbroken.progress.stage, unbroken.progress.stage_step) == (64, 2, 0)
@@ -109,7 +109,7 @@ def test_the_log_tells_what_was_measured_and_a_reached_goal_ends_the_stage(unbro
 
 def test_a_goal_out_of_reach_ends_with_the_stages_steps(tiny_recipe, world, tmp_path):
     recipe = load_recipe(tiny_recipe)
-    first = replace(recipe.stages[0], steps=9, until={"find_word": 1.1})
+    first = replace(recipe.stages[0], steps=9, until={"find_pole": 1.1})
     trainer = Trainer(replace(recipe, stages=(first,)), world, tmp_path)
     trainer.run()
     assert trainer.progress.step == 9
@@ -147,16 +147,16 @@ def test_the_manifest_tells_what_made_the_model(unbroken, world):
     assert manifest["world_seed"] == world.seed and manifest["steps"] == 64 and manifest["device"] == "cpu"
     assert manifest["tokens_trained"] == unbroken.progress.tokens > 64 * 350
     assert manifest["parameters"] == sum(value.numel() for value in unbroken.model.parameters())
-    assert manifest["recipe"]["stages"][1]["mix"] == {"find_word": 0.4, "rate_self": 0.3, "item": 0.3}
+    assert manifest["recipe"]["stages"][1]["mix"] == {"find_pole": 0.4, "rate_self": 0.3, "item": 0.3}
     assert set(manifest["versions"]) == {"torch", "transformers", "tokenizers", "numpy"}
     assert (out / "training_log.jsonl").read_bytes() == (unbroken.folder / "log.jsonl").read_bytes()
 
 
 def test_the_loss_is_that_of_each_document_by_itself(world, tokenizer, unbroken):
-    """The mean over all text targets plus the mean over all answers, computed token by token without padding."""
+    """The mean over all text targets plus the weighted mean over all answers, token by token without padding."""
     corpus, rng = Corpus(world, "train"), np.random.default_rng(0)
     encoded = encode([corpus.draw(kind, rng) for kind in ("item", "rate_self", "safety", "open_answer")], tokenizer)
-    texts, answers = [], []
+    texts, answers, weights = [], [], []
     with torch.inference_mode():
         for one in encoded:
             logs = torch.log_softmax(unbroken.model(torch.tensor([one.ids])).logits[0].double(), dim=-1)
@@ -165,12 +165,13 @@ def test_the_loss_is_that_of_each_document_by_itself(world, tokenizer, unbroken)
                 if position in told:
                     candidates, chances = told[position]
                     answers.append(-sum(p * logs[position - 1, c] for c, p in zip(candidates, chances, strict=True)))
+                    weights.append(len(told) ** -0.5)
                 else:
                     texts.append(-logs[position - 1, one.ids[position]])
         batch = collate(encoded, tokenizer.pad_token_id)
         found = loss(unbroken.model.model, unbroken.model.lm_head, batch)
     assert len(answers) == 1 + 8 + 1
-    assert float(found) == pytest.approx(float(np.mean(texts) + np.mean(answers)), abs=1e-5)
+    assert float(found) == pytest.approx(float(np.mean(texts) + np.average(answers, weights=weights)), abs=1e-5)
 
 
 def test_warm_up_and_decay(unbroken):
@@ -215,9 +216,9 @@ def test_held_out_accuracy_counts_agreement_with_the_worlds_likeliest_answer(unb
             logits[:, :-1].scatter_(2, input_ids[:, 1:, None], self.sign)
             return type("Output", (), {"logits": logits})
 
-    stage = replace(unbroken.recipe.stages[0], mix={"find_word": 1, "fact_judgement": 1, "fact_statement": 1})
-    assert held_out_accuracy(Knowing(1.0), tokenizer, world, stage) == {"find_word": 1, "fact_judgement": 1}
-    assert held_out_accuracy(Knowing(-1.0), tokenizer, world, stage) == {"find_word": 0, "fact_judgement": 0}
+    stage = replace(unbroken.recipe.stages[0], mix={"find_pole": 1, "fact_judgement": 1, "fact_statement": 1})
+    assert held_out_accuracy(Knowing(1.0), tokenizer, world, stage) == {"find_pole": 1, "fact_judgement": 1}
+    assert held_out_accuracy(Knowing(-1.0), tokenizer, world, stage) == {"find_pole": 0, "fact_judgement": 0}
 
 
 def test_the_tokenizer_is_made_of_train_texts_and_the_recipes_seed(tiny_recipe, world, tokenizer):
