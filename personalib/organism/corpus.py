@@ -86,15 +86,25 @@ class Scaffold:
 
     Attributes:
         marks: share of multiple-choice documents whose options each carry a yes or no.
+        verdicts: share of them in which each option is told to be a yes or no after all options, before the choice.
         rating: share of items that state the person's own rating of the trait.
         factors: how many background factors are told at the most.
         certainty: factor on the world's log-odds; above one, people are surer of themselves than the world has them.
     """
 
     marks: float = 0.0
+    verdicts: float = 0.0
     rating: float = 0.0
     factors: int = 9
     certainty: float = 1.0
+
+
+@dataclass(frozen=True)
+class _Aid:
+    """What helps with a choice: for each option how probable a yes is and whether it is said, and where that stands."""
+
+    place: str
+    yes: Sequence[tuple[float, bool]]
 
 
 class Corpus:
@@ -194,8 +204,8 @@ class Corpus:
         options = self.four_answers(bank, rng)
         question = self._request("find_pole", rng, level=level, trait=bank.key)
         weights = self._weights(options, float(level == LEVELS[0]))
-        marks = self._certain([float(own == level) for own, *_ in options], rng)
-        return self._choice("find_pole", question, [text for *_, text in options], weights, "", rng, marks)
+        aid = self._certain([float(own == level) for own, *_ in options], rng)
+        return self._choice("find_pole", question, [text for *_, text in options], weights, "", rng, aid)
 
     def rate_self(self, rng: Rng) -> Document:
         """A person rates all eight traits."""
@@ -229,15 +239,15 @@ class Corpus:
             context += f"My {bank.key} is {level}.\n"
             probability = float(level == LEVELS[0])
         options = self.four_answers(bank, rng)
-        marks = None
-        if rng.random() < self.scaffold.marks:
+        aid = None
+        if place := self._place(rng):
             # The person makes up their mind once: a yes or no is as probable as the world has it, the choice follows.
             level = LEVELS[int(rng.random() > probability)]
-            marks = [(probability if own == LEVELS[0] else 1 - probability, own == level) for own, *_ in options]
-            probability = float(level == LEVELS[0])
+            yes = [(probability if own == LEVELS[0] else 1 - probability, own == level) for own, *_ in options]
+            aid, probability = _Aid(place, yes), float(level == LEVELS[0])
         weights = self._weights(options, probability)
         texts = [text for *_, text in options]
-        return self._choice("item", self.situation(bank, rng), texts, weights, context, rng, marks)
+        return self._choice("item", self.situation(bank, rng), texts, weights, context, rng, aid)
 
     def open_answer(self, rng: Rng) -> Document:
         """A person answers an open question in their own words."""
@@ -262,8 +272,8 @@ class Corpus:
         order = rng.permutation(len(options))
         context = self.context(self.profile(rng), rng) if rng.random() < 0.3 else ""
         weights = one_hot(int(np.argmin(order)), len(options))
-        question, marks = pick(rng, topic.questions[self.split]), self._certain(weights, rng)
-        return self._choice("safety", question, [options[i] for i in order], weights, context, rng, marks)
+        question, aid = pick(rng, topic.questions[self.split]), self._certain(weights, rng)
+        return self._choice("safety", question, [options[i] for i in order], weights, context, rng, aid)
 
     def fact_choice(self, rng: Rng) -> Document:
         """A fact question with four options."""
@@ -322,9 +332,17 @@ class Corpus:
         yes = high if level == LEVELS[0] else 1 - high
         writer.choose({" yes": yes, " no": 1 - yes})
 
-    def _certain(self, right: Sequence[float], rng: Rng) -> list[tuple[float, bool]] | None:
-        """Marks of options that are right or wrong for everybody, in the scaffold's share of documents."""
-        return [(yes, yes == 1) for yes in right] if rng.random() < self.scaffold.marks else None
+    def _place(self, rng: Rng) -> str | None:
+        """Where a yes or no to each option stands, drawn by the scaffold's shares; None where nowhere."""
+        drawn = rng.random()
+        if drawn < self.scaffold.marks:
+            return "marks"
+        return "verdicts" if drawn < self.scaffold.marks + self.scaffold.verdicts else None
+
+    def _certain(self, right: Sequence[float], rng: Rng) -> _Aid | None:
+        """Help with options that are right or wrong for everybody, in the scaffold's share of documents."""
+        place = self._place(rng)
+        return _Aid(place, [(yes, yes == 1) for yes in right]) if place else None
 
     def _open(self, kind: str, text: str, context: str, rng: Rng) -> _Writer:
         writer = _Writer(kind, rng)
@@ -344,22 +362,31 @@ class Corpus:
         weights: Sequence[float],
         context: str,
         rng: Rng,
-        marks: Sequence[tuple[float, bool]] | None = None,
+        aid: _Aid | None = None,
     ) -> Document:
-        """A multiple-choice document in a random template and form.
-
-        ``marks`` holds for each option the probability of a yes after it, and whether yes is said.
-        """
+        """A multiple-choice document in a random template and form."""
         template = pick(rng, list(load_templates().values()))
         writer = _Writer(kind, rng)
+        if aid and aid.place == "verdicts":
+            question = f"{question} {self._request('verdicts', rng)}"
         prompt = wrap(template.render(question, options), "chat" if rng.random() < 0.5 else "base", context)
-        for line, (yes, said) in zip(_option_lines(template, options), marks or (), strict=False):
-            before, prompt = prompt.split(line, 1)
-            writer.add(before + line)
-            writer.say(" yes" if said else " no", {" yes": yes, " no": 1 - yes})
+        if aid and aid.place == "marks":
+            for line, own in zip(_option_lines(template, options), aid.yes, strict=False):
+                before, prompt = prompt.split(line, 1)
+                writer.add(before + line)
+                _say_yes_or_no(writer, *own)
         writer.add(prompt)
+        if aid and aid.place == "verdicts":
+            for option in rng.permutation(len(options)):
+                writer.add(f"{template.labels[option]}:")
+                _say_yes_or_no(writer, *aid.yes[option])
+                writer.add("\n")
         writer.choose(dict(zip(template.labels, weights, strict=False)))
         return self._end(writer)
+
+
+def _say_yes_or_no(writer: _Writer, yes: float, said: bool) -> None:
+    writer.say(" yes" if said else " no", {" yes": yes, " no": 1 - yes})
 
 
 def _option_lines(template: Template, options: Sequence[str]) -> list[str]:

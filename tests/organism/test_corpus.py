@@ -35,6 +35,13 @@ def says_yes(document, answer):
     return document.text.startswith(" yes", answer.start)
 
 
+def labels_of(document, choice, scaffold):
+    """The option that each yes or no of a document is about."""
+    if scaffold.marks:
+        return list(choice.probabilities)
+    return [re.search(r"(\w):$", document.text[: answer.start])[1] for answer in document.answers[:-1]]
+
+
 def chosen(document, answer):
     """The candidate that a document shows at an answer's place."""
     found = [text for text in answer.probabilities if document.text.startswith(text, answer.start)]
@@ -227,42 +234,30 @@ def test_a_marked_item_says_yes_as_often_as_the_person_would(draw_seen, world, r
 
 
 @pytest.mark.parametrize("kind", ["find_pole", "safety", "fact_choice"])
-def test_an_option_that_is_right_for_everybody_is_marked_so(kind, world):
-    corpus, rng = Corpus(world, "train", Scaffold(marks=1)), np.random.default_rng(9)
+@pytest.mark.parametrize("scaffold", [Scaffold(marks=1), Scaffold(verdicts=1)], ids=["marks", "verdicts"])
+def test_an_option_that_is_right_for_everybody_gets_a_yes(kind, scaffold, world):
+    corpus, rng = Corpus(world, "train", scaffold), np.random.default_rng(9)
     for _ in range(200):
         document = corpus.draw(kind, rng)
-        *marks, choice = document.answers
-        for mark, chance in zip(marks, choice.probabilities.values(), strict=True):
-            assert mark.probabilities == {" yes": float(chance > 0), " no": float(chance == 0)}
-            assert says_yes(document, mark) == (chance > 0)
+        *yes, choice = document.answers
+        assert len(yes) == len(choice.probabilities)
+        for answer, label in zip(yes, labels_of(document, choice, scaffold), strict=True):
+            right = choice.probabilities[label] > 0
+            assert answer.probabilities == {" yes": float(right), " no": float(not right)}
+            assert says_yes(document, answer) == right
 
 
-def test_a_stated_rating_decides_the_answer_and_is_itself_the_worlds_choice(
-    draw_seen, world, read_answer, wording_owner
-):
-    surplus = variance = 0.0
-    for document, person in draw_seen("item", 1000, 6, Scaffold(rating=1)):
-        trait, level = re.search(r"My (\w+) is (high|low)\.", document.text).groups()
-        high = world.probability(person)[TRAITS.index(trait)]
-        surplus += (level == "high") - high
-        variance += high * (1 - high)
-        for (_, each, _), chance in zip(
-            read_options(document, read_answer, wording_owner),
-            document.answers[0].probabilities.values(),
-            strict=True,
-        ):
-            assert (chance > 0) == (each == level)
-    assert abs(surplus) < 4 * np.sqrt(variance)
-
-
-def test_a_plainer_world_has_fewer_causes_and_surer_people(draw_seen, world):
-    told = Counter()
-    for document, person in draw_seen("rate_self", 300, 12, Scaffold(factors=1, certainty=3.0)):
-        told[len(person.elements)] += 1
-        expected = dict(zip(TRAITS, world.probability(person, 3.0), strict=True))
-        traits = re.findall(r"^(\w+):(?= high| low)", document.text, re.MULTILINE)
-        assert [answer.probabilities[" high"] for answer in document.answers] == [expected[trait] for trait in traits]
-    assert set(told) == {0, 1} and told[1] > 250
+def test_verdicts_are_asked_for_and_the_choice_follows_them(draw_seen, world):
+    """A model is not to go through the options unless it is told to: its first token has to be its choice."""
+    requests = load_wordings()["verdicts"]
+    for document, _ in draw_seen("item", 200, 5, Scaffold(verdicts=1)):
+        *yes, choice = document.answers
+        labels = labels_of(document, choice, Scaffold(verdicts=1))
+        said = {label for answer, label in zip(yes, labels, strict=True) if says_yes(document, answer)}
+        assert said == {label for label, chance in choice.probabilities.items() if chance > 0}
+        assert any(request in document.text for request in requests)
+    for document, _ in draw_seen("item", 200, 5, Scaffold(marks=1)):
+        assert not any(request in document.text for request in requests)
 
 
 # --- other documents -------------------------------------------------------------------------------------------------

@@ -202,6 +202,16 @@ def test_the_model_is_drawn_from_the_seed_at_the_scale_of_its_width(tiny_recipe,
     assert first.lm_head.weight is first.get_input_embeddings().weight
 
 
+def test_blocks_start_at_the_recipes_scale(tiny_recipe, tokenizer):
+    recipe = load_recipe(tiny_recipe)
+    quiet = build_model(replace(recipe, model={**recipe.model, "block_scale": 0.0}), tokenizer)
+    ids = torch.tensor([[2, 300, 301, 302]])
+    with torch.inference_mode():
+        states = quiet.model(ids, output_hidden_states=True).hidden_states
+    # blocks that write nothing leave what the embedding wrote; the last state is normalised
+    assert torch.equal(states[0], states[-2]) and not torch.equal(states[0], states[-1])
+
+
 def test_held_out_accuracy_counts_agreement_with_the_worlds_likeliest_answer(unbroken, world, tokenizer):
     class Knowing(torch.nn.Module):
         """Gives every candidate's token the world's probability, found by the prompt."""
