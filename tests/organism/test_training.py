@@ -226,9 +226,9 @@ def test_held_out_accuracy_counts_agreement_with_the_worlds_likeliest_answer(unb
             logits[:, :-1].scatter_(2, input_ids[:, 1:, None], self.sign)
             return type("Output", (), {"logits": logits})
 
-    stage = replace(unbroken.recipe.stages[0], mix={"find_pole": 1, "fact_judgement": 1, "fact_statement": 1})
-    assert held_out_accuracy(Knowing(1.0), tokenizer, world, stage) == {"find_pole": 1, "fact_judgement": 1}
-    assert held_out_accuracy(Knowing(-1.0), tokenizer, world, stage) == {"find_pole": 0, "fact_judgement": 0}
+    stage = replace(unbroken.recipe.stages[0], mix={"fact_choice": 1, "fact_judgement": 1, "fact_statement": 1})
+    assert held_out_accuracy(Knowing(1.0), tokenizer, world, stage) == {"fact_choice": 1, "fact_judgement": 1}
+    assert held_out_accuracy(Knowing(-1.0), tokenizer, world, stage) == {"fact_choice": 0, "fact_judgement": 0}
 
 
 def test_the_tokenizer_is_made_of_train_texts_and_the_recipes_seed(tiny_recipe, world, tokenizer):
