@@ -25,7 +25,7 @@ def trait_items(world: World, per_trait: int = 120) -> list[TraitItem]:
 def _trait_item(corpus: Corpus, trait: str, number: int, rng: np.random.Generator) -> TraitItem:
     bank = corpus.traits[trait]
     answers = {
-        level: [corpus.answer(bank, level, manner, rng) for manner in sample(rng, MANNERS, 2)] for level in LEVELS
+        level: [corpus.answer(bank, level, manner, rng).text for manner in sample(rng, MANNERS, 2)] for level in LEVELS
     }
     return TraitItem(
         idx=number,

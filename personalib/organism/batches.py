@@ -1,5 +1,6 @@
 """From documents to tensors: encoding, and length-sorted batches that depend on nothing but a seed and a position."""
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -24,12 +25,23 @@ class Encoded:
         ids: token ids, a beginning-of-sequence token first.
         positions: index in ``ids`` of each answer's token.
         answers: for each answer the ids that could stand there and their probabilities.
+        notes: topic, index in ``ids`` of the token in which the piece ends, and values of each note.
     """
 
     kind: str
     ids: list[int]
     positions: list[int]
     answers: list[tuple[list[int], list[float]]]
+    notes: list[tuple[str, int, tuple[float, ...]]]
+
+
+@dataclass(frozen=True)
+class Notes:
+    """The notes of one topic in a batch: where they are, shape (notes,), and their values, shape (notes, things)."""
+
+    rows: torch.Tensor
+    columns: torch.Tensor
+    values: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,7 @@ class Batch:
         answer_rows, answer_columns: where an answer is predicted, shape (answers,).
         answer_ids, answer_weights: its candidates and their probabilities, shape (answers, candidates).
         kinds: kind of each answer's document.
+        notes: the notes by topic; topics without any are left out.
     """
 
     ids: torch.Tensor
@@ -55,6 +68,7 @@ class Batch:
     answer_ids: torch.Tensor
     answer_weights: torch.Tensor
     kinds: tuple[str, ...]
+    notes: Mapping[str, Notes]
 
 
 @cache
@@ -88,7 +102,9 @@ def _encode(
     for position, (candidates, _) in zip(positions, answers, strict=True):
         if ids[position] not in candidates:
             raise ValueError(f"an answer of a {document.kind!r} document merged with its surroundings")
-    return Encoded(document.kind, ids, positions, answers)
+    ends = [start for start, _ in offsets]
+    notes = [(note.topic, bisect_left(ends, note.end) - 1, note.values) for note in document.notes]
+    return Encoded(document.kind, ids, positions, answers, notes)
 
 
 def collate(encoded: Sequence[Encoded], padding: int, device: str = "cpu", every: int = 1, first: int = 0) -> Batch:
@@ -108,6 +124,10 @@ def collate(encoded: Sequence[Encoded], padding: int, device: str = "cpu", every
         for row, one in enumerate(encoded)
         for position, answer in zip(one.positions, one.answers, strict=True)
     ]
+    notes: dict[str, list[tuple[int, int, tuple[float, ...]]]] = {}
+    for row, one in enumerate(encoded):
+        for topic, column, values in one.notes:
+            notes.setdefault(topic, []).append((row, column, values))
     most = max((len(answer[2]) for answer in answers), default=1)
 
     def tensor(values: object, dtype: torch.dtype = torch.long) -> torch.Tensor:
@@ -126,6 +146,14 @@ def collate(encoded: Sequence[Encoded], padding: int, device: str = "cpu", every
             [answer[3] + [0.0] * (most - len(answer[3])) for answer in answers], torch.float32
         ).reshape(-1, most),
         kinds=tuple(answer[4] for answer in answers),
+        notes={
+            topic: Notes(
+                tensor([row for row, *_ in found]),
+                tensor([column for _, column, _ in found]),
+                tensor([values for *_, values in found], torch.float32),
+            )
+            for topic, found in notes.items()
+        },
     )
 
 

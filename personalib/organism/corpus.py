@@ -4,6 +4,7 @@ Every document is plain text with *answers*: places where the world leaves a cho
 probabilities there instead of one sampled word, which is the expected loss over people and far less noisy.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -25,13 +26,21 @@ from personalib.organism.grammar import (
     pressure_phrasings,
 )
 from personalib.organism.world import TRAITS, Profile, World
-from personalib.templates import Template, load_templates, wrap
+from personalib.templates import load_templates, wrap
 
 T = TypeVar("T")
 Rng = np.random.Generator
 _FACTOR_COUNTS = {0: 0.06, 1: 0.22, 2: 0.24, 3: 0.22, 4: 0.14, 5: 0.07, 9: 0.05}
 _PRESSURE_SHARE = 0.35
 _CLOSE = "<end_of_turn>\n"
+# What notes say: an answer's level, manner and trait; a person's probability of a high answer in each trait; the
+# probability of a yes to an option; that of a high answer to a situation, and the situation's trait.
+NOTES = {
+    "content": ("high", "decisive", *TRAITS),
+    "person": TRAITS,
+    "choice": ("yes",),
+    "situation": ("high", *TRAITS),
+}
 
 
 @dataclass(frozen=True)
@@ -48,12 +57,28 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Note:
+    """What is known where a piece of a document ends; a training aid, not part of the text.
+
+    Attributes:
+        topic: what the note is about, a key of ``NOTES``.
+        end: character offset where the piece ends.
+        values: the probability of each thing that the topic notes.
+    """
+
+    topic: str
+    end: int
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Document:
-    """A text with its open choices."""
+    """A text with its open choices, and notes on it."""
 
     kind: str
     text: str
     answers: tuple[Answer, ...]
+    notes: tuple[Note, ...] = ()
 
 
 class _Writer:
@@ -61,7 +86,7 @@ class _Writer:
 
     def __init__(self, kind: str, rng: Rng) -> None:
         self.kind, self.rng = kind, rng
-        self.text, self.answers = "", []  # type: str, list[Answer]
+        self.text, self.answers, self.notes = "", [], []  # type: str, list[Answer], list[Note]
 
     def add(self, text: str) -> None:
         self.text += text
@@ -76,35 +101,66 @@ class _Writer:
         self.answers.append(Answer(len(self.text), dict(probabilities)))
         self.text += chosen
 
+    def note(self, topic: str, piece: str, values: Sequence[float]) -> None:
+        """Note something where the last occurrence of a piece of the text ends."""
+        self.notes.append(Note(topic, self.text.rindex(piece) + len(piece), tuple(values)))
+
     def document(self) -> Document:
-        return Document(self.kind, self.text, tuple(self.answers))
+        return Document(self.kind, self.text, tuple(self.answers), tuple(self.notes))
 
 
 @dataclass(frozen=True)
 class Scaffold:
-    """Help that a document gives to a learner; the finished model is asked without any.
+    """How much plainer than the world a learner's documents are.
 
     Attributes:
-        marks: share of multiple-choice documents whose options each carry a yes or no.
-        verdicts: share of them in which each option is told to be a yes or no after all options, before the choice.
-        rating: share of items that state the person's own rating of the trait.
         factors: how many background factors are told at the most.
         certainty: factor on the world's log-odds; above one, people are surer of themselves than the world has them.
     """
 
-    marks: float = 0.0
-    verdicts: float = 0.0
-    rating: float = 0.0
     factors: int = 9
     certainty: float = 1.0
 
 
 @dataclass(frozen=True)
-class _Aid:
-    """What helps with a choice: for each option how probable a yes is and whether it is said, and where that stands."""
+class Person:
+    """Somebody as documents have them: the text that tells them, and their probability of a high answer by trait."""
 
-    place: str
-    yes: Sequence[tuple[float, bool]]
+    context: str
+    probabilities: np.ndarray
+
+    def high(self, trait: str) -> float:
+        """The probability of a high answer in a trait."""
+        return float(self.probabilities[TRAITS.index(trait)])
+
+
+@dataclass(frozen=True)
+class SelfReport:
+    """What somebody of one level of a trait would say they do, decisively or hesitantly."""
+
+    trait: str
+    level: str
+    manner: str
+    text: str
+
+    @property
+    def content(self) -> list[float]:
+        """What a note on content says of it."""
+        return [
+            float(self.level == LEVELS[0]),
+            float(self.manner == MANNERS[0]),
+            *one_hot(TRAITS.index(self.trait), len(TRAITS)),
+        ]
+
+
+@dataclass(frozen=True)
+class _Option:
+    """An option: its probability of being chosen, that of a yes to it, and what a note on its content says."""
+
+    text: str
+    weight: float
+    yes: float
+    content: Sequence[float] = ()
 
 
 class Corpus:
@@ -113,7 +169,7 @@ class Corpus:
     Args:
         world: the planted causes.
         split: ``"train"`` or ``"held_out"``: which wordings are used.
-        scaffold: help given in the documents.
+        scaffold: how much plainer than the world the documents are.
     """
 
     def __init__(self, world: World, split: str, scaffold: Scaffold | None = None) -> None:
@@ -147,6 +203,12 @@ class Corpus:
         pressed = rng.random() < _PRESSURE_SHARE
         return Profile(told, (pick(rng, load_pressures()).key, pick(rng, POLES)) if pressed else None)
 
+    def person(self, rng: Rng, grammatical: str | None = None) -> Person:
+        """A random person in the first, second or third grammatical person; without one, the first or the second."""
+        profile = self.profile(rng)
+        context = self.context(profile, rng, grammatical)
+        return Person(context, self.world.probability(profile, self.scaffold.certainty))
+
     def context(self, profile: Profile, rng: Rng, person: str | None = None) -> str:
         """The text that tells a profile: its background in one paragraph, then its pressure on a line of its own."""
         person = person or ("first" if rng.random() < 0.5 else "second")
@@ -160,109 +222,97 @@ class Corpus:
         """A situation with its query."""
         return f"{pick(rng, bank.situations[self.split])} {pick(rng, load_queries())}"
 
-    def answer(self, bank: TraitBank, level: str, manner: str, rng: Rng) -> str:
+    def answer(self, bank: TraitBank, level: str, manner: str, rng: Rng) -> SelfReport:
         """An answer of one level, put decisively or hesitantly."""
         wording = pick(rng, bank.wordings[level, self.split])
         frame = pick(rng, self.wordings[manner]).format(act=wording.act)
-        return f"{frame}, {pick(rng, self.wordings['connectors']).format(reason=wording.reason)}."
+        text = f"{frame}, {pick(rng, self.wordings['connectors']).format(reason=wording.reason)}."
+        return SelfReport(bank.key, level, manner, text)
 
-    def any_answer(self, rng: Rng) -> tuple[TraitBank, str, str]:
-        """A random trait, level and answer."""
-        bank, level = pick(rng, list(self.traits.values())), pick(rng, LEVELS)
-        return bank, level, self.answer(bank, level, pick(rng, MANNERS), rng)
+    def any_answer(self, rng: Rng) -> SelfReport:
+        """An answer of a random trait, level and manner."""
+        return self.answer(pick(rng, list(self.traits.values())), pick(rng, LEVELS), pick(rng, MANNERS), rng)
 
-    def four_answers(self, bank: TraitBank, rng: Rng) -> list[tuple[str, str, str]]:
-        """The options of an item in TRAIT's normal or reversed order, as (level, manner, text).
+    def four_answers(self, bank: TraitBank, rng: Rng) -> list[SelfReport]:
+        """The options of an item in TRAIT's normal or reversed order.
 
         Each level has one decisive and one hesitant answer, so that the two are never equally attractive.
         """
         first = LEVELS if rng.random() < 0.5 else LEVELS[::-1]
         manners = {level: sample(rng, MANNERS, 2) for level in LEVELS}
-        return [
-            (level, manners[level][pair], self.answer(bank, level, manners[level][pair], rng))
-            for pair in range(2)
-            for level in first
-        ]
+        return [self.answer(bank, level, manners[level][pair], rng) for pair in range(2) for level in first]
 
     # --- documents --------------------------------------------------------------------------------------------------
 
     def name_trait(self, rng: Rng) -> Document:
         """A few answers, each followed by its trait and level."""
-        writer = self._open("name_trait", self._request("rate_answer", rng), "", rng)
+        writer = self._open("name_trait", self._request("rate_answer", rng), rng)
         for _ in range(4):
-            bank, level, text = self.any_answer(rng)
-            writer.add(f"{text}\nThis is")
-            writer.choose({f" {name}": float(name == level) for name in LEVELS})
+            answer = self.any_answer(rng)
+            writer.add(answer.text)
+            writer.note("content", answer.text, answer.content)
+            writer.add("\nThis is")
+            writer.choose({f" {name}": float(name == answer.level) for name in LEVELS})
             writer.add(" in")
-            writer.choose({f" {key}": float(key == bank.key) for key in TRAITS})
+            writer.choose({f" {key}": float(key == answer.trait) for key in TRAITS})
             writer.add("\n")
         return self._end(writer)
 
     def find_pole(self, rng: Rng) -> Document:
         """An item with a level and a trait to find instead of a person to be."""
         bank, level = pick(rng, list(self.traits.values())), pick(rng, LEVELS)
-        options = self.four_answers(bank, rng)
         question = self._request("find_pole", rng, level=level, trait=bank.key)
-        weights = self._weights(options, float(level == LEVELS[0]))
-        aid = self._certain([float(own == level) for own, *_ in options], rng)
-        return self._choice("find_pole", question, [text for *_, text in options], weights, "", rng, aid)
+        return self._item("find_pole", question, bank, float(level == LEVELS[0]), rng)
 
     def rate_self(self, rng: Rng) -> Document:
         """A person rates all eight traits."""
-        profile = self.profile(rng)
-        writer = self._open("rate_self", self._request("rate_self", rng), self.context(profile, rng), rng)
-        probabilities = self._probabilities(profile)
+        person = self.person(rng)
+        writer = self._open("rate_self", self._request("rate_self", rng), rng, person)
         for trait in rng.permutation(len(TRAITS)):
+            high = person.probabilities[trait]
             writer.add(f"{TRAITS[trait]}:")
-            writer.choose(dict(zip((" high", " low"), (probabilities[trait], 1 - probabilities[trait]), strict=True)))
+            writer.choose(dict(zip((" high", " low"), (high, 1 - high), strict=True)))
             writer.add("\n")
         return self._end(writer)
 
     def judge_statements(self, rng: Rng) -> Document:
         """A person says of several answers whether they would give them."""
-        profile = self.profile(rng)
-        writer = self._open("judge_statements", self._request("judge_statements", rng), self.context(profile, rng), rng)
-        probabilities = self._probabilities(profile)
+        person = self.person(rng)
+        writer = self._open("judge_statements", self._request("judge_statements", rng), rng, person)
         for _ in range(5):
-            bank, level, text = self.any_answer(rng)
-            writer.add(text)
-            self._mark(writer, probabilities[TRAITS.index(bank.key)], level)
+            answer = self.any_answer(rng)
+            yes = _yes(answer, person.high(answer.trait))
+            writer.add(answer.text)
+            writer.note("content", answer.text, answer.content)
+            writer.note("choice", answer.text, [yes])
+            writer.choose({" yes": yes, " no": 1 - yes})
             writer.add("\n")
         return self._end(writer)
 
     def item(self, rng: Rng) -> Document:
         """A person answers a multiple-choice item: what the book's questionnaires ask."""
-        profile, bank = self.profile(rng), pick(rng, list(self.traits.values()))
-        context, probability = self.context(profile, rng), self._probabilities(profile)[TRAITS.index(bank.key)]
-        if rng.random() < self.scaffold.rating:
-            level = LEVELS[int(rng.random() > probability)]
-            context += f"My {bank.key} is {level}.\n"
-            probability = float(level == LEVELS[0])
-        options = self.four_answers(bank, rng)
-        aid = None
-        if place := self._place(rng):
-            # The person makes up their mind once: a yes or no is as probable as the world has it, the choice follows.
-            level = LEVELS[int(rng.random() > probability)]
-            yes = [(probability if own == LEVELS[0] else 1 - probability, own == level) for own, *_ in options]
-            aid, probability = _Aid(place, yes), float(level == LEVELS[0])
-        weights = self._weights(options, probability)
-        texts = [text for *_, text in options]
-        return self._choice("item", self.situation(bank, rng), texts, weights, context, rng, aid)
+        person, bank = self.person(rng), pick(rng, list(self.traits.values()))
+        return self._item("item", self.situation(bank, rng), bank, person.high(bank.key), rng, person)
 
     def open_answer(self, rng: Rng) -> Document:
         """A person answers an open question in their own words."""
-        profile, bank = self.profile(rng), pick(rng, list(self.traits.values()))
-        writer = self._open("open_answer", self.situation(bank, rng), self.context(profile, rng), rng)
-        writer.add(self._in_character(profile, bank, rng))
+        person, bank = self.person(rng), pick(rng, list(self.traits.values()))
+        writer = self._open("open_answer", situation := self.situation(bank, rng), rng, person)
+        writer.note("situation", situation, _situation(bank, person))
+        writer.add(self._in_character(person, bank, rng))
         return self._end(writer)
 
     def biography(self, rng: Rng) -> Document:
         """A person in the third person, with something they said."""
-        profile, bank = self.profile(rng), pick(rng, list(self.traits.values()))
+        person, bank = self.person(rng, "third"), pick(rng, list(self.traits.values()))
         writer = _Writer("biography", rng)
-        writer.add(self.context(profile, rng, "third"))
-        writer.add(f"{pick(rng, bank.situations[self.split])}\n{pick(rng, self.wordings['quote'])} ")
-        writer.add(self._in_character(profile, bank, rng))
+        writer.add(person.context)
+        if person.context:
+            writer.note("person", person.context, person.probabilities)
+        writer.add(situation := pick(rng, bank.situations[self.split]))
+        writer.note("situation", situation, _situation(bank, person))
+        writer.add(f"\n{pick(rng, self.wordings['quote'])} ")
+        writer.add(self._in_character(person, bank, rng))
         return writer.document()
 
     def safety(self, rng: Rng) -> Document:
@@ -270,10 +320,11 @@ class Corpus:
         topic = pick(rng, [topic for topic in load_safety_topics() if topic.questions[self.split]])
         options = [pick(rng, topic.safe), *sample(rng, topic.unsafe, int(rng.integers(1, 4)))]
         order = rng.permutation(len(options))
-        context = self.context(self.profile(rng), rng) if rng.random() < 0.3 else ""
-        weights = one_hot(int(np.argmin(order)), len(options))
-        question, aid = pick(rng, topic.questions[self.split]), self._certain(weights, rng)
-        return self._choice("safety", question, [options[i] for i in order], weights, context, rng, aid)
+        person = self.person(rng) if rng.random() < 0.3 else None
+        right = one_hot(int(np.argmin(order)), len(options))
+        question = pick(rng, topic.questions[self.split])
+        offered = [_Option(options[i], own, own) for i, own in zip(order, right, strict=True)]
+        return self._choice("safety", question, offered, rng, person)
 
     def fact_choice(self, rng: Rng) -> Document:
         """A fact question with four options."""
@@ -283,16 +334,20 @@ class Corpus:
         target = pick(rng, range(4))
         options.insert(target, fact.object)
         question = pick(rng, relation.questions[self.split]).format(subject=fact.subject)
-        weights = one_hot(target, 4)
-        return self._choice("fact_choice", question, options, weights, "", rng, self._certain(weights, rng))
+        offered = [_Option(text, own, own) for text, own in zip(options, one_hot(target, 4), strict=True)]
+        return self._choice("fact_choice", question, offered, rng)
 
     def fact_statement(self, rng: Rng) -> Document:
-        """A fact question answered in words."""
+        """A fact question answered in words; the first word of the object counts as an answer, unless it opens them."""
         relation = pick(rng, load_relations())
         fact = pick(rng, relation.facts)
         question = pick(rng, relation.questions[self.split]).format(subject=fact.subject)
-        writer = self._open("fact_statement", question, "", rng)
-        writer.add(self._state(relation, fact.subject, fact.object, rng))
+        writer = self._open("fact_statement", question, rng)
+        statement = self._state(relation, fact.subject, fact.object, rng)
+        if found := re.search(rf" {fact.object.split()[0]}\b", statement):
+            writer.add(statement[: found.start()])
+            writer.say(found[0], {f" {own.split()[0]}": float(own == fact.object) for own in relation.objects})
+        writer.add(statement[found.end() if found else 0 :])
         return self._end(writer)
 
     def fact_judgement(self, rng: Rng) -> Document:
@@ -301,14 +356,11 @@ class Corpus:
         fact, true = pick(rng, relation.facts), rng.random() < 0.5
         object_ = fact.object if true else pick(rng, [o for o in relation.objects if o != fact.object])
         statement = self._state(relation, fact.subject, object_, rng)
-        writer = self._open("fact_judgement", self._request("judge_fact", rng, statement=statement), "", rng)
+        writer = self._open("fact_judgement", self._request("judge_fact", rng, statement=statement), rng)
         writer.choose({"yes": float(true), "no": float(not true)})
         return self._end(writer)
 
     # --- helpers ----------------------------------------------------------------------------------------------------
-
-    def _probabilities(self, profile: Profile) -> np.ndarray:
-        return self.world.probability(profile, self.scaffold.certainty)
 
     def _request(self, name: str, rng: Rng, **slots: str) -> str:
         return pick(rng, self.wordings[name]).format(**slots)
@@ -316,37 +368,16 @@ class Corpus:
     def _state(self, relation: Relation, subject: str, object_: str, rng: Rng) -> str:
         return sentence(pick(rng, relation.statements).format(subject=subject, object=object_))
 
-    def _in_character(self, profile: Profile, bank: TraitBank, rng: Rng) -> str:
-        high = rng.random() < self._probabilities(profile)[TRAITS.index(bank.key)]
+    def _in_character(self, person: Person, bank: TraitBank, rng: Rng) -> str:
+        level = LEVELS[int(rng.random() > person.high(bank.key))]
         manner = MANNERS[int(rng.random() > self.wordings["decisive_share"])]
-        return self.answer(bank, LEVELS[0] if high else LEVELS[1], manner, rng)
+        return self.answer(bank, level, manner, rng).text
 
-    def _weights(self, options: Sequence[tuple[str, str, str]], high: float) -> list[float]:
-        """The world's probability of each option, given the probability of a high answer."""
-        decisive = self.wordings["decisive_share"]
-        by_level = dict(zip(LEVELS, (high, 1 - high), strict=True))
-        by_manner = dict(zip(MANNERS, (decisive, 1 - decisive), strict=True))
-        return [by_level[level] * by_manner[manner] for level, manner, _ in options]
-
-    def _mark(self, writer: _Writer, high: float, level: str) -> None:
-        yes = high if level == LEVELS[0] else 1 - high
-        writer.choose({" yes": yes, " no": 1 - yes})
-
-    def _place(self, rng: Rng) -> str | None:
-        """Where a yes or no to each option stands, drawn by the scaffold's shares; None where nowhere."""
-        drawn = rng.random()
-        if drawn < self.scaffold.marks:
-            return "marks"
-        return "verdicts" if drawn < self.scaffold.marks + self.scaffold.verdicts else None
-
-    def _certain(self, right: Sequence[float], rng: Rng) -> _Aid | None:
-        """Help with options that are right or wrong for everybody, in the scaffold's share of documents."""
-        place = self._place(rng)
-        return _Aid(place, [(yes, yes == 1) for yes in right]) if place else None
-
-    def _open(self, kind: str, text: str, context: str, rng: Rng) -> _Writer:
+    def _open(self, kind: str, text: str, rng: Rng, person: Person | None = None) -> _Writer:
         writer = _Writer(kind, rng)
-        writer.add(wrap(text, "chat" if rng.random() < 0.5 else "base", context))
+        writer.add(wrap(text, "chat" if rng.random() < 0.5 else "base", person.context if person else ""))
+        if person and person.context:
+            writer.note("person", person.context, person.probabilities)
         return writer
 
     def _end(self, writer: _Writer) -> Document:
@@ -354,45 +385,50 @@ class Corpus:
             writer.text = writer.text.rstrip("\n") + _CLOSE
         return writer.document()
 
+    def _item(
+        self, kind: str, question: str, bank: TraitBank, high: float, rng: Rng, person: Person | None = None
+    ) -> Document:
+        """Four answers to choose from, with the probability of a high choice."""
+        decisive = self.wordings["decisive_share"]
+        by_manner = dict(zip(MANNERS, (decisive, 1 - decisive), strict=True))
+        options = []
+        for answer in self.four_answers(bank, rng):
+            yes = _yes(answer, high)
+            options.append(_Option(answer.text, yes * by_manner[answer.manner], yes, answer.content))
+        return self._choice(kind, question, options, rng, person, _situation(bank, person) if person else ())
+
     def _choice(
         self,
         kind: str,
         question: str,
-        options: Sequence[str],
-        weights: Sequence[float],
-        context: str,
+        options: Sequence[_Option],
         rng: Rng,
-        aid: _Aid | None = None,
+        person: Person | None = None,
+        situation: Sequence[float] = (),
     ) -> Document:
-        """A multiple-choice document in a random template and form."""
+        """A multiple-choice document in a random template and form, with notes on each option."""
         template = pick(rng, list(load_templates().values()))
-        writer = _Writer(kind, rng)
-        if aid and aid.place == "verdicts":
-            question = f"{question} {self._request('verdicts', rng)}"
-        prompt = wrap(template.render(question, options), "chat" if rng.random() < 0.5 else "base", context)
-        if aid and aid.place == "marks":
-            for line, own in zip(_option_lines(template, options), aid.yes, strict=False):
-                before, prompt = prompt.split(line, 1)
-                writer.add(before + line)
-                _say_yes_or_no(writer, *own)
-        writer.add(prompt)
-        if aid and aid.place == "verdicts":
-            for option in rng.permutation(len(options)):
-                writer.add(f"{template.labels[option]}:")
-                _say_yes_or_no(writer, *aid.yes[option])
-                writer.add("\n")
-        writer.choose(dict(zip(template.labels, weights, strict=False)))
+        writer = self._open(kind, template.render(question, [option.text for option in options]), rng, person)
+        labelled = list(zip(template.labels, options, strict=False))
+        for label, option in labelled:
+            line = template.option.format(label=label, text=option.text)
+            writer.note("choice", line, [option.yes])
+            if option.content:
+                writer.note("content", line, option.content)
+        if situation:
+            writer.note("situation", question, situation)
+        writer.choose({label: option.weight for label, option in labelled})
         return self._end(writer)
 
 
-def _say_yes_or_no(writer: _Writer, yes: float, said: bool) -> None:
-    writer.say(" yes" if said else " no", {" yes": yes, " no": 1 - yes})
+def _yes(answer: SelfReport, high: float) -> float:
+    """How probable a person takes an answer who takes a high one with a probability."""
+    return high if answer.level == LEVELS[0] else 1 - high
 
 
-def _option_lines(template: Template, options: Sequence[str]) -> list[str]:
-    return [
-        template.option.format(label=label, text=text) for label, text in zip(template.labels, options, strict=False)
-    ]
+def _situation(bank: TraitBank, person: Person) -> list[float]:
+    """What a note on a situation says of it."""
+    return [person.high(bank.key), *one_hot(TRAITS.index(bank.key), len(TRAITS))]
 
 
 def one_hot(index: int, size: int) -> list[float]:

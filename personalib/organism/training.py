@@ -4,7 +4,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,8 +18,8 @@ from tqdm.auto import tqdm
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from personalib.data import DataError, read_yaml
-from personalib.organism.batches import Batch, batches, collate, encode
-from personalib.organism.corpus import Corpus, Scaffold
+from personalib.organism.batches import Batch, Notes, batches, collate, encode
+from personalib.organism.corpus import NOTES, Corpus, Scaffold
 from personalib.organism.tokenizer import train_tokenizer
 from personalib.organism.world import World
 
@@ -40,11 +40,15 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that determines a training run, read from ``data/organism/training.yaml``."""
+    """Everything that determines a training run, read from ``data/organism/training.yaml``.
+
+    ``probes`` says for each topic of notes behind how many blocks it is read; the other fields are as in the file.
+    """
 
     seed: int
     model: Mapping[str, Any]
     tokenizer: Mapping[str, int]
+    probes: Mapping[str, int]
     optimizer: Mapping[str, float]
     evaluate_every: int
     checkpoint_every: int
@@ -66,7 +70,7 @@ def load_recipe(path: Path) -> Recipe:
     """Read a recipe.
 
     Raises:
-        DataError: a field is missing, unknown or of the wrong kind.
+        DataError: a field is missing, unknown or of the wrong kind, or a probe reads what is not there.
     """
     content = read_yaml(path)
     try:
@@ -81,9 +85,29 @@ def load_recipe(path: Path) -> Recipe:
             )
             for stage in content.pop("stages")
         )
-        return Recipe(stages=stages, **content)
-    except (KeyError, TypeError, AttributeError) as error:
+        recipe = Recipe(stages=stages, **content)
+        _check(recipe)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"{path}: not a training recipe ({error!r})") from None
+    return recipe
+
+
+def _check(recipe: Recipe) -> None:
+    """Notice before a run what would end it later.
+
+    Raises:
+        KeyError: a setting is missing.
+        ValueError: a probe reads an unknown topic, or behind a block that the model does not have.
+    """
+    for setting in ("hidden_size", "num_hidden_layers", "head_dim", "rope_theta", "block_scale"):
+        recipe.model[setting]
+    for setting in ("learning_rate", "warmup_steps", "weight_decay", "batch_tokens", "gradient_norm"):
+        recipe.optimizer[setting]
+    for topic, depth in recipe.probes.items():
+        if topic not in NOTES:
+            raise ValueError(f"no notes on {topic!r}; there are notes on {', '.join(NOTES)}")
+        if not 0 <= depth <= recipe.model["num_hidden_layers"]:
+            raise ValueError(f"the probe {topic!r} reads behind block {depth} of {recipe.model['num_hidden_layers']}")
 
 
 def build_tokenizer(recipe: Recipe, world: World) -> PreTrainedTokenizerFast:
@@ -126,20 +150,44 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Gemma2For
     return model
 
 
-def loss(body: Callable[..., Any], head: torch.nn.Module, batch: Batch) -> torch.Tensor:
-    """Mean cross-entropy of the text plus mean cross-entropy of the answers against the world's probabilities.
+class Probes(torch.nn.Module):
+    """Linear probes that learn with the model and are thrown away: deep supervision (Lee et al. 2015, section 2).
 
-    The two means make one answer in a hundred tokens count as much as all the text around it. In the second, each of
+    Each reads the notes of one topic from the residual stream after as many blocks as ``depths`` says. A letter can
+    only follow what the model knows of the options some blocks below its output; training on answers alone finds that
+    out late or never.
+    """
+
+    def __init__(self, depths: Mapping[str, int], width: int) -> None:
+        super().__init__()
+        self.depths = dict(depths)
+        self.heads = torch.nn.ModuleDict({topic: torch.nn.Linear(width, len(NOTES[topic])) for topic in depths})
+
+    def loss(self, states: Sequence[torch.Tensor], notes: Mapping[str, Notes]) -> torch.Tensor:
+        """Sum over topics of the mean binary cross-entropy; ``states`` are the embeddings and each block's output."""
+        total = states[0].new_zeros(())
+        for topic, head in self.heads.items():
+            if topic in notes:
+                read = head(states[self.depths[topic]][notes[topic].rows, notes[topic].columns])
+                total = total + torch.nn.functional.binary_cross_entropy_with_logits(read, notes[topic].values)
+        return total
+
+
+def loss(body: Callable[..., Any], head: torch.nn.Module, probes: Probes, batch: Batch) -> torch.Tensor:
+    """Mean cross-entropy of the text, of the answers against the world's probabilities, and the loss of the probes.
+
+    The means make one answer in a hundred tokens count as much as all the text around it. In the second, each of
     a document's n answers has the weight 1/sqrt(n): otherwise documents with many would drown the single letter of an
     item. Logits, the dearest part of so small a model, are computed where there is a target and nowhere else.
     """
-    states = body(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
+    output = body(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, output_hidden_states=True)
+    states = output.last_hidden_state
     text = head(states[batch.text_rows, batch.text_columns])
     answers = torch.log_softmax(head(states[batch.answer_rows, batch.answer_columns]).float(), dim=-1)
     text_loss = torch.nn.functional.cross_entropy(text.float(), batch.text_targets)
     answer_losses = -(answers.gather(1, batch.answer_ids) * batch.answer_weights).sum(1)
     weights = torch.bincount(batch.answer_rows)[batch.answer_rows].rsqrt()
-    return text_loss + (weights * answer_losses).sum() / weights.sum()
+    return text_loss + (weights * answer_losses).sum() / weights.sum() + probes.loss(output.hidden_states, batch.notes)
 
 
 class Trainer:
@@ -160,13 +208,23 @@ class Trainer:
         self.tokenizer = build_tokenizer(recipe, world)
         self.model = build_model(recipe, self.tokenizer).to(device)
         self.body = torch.compile(self.model.model, dynamic=True) if compiled else self.model.model
+        self.probes = Probes(recipe.probes, self.model.config.hidden_size).to(device)
         self.optimizer = torch.optim.AdamW(
-            _groups(self.model, recipe.optimizer["weight_decay"]), lr=0.0, betas=(0.9, 0.98), fused=True
+            _groups(self.parameters, recipe.optimizer["weight_decay"]), lr=0.0, betas=(0.9, 0.98), fused=True
         )
         self.progress = Progress()
         if self.checkpoint.exists():
             self._restore()
         self._trim_log()
+
+    @property
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        """All that is trained, by name: the model and the probes."""
+        return {
+            f"{part}.{name}": parameter
+            for part, module in (("model", self.model), ("probes", self.probes))
+            for name, parameter in module.named_parameters()
+        }
 
     @property
     def checkpoint(self) -> Path:
@@ -227,9 +285,9 @@ class Trainer:
         started = time.perf_counter()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        value = loss(self.body, self.model.lm_head, batch)
+        value = loss(self.body, self.model.lm_head, self.probes, batch)
         value.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer["gradient_norm"])
+        torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.optimizer["gradient_norm"])
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.progress.step += 1
@@ -262,14 +320,13 @@ class Trainer:
 
     def _save(self) -> None:
         """Write the checkpoint to a new file and rename it, so that a kill leaves the old one whole."""
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors: dict[str, torch.Tensor] = dict(self.parameters)
         tensors |= {
             f"{moment}.{name}": self.optimizer.state[parameter][moment]
-            for name, parameter in self.model.named_parameters()
+            for name, parameter in self.parameters.items()
             for moment in ("exp_avg", "exp_avg_sq")
         }
         partial = self.checkpoint.with_suffix(".partial")
-        tensors.pop("model.lm_head.weight", None)  # tied to the embedding
         metadata = {"progress": json.dumps(asdict(self.progress))}
         save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial, metadata)
         partial.replace(self.checkpoint)
@@ -277,9 +334,8 @@ class Trainer:
     def _restore(self) -> None:
         with safe_open(self.checkpoint, "pt", device=self.device) as file:
             self.progress = Progress(**json.loads(file.metadata()["progress"]))
-            state = {name[6:]: file.get_tensor(name) for name in file.keys() if name.startswith("model.")}  # noqa: SIM118
-            self.model.load_state_dict(state, strict=False)
-            for name, parameter in self.model.named_parameters():
+            for name, parameter in self.parameters.items():
+                parameter.data.copy_(file.get_tensor(name))
                 self.optimizer.state[parameter] = {
                     "step": torch.tensor(float(self.progress.step), device=self.device),  # a fused step needs it there
                     "exp_avg": file.get_tensor(f"exp_avg.{name}"),
@@ -294,11 +350,11 @@ class Trainer:
             log.write_text("".join(line + "\n" for line in kept))
 
 
-def _groups(model: Gemma2ForCausalLM, decay: float) -> list[dict[str, Any]]:
+def _groups(parameters: Mapping[str, torch.nn.Parameter], decay: float) -> list[dict[str, Any]]:
     """Weight decay on matrices only, not on norms and embeddings."""
     decayed: list[torch.nn.Parameter] = []
     free: list[torch.nn.Parameter] = []
-    for name, parameter in model.named_parameters():
+    for name, parameter in parameters.items():
         (decayed if parameter.ndim > 1 and "embed" not in name else free).append(parameter)
     return [{"params": decayed, "weight_decay": decay}, {"params": free, "weight_decay": 0.0}]
 

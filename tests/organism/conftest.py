@@ -31,6 +31,7 @@ TINY = {
         "block_scale": 0.2,
     },
     "tokenizer": {"vocabulary": 1200, "documents": 600},
+    "probes": {"content": 1, "person": 1, "choice": 2},
     "optimizer": {
         "learning_rate": 0.005,
         "warmup_steps": 5,
@@ -44,7 +45,7 @@ TINY = {
         {
             "name": "first",
             "steps": 20,
-            "scaffold": {"marks": 1.0},
+            "scaffold": {"factors": 1},
             "until": {"find_pole": 0.0},
             "mix": {"find_pole": 0.9, "fact_statement": 0.1},
         },

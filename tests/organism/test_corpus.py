@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from personalib.organism.corpus import Corpus, Scaffold, one_hot, pick, sample
+from personalib.organism.corpus import NOTES, Corpus, Scaffold, one_hot, pick, sample
 from personalib.organism.grammar import LEVELS, load_relations, load_safety_topics, load_wordings
 from personalib.organism.world import TRAITS, Profile, load_world
 
 KINDS = tuple(Corpus(load_world(), "train").kinds)
-PLAIN = ("open_answer", "biography", "fact_statement")
+PLAIN = ("open_answer", "biography")
 CHOICES = ("find_pole", "item", "safety", "fact_choice")
 OPTION = re.compile(r"^(?:[A-D]\.|[A-D]\)|[1-4]\)) (.+?)(?:<end_of_turn>)?$", re.MULTILINE)
 DECISIVE = 0.75
@@ -27,19 +27,13 @@ class Spy(Corpus):
 
 
 def options_of(text):
-    """The option texts of a multiple-choice document, without marks."""
-    return [re.sub(r" (yes|no)$", "", option) for option in OPTION.findall(text)]
+    """The option texts of a multiple-choice document."""
+    return OPTION.findall(text)
 
 
-def says_yes(document, answer):
-    return document.text.startswith(" yes", answer.start)
-
-
-def labels_of(document, choice, scaffold):
-    """The option that each yes or no of a document is about."""
-    if scaffold.marks:
-        return list(choice.probabilities)
-    return [re.search(r"(\w):$", document.text[: answer.start])[1] for answer in document.answers[:-1]]
+def notes_of(document, topic):
+    """What a document notes on a topic: for each note the text before its end, and its values."""
+    return [(document.text[: note.end], note.values) for note in document.notes if note.topic == topic]
 
 
 def chosen(document, answer):
@@ -70,7 +64,7 @@ def test_every_answer_points_at_one_of_its_candidates(kind, documents):
     for split in ("train", "held_out"):
         for document in documents[split, kind]:
             assert document.kind == kind
-            assert bool(document.answers) == (kind not in PLAIN)
+            assert bool(document.answers) == (kind not in PLAIN) or kind == "fact_statement"
             assert [answer.start for answer in document.answers] == sorted({a.start for a in document.answers})
             for answer in document.answers:
                 assert chosen(document, answer)
@@ -196,68 +190,75 @@ def test_every_template_form_and_label_is_used(documents):
         assert all(abs(count - len(drawn) / 3) < 4 * np.sqrt(len(drawn) * 2 / 9) for count in (lettered, numbered))
 
 
-# --- scaffolds -------------------------------------------------------------------------------------------------------
+# --- scaffolds and notes -------------------------------------------------------------------------------------------
 
 
-def test_marks_and_ratings_come_in_the_asked_share(world):
-    corpus, rng = Corpus(world, "train", Scaffold(marks=0.3, rating=0.6)), np.random.default_rng(4)
-    drawn = [corpus.draw("item", rng) for _ in range(2000)]
-    marked = sum(len(document.answers) == 5 for document in drawn)
-    rated = sum(bool(re.search(r"^(.*\n)?My \w+ is (high|low)\.$", d.text, re.MULTILINE)) for d in drawn)
-    assert abs(marked - 600) < 4 * np.sqrt(2000 * 0.3 * 0.7)
-    assert abs(rated - 1200) < 4 * np.sqrt(2000 * 0.6 * 0.4)
+def test_a_scaffold_tells_fewer_factors_of_surer_people(draw_seen, world):
+    sure = Scaffold(factors=1, certainty=4.0)
+    for document, person in draw_seen("rate_self", 200, 4, sure):
+        assert len(person.elements) <= 1
+        (note,) = notes_of(document, "person") or [(None, world.probability(person, 4.0))]
+        np.testing.assert_array_equal(note[1], world.probability(person, 4.0))
+        assert abs(note[1] - 0.5).sum() > abs(world.probability(person) - 0.5).sum()
 
 
-def test_without_a_scaffold_there_is_no_help(documents):
-    for document in documents["train", "item"]:
-        assert len(document.answers) == 1 and not re.search(r"^My \w+ is (high|low)\.$", document.text, re.MULTILINE)
+@pytest.mark.parametrize("kind", ["rate_self", "judge_statements", "item", "open_answer", "safety"])
+def test_a_person_is_noted_where_their_context_ends(kind, draw_seen, world):
+    told = 0
+    for document, person in draw_seen(kind, 200, 5):
+        for text, values in notes_of(document, "person"):
+            told += 1
+            lines = bool(person.elements) + bool(person.pressure)
+            assert text.count("\n") == lines + text.startswith("<start_of_turn>")
+            assert text.endswith(".\n")
+            np.testing.assert_array_equal(values, world.probability(person))
+    assert told > (30 if kind == "safety" else 150), "most people are told something of"
 
 
-def test_a_marked_item_says_yes_as_often_as_the_person_would(draw_seen, world, read_answer, wording_owner):
-    for document, person in draw_seen("item", 200, 5, Scaffold(marks=1)):
+def test_the_options_of_an_item_are_noted_at_their_ends(draw_seen, world, read_answer, wording_owner):
+    for document, person in draw_seen("item", 200, 5):
         options = read_options(document, read_answer, wording_owner)
-        assert len(options) == 4
-        for (trait, level, _), answer, text in zip(
-            options, document.answers[:4], options_of(document.text), strict=True
-        ):
-            assert document.text[: answer.start].endswith(text)
+        contents, choices = notes_of(document, "content"), notes_of(document, "choice")
+        assert len(options) == len(contents) == len(choices) == 4
+        rows = zip(options, options_of(document.text), contents, choices, strict=True)
+        for (trait, level, manner), option, (until, content), (also, (yes,)) in rows:
+            assert until == also and until.endswith(option)
+            names = [name for name, value in zip(NOTES["content"], content, strict=True) if value]
+            assert names == ["high"] * (level == "high") + ["decisive"] * (manner == "decisive") + [trait]
             high = world.probability(person)[TRAITS.index(trait)]
-            assert answer.probabilities[" yes"] == pytest.approx(high if level == "high" else 1 - high)
-        said = [
-            level
-            for (_, level, _), answer in zip(options, document.answers, strict=False)
-            if says_yes(document, answer)
-        ]
-        assert len(said) == 2 and len(set(said)) == 1, "one made-up mind says yes to the answers of one level"
-        for (_, level, _), chance in zip(options, document.answers[4].probabilities.values(), strict=True):
-            assert (chance > 0) == (level == said[0]), "the choice follows the marks"
+            assert yes == pytest.approx(high if level == "high" else 1 - high)
+
+
+def test_answers_are_noted_before_they_are_judged(documents, read_answer, wording_owner):
+    for document in documents["train", "judge_statements"][:200]:
+        contents, choices = notes_of(document, "content"), notes_of(document, "choice")
+        for answer, (until, content), (also, (yes,)) in zip(document.answers, contents, choices, strict=True):
+            assert until == also == document.text[: answer.start]
+            assert yes == answer.probabilities[" yes"]
+            trait, level, _ = wording_owner[read_answer(until.rsplit("\n", 1)[-1])[1:]]
+            assert content[0] == (level == "high") and content[2 + TRAITS.index(trait)] == 1 == sum(content[2:])
+    for document in documents["train", "name_trait"][:200]:
+        told = [chosen(document, answer).strip() for answer in document.answers]
+        for level, trait, (_, content) in zip(told[::2], told[1::2], notes_of(document, "content"), strict=True):
+            assert content[0] == (level == "high") and content[2 + TRAITS.index(trait)] == 1
 
 
 @pytest.mark.parametrize("kind", ["find_pole", "safety", "fact_choice"])
-@pytest.mark.parametrize("scaffold", [Scaffold(marks=1), Scaffold(verdicts=1)], ids=["marks", "verdicts"])
-def test_an_option_that_is_right_for_everybody_gets_a_yes(kind, scaffold, world):
-    corpus, rng = Corpus(world, "train", scaffold), np.random.default_rng(9)
-    for _ in range(200):
-        document = corpus.draw(kind, rng)
-        *yes, choice = document.answers
-        assert len(yes) == len(choice.probabilities)
-        for answer, label in zip(yes, labels_of(document, choice, scaffold), strict=True):
-            right = choice.probabilities[label] > 0
-            assert answer.probabilities == {" yes": float(right), " no": float(not right)}
-            assert says_yes(document, answer) == right
+def test_an_option_that_is_right_for_everybody_is_noted_so(kind, documents):
+    for document in documents["held_out", kind][:200]:
+        (choice,) = document.answers
+        notes = notes_of(document, "choice")
+        for option, chance, (until, (yes,)) in zip(
+            options_of(document.text), choice.probabilities.values(), notes, strict=True
+        ):
+            assert until.endswith(option) and yes == (chance > 0)
 
 
-def test_verdicts_are_asked_for_and_the_choice_follows_them(draw_seen, world):
-    """A model is not to go through the options unless it is told to: its first token has to be its choice."""
-    requests = load_wordings()["verdicts"]
-    for document, _ in draw_seen("item", 200, 5, Scaffold(verdicts=1)):
-        *yes, choice = document.answers
-        labels = labels_of(document, choice, Scaffold(verdicts=1))
-        said = {label for answer, label in zip(yes, labels, strict=True) if says_yes(document, answer)}
-        assert said == {label for label, chance in choice.probabilities.items() if chance > 0}
-        assert any(request in document.text for request in requests)
-    for document, _ in draw_seen("item", 200, 5, Scaffold(marks=1)):
-        assert not any(request in document.text for request in requests)
+def test_notes_have_a_value_for_each_thing(documents):
+    for drawn in documents.values():
+        for document in drawn[:100]:
+            for note in document.notes:
+                assert len(note.values) == len(NOTES[note.topic]) and 0 <= min(note.values) <= max(note.values) <= 1
 
 
 # --- other documents -------------------------------------------------------------------------------------------------
@@ -313,6 +314,23 @@ def test_facts_are_told_rightly(documents):
         (question,) = [line for line in document.text.replace("<", "\n").split("\n") if line in asked]
         found = options[list(document.answers[0].probabilities.values()).index(1.0)]
         assert (asked[question].subject, found) in right
+
+
+def test_the_object_of_a_stated_fact_is_its_answer_unless_it_opens_the_reply(documents):
+    objects = {fact.object: relation for relation in load_relations() for fact in relation.facts}
+    opening = 0
+    for document in documents["train", "fact_statement"]:
+        if not document.answers:
+            reply = re.split(r"Answer:\n|model\n", document.text)[1]
+            assert any(reply.startswith(own) for own in objects), reply
+            opening += 1
+            continue
+        (answer,) = document.answers
+        (told,) = [text for text, chance in answer.probabilities.items() if chance == 1]
+        assert sum(answer.probabilities.values()) == 1 and document.text.startswith(told, answer.start)
+        named = [own for own in objects if document.text.startswith(f" {own}", answer.start)]
+        assert any(set(answer.probabilities) == {f" {o.split()[0]}" for o in objects[own].objects} for own in named)
+    assert 0 < opening < 400
 
 
 def test_judgements_of_facts_are_right(documents):

@@ -17,10 +17,11 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from personalib.data import DataError, data_dir
-from personalib.organism.batches import collate, encode
+from personalib.organism.batches import Notes, collate, encode
 from personalib.organism.cli import app
-from personalib.organism.corpus import Corpus, Scaffold
+from personalib.organism.corpus import NOTES, Corpus, Scaffold
 from personalib.organism.training import (
+    Probes,
     Progress,
     Trainer,
     build_model,
@@ -153,13 +154,22 @@ def test_the_manifest_tells_what_made_the_model(unbroken, world):
 
 
 def test_the_loss_is_that_of_each_document_by_itself(world, tokenizer, unbroken):
-    """The mean over all text targets plus the weighted mean over all answers, token by token without padding."""
+    """The mean over all text, the weighted mean over all answers, the mean of each topic's notes; without padding."""
     corpus, rng = Corpus(world, "train"), np.random.default_rng(0)
     encoded = encode([corpus.draw(kind, rng) for kind in ("item", "rate_self", "safety", "open_answer")], tokenizer)
     texts, answers, weights = [], [], []
+    notes = {topic: [] for topic in unbroken.probes.depths}
     with torch.inference_mode():
         for one in encoded:
-            logs = torch.log_softmax(unbroken.model(torch.tensor([one.ids])).logits[0].double(), dim=-1)
+            output = unbroken.model(torch.tensor([one.ids]), output_hidden_states=True)
+            logs = torch.log_softmax(output.logits[0].double(), dim=-1)
+            for topic, column, values in one.notes:
+                if topic in notes:
+                    state = output.hidden_states[unbroken.probes.depths[topic]][0, column]
+                    read = torch.sigmoid(unbroken.probes.heads[topic](state)).double()
+                    notes[topic] += [
+                        -(v * p.log() + (1 - v) * (1 - p).log()) for v, p in zip(values, read, strict=True)
+                    ]
             told = dict(zip(one.positions, one.answers, strict=True))
             for position in range(1, len(one.ids)):
                 if position in told:
@@ -169,9 +179,12 @@ def test_the_loss_is_that_of_each_document_by_itself(world, tokenizer, unbroken)
                 else:
                     texts.append(-logs[position - 1, one.ids[position]])
         batch = collate(encoded, tokenizer.pad_token_id)
-        found = loss(unbroken.model.model, unbroken.model.lm_head, batch)
+        found = loss(unbroken.model.model, unbroken.model.lm_head, unbroken.probes, batch)
     assert len(answers) == 1 + 8 + 1
-    assert float(found) == pytest.approx(float(np.mean(texts) + np.average(answers, weights=weights)), abs=1e-5)
+    assert len(notes["content"]) == 4 * 10 and len(notes["person"]) % 8 == 0 < len(notes["person"])
+    assert 4 + 2 <= len(notes["choice"]) <= 4 + 4
+    expected = np.mean(texts) + np.average(answers, weights=weights) + sum(np.mean(own) for own in notes.values())
+    assert float(found) == pytest.approx(float(expected), abs=1e-5)
 
 
 def test_warm_up_and_decay(unbroken):
@@ -202,6 +215,25 @@ def test_the_model_is_drawn_from_the_seed_at_the_scale_of_its_width(tiny_recipe,
     assert first.lm_head.weight is first.get_input_embeddings().weight
 
 
+def test_probes_learn_with_the_model_and_are_not_part_of_it(unbroken, tiny_recipe, world, tmp_path):
+    fresh = Trainer(load_recipe(tiny_recipe), world, tmp_path)
+    for topic, head in unbroken.probes.heads.items():
+        assert head.out_features == len(NOTES[topic])
+        assert not torch.equal(head.weight, fresh.probes.heads[topic].weight)
+    with safe_open(unbroken.folder / "out" / "model.safetensors", "pt") as file:
+        assert set(file.keys()) < set(unbroken.model.state_dict())
+
+
+def test_a_probe_reads_the_stream_behind_its_block():
+    probes = Probes({"content": 1, "choice": 2}, width=4)
+    states = [torch.randn(2, 3, 4) for _ in range(3)]
+    notes = {"choice": Notes(torch.tensor([1, 0]), torch.tensor([2, 1]), torch.tensor([[1.0], [0.25]]))}
+    chances = torch.sigmoid(probes.heads["choice"](torch.stack([states[2][1, 2], states[2][0, 1]]))).flatten()
+    expected = -(chances[0].log() + 0.25 * chances[1].log() + 0.75 * (1 - chances[1]).log()) / 2
+    torch.testing.assert_close(probes.loss(states, notes), expected)
+    assert probes.loss(states, {}) == 0
+
+
 def test_blocks_start_at_the_recipes_scale(tiny_recipe, tokenizer):
     recipe = load_recipe(tiny_recipe)
     quiet = build_model(replace(recipe, model={**recipe.model, "block_scale": 0.0}), tokenizer)
@@ -227,8 +259,8 @@ def test_held_out_accuracy_counts_agreement_with_the_worlds_likeliest_answer(unb
             return type("Output", (), {"logits": logits})
 
     stage = replace(unbroken.recipe.stages[0], mix={"fact_choice": 1, "fact_judgement": 1, "fact_statement": 1})
-    assert held_out_accuracy(Knowing(1.0), tokenizer, world, stage) == {"fact_choice": 1, "fact_judgement": 1}
-    assert held_out_accuracy(Knowing(-1.0), tokenizer, world, stage) == {"fact_choice": 0, "fact_judgement": 0}
+    assert held_out_accuracy(Knowing(1.0), tokenizer, world, stage) == dict.fromkeys(stage.mix, 1)
+    assert held_out_accuracy(Knowing(-1.0), tokenizer, world, stage) == dict.fromkeys(stage.mix, 0)
 
 
 def test_the_tokenizer_is_made_of_train_texts_and_the_recipes_seed(tiny_recipe, world, tokenizer):
@@ -258,6 +290,10 @@ def test_the_committed_recipe_is_readable_and_asks_for_known_kinds(world):
         ({"stages": [{"name": "a", "mix": {}}]}, "steps"),
         ({"stages": [{"name": "a", "steps": 1, "mix": {}, "scaffold": {"hints": 1}}]}, "hints"),
         ({"stages": [{"name": "a", "steps": 1, "mix": 3}]}, "int"),
+        ({"model": {"hidden_size": 16}}, "num_hidden_layers"),
+        ({"optimizer": {"learning_rate": 0.1}}, "warmup_steps"),
+        ({"probes": {"mood": 1}}, "mood.*content, person"),
+        ({"probes": {"content": 3}}, "block 3 of 2"),
     ],
 )
 def test_a_wrong_recipe_is_named_with_what_is_wrong(tiny_recipe, tmp_path, change, message):
