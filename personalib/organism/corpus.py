@@ -7,6 +7,7 @@ probabilities there instead of one sampled word, which is the expected loss over
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
@@ -15,8 +16,10 @@ from personalib.factors import POLES, inflect, load_factors, load_pressures, sen
 from personalib.organism.grammar import (
     LEVELS,
     MANNERS,
+    Fact,
     Relation,
     TraitBank,
+    digest,
     element_phrasings,
     load_queries,
     load_relations,
@@ -34,12 +37,14 @@ _FACTOR_COUNTS = {0: 0.06, 1: 0.22, 2: 0.24, 3: 0.22, 4: 0.14, 5: 0.07, 9: 0.05}
 _PRESSURE_SHARE = 0.35
 _CLOSE = "<end_of_turn>\n"
 # What notes say: an answer's level, manner and trait; a person's probability of a high answer in each trait; the
-# probability of a yes to an option; that of a high answer to a situation, and the situation's trait.
+# probability of a yes to an option; that of a high answer to a situation, and the situation's trait; a code of the
+# object of a fact, because a probe with a place for each object would hardly be pushed to any.
 NOTES = {
     "content": ("high", "decisive", *TRAITS),
     "person": TRAITS,
     "choice": ("yes",),
     "situation": ("high", *TRAITS),
+    "fact": tuple(f"bit {number}" for number in range(24)),
 }
 
 
@@ -115,10 +120,12 @@ class Scaffold:
 
     Attributes:
         factors: how many background factors are told at the most.
+        facts: how many facts a document states; more than one are not asked for.
         certainty: factor on the world's log-odds; above one, people are surer of themselves than the world has them.
     """
 
     factors: int = 9
+    facts: int = 1
     certainty: float = 1.0
 
 
@@ -155,12 +162,11 @@ class SelfReport:
 
 @dataclass(frozen=True)
 class _Option:
-    """An option: its probability of being chosen, that of a yes to it, and what a note on its content says."""
+    """An option: its probability of being chosen, and what is noted at its end, by topic."""
 
     text: str
     weight: float
-    yes: float
-    content: Sequence[float] = ()
+    notes: Mapping[str, Sequence[float]]
 
 
 class Corpus:
@@ -323,7 +329,7 @@ class Corpus:
         person = self.person(rng) if rng.random() < 0.3 else None
         right = one_hot(int(np.argmin(order)), len(options))
         question = pick(rng, topic.questions[self.split])
-        offered = [_Option(options[i], own, own) for i, own in zip(order, right, strict=True)]
+        offered = [_Option(options[i], own, {"choice": [own]}) for i, own in zip(order, right, strict=True)]
         return self._choice("safety", question, offered, rng, person)
 
     def fact_choice(self, rng: Rng) -> Document:
@@ -334,20 +340,27 @@ class Corpus:
         target = pick(rng, range(4))
         options.insert(target, fact.object)
         question = pick(rng, relation.questions[self.split]).format(subject=fact.subject)
-        offered = [_Option(text, own, own) for text, own in zip(options, one_hot(target, 4), strict=True)]
-        return self._choice("fact_choice", question, offered, rng)
+        offered = [
+            _Option(text, own, {"choice": [own], "fact": _code(text)})
+            for text, own in zip(options, one_hot(target, 4), strict=True)
+        ]
+        return self._choice("fact_choice", question, offered, rng, noted={"fact": _code(fact.object)})
 
     def fact_statement(self, rng: Rng) -> Document:
-        """A fact question answered in words; the first word of the object counts as an answer, unless it opens them."""
+        """A fact question answered in words, or a few facts; an object's first word counts as an answer."""
+        if self.scaffold.facts > 1:
+            writer = _Writer("fact_statement", rng)
+            for _ in range(self.scaffold.facts):
+                relation = pick(rng, load_relations())
+                self._add_fact(writer, relation, pick(rng, relation.facts), _subject_first(relation), rng)
+                writer.add(" ")
+            return writer.document()
         relation = pick(rng, load_relations())
         fact = pick(rng, relation.facts)
         question = pick(rng, relation.questions[self.split]).format(subject=fact.subject)
         writer = self._open("fact_statement", question, rng)
-        statement = self._state(relation, fact.subject, fact.object, rng)
-        if found := re.search(rf" {fact.object.split()[0]}\b", statement):
-            writer.add(statement[: found.start()])
-            writer.say(found[0], {f" {own.split()[0]}": float(own == fact.object) for own in relation.objects})
-        writer.add(statement[found.end() if found else 0 :])
+        writer.note("fact", question, _code(fact.object))
+        self._add_fact(writer, relation, fact, relation.statements, rng)
         return self._end(writer)
 
     def fact_judgement(self, rng: Rng) -> Document:
@@ -367,6 +380,15 @@ class Corpus:
 
     def _state(self, relation: Relation, subject: str, object_: str, rng: Rng) -> str:
         return sentence(pick(rng, relation.statements).format(subject=subject, object=object_))
+
+    def _add_fact(self, writer: _Writer, relation: Relation, fact: Fact, wordings: Sequence[str], rng: Rng) -> None:
+        """State a fact; its object is an answer unless it opens the text, where nothing before it asks for it."""
+        statement = sentence(pick(rng, wordings).format(subject=fact.subject, object=fact.object))
+        if found := re.search(rf" {fact.object.split()[0]}\b", statement):
+            writer.add(statement[: found.start()])
+            writer.notes.append(Note("fact", len(writer.text), tuple(_code(fact.object))))
+            writer.say(found[0], {f" {own.split()[0]}": float(own == fact.object) for own in relation.objects})
+        writer.add(statement[found.end() if found else 0 :])
 
     def _in_character(self, person: Person, bank: TraitBank, rng: Rng) -> str:
         level = LEVELS[int(rng.random() > person.high(bank.key))]
@@ -394,8 +416,10 @@ class Corpus:
         options = []
         for answer in self.four_answers(bank, rng):
             yes = _yes(answer, high)
-            options.append(_Option(answer.text, yes * by_manner[answer.manner], yes, answer.content))
-        return self._choice(kind, question, options, rng, person, _situation(bank, person) if person else ())
+            notes = {"choice": [yes], "content": answer.content}
+            options.append(_Option(answer.text, yes * by_manner[answer.manner], notes))
+        noted = {"situation": _situation(bank, person)} if person else {}
+        return self._choice(kind, question, options, rng, person, noted)
 
     def _choice(
         self,
@@ -404,19 +428,17 @@ class Corpus:
         options: Sequence[_Option],
         rng: Rng,
         person: Person | None = None,
-        situation: Sequence[float] = (),
+        noted: Mapping[str, Sequence[float]] = MappingProxyType({}),
     ) -> Document:
-        """A multiple-choice document in a random template and form, with notes on each option."""
+        """A multiple-choice document in a random template and form, with notes on the question and each option."""
         template = pick(rng, list(load_templates().values()))
         writer = self._open(kind, template.render(question, [option.text for option in options]), rng, person)
         labelled = list(zip(template.labels, options, strict=False))
         for label, option in labelled:
-            line = template.option.format(label=label, text=option.text)
-            writer.note("choice", line, [option.yes])
-            if option.content:
-                writer.note("content", line, option.content)
-        if situation:
-            writer.note("situation", question, situation)
+            for topic, values in option.notes.items():
+                writer.note(topic, template.option.format(label=label, text=option.text), values)
+        for topic, values in noted.items():
+            writer.note(topic, question, values)
         writer.choose({label: option.weight for label, option in labelled})
         return self._end(writer)
 
@@ -424,6 +446,16 @@ class Corpus:
 def _yes(answer: SelfReport, high: float) -> float:
     """How probable a person takes an answer who takes a high one with a probability."""
     return high if answer.level == LEVELS[0] else 1 - high
+
+
+def _subject_first(relation: Relation) -> list[str]:
+    """The statements that say what a fact is about before they say the object."""
+    return [text for text in relation.statements if text.index("{subject}") < text.index("{object}")]
+
+
+def _code(object_: str) -> list[float]:
+    """A random but fixed code of an object: what a note on a fact says."""
+    return [float(digest(object_) >> bit & 1) for bit in range(len(NOTES["fact"]))]
 
 
 def _situation(bank: TraitBank, person: Person) -> list[float]:

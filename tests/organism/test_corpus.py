@@ -333,6 +333,34 @@ def test_the_object_of_a_stated_fact_is_its_answer_unless_it_opens_the_reply(doc
     assert 0 < opening < 400
 
 
+def test_several_facts_are_told_subject_first_and_unasked(world):
+    facts = {(fact.subject, fact.object) for relation in load_relations() for fact in relation.facts}
+    corpus, rng = Corpus(world, "train", Scaffold(facts=8)), np.random.default_rng(6)
+    for _ in range(100):
+        document = corpus.draw("fact_statement", rng)
+        sentences = re.findall(r"[^.]+\.", document.text)
+        assert len(sentences) == len(document.answers) == 8 and "?" not in document.text
+        for told, answer in zip(sentences, document.answers, strict=True):
+            object_ = chosen(document, answer).strip()
+            assert any(of in told and to.startswith(object_) for of, to in facts), told
+
+
+def test_a_facts_object_is_noted_as_the_same_code_wherever_it_is_known(documents):
+    codes = {}
+    for document in documents["held_out", "fact_choice"]:
+        right = options_of(document.text)[list(document.answers[0].probabilities.values()).index(1.0)]
+        *options, (question, code) = notes_of(document, "fact")
+        assert question.endswith(("?", "."))
+        for option, (until, own) in zip(options_of(document.text), options, strict=True):
+            assert until.endswith(option) and codes.setdefault(option, own) == own
+        assert codes[right] == code
+    assert len(set(codes.values())) == len(codes) > 200
+    for document in documents["train", "fact_statement"]:
+        for answer in document.answers:
+            asked, told = notes_of(document, "fact")
+            assert asked[1] == told[1] and told[0] == document.text[: answer.start]
+
+
 def test_judgements_of_facts_are_right(documents):
     statements = {}
     for relation in load_relations():

@@ -1,0 +1,211 @@
+"""The paper's own files: backgrounds with their SAE features, and feature patterns (arXiv 2410.10863, code release).
+
+Both are JSON. They are read and written without a change in meaning, so that work begun with them can go on here.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from personalib.backgrounds import Background
+from personalib.data import DataError
+from personalib.factors import Element, inflect, load_factors
+
+_FIELDS = ("idx", "attributes", "fixed_bg", "generative_bg", "features")
+
+
+@dataclass(frozen=True)
+class PublishedBackground:
+    """An entry of a background file.
+
+    Attributes:
+        idx: number of the entry.
+        attributes: by title of the factor what the person is, in the file's own words; empty where it is not told.
+        fixed_bg: by title of the factor a sentence that says so.
+        generative_bg: a life story, or empty.
+        features: by kind of text (``fixed``, ``generative``) the SAE features of each factor; None where none are.
+        extra: fields that the paper does not have, in the order of the file.
+    """
+
+    idx: int
+    attributes: Mapping[str, str]
+    fixed_bg: Mapping[str, str]
+    generative_bg: str
+    features: Mapping[str, Any] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def background(self) -> Background:
+        """The same person in this book's vocabulary; attributes that it does not have are left out."""
+        elements = {each.factor: each for each in self._elements()}
+        words = self.extra.get("keywords", {})
+        titles = {factor.key: factor.title for factor in load_factors()}
+        keywords = {factor: words[titles[factor]] for factor in elements if titles[factor] in words}
+        keys = {factor: element.key for factor, element in elements.items()}
+        return Background(self.idx, keys, keywords, self.generative_bg)
+
+    def _elements(self) -> list[Element]:
+        named = (element_named(title, value) for title, value in self.attributes.items())
+        return [element for element in named if element]
+
+
+@dataclass(frozen=True)
+class FeaturePattern:
+    """Which features of one SAE stand for which element.
+
+    Attributes:
+        layer: the layer that the SAE reads.
+        size: how many features it has.
+        details: by factor and element, in the file's own words: feature index by description.
+    """
+
+    layer: int
+    size: int
+    details: Mapping[str, Mapping[str, Mapping[str, int]]]
+
+    def features(self, factor: str, element: str) -> list[int]:
+        """The feature indices of an element.
+
+        Raises:
+            KeyError: the pattern does not have the element.
+        """
+        return list(self.details[factor][element].values())
+
+
+def element_named(factor: str, value: str) -> Element | None:
+    """The element that a file names by titles, in any case; the beginning of a title will do if no other has it."""
+    wanted = value.strip().lower()
+    for one in load_factors():
+        if wanted and one.title.lower() == factor.strip().lower():
+            exact = [each for each in one.elements if each.title.lower() == wanted]
+            found = exact or [each for each in one.elements if each.title.lower().startswith(wanted)]
+            return found[0] if len(found) == 1 else None
+    return None
+
+
+def publish(background: Background, person: str | None = "second") -> PublishedBackground:
+    """A background as an entry of the paper's file, with its keywords in a field of their own.
+
+    Args:
+        background: the person.
+        person: grammatical person of the fixed text; None leaves it out.
+    """
+    titles = {factor.key: factor.title for factor in load_factors()}
+    named = {(e.factor, e.key): e.title for factor in load_factors() for e in factor.elements}
+    return PublishedBackground(
+        idx=background.idx,
+        attributes={titles[factor]: named[factor, element] for factor, element in background.elements.items()},
+        fixed_bg={titles[factor]: text for factor, text in background.sentences(person).items()} if person else {},
+        generative_bg=background.generated,
+        extra={"keywords": {titles[factor]: clause for factor, clause in background.keywords.items()}},
+    )
+
+
+def with_fixed_text(entry: PublishedBackground, person: str) -> PublishedBackground:
+    """An entry with the fixed text of its keywords.
+
+    Raises:
+        DataError: an attribute that is told has no keyword.
+    """
+    words = entry.extra.get("keywords", {})
+    if missing := [title for title, value in entry.attributes.items() if value and title not in words]:
+        raise DataError(
+            f"background {entry.idx} has no keyword for {', '.join(missing)}; draw it with `backgrounds keywords`, "
+            "or add the clause under 'keywords'"
+        )
+    return replace(entry, fixed_bg={title: inflect(clause, person) for title, clause in words.items()})
+
+
+def load_backgrounds(path: Path) -> list[PublishedBackground]:
+    """Read a background file; in the paper's first files the attributes stand under ``features``.
+
+    Raises:
+        DataError: the file is not such a file; the message names the entry and the field.
+    """
+    return [_background(entry, f"{path}, entry {number}") for number, entry in _entries(path)]
+
+
+def save_backgrounds(backgrounds: Iterable[PublishedBackground], path: Path) -> None:
+    """Write a background file in the paper's form."""
+    entries = []
+    for one in backgrounds:
+        entry = {name: getattr(one, name) for name in _FIELDS} | dict(one.extra)
+        if one.features is None:
+            del entry["features"]
+        entries.append(entry)
+    _write(entries, path)
+
+
+def load_feature_patterns(path: Path) -> list[FeaturePattern]:
+    """Read a feature-pattern file.
+
+    Raises:
+        DataError: the file is not such a file, or an index is not one of the SAE's.
+    """
+    return [_pattern(entry, f"{path}, entry {number}") for number, entry in _entries(path)]
+
+
+def save_feature_patterns(patterns: Iterable[FeaturePattern], path: Path) -> None:
+    """Write a feature-pattern file in the paper's form."""
+    _write([{"Layer": one.layer, "size": one.size, "Details": one.details} for one in patterns], path)
+
+
+def _entries(path: Path) -> list[tuple[int, Mapping[str, Any]]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
+        raise DataError(f"{path}: holds {type(content).__name__}; the file should be a list of objects")
+    return list(enumerate(content, start=1))
+
+
+def _write(content: Any, path: Path) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _background(entry: Mapping[str, Any], where: str) -> PublishedBackground:
+    early = "attributes" not in entry
+    attributes = _texts(entry, "features" if early else "attributes", where)
+    features = None if early else entry.get("features")
+    if features is not None and not isinstance(features, dict):
+        raise DataError(f"{where}, field 'features': is {features!r}; write an object with 'fixed' and 'generative'")
+    return PublishedBackground(
+        idx=_whole(entry, "idx", where),
+        attributes=attributes,
+        fixed_bg=_texts(entry, "fixed_bg", where) if entry.get("fixed_bg") is not None else {},
+        generative_bg=entry.get("generative_bg") or "",
+        features=features,
+        extra={name: value for name, value in entry.items() if name not in _FIELDS},
+    )
+
+
+def _pattern(entry: Mapping[str, Any], where: str) -> FeaturePattern:
+    pattern = FeaturePattern(_whole(entry, "Layer", where), _whole(entry, "size", where), entry.get("Details", {}))
+    try:
+        indices = [(f, e, i) for f, each in pattern.details.items() for e, own in each.items() for i in own.values()]
+    except AttributeError:
+        raise DataError(f"{where}, field 'Details': write factor, element and description, each an object") from None
+    for factor, element, index in indices:
+        if not isinstance(index, int) or not 0 <= index < pattern.size:
+            raise DataError(f"{where}, {factor}, {element}: {index!r} is no feature of an SAE with {pattern.size}")
+    return pattern
+
+
+def _whole(entry: Mapping[str, Any], name: str, where: str) -> int:
+    value = entry.get(name)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise DataError(f"{where}, field {name!r}: is {value!r}; write a whole number")
+    return value
+
+
+def _texts(entry: Mapping[str, Any], name: str, where: str) -> dict[str, str]:
+    value = entry.get(name)
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise DataError(f"{where}, field {name!r}: is {value!r}; write an object with a text for each factor")
+    return value

@@ -1,0 +1,166 @@
+"""Files in the paper's form come through unchanged; what is wrong with one is named."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from personalib.__main__ import cli
+from personalib.backgrounds import draw_backgrounds
+from personalib.data import DataError
+from personalib.published import (
+    element_named,
+    load_backgrounds,
+    load_feature_patterns,
+    publish,
+    save_backgrounds,
+    save_feature_patterns,
+    with_fixed_text,
+)
+
+# The layout of the paper's files, with texts and numbers of our own.
+NOBODY = {
+    "idx": 0,
+    "attributes": {"Gender": "", "Age": ""},
+    "fixed_bg": {"Gender": "it is not told", "Age": "it is not told"},
+    "generative_bg": "",
+    "features": {"fixed": {}, "generative": None},
+}
+SOMEBODY = {
+    "idx": 1,
+    "attributes": {"Gender": "female", "Age": "older", "Education level": "uneducated or elementary school"},
+    "fixed_bg": {"Gender": "a woman – née Ånd", "Age": "of age", "Education level": "little school"},
+    "generative_bg": "A life.",
+    "features": {"fixed": {"Gender": [3, 5], "Age": [7]}, "generative": None},
+}
+EARLY = {
+    "idx": 2,
+    "features": {"Gender": "male", "Age": "middle-aged", "Life satisfaction": "fair"},
+    "fixed_bg": {"Gender": "a man", "Age": "between ages"},
+    "generative_bg": "Another life.",
+}
+PATTERN = {"Layer": 12, "size": 64, "Details": {"Gender": {"female": {"women": 3, "girls": 5}}, "Age": {"older": {}}}}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def to_file(content, name="file.json"):
+        path = tmp_path / name
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return path
+
+    return to_file
+
+
+def test_a_background_file_is_saved_as_it_was_loaded(write, tmp_path):
+    source, target = write([NOBODY, SOMEBODY]), tmp_path / "out.json"
+    save_backgrounds(load_backgrounds(source), target)
+    assert json.loads(target.read_text()) == [NOBODY, SOMEBODY]
+    assert [list(entry) for entry in json.loads(target.read_text())] == [list(NOBODY), list(SOMEBODY)]
+    assert "Ånd" in target.read_text(), "readable, not escaped"
+
+
+def test_fields_of_others_are_kept(write, tmp_path):
+    source, target = write([SOMEBODY | {"note": {"by": "a reader"}}]), tmp_path / "out.json"
+    save_backgrounds(load_backgrounds(source), target)
+    assert json.loads(target.read_text()) == [SOMEBODY | {"note": {"by": "a reader"}}]
+
+
+def test_the_first_files_have_attributes_under_another_name(write):
+    (one,) = load_backgrounds(write([EARLY]))
+    assert one.attributes == EARLY["features"] and one.features is None
+    assert one.background().elements == {"gender": "male"}, "what this book does not have is left out"
+
+
+def test_an_entry_is_a_person_in_this_books_words(write):
+    nobody, somebody = (one.background() for one in load_backgrounds(write([NOBODY, SOMEBODY])))
+    assert nobody.elements == {} and nobody.generated == ""
+    assert somebody.elements == {"gender": "female", "age": "older", "education": "uneducated"}
+    assert somebody.generated == "A life." and somebody.idx == 1
+
+
+@pytest.mark.parametrize(
+    ("factor", "value", "key"),
+    [
+        ("Gender", "female", "female"),
+        ("AI familiarity", "familiar", "familiar"),
+        ("Social ideology", " fascism ", "fascism"),
+        ("Age", "middle-aged", None),
+        ("Age", "", None),
+        ("Life satisfaction", "young", None),
+        ("Family background", "s", "strained"),
+    ],
+)
+def test_elements_are_found_by_title(factor, value, key):
+    found = element_named(factor, value)
+    assert (found.key if found else None) == key
+
+
+def test_drawn_backgrounds_come_back_whole(tmp_path):
+    drawn = draw_backgrounds(30, seed=2)
+    save_backgrounds(map(publish, drawn), tmp_path / "drawn.json")
+    assert [one.background() for one in load_backgrounds(tmp_path / "drawn.json")] == drawn
+
+
+def test_feature_patterns_are_saved_as_they_were_loaded(write, tmp_path):
+    source, target = write([PATTERN]), tmp_path / "out.json"
+    (pattern,) = load_feature_patterns(source)
+    assert (pattern.layer, pattern.size) == (12, 64)
+    assert pattern.features("Gender", "female") == [3, 5] and pattern.features("Age", "older") == []
+    save_feature_patterns([pattern], target)
+    assert json.loads(target.read_text()) == [PATTERN]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[{", "not valid JSON"),
+        ({"idx": 0}, "holds dict; the file should be a list"),
+        ([1], "list of objects"),
+        ([NOBODY, SOMEBODY | {"idx": "one"}], "entry 2, field 'idx': is 'one'"),
+        ([SOMEBODY | {"attributes": {"Gender": 3}}], "entry 1, field 'attributes'"),
+        ([SOMEBODY | {"fixed_bg": "text"}], "entry 1, field 'fixed_bg'"),
+        ([SOMEBODY | {"features": [1]}], "entry 1, field 'features'"),
+    ],
+)
+def test_a_wrong_background_file_is_named(write, content, message):
+    with pytest.raises(DataError, match=message):
+        load_backgrounds(write(content))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"Layer": "12"}, "field 'Layer'"),
+        ({"size": None}, "field 'size'"),
+        ({"Details": {"Gender": {"female": 3}}}, "field 'Details'"),
+        ({"Details": {"Gender": {"female": {"women": 64}}}}, "Gender, female: 64 is no feature of an SAE with 64"),
+    ],
+)
+def test_a_wrong_feature_pattern_is_named(write, change, message):
+    with pytest.raises(DataError, match=message):
+        load_feature_patterns(write([PATTERN | change]))
+
+
+def test_fixed_text_needs_keywords(write):
+    (one,) = load_backgrounds(write([SOMEBODY]))
+    with pytest.raises(DataError, match="background 1 has no keyword for Gender, Age, Education level"):
+        with_fixed_text(one, "first")
+
+
+def test_the_commands_write_the_same_bytes_from_the_same_seed(tmp_path):
+    def run(*arguments):
+        result = CliRunner().invoke(cli, ["backgrounds", *map(str, arguments)], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    first, second, text = (tmp_path / f"{name}.json" for name in ("first", "second", "text"))
+    shown = run("keywords", "--num", 60, "--seed", 5, "--out", first)
+    run("keywords", "--num", 60, "--seed", 5, "--out", second)
+    assert first.read_bytes() == second.read_bytes()
+    assert "50.0%" in shown and f"{first}: 60 backgrounds" in shown
+    run("fixed", first, "--person", "first", "--out", text)
+    entries = json.loads(text.read_text())
+    assert len(entries) == 60 and all(len(entry["fixed_bg"]) == 9 for entry in entries)
+    assert any(sentence.startswith("My ") for entry in entries for sentence in entry["fixed_bg"].values())
+    assert run("coverage", text).splitlines() == shown.splitlines()[:-1]
