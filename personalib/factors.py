@@ -1,6 +1,7 @@
-"""The vocabulary of causes: long-term background factors and short-term pressures.
+"""The vocabulary of causes: long-term background factors, short-term pressures, and facets of the dark triad.
 
-Nine background factors with their elements, and seven pressures with two poles each (arXiv 2410.10863, section 3).
+Nine background factors with their elements, and seven pressures with two poles each (arXiv 2410.10863, section 3);
+eleven facets beside them, from an earlier set of contrast pairs in the paper's code release.
 Each comes with many phrasings of our own; slots make one phrasing serve the first, second and third person.
 """
 
@@ -125,16 +126,28 @@ def _factor(key: str, entry: Mapping[str, Any], leads: tuple[str, ...]) -> Facto
 @cache
 def load_pressures(path: Path | None = None) -> tuple[Pressure, ...]:
     """The seven pressures from ``data/stimuli/pressures.yaml`` (or a file of its form)."""
-    source = path or data_dir() / "stimuli" / "pressures.yaml"
+    return _load_poles(path or data_dir() / "stimuli" / "pressures.yaml", "pressures")
+
+
+@cache
+def load_facets(path: Path | None = None) -> tuple[Pressure, ...]:
+    """The eleven facets of the dark triad from ``data/stimuli/facets.yaml`` (or a file of its form).
+
+    They have the form of pressures, and serve as a second family of contrast pairs.
+    """
+    return _load_poles(path or data_dir() / "stimuli" / "facets.yaml", "facets")
+
+
+def _load_poles(source: Path, family: str) -> tuple[Pressure, ...]:
     content = read_yaml(source)
     try:
         leads = tuple(content["leads"])
         return tuple(
             Pressure(key, entry["title"], MappingProxyType({pole: _fill(leads, entry[pole]) for pole in POLES}))
-            for key, entry in content["pressures"].items()
+            for key, entry in content[family].items()
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{source}: a pressure needs a title, positive and negative ({error!r})") from None
+        raise DataError(f"{source}: each of the {family} needs a title, positive and negative ({error!r})") from None
 
 
 def _fill(leads: tuple[str, ...], phrases: list[str]) -> tuple[str, ...]:

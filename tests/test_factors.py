@@ -12,6 +12,7 @@ from personalib.factors import (
     POLES,
     elements,
     inflect,
+    load_facets,
     load_factors,
     load_pressures,
     sentence,
@@ -29,6 +30,20 @@ ELEMENTS = {
     "family_background": ["relaxed", "strained"],
     "ai_familiarity": ["familiar", "unfamiliar"],
 }
+# The dark-triad facets of an earlier set of contrast pairs in the paper's code release.
+FACETS = [
+    "cynical_worldview",
+    "lack_of_morality",
+    "strategic_manipulativeness",
+    "high_impulsivity",
+    "thrill_seeking",
+    "low_empathy",
+    "low_anxiety",
+    "grandiosity",
+    "entitlement",
+    "dominance",
+    "superiority",
+]
 PRESSURES = [
     "achievement_striving",
     "activity",
@@ -128,9 +143,10 @@ def test_an_unknown_person_or_slot_is_an_error():
         inflect("{you} [go|goes]", "first")
 
 
-def test_the_seven_pressures_have_two_poles_with_twelve_phrasings():
-    assert [pressure.key for pressure in load_pressures()] == PRESSURES
-    for pressure in load_pressures():
+@pytest.mark.parametrize(("load", "keys"), [(load_pressures, PRESSURES), (load_facets, FACETS)])
+def test_pressures_and_facets_have_two_poles_with_twelve_phrasings(load, keys):
+    assert [pressure.key for pressure in load()] == keys
+    for pressure in load():
         assert set(pressure.phrasings) == set(POLES)
         for pole in POLES:
             phrasings = pressure.phrasings[pole]
@@ -182,6 +198,6 @@ def test_a_bad_backgrounds_file_is_named(tmp_path, content):
 def test_a_bad_pressures_file_is_named(tmp_path, content):
     path = tmp_path / "pressures.yaml"
     path.write_text(content)
-    with pytest.raises(DataError, match="a pressure needs a title, positive and negative") as raised:
+    with pytest.raises(DataError, match="each of the pressures needs a title, positive and negative") as raised:
         load_pressures(path)
     assert str(path) in str(raised.value)

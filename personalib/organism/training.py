@@ -379,7 +379,7 @@ def held_out_accuracy(
         encoded = encode([corpus.draw(kind, rng) for _ in range(documents)], tokenizer)
         batch = collate([one for one in encoded if one.answers] or encoded, tokenizer.pad_token_id, device)
         if batch.kinds:
-            logits = model(input_ids=batch.ids, attention_mask=batch.mask).logits
-            found = logits[batch.answer_rows, batch.answer_columns].gather(1, batch.answer_ids)
+            states = model.model(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
+            found = model.lm_head(states[batch.answer_rows, batch.answer_columns]).gather(1, batch.answer_ids)
             accuracy[kind] = float((found.argmax(1) == batch.answer_weights.argmax(1)).float().mean())
     return accuracy

@@ -250,13 +250,13 @@ def test_held_out_accuracy_counts_agreement_with_the_worlds_likeliest_answer(unb
 
         def __init__(self, sign):
             super().__init__()
-            self.sign = sign
+            self.sign, self.lm_head = sign, torch.nn.Identity()
 
-        def forward(self, input_ids, attention_mask):
+        def model(self, input_ids, attention_mask):
             logits = torch.zeros(*input_ids.shape, len(tokenizer))
             # the tokens written next are drawn by the world: certain kinds write the likeliest one
             logits[:, :-1].scatter_(2, input_ids[:, 1:, None], self.sign)
-            return type("Output", (), {"logits": logits})
+            return type("Output", (), {"last_hidden_state": logits})
 
     stage = replace(unbroken.recipe.stages[0], mix={"fact_choice": 1, "fact_judgement": 1, "fact_statement": 1})
     assert held_out_accuracy(Knowing(1.0), tokenizer, world, stage) == dict.fromkeys(stage.mix, 1)
