@@ -203,7 +203,7 @@ def _keywords(
 ) -> dict[str, str]:
     """A keyword for each element, not the same ones as anybody before."""
     for _ in range(_ATTEMPTS):
-        words = {pair[0]: choices[pair][rng.integers(len(choices[pair]))] for pair in elements.items()}
+        words = {pair[0]: choices[pair][int(rng.integers(len(choices[pair])))] for pair in elements.items()}
         told = tuple(words.values())
         if told not in seen and not any(rule.broken_by(elements, words) for rule in rules):
             seen.add(told)

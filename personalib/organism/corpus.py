@@ -5,7 +5,7 @@ probabilities there instead of one sampled word, which is the expected loss over
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
@@ -106,7 +106,7 @@ class _Writer:
         self.answers.append(Answer(len(self.text), dict(probabilities)))
         self.text += chosen
 
-    def note(self, topic: str, piece: str, values: Sequence[float]) -> None:
+    def note(self, topic: str, piece: str, values: Iterable[float]) -> None:
         """Note something where the last occurrence of a piece of the text ends."""
         self.notes.append(Note(topic, self.text.rindex(piece) + len(piece), tuple(values)))
 

@@ -322,9 +322,9 @@ class Trainer:
         """Write the checkpoint to a new file and rename it, so that a kill leaves the old one whole."""
         tensors: dict[str, torch.Tensor] = dict(self.parameters)
         tensors |= {
-            f"{moment}.{name}": self.optimizer.state[parameter][moment]
+            f"{kept}.{name}": value
             for name, parameter in self.parameters.items()
-            for moment in ("exp_avg", "exp_avg_sq")
+            for kept, value in self.optimizer.state.get(parameter, {}).items()  # none for a probe not yet trained
         }
         partial = self.checkpoint.with_suffix(".partial")
         metadata = {"progress": json.dumps(asdict(self.progress))}
@@ -334,13 +334,12 @@ class Trainer:
     def _restore(self) -> None:
         with safe_open(self.checkpoint, "pt", device=self.device) as file:
             self.progress = Progress(**json.loads(file.metadata()["progress"]))
+            saved = set(file.keys())
             for name, parameter in self.parameters.items():
                 parameter.data.copy_(file.get_tensor(name))
-                self.optimizer.state[parameter] = {
-                    "step": torch.tensor(float(self.progress.step), device=self.device),  # a fused step needs it there
-                    "exp_avg": file.get_tensor(f"exp_avg.{name}"),
-                    "exp_avg_sq": file.get_tensor(f"exp_avg_sq.{name}"),
-                }
+                state = {kept: f"{kept}.{name}" for kept in ("step", "exp_avg", "exp_avg_sq")}
+                if set(state.values()) <= saved:
+                    self.optimizer.state[parameter] = {kept: file.get_tensor(key) for kept, key in state.items()}
 
     def _trim_log(self) -> None:
         """Drop the log entries after the checkpoint, or all without one: the run writes them again."""

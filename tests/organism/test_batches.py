@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from personalib.organism.batches import POOL, TEXT_EVERY, Batch, batches, collate, draw, encode
-from personalib.organism.corpus import Answer, Corpus, Document
+from personalib.data import data_dir
+from personalib.organism.batches import POOL, TEXT_EVERY, Batch, Notes, batches, collate, draw, encode
+from personalib.organism.corpus import Answer, Corpus, Document, Note
+from personalib.organism.tokenizer import load_tokenizer
 
 MIX = {"item": 0.5, "rate_self": 0.3, "fact_statement": 0.2}
 TOKENS = 700
@@ -18,6 +20,12 @@ TOKENS = 700
 @pytest.fixture(scope="module")
 def corpus(world):
     return Corpus(world, "train")
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    """The organism's own tokenizer: one that knows every word."""
+    return load_tokenizer(data_dir() / "organism")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +39,12 @@ def stream(corpus, tokenizer, start=0, seed=(0, 2, 0)):
 
 
 def same(one: Batch, other: Batch) -> bool:
-    pairs = [(getattr(one, field.name), getattr(other, field.name)) for field in fields(Batch)]
+    pairs = [(getattr(one, field.name), getattr(other, field.name)) for field in fields(Batch) if field.name != "notes"]
+    if one.notes.keys() != other.notes.keys():
+        return False
+    for topic in one.notes:
+        first, second = one.notes[topic], other.notes[topic]
+        pairs += [(getattr(first, field.name), getattr(second, field.name)) for field in fields(Notes)]
     return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
 
 
@@ -65,6 +78,28 @@ def test_an_encoded_answer_is_the_documents_own_choice(corpus, tokenizer):
             assert dict(zip(map(tokenizer.decode, ([c] for c in candidates)), chances, strict=True)) == dict(
                 answer.probabilities
             )
+
+
+def test_a_note_is_read_at_the_last_token_of_its_piece(corpus, tokenizer):
+    rng = np.random.default_rng(1)
+    for kind in corpus.kinds:
+        document = corpus.draw(kind, rng)
+        (one,) = encode([document], tokenizer)
+        for note, (topic, column, values) in zip(document.notes, one.notes, strict=True):
+            assert (topic, values) == (note.topic, note.values)
+            assert tokenizer.decode(one.ids[1 : column + 1]) == document.text[: note.end]
+
+
+def test_notes_go_where_their_documents_are_in_a_batch(tokenizer):
+    drawn = [
+        Document("a", "Say yes", (), (Note("choice", 3, (0.25,)),)),
+        Document("b", "Say yes and no", (), (Note("choice", 7, (1.0,)), Note("person", 3, (0.5,) * 8))),
+    ]
+    notes = collate(encode(drawn, tokenizer), tokenizer.pad_token_id).notes
+    assert set(notes) == {"choice", "person"}
+    assert notes["choice"].rows.tolist() == [0, 1] and notes["person"].rows.tolist() == [1]
+    assert notes["choice"].values.tolist() == [[0.25], [1.0]]
+    assert notes["choice"].columns[0] == notes["person"].columns[0] < notes["choice"].columns[1]
 
 
 def test_an_answer_of_several_tokens_is_refused(tokenizer):
@@ -115,7 +150,7 @@ def test_every_answer_stays_and_each_text_target_comes_once_in_a_round(encoded, 
 
 
 def test_documents_without_answers_make_a_batch_without_answers(corpus, tokenizer):
-    drawn = [corpus.draw("fact_statement", np.random.default_rng(2)) for _ in range(2)]
+    drawn = [corpus.draw("biography", np.random.default_rng(2)) for _ in range(2)]
     batch = collate(encode(drawn, tokenizer), tokenizer.pad_token_id)
     assert batch.answer_ids.shape == batch.answer_weights.shape == (0, 1)
     assert batch.kinds == () and len(batch.text_rows)

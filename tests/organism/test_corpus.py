@@ -38,7 +38,8 @@ def notes_of(document, topic):
 
 def chosen(document, answer):
     """The candidate that a document shows at an answer's place."""
-    found = [text for text in answer.probabilities if document.text.startswith(text, answer.start)]
+    told = document.text[answer.start :]
+    found = [text for text in answer.probabilities if re.match(rf"{re.escape(text)}\b", told)]
     assert len(found) == 1, (document.text, answer)
     return found[0]
 
@@ -49,6 +50,7 @@ def draw_seen(world):
 
     def draw(kind, count, seed, scaffold=None, split="train"):
         corpus, rng = Spy(world, split, scaffold), np.random.default_rng(seed)
+        corpus.seen = None  # not every document has a person
         for _ in range(count):
             document = corpus.draw(kind, rng)
             yield document, corpus.seen
@@ -199,7 +201,7 @@ def test_a_scaffold_tells_fewer_factors_of_surer_people(draw_seen, world):
         assert len(person.elements) <= 1
         (note,) = notes_of(document, "person") or [(None, world.probability(person, 4.0))]
         np.testing.assert_array_equal(note[1], world.probability(person, 4.0))
-        assert abs(note[1] - 0.5).sum() > abs(world.probability(person) - 0.5).sum()
+        assert abs(np.array(note[1]) - 0.5).sum() > abs(world.probability(person) - 0.5).sum()
 
 
 @pytest.mark.parametrize("kind", ["rate_self", "judge_statements", "item", "open_answer", "safety"])
@@ -317,7 +319,8 @@ def test_facts_are_told_rightly(documents):
 
 
 def test_the_object_of_a_stated_fact_is_its_answer_unless_it_opens_the_reply(documents):
-    objects = {fact.object: relation for relation in load_relations() for fact in relation.facts}
+    objects = {fact.object for relation in load_relations() for fact in relation.facts}
+    choices = [{f" {own.split()[0]}" for own in relation.objects} for relation in load_relations()]
     opening = 0
     for document in documents["train", "fact_statement"]:
         if not document.answers:
@@ -328,8 +331,7 @@ def test_the_object_of_a_stated_fact_is_its_answer_unless_it_opens_the_reply(doc
         (answer,) = document.answers
         (told,) = [text for text, chance in answer.probabilities.items() if chance == 1]
         assert sum(answer.probabilities.values()) == 1 and document.text.startswith(told, answer.start)
-        named = [own for own in objects if document.text.startswith(f" {own}", answer.start)]
-        assert any(set(answer.probabilities) == {f" {o.split()[0]}" for o in objects[own].objects} for own in named)
+        assert set(answer.probabilities) in choices, "the world could have said another object of the relation"
     assert 0 < opening < 400
 
 

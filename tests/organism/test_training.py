@@ -258,7 +258,7 @@ def test_held_out_accuracy_counts_agreement_with_the_worlds_likeliest_answer(unb
             logits[:, :-1].scatter_(2, input_ids[:, 1:, None], self.sign)
             return type("Output", (), {"last_hidden_state": logits})
 
-    stage = replace(unbroken.recipe.stages[0], mix={"fact_choice": 1, "fact_judgement": 1, "fact_statement": 1})
+    stage = replace(unbroken.recipe.stages[0], mix={"fact_choice": 1, "fact_judgement": 1, "safety": 1})
     assert held_out_accuracy(Knowing(1.0), tokenizer, world, stage) == dict.fromkeys(stage.mix, 1)
     assert held_out_accuracy(Knowing(-1.0), tokenizer, world, stage) == dict.fromkeys(stage.mix, 0)
 
