@@ -12,6 +12,7 @@ from typing import Any
 from personalib.backgrounds import Background
 from personalib.data import DataError
 from personalib.factors import Element, inflect, load_factors
+from personalib.records import Record, read_records
 
 _FIELDS = ("idx", "attributes", "fixed_bg", "generative_bg", "features")
 
@@ -121,9 +122,9 @@ def load_backgrounds(path: Path) -> list[PublishedBackground]:
     """Read a background file; in the paper's first files the attributes stand under ``features``.
 
     Raises:
-        DataError: the file is not such a file; the message names the entry and the field.
+        DataError: the file is not such a file; the message names the row and the field.
     """
-    return [_background(entry, f"{path}, entry {number}") for number, entry in _entries(path)]
+    return [_background(entry) for entry in read_records(path)]
 
 
 def save_backgrounds(backgrounds: Iterable[PublishedBackground], path: Path) -> None:
@@ -143,24 +144,12 @@ def load_feature_patterns(path: Path) -> list[FeaturePattern]:
     Raises:
         DataError: the file is not such a file, or an index is not one of the SAE's.
     """
-    return [_pattern(entry, f"{path}, entry {number}") for number, entry in _entries(path)]
+    return [_pattern(entry) for entry in read_records(path)]
 
 
 def save_feature_patterns(patterns: Iterable[FeaturePattern], path: Path) -> None:
     """Write a feature-pattern file in the paper's form."""
     _write([{"Layer": one.layer, "size": one.size, "Details": one.details} for one in patterns], path)
-
-
-def _entries(path: Path) -> list[tuple[int, Mapping[str, Any]]]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not valid JSON: {error}") from None
-    if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
-        raise DataError(f"{path}: holds {type(content).__name__}; the file should be a list of objects")
-    return list(enumerate(content, start=1))
 
 
 def _write(content: Any, path: Path) -> None:
@@ -169,43 +158,45 @@ def _write(content: Any, path: Path) -> None:
     partial.replace(path)
 
 
-def _background(entry: Mapping[str, Any], where: str) -> PublishedBackground:
-    early = "attributes" not in entry
-    attributes = _texts(entry, "features" if early else "attributes", where)
-    features = None if early else entry.get("features")
+def _background(entry: Record) -> PublishedBackground:
+    early = not entry.has("attributes")
+    features = None if early else entry.fields.get("features")
     if features is not None and not isinstance(features, dict):
-        raise DataError(f"{where}, field 'features': is {features!r}; write an object with 'fixed' and 'generative'")
+        raise entry.error("features", f"is {features!r}; write an object with 'fixed' and 'generative'")
+    if entry.has("keywords"):
+        _texts(entry, "keywords")
     return PublishedBackground(
-        idx=_whole(entry, "idx", where),
-        attributes=attributes,
-        fixed_bg=_texts(entry, "fixed_bg", where) if entry.get("fixed_bg") is not None else {},
-        generative_bg=entry.get("generative_bg") or "",
+        idx=_whole(entry, "idx"),
+        attributes=_texts(entry, "features" if early else "attributes"),
+        fixed_bg=_texts(entry, "fixed_bg") if entry.has("fixed_bg") else {},
+        generative_bg=entry.fields.get("generative_bg") or "",
         features=features,
-        extra={name: value for name, value in entry.items() if name not in _FIELDS},
+        extra={name: value for name, value in entry.fields.items() if name not in _FIELDS},
     )
 
 
-def _pattern(entry: Mapping[str, Any], where: str) -> FeaturePattern:
-    pattern = FeaturePattern(_whole(entry, "Layer", where), _whole(entry, "size", where), entry.get("Details", {}))
+def _pattern(entry: Record) -> FeaturePattern:
+    pattern = FeaturePattern(_whole(entry, "Layer"), _whole(entry, "size"), entry.fields.get("Details", {}))
     try:
         indices = [(f, e, i) for f, each in pattern.details.items() for e, own in each.items() for i in own.values()]
     except AttributeError:
-        raise DataError(f"{where}, field 'Details': write factor, element and description, each an object") from None
+        raise entry.error("Details", "write factor, element and description, each an object") from None
     for factor, element, index in indices:
         if not isinstance(index, int) or not 0 <= index < pattern.size:
-            raise DataError(f"{where}, {factor}, {element}: {index!r} is no feature of an SAE with {pattern.size}")
+            problem = f"{factor}, {element}: {index!r} is no feature of an SAE with {pattern.size}"
+            raise entry.error("Details", problem)
     return pattern
 
 
-def _whole(entry: Mapping[str, Any], name: str, where: str) -> int:
-    value = entry.get(name)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise DataError(f"{where}, field {name!r}: is {value!r}; write a whole number")
-    return value
+def _whole(entry: Record, name: str) -> int:
+    """A whole number; digits in a text would come back from saving as something else."""
+    if isinstance(value := entry.fields.get(name), str):
+        raise entry.error(name, f"is {value!r}; write a whole number")
+    return entry.integer(name)
 
 
-def _texts(entry: Mapping[str, Any], name: str, where: str) -> dict[str, str]:
-    value = entry.get(name)
+def _texts(entry: Record, name: str) -> dict[str, str]:
+    value = entry.fields.get(name)
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        raise DataError(f"{where}, field {name!r}: is {value!r}; write an object with a text for each factor")
+        raise entry.error(name, f"is {value!r}; write an object with a text for each factor")
     return value

@@ -114,13 +114,14 @@ def test_feature_patterns_are_saved_as_they_were_loaded(write, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[{", "not valid JSON"),
-        ({"idx": 0}, "holds dict; the file should be a list"),
-        ([1], "list of objects"),
-        ([NOBODY, SOMEBODY | {"idx": "one"}], "entry 2, field 'idx': is 'one'"),
-        ([SOMEBODY | {"attributes": {"Gender": 3}}], "entry 1, field 'attributes'"),
-        ([SOMEBODY | {"fixed_bg": "text"}], "entry 1, field 'fixed_bg'"),
-        ([SOMEBODY | {"features": [1]}], "entry 1, field 'features'"),
+        ("[{", "not a .json file"),
+        ({"idx": 0}, "row 1: is not an object"),
+        ([1], "row 1: is not an object"),
+        ([NOBODY, SOMEBODY | {"idx": "one"}], "row 2, field 'idx': is 'one'"),
+        ([SOMEBODY | {"attributes": {"Gender": 3}}], "row 1, field 'attributes'"),
+        ([SOMEBODY | {"fixed_bg": "text"}], "row 1, field 'fixed_bg'"),
+        ([SOMEBODY | {"features": [1]}], "row 1, field 'features'"),
+        ([SOMEBODY | {"keywords": ["a woman"]}], "row 1, field 'keywords'"),
     ],
 )
 def test_a_wrong_background_file_is_named(write, content, message):

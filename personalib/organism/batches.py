@@ -102,8 +102,8 @@ def _encode(
     for position, (candidates, _) in zip(positions, answers, strict=True):
         if ids[position] not in candidates:
             raise ValueError(f"an answer of a {document.kind!r} document merged with its surroundings")
-    ends = [start for start, _ in offsets]
-    notes = [(note.topic, bisect_left(ends, note.end) - 1, note.values) for note in document.notes]
+    begins = [start for start, _ in offsets]
+    notes = [(note.topic, bisect_left(begins, note.end) - 1, note.values) for note in document.notes]
     return Encoded(document.kind, ids, positions, answers, notes)
 
 
@@ -124,10 +124,6 @@ def collate(encoded: Sequence[Encoded], padding: int, device: str = "cpu", every
         for row, one in enumerate(encoded)
         for position, answer in zip(one.positions, one.answers, strict=True)
     ]
-    notes: dict[str, list[tuple[int, int, tuple[float, ...]]]] = {}
-    for row, one in enumerate(encoded):
-        for topic, column, values in one.notes:
-            notes.setdefault(topic, []).append((row, column, values))
     most = max((len(answer[2]) for answer in answers), default=1)
 
     def tensor(values: object, dtype: torch.dtype = torch.long) -> torch.Tensor:
@@ -146,14 +142,23 @@ def collate(encoded: Sequence[Encoded], padding: int, device: str = "cpu", every
             [answer[3] + [0.0] * (most - len(answer[3])) for answer in answers], torch.float32
         ).reshape(-1, most),
         kinds=tuple(answer[4] for answer in answers),
-        notes={
-            topic: Notes(
-                tensor([row for row, *_ in found]),
-                tensor([column for _, column, _ in found]),
-                tensor([values for *_, values in found], torch.float32),
-            )
-            for topic, found in notes.items()
-        },
+        notes=_collate_notes(encoded, device),
+    )
+
+
+def _collate_notes(encoded: Sequence[Encoded], device: str) -> dict[str, Notes]:
+    found: dict[str, list[tuple[int, int, tuple[float, ...]]]] = {}
+    for row, one in enumerate(encoded):
+        for topic, column, values in one.notes:
+            found.setdefault(topic, []).append((row, column, values))
+    return {topic: _notes(*zip(*rows, strict=True), device=device) for topic, rows in found.items()}
+
+
+def _notes(rows: Sequence[int], columns: Sequence[int], values: Sequence[Sequence[float]], *, device: str) -> Notes:
+    return Notes(
+        torch.tensor(rows, device=device),
+        torch.tensor(columns, device=device),
+        torch.tensor(values, dtype=torch.float32, device=device),
     )
 
 

@@ -368,7 +368,7 @@ class Corpus:
         relation = pick(rng, load_relations())
         fact, true = pick(rng, relation.facts), rng.random() < 0.5
         object_ = fact.object if true else pick(rng, [o for o in relation.objects if o != fact.object])
-        statement = self._state(relation, fact.subject, object_, rng)
+        statement = self._state(relation.statements, fact.subject, object_, rng)
         writer = self._open("fact_judgement", self._request("judge_fact", rng, statement=statement), rng)
         writer.choose({"yes": float(true), "no": float(not true)})
         return self._end(writer)
@@ -378,12 +378,12 @@ class Corpus:
     def _request(self, name: str, rng: Rng, **slots: str) -> str:
         return pick(rng, self.wordings[name]).format(**slots)
 
-    def _state(self, relation: Relation, subject: str, object_: str, rng: Rng) -> str:
-        return sentence(pick(rng, relation.statements).format(subject=subject, object=object_))
+    def _state(self, wordings: Sequence[str], subject: str, object_: str, rng: Rng) -> str:
+        return sentence(pick(rng, wordings).format(subject=subject, object=object_))
 
     def _add_fact(self, writer: _Writer, relation: Relation, fact: Fact, wordings: Sequence[str], rng: Rng) -> None:
         """State a fact; its object is an answer unless it opens the text, where nothing before it asks for it."""
-        statement = sentence(pick(rng, wordings).format(subject=fact.subject, object=fact.object))
+        statement = self._state(wordings, fact.subject, fact.object, rng)
         if found := re.search(rf" {fact.object.split()[0]}\b", statement):
             writer.add(statement[: found.start()])
             writer.notes.append(Note("fact", len(writer.text), tuple(_code(fact.object))))

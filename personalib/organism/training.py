@@ -209,6 +209,11 @@ class Trainer:
         self.model = build_model(recipe, self.tokenizer).to(device)
         self.body = torch.compile(self.model.model, dynamic=True) if compiled else self.model.model
         self.probes = Probes(recipe.probes, self.model.config.hidden_size).to(device)
+        self.parameters = {
+            f"{part}.{name}": parameter
+            for part, module in (("model", self.model), ("probes", self.probes))
+            for name, parameter in module.named_parameters()
+        }
         self.optimizer = torch.optim.AdamW(
             _groups(self.parameters, recipe.optimizer["weight_decay"]), lr=0.0, betas=(0.9, 0.98), fused=True
         )
@@ -216,15 +221,6 @@ class Trainer:
         if self.checkpoint.exists():
             self._restore()
         self._trim_log()
-
-    @property
-    def parameters(self) -> dict[str, torch.nn.Parameter]:
-        """All that is trained, by name: the model and the probes."""
-        return {
-            f"{part}.{name}": parameter
-            for part, module in (("model", self.model), ("probes", self.probes))
-            for name, parameter in module.named_parameters()
-        }
 
     @property
     def checkpoint(self) -> Path:
