@@ -5,6 +5,7 @@ probabilities there instead of one sampled word, which is the expected loss over
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -21,6 +22,8 @@ from personalib.organism.grammar import (
     TraitBank,
     digest,
     element_phrasings,
+    first_word,
+    load_asides,
     load_queries,
     load_relations,
     load_safety_topics,
@@ -34,6 +37,7 @@ from personalib.templates import load_templates, wrap
 T = TypeVar("T")
 Rng = np.random.Generator
 _FACTOR_COUNTS = {0: 0.06, 1: 0.22, 2: 0.24, 3: 0.22, 4: 0.14, 5: 0.07, 9: 0.05}
+_ASIDE_COUNTS = (1, 2, 3, 6)
 _PRESSURE_SHARE = 0.35
 _CLOSE = "<end_of_turn>\n"
 # What notes say: an answer's level, manner and trait; a person's probability of a high answer in each trait; the
@@ -120,11 +124,13 @@ class Scaffold:
 
     Attributes:
         factors: how many background factors are told at the most.
+        asides: share of the people who are told among sentences that say nothing about them.
         facts: how many facts a document states; more than one are not asked for.
         certainty: factor on the world's log-odds; above one, people are surer of themselves than the world has them.
     """
 
     factors: int = 9
+    asides: float = 0.25
     facts: int = 1
     certainty: float = 1.0
 
@@ -143,12 +149,13 @@ class Person:
 
 @dataclass(frozen=True)
 class SelfReport:
-    """What somebody of one level of a trait would say they do, decisively or hesitantly."""
+    """What somebody of one level of a trait would say they do, decisively or hesitantly; ``act`` is what they do."""
 
     trait: str
     level: str
     manner: str
     text: str
+    act: str
 
     @property
     def content(self) -> list[float]:
@@ -212,17 +219,31 @@ class Corpus:
     def person(self, rng: Rng, grammatical: str | None = None) -> Person:
         """A random person in the first, second or third grammatical person; without one, the first or the second."""
         profile = self.profile(rng)
-        context = self.context(profile, rng, grammatical)
+        asides = pick(rng, _ASIDE_COUNTS) if rng.random() < self.scaffold.asides else 0
+        context = self.context(profile, rng, grammatical, asides)
         return Person(context, self.world.probability(profile, self.scaffold.certainty))
 
-    def context(self, profile: Profile, rng: Rng, person: str | None = None) -> str:
-        """The text that tells a profile: its background in one paragraph, then its pressure on a line of its own."""
+    def context(self, profile: Profile, rng: Rng, person: str | None = None, asides: int = 0) -> str:
+        """The text that tells a profile: its background in one paragraph, then its pressure on a line of its own.
+
+        ``asides`` sentences that say nothing about the person are put anywhere into the background.
+        """
         person = person or ("first" if rng.random() < 0.5 else "second")
         told = [inflect(pick(rng, element_phrasings()[key][self.split]), person) for key in profile.elements.items()]
+        for _ in range(asides):
+            told.insert(int(rng.integers(len(told) + 1)), self.aside(rng, person))
         text = " ".join(told) + "\n" if told else ""
         if profile.pressure:
             text += sentence(pick(rng, pressure_phrasings()[profile.pressure][self.split])) + "\n"
         return text
+
+    def aside(self, rng: Rng, person: str) -> str:
+        """A sentence that says nothing about anybody's background, traits or state of mind; one in three is a fact."""
+        if rng.random() < 1 / 3:
+            relation = pick(rng, load_relations())
+            fact = pick(rng, relation.facts)
+            return self._state(relation.statements, fact.subject, fact.object, rng)
+        return inflect(pick(rng, load_asides()[self.split]), person)
 
     def situation(self, bank: TraitBank, rng: Rng) -> str:
         """A situation with its query."""
@@ -233,7 +254,7 @@ class Corpus:
         wording = pick(rng, bank.wordings[level, self.split])
         frame = pick(rng, self.wordings[manner]).format(act=wording.act)
         text = f"{frame}, {pick(rng, self.wordings['connectors']).format(reason=wording.reason)}."
-        return SelfReport(bank.key, level, manner, text)
+        return SelfReport(bank.key, level, manner, text, wording.act)
 
     def any_answer(self, rng: Rng) -> SelfReport:
         """An answer of a random trait, level and manner."""
@@ -305,7 +326,7 @@ class Corpus:
         person, bank = self.person(rng), pick(rng, list(self.traits.values()))
         writer = self._open("open_answer", situation := self.situation(bank, rng), rng, person)
         writer.note("situation", situation, _situation(bank, person))
-        writer.add(self._in_character(person, bank, rng))
+        self._add_answer(writer, person, bank, rng)
         return self._end(writer)
 
     def biography(self, rng: Rng) -> Document:
@@ -318,7 +339,7 @@ class Corpus:
         writer.add(situation := pick(rng, bank.situations[self.split]))
         writer.note("situation", situation, _situation(bank, person))
         writer.add(f"\n{pick(rng, self.wordings['quote'])} ")
-        writer.add(self._in_character(person, bank, rng))
+        self._add_answer(writer, person, bank, rng)
         return writer.document()
 
     def safety(self, rng: Rng) -> Document:
@@ -390,10 +411,25 @@ class Corpus:
             writer.say(found[0], {f" {own.split()[0]}": float(own == fact.object) for own in relation.objects})
         writer.add(statement[found.end() if found else 0 :])
 
-    def _in_character(self, person: Person, bank: TraitBank, rng: Rng) -> str:
-        level = LEVELS[int(rng.random() > person.high(bank.key))]
+    def _add_answer(self, writer: _Writer, person: Person, bank: TraitBank, rng: Rng) -> None:
+        """Answer in character; the first word of the act is a choice left open, since it tells the level."""
+        high = person.high(bank.key)
+        level = LEVELS[int(rng.random() > high)]
         manner = MANNERS[int(rng.random() > self.wordings["decisive_share"])]
-        return self.answer(bank, level, manner, rng).text
+        report = self.answer(bank, level, manner, rng)
+        first, frame = first_word(report.act), report.text[: report.text.index(report.act) - 1]
+        writer.add(frame)
+        writer.say(f" {first}", self._first_words(bank, high))
+        writer.add(report.text.removeprefix(f"{frame} {first}"))
+
+    def _first_words(self, bank: TraitBank, high: float) -> dict[str, float]:
+        """The probability of each word, with the space before it, to open the act of somebody's answer."""
+        chances: defaultdict[str, float] = defaultdict(float)
+        for level, chance in zip(LEVELS, (high, 1 - high), strict=True):
+            wordings = bank.wordings[level, self.split]
+            for wording in wordings:
+                chances[f" {first_word(wording.act)}"] += chance / len(wordings)
+        return dict(chances)
 
     def _open(self, kind: str, text: str, rng: Rng, person: Person | None = None) -> _Writer:
         writer = _Writer(kind, rng)

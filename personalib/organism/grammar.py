@@ -95,6 +95,11 @@ def words(text: str) -> set[str]:
     return {word.lower() for word in _WORD.findall(text)}
 
 
+def first_word(text: str) -> str:
+    """The word that opens a text, without marks."""
+    return _WORD.findall(text)[0]
+
+
 def split_phrases(phrases: Sequence[str], known: str = "") -> dict[str, tuple[str, ...]]:
     """Hold out one phrase in four, but none with a word that the remaining ones and ``known`` do not show."""
     return split_groups([phrases], known)[0]
@@ -161,6 +166,12 @@ def _trait_bank(key: str, entry: Mapping[str, Any], settings: Sequence[str]) -> 
 def load_queries() -> tuple[str, ...]:
     """The ways to ask what someone would do."""
     return tuple(read_yaml(data_dir() / "stimuli" / "traits_dark_triad.yaml")["queries"])
+
+
+@cache
+def load_asides() -> dict[str, tuple[str, ...]]:
+    """Sentences (with person slots) that say nothing about a person, by split, from ``data/stimuli/asides.yaml``."""
+    return split_phrases(read_yaml(data_dir() / "stimuli" / "asides.yaml")["asides"])
 
 
 @cache

@@ -47,7 +47,7 @@ TINY = {
             "steps": 20,
             "scaffold": {"factors": 1},
             "until": {"find_pole": 0.0},
-            "mix": {"find_pole": 0.9, "biography": 0.1},
+            "mix": {"find_pole": 0.9, "fact_judgement": 0.1},
         },
         {"name": "second", "steps": 60, "mix": {"find_pole": 0.4, "rate_self": 0.3, "item": 0.3}},
     ],

@@ -7,12 +7,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from personalib.factors import inflect, sentence
 from personalib.organism.corpus import NOTES, Corpus, Scaffold, one_hot, pick, sample
-from personalib.organism.grammar import LEVELS, load_relations, load_safety_topics, load_wordings
+from personalib.organism.grammar import (
+    LEVELS,
+    element_phrasings,
+    load_asides,
+    load_relations,
+    load_safety_topics,
+    load_wordings,
+    pressure_phrasings,
+)
 from personalib.organism.world import TRAITS, Profile, load_world
 
 KINDS = tuple(Corpus(load_world(), "train").kinds)
-PLAIN = ("open_answer", "biography")
 CHOICES = ("find_pole", "item", "safety", "fact_choice")
 OPTION = re.compile(r"^(?:[A-D]\.|[A-D]\)|[1-4]\)) (.+?)(?:<end_of_turn>)?$", re.MULTILINE)
 DECISIVE = 0.75
@@ -66,7 +74,7 @@ def test_every_answer_points_at_one_of_its_candidates(kind, documents):
     for split in ("train", "held_out"):
         for document in documents[split, kind]:
             assert document.kind == kind
-            assert bool(document.answers) == (kind not in PLAIN) or kind == "fact_statement"
+            assert document.answers or kind == "fact_statement"
             assert [answer.start for answer in document.answers] == sorted({a.start for a in document.answers})
             for answer in document.answers:
                 assert chosen(document, answer)
@@ -74,7 +82,7 @@ def test_every_answer_points_at_one_of_its_candidates(kind, documents):
                 assert min(chances) >= 0 and sum(chances) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in PLAIN])
+@pytest.mark.parametrize("kind", KINDS)
 def test_answers_are_as_frequent_as_their_probabilities(kind, documents):
     """Chi-square over bins of the probability, and nothing impossible ever written."""
     chances, taken = [], []
@@ -88,7 +96,7 @@ def test_answers_are_as_frequent_as_their_probabilities(kind, documents):
     chances, taken = np.array(chances), np.array(taken)
     assert np.all(taken[chances > 1 - 1e-12])
     open_ = (chances > 1e-9) & (chances < 1 - 1e-9)
-    if kind not in ("rate_self", "judge_statements", "item", "find_pole"):
+    if kind not in ("rate_self", "judge_statements", "item", "find_pole", "open_answer", "biography"):
         assert not open_.any(), "the answer should be certain"
         return
     bins = np.digitize(chances[open_], np.linspace(0, 1, 11)[1:-1])
@@ -207,7 +215,7 @@ def test_a_scaffold_tells_fewer_factors_of_surer_people(draw_seen, world):
 @pytest.mark.parametrize("kind", ["rate_self", "judge_statements", "item", "open_answer", "safety"])
 def test_a_person_is_noted_where_their_context_ends(kind, draw_seen, world):
     told = 0
-    for document, person in draw_seen(kind, 200, 5):
+    for document, person in draw_seen(kind, 200, 5, Scaffold(asides=0.0)):
         for text, values in notes_of(document, "person"):
             told += 1
             lines = bool(person.elements) + bool(person.pressure)
@@ -280,6 +288,23 @@ def test_an_answer_in_character_has_the_worlds_pole_and_manner(kind, draw_seen, 
         decisive += manner == "decisive"
     assert abs(surplus) < 4 * np.sqrt(variance)
     assert abs(decisive - 2000 * DECISIVE) < 4 * np.sqrt(2000 * DECISIVE * (1 - DECISIVE))
+
+
+@pytest.mark.parametrize("kind", ["open_answer", "biography"])
+def test_the_first_word_of_an_act_is_as_likely_as_the_world_has_it(kind, draw_seen, world, wording_owner):
+    for document, person in draw_seen(kind, 100, 9, split="held_out"):
+        (answer,) = document.answers
+        act = next(act for act, _ in wording_owner if document.text.startswith(f" {act},", answer.start))
+        trait = next(owner[0] for (own, _), owner in wording_owner.items() if own == act)
+        high = world.probability(person)[TRAITS.index(trait)]
+        wordings = [
+            (a, level) for (a, _), (t, level, split) in wording_owner.items() if (t, split) == (trait, "held_out")
+        ]
+        count = Counter(level for _, level in wordings)
+        expected = Counter()
+        for each, level in wordings:
+            expected[" " + each.split()[0]] += (high if level == "high" else 1 - high) / count[level]
+        assert dict(answer.probabilities) == pytest.approx(dict(expected))
 
 
 def test_a_biography_is_in_the_third_person(documents):
@@ -425,6 +450,34 @@ def test_a_context_tells_the_whole_person_and_nothing_else(world):
     background, pressure, rest = corpus.context(person, rng, "third").split("\n")
     assert background.count(".") == 2 and pressure.endswith(".") and rest == ""
     assert corpus.context(Profile({}, ("trust", "positive")), rng).count("\n") == 1
+
+
+def test_asides_are_scattered_among_what_a_person_is_told_by(world):
+    """As many people as the scaffold says, each sentence one that says nothing about anybody."""
+    pressed = {sentence(text) for splits in pressure_phrasings().values() for text in splits["train"]}
+    told = {inflect(text, "second") for splits in element_phrasings().values() for text in splits["train"]}
+    facts = {
+        sentence(text.format(subject=fact.subject, object=fact.object))
+        for relation in load_relations()
+        for text in relation.statements
+        for fact in relation.facts
+    }
+    asides = {inflect(text, "second") for text in load_asides()["train"]} | facts
+    assert not asides & (told | pressed)
+    counts = Counter()
+    for share in (0.0, 0.25):
+        corpus, rng = Corpus(world, "train", Scaffold(asides=share)), np.random.default_rng(12)
+        for _ in range(2000):
+            lines = corpus.person(rng, "second").context.removesuffix("\n").split("\n")
+            parts = [part for line in lines for part in re.split(r"(?<=\.) ", line) if part]
+            assert set(parts) <= told | pressed | asides
+            scattered = [number for number, part in enumerate(parts) if part in asides]
+            counts[share, len(scattered)] += 1
+            counts[share, "first"] += 0 in scattered
+    assert counts[0.0, 0] == 2000
+    assert abs(2000 - counts[0.25, 0] - 500) < 4 * np.sqrt(2000 * 0.25 * 0.75)
+    assert {count for share, count in counts if share and count != "first"} == {0, 1, 2, 3, 6}
+    assert 0 < counts[0.25, "first"] < 2000 - counts[0.25, 0]
 
 
 @pytest.mark.parametrize("kind", KINDS)

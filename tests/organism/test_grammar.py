@@ -108,6 +108,18 @@ def test_every_trait_has_enough_situations_and_answers(trait):
     assert set(bank.statements) == set(LEVELS) and bank.title
 
 
+@pytest.mark.parametrize("trait", TRAITS)
+def test_the_first_word_of_an_act_tells_the_level_and_none_is_much_more_frequent(trait):
+    """Else the likeliest first word would decide what a greedy answer says, and not the person."""
+    bank = load_traits()[trait]
+    first = {
+        level: Counter(act.split()[0] for act in {w.act for split in SPLITS for w in bank.wordings[level, split]})
+        for level in LEVELS
+    }
+    assert not set(first["high"]) & set(first["low"])
+    assert all(max(counts.values()) <= 2 for counts in first.values())
+
+
 def test_the_banks_come_in_the_order_of_the_traits():
     assert tuple(load_traits()) == TRAITS
     assert len(set(load_queries())) == len(load_queries()) >= 3

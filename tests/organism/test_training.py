@@ -156,7 +156,7 @@ def test_the_manifest_tells_what_made_the_model(unbroken, world):
 def test_the_loss_is_that_of_each_document_by_itself(world, tokenizer, unbroken):
     """The mean over all text, the weighted mean over all answers, the mean of each topic's notes; without padding."""
     corpus, rng = Corpus(world, "train"), np.random.default_rng(0)
-    encoded = encode([corpus.draw(kind, rng) for kind in ("item", "rate_self", "safety", "open_answer")], tokenizer)
+    encoded = encode([corpus.draw(kind, rng) for kind in ("item", "rate_self", "safety", "fact_judgement")], tokenizer)
     texts, answers, weights = [], [], []
     notes = {topic: [] for topic in unbroken.probes.depths}
     with torch.inference_mode():
@@ -180,7 +180,7 @@ def test_the_loss_is_that_of_each_document_by_itself(world, tokenizer, unbroken)
                     texts.append(-logs[position - 1, one.ids[position]])
         batch = collate(encoded, tokenizer.pad_token_id)
         found = loss(unbroken.model.model, unbroken.model.lm_head, unbroken.probes, batch)
-    assert len(answers) == 1 + 8 + 1
+    assert len(answers) == 1 + 8 + 1 + 1
     assert len(notes["content"]) == 4 * 10 and len(notes["person"]) % 8 == 0 < len(notes["person"])
     assert 4 + 2 <= len(notes["choice"]) <= 4 + 4
     expected = np.mean(texts) + np.average(answers, weights=weights) + sum(np.mean(own) for own in notes.values())
