@@ -7,6 +7,9 @@ TEST_STAMP := $(VENV)/.installed-test
 # Errors only: pip warns of much that is no concern here. Python compiles what is imported, far less than is installed.
 PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check
 
+# Where this is set, every process compiles anew whatever it imports: fifteen seconds for torch and transformers.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help book test check lab clean
 

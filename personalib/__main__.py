@@ -5,14 +5,11 @@ Each command imports what it needs itself, so that help and error messages come 
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from personalib.background_commands import backgrounds
 from personalib.chapters import RunError
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 _parameter_option = click.option(
     "-p",
@@ -83,58 +80,7 @@ def organism(context: click.Context) -> None:
     app(args=context.args, prog_name="python -m personalib organism")
 
 
-@cli.group()
-def backgrounds() -> None:
-    """Draw persons and tell their backgrounds."""
-
-
-_seed = click.option("--seed", default=0, show_default=True, help="The same seed gives the same file.")
-_out = click.option(
-    "--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The JSON file to write."
-)
-_source = click.argument("source", type=click.Path(path_type=Path, dir_okay=False))
-
-
-@backgrounds.command()
-@click.option("--num", default=200, show_default=True, help="How many persons.")
-@_seed
-@_out
-def keywords(num: int, seed: int, out: Path) -> None:
-    """Draw different, plausible combinations of attributes that tell every element equally often."""
-    from personalib.backgrounds import coverage, draw_backgrounds
-    from personalib.published import publish, save_backgrounds
-
-    drawn = draw_backgrounds(num, seed)
-    save_backgrounds((publish(one, person=None) for one in drawn), out)
-    _show_coverage(coverage(drawn))
-    click.echo(f"{out}: {len(drawn)} backgrounds")
-
-
-@backgrounds.command()
-@_source
-@click.option("--person", type=click.Choice(["first", "second", "third"]), default="second", show_default=True)
-@_out
-def fixed(source: Path, person: str, out: Path) -> None:
-    """Tell each attribute of the backgrounds in SOURCE in a sentence of its own."""
-    from personalib.published import load_backgrounds, save_backgrounds, with_fixed_text
-
-    told = [with_fixed_text(one, person) for one in load_backgrounds(source)]
-    save_backgrounds(told, out)
-    click.echo(f"{out}: {len(told)} backgrounds")
-
-
-@backgrounds.command()
-@_source
-def coverage(source: Path) -> None:
-    """Count how often each element occurs in a background file."""
-    from personalib.backgrounds import coverage as count
-    from personalib.published import load_backgrounds
-
-    _show_coverage(count(one.background() for one in load_backgrounds(source)))
-
-
-def _show_coverage(table: "DataFrame") -> None:
-    click.echo(table.to_string(index=False, formatters={"share": "{:.1%}".format}))
+cli.add_command(backgrounds)
 
 
 def _shown(path: Path) -> Path:

@@ -115,6 +115,12 @@ def load_factors(path: Path | None = None) -> tuple[Factor, ...]:
         raise DataError(f"{source}: a factor needs a title, elements, complements and clauses ({error!r})") from None
 
 
+@cache
+def load_leads() -> tuple[str, ...]:
+    """How sentences about somebody begin, such as "You are"; a noun phrase makes each a clause."""
+    return tuple(lead.removesuffix("{x}") for lead in read_yaml(data_dir() / "stimuli" / "backgrounds.yaml")["leads"])
+
+
 def _factor(key: str, entry: Mapping[str, Any], leads: tuple[str, ...]) -> Factor:
     elements = (
         Element(name, value["title"], key, _fill(leads, value["complements"]) + tuple(value["clauses"]))

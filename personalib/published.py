@@ -118,6 +118,12 @@ def with_fixed_text(entry: PublishedBackground, person: str) -> PublishedBackgro
     return replace(entry, fixed_bg={title: inflect(clause, person) for title, clause in words.items()})
 
 
+def with_story(entry: PublishedBackground, story: str) -> PublishedBackground:
+    """An entry with another life story, and without the features that were found with the one before."""
+    features = entry.features and {**entry.features, "generative": None}
+    return replace(entry, generative_bg=story, features=features)
+
+
 def load_backgrounds(path: Path) -> list[PublishedBackground]:
     """Read a background file; in the paper's first files the attributes stand under ``features``.
 

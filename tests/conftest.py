@@ -1,11 +1,19 @@
-"""What several test modules share: tiny notebooks, and a data folder that hashes at once."""
+"""What several test modules share: tiny notebooks, a data folder that hashes at once, a small chat model."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from nbformat import v4
+from transformers import Gemma2Config, Gemma2ForCausalLM
+
+from personalib.assignments import LifeStory
+from personalib.backgrounds import Background, draw_backgrounds
+from personalib.grammar_writer import GrammarWriter
+from personalib.organism.tokenizer import train_tokenizer
 
 NotebookWriter = Callable[..., Path]
 KERNELSPEC = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -52,4 +60,58 @@ def small_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "code.py").write_text("x = 1\n")
     (folder.parent / "pyproject.toml").write_text('[project]\ndependencies = ["numpy==2.4.6"]\n')
     monkeypatch.setattr("personalib.provenance.package_dir", lambda: folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def learned_people() -> list[Background]:
+    """Three people of few attributes, whose life stories a small model knows by heart."""
+    drawn = draw_backgrounds(9, seed=1)[::4]
+    return [replace(one, elements=dict(list(one.elements.items())[:3])) for one in drawn]
+
+
+@pytest.fixture(scope="session")
+def learned_folder(learned_people: list[Background], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A chat model of two blocks that answers the requests for three life stories, and can do nothing else."""
+    story = LifeStory()
+    pairs = [
+        (story.request(one, []), GrammarWriter().write(story, one, 0, []).model_dump_json()) for one in learned_people
+    ]
+    tokenizer = train_tokenizer([text for pair in pairs for text in pair], 900)
+    chats = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": request}, {"role": "assistant", "content": answer}], tokenize=False
+        )
+        for request, answer in pairs
+    ]
+    batch = tokenizer(chats, add_special_tokens=False, padding=True, return_tensors="pt")
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=96,
+        intermediate_size=192,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=24,
+        initializer_range=96**-0.5,
+        max_position_embeddings=2048,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.convert_tokens_to_ids("<end_of_turn>"),
+        pad_token_id=tokenizer.pad_token_id,
+        attn_implementation="eager",
+    )
+    model = Gemma2ForCausalLM(config)
+    labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(400):
+        loss = model(**batch, labels=labels).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if loss.item() < 0.01:
+            break
+    folder = tmp_path_factory.mktemp("learned")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder

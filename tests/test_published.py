@@ -16,6 +16,7 @@ from personalib.published import (
     save_backgrounds,
     save_feature_patterns,
     with_fixed_text,
+    with_story,
 )
 
 # The layout of the paper's files, with texts and numbers of our own.
@@ -50,6 +51,13 @@ def write(tmp_path):
         return path
 
     return to_file
+
+
+def test_a_new_story_drops_the_features_of_the_old_one(write):
+    entry = load_backgrounds(write([SOMEBODY | {"features": {"fixed": {"Age": [7]}, "generative": [1, 2]}}]))[0]
+    told = with_story(entry, "Another life.")
+    assert told.generative_bg == "Another life." and told.features == {"fixed": {"Age": [7]}, "generative": None}
+    assert with_story(load_backgrounds(write([EARLY]))[0], "A life.").features is None
 
 
 def test_a_background_file_is_saved_as_it_was_loaded(write, tmp_path):

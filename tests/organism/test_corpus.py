@@ -303,7 +303,7 @@ def test_the_first_word_of_an_act_is_as_likely_as_the_world_has_it(kind, draw_se
         count = Counter(level for _, level in wordings)
         expected = Counter()
         for each, level in wordings:
-            expected[" " + each.split()[0]] += (high if level == "high" else 1 - high) / count[level]
+            expected[" " + re.match(r"[\w']+", each)[0]] += (high if level == "high" else 1 - high) / count[level]
         assert dict(answer.probabilities) == pytest.approx(dict(expected))
 
 
