@@ -65,14 +65,14 @@ def small_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def learned_people() -> list[Background]:
-    """Three people of few attributes, whose life stories a small model knows by heart."""
-    drawn = draw_backgrounds(9, seed=1)[::4]
+    """Two people of few attributes, whose life stories a small model knows by heart."""
+    drawn = draw_backgrounds(6, seed=1)[::5]
     return [replace(one, elements=dict(list(one.elements.items())[:3])) for one in drawn]
 
 
 @pytest.fixture(scope="session")
 def learned_folder(learned_people: list[Background], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A chat model of two blocks that answers the requests for three life stories, and can do nothing else."""
+    """A chat model of two blocks that answers the requests for two life stories, and can do nothing else."""
     story = LifeStory()
     pairs = [
         (story.request(one, []), GrammarWriter().write(story, one, 0, []).model_dump_json()) for one in learned_people

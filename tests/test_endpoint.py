@@ -1,6 +1,6 @@
 """The endpoint writer against servers on this machine: one that fails in every way, and a real one.
 
-``transformers serve`` serves a small model that this test trains to know three stories by heart.
+``transformers serve`` serves a small model that the tests train to know two stories by heart.
 """
 
 import json
@@ -18,9 +18,11 @@ import pytest
 
 from personalib.assignments import Keywords, LifeStory
 from personalib.backgrounds import draw_backgrounds
+from personalib.chapters import RunError
 from personalib.endpoint import EndpointWriter, connect
 from personalib.grammar_writer import GrammarWriter
 from personalib.published import load_backgrounds, publish, save_backgrounds
+from personalib.runs import run_notebook
 from personalib.writers import Unusable, WriterError
 
 PEOPLE = draw_backgrounds(6, seed=4)
@@ -334,6 +336,22 @@ def test_no_run_leaves_the_key_anywhere(serve, folder, monkeypatch):
     assert {"stories.json", "stories.json.journal.jsonl", "people.json"} == {path.name for path in files}
     assert SECRET not in said + "".join(path.read_text() for path in files)
     assert SECRET[:12] not in said, "nor a part of it"
+
+
+def test_a_notebook_that_uses_the_endpoint_keeps_no_key(serve, write_notebook, small_library, tmp_path):
+    """Neither in its output, nor in its manifest, nor in what it leaves when it fails."""
+    use = "from personalib.endpoint import EndpointWriter, connect\nwriter = EndpointWriter(connect(retries=0), 'm')"
+    ask = (
+        "from personalib.assignments import LifeStory\nfrom personalib.backgrounds import Background\n"
+        "writer.write(LifeStory(), Background(0, {}), 0, [])"
+    )
+    serve(401)
+    run_notebook(write_notebook(use, "print(writer, writer.identity); writer", name="01_shows"), {}, tmp_path / "out")
+    with pytest.raises(RunError, match="does not accept the key") as error:
+        run_notebook(write_notebook(use, ask, name="02_fails"), {}, tmp_path / "out")
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert {"01_shows.ipynb", "01_shows.manifest.json", "02_fails.failed.ipynb"} <= {path.name for path in files}
+    assert SECRET not in str(error.value) + "".join(path.read_text() for path in files)
 
 
 # --- a real server ---------------------------------------------------------------------------------------------------

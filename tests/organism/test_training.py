@@ -101,7 +101,7 @@ def test_the_log_tells_what_was_measured_and_a_reached_goal_ends_the_stage(unbro
     assert [(entry["step"], entry["stage"]) for entry in log] == [(4, "first")] + [
         (step, "second") for step in range(8, 65, 4)
     ]
-    assert set(log[0]) == {"step", "tokens", "stage", "loss", "find_pole"}
+    assert set(log[0]) == {"step", "tokens", "stage", "loss", "find_pole", "fact_judgement"}
     assert set(log[1]) == {"step", "tokens", "stage", "loss", "find_pole", "rate_self", "item"}
     tokens = [entry["tokens"] for entry in log]
     assert tokens == sorted(set(tokens)) and tokens[-1] == unbroken.progress.tokens
