@@ -57,6 +57,12 @@ class Journal:
                 raise DataError(f"{self.path}: cannot be written: {error.strerror}") from None
             self.entries.append(json.loads(line))
 
+    def clear(self) -> None:
+        """Drop all entries."""
+        with self._lock:
+            self._file.truncate(0)
+            self.entries.clear()
+
     def close(self) -> None:
         """Let another process have the file."""
         self._file.close()

@@ -51,6 +51,15 @@ def test_threads_do_not_mix_their_entries(tmp_path):
     assert sorted(entry["number"] for entry in Journal(journal.path).entries) == list(range(60))
 
 
+def test_a_cleared_journal_is_empty_and_can_be_written(tmp_path):
+    journal = Journal(tmp_path / "a.jsonl")
+    journal.add({"number": 0})
+    journal.clear()
+    journal.add({"number": 1})
+    journal.close()
+    assert Journal(journal.path).entries == journal.entries == [{"number": 1}]
+
+
 def test_a_second_writer_is_refused_until_the_first_is_done(tmp_path):
     journal = Journal(tmp_path / "a.jsonl")
     with pytest.raises(DataError, match="another process is writing to it"):

@@ -1,0 +1,318 @@
+"""Activations: the residual stream of a model at some sites, for many texts, kept on disk.
+
+The values go into memory-mapped files batch by batch, so that memory stays flat in the number of texts, and a run that
+was killed goes on where it stopped.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import nnsight
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from personalib.data import DataError
+from personalib.journal import Journal
+from personalib.models import LanguageModel
+
+Tokens = Literal["last", "mean", "max", "all"]
+# Where architectures of transformers keep their blocks.
+_BLOCKS = ("model.layers", "transformer.h", "gpt_neox.layers", "model.decoder.layers", "model.language_model.layers")
+
+
+class Site(NamedTuple):
+    """A place in the residual stream: before (``resid_pre``) or after (``resid_post``) a block, counted from 0.
+
+    >>> str(Site.parse("resid_post.3"))
+    'resid_post.3'
+    """
+
+    layer: int
+    stream: str = "resid_post"
+
+    def __str__(self) -> str:
+        return f"{self.stream}.{self.layer}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Site":
+        """A site from its name.
+
+        Raises:
+            ValueError: it is no site's name.
+        """
+        stream, _, layer = text.partition(".")
+        if stream not in ("resid_pre", "resid_post") or not layer.isdecimal():
+            raise ValueError(f"{text!r} is no site; write resid_pre.N or resid_post.N, with blocks counted from 0")
+        return cls(int(layer), stream)
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Captured activations.
+
+    Attributes:
+        folder: where they are.
+        offsets: the rows of text ``i`` are ``offsets[i]`` to ``offsets[i + 1]``, shape ``(texts + 1,)``.
+        sites: where they were captured.
+    """
+
+    folder: Path
+    offsets: NDArray[np.int64]
+    sites: tuple[Site, ...]
+
+    def values(self, site: Site) -> NDArray[Any]:
+        """The activations at a site, memory-mapped for reading, shape ``(rows, width)``.
+
+        Raises:
+            KeyError: nothing was captured there.
+        """
+        if site not in self.sites:
+            raise KeyError(f"nothing was captured at {site}, only at {', '.join(map(str, self.sites))}")
+        return np.load(_file(self.folder, site), mmap_mode="r")
+
+    def text(self, site: Site, number: int) -> NDArray[Any]:
+        """The activations of one text at a site, shape ``(rows of the text, width)``."""
+        return self.values(site)[self.offsets[number] : self.offsets[number + 1]]
+
+
+class _Encoded(NamedTuple):
+    """A text's token ids, and the places of the tokens that count."""
+
+    ids: list[int]
+    places: list[int]
+
+
+def blocks(model: PreTrainedModel) -> torch.nn.ModuleList:
+    """The blocks of a decoder, in order.
+
+    Raises:
+        ValueError: they are in none of the known places.
+    """
+    return model.get_submodule(_blocks_path(model))
+
+
+def capture(  # noqa: PLR0913 - each argument is one choice in what is captured and how
+    language_model: LanguageModel,
+    texts: Sequence[str],
+    sites: Sequence[Site],
+    folder: Path,
+    *,
+    spans: Sequence[tuple[int, int]] | None = None,
+    tokens: Tokens = "last",
+    batch_tokens: int = 8192,
+    dtype: str = "float32",
+    progress: str | None = None,
+) -> Activations:
+    """Run a model over texts and keep the residual stream at some sites.
+
+    Tokens that count are those of the text, or of a span of it, without the tokenizer's special tokens: at a
+    beginning-of-sequence token the residual stream is many times larger than anywhere else.
+
+    Args:
+        language_model: the model and its tokenizer.
+        texts: what it reads; a beginning-of-sequence token is added unless a text has one.
+        sites: where to look.
+        folder: where the activations go; what is there already for the same inputs is used, and else replaced.
+        spans: for each text the characters that count, from and up to; all by default.
+        tokens: ``"last"``, ``"mean"`` or ``"max"`` (of each coordinate) over the tokens that count, one row a text;
+            or ``"all"``, one row a token.
+        batch_tokens: tokens of a forward pass with their padding, at the most, but for a text that is longer.
+        dtype: number format on disk, such as ``"float16"``.
+        progress: text of a progress bar; None shows none.
+
+    Raises:
+        ValueError: there is no such site or selection, there are no texts, not one span a text, or a text without a
+            token that counts.
+
+    Example:
+        >>> found = capture(load_model(), texts, [Site(3)], Path("results/acts"))  # doctest: +SKIP
+        >>> found.values(Site(3)).shape  # doctest: +SKIP
+        (200, 128)
+    """
+    _check(language_model.model, sites, tokens, len(texts))
+    encoded = _encode(language_model.tokenizer, texts, spans)
+    offsets = np.cumsum([0, *(len(one.places) if tokens == "all" else 1 for one in encoded)])
+    found = Activations(folder, offsets, tuple(sites))
+    width = language_model.model.config.get_text_config().hidden_size
+    key = _key(language_model, encoded, sites, tokens, dtype)
+    if _finished(folder) == key:
+        return found
+    folder.mkdir(parents=True, exist_ok=True)
+    with closing(Journal(folder / "batches.jsonl")) as journal:
+        # Other batches are other numbers in the journal, so they are part of what an unfinished run is known by.
+        files = _open(found, f"{key} {batch_tokens}", width, dtype, journal)
+        network = nnsight.TransformersModel(
+            language_model.model, tokenizer=language_model.tokenizer, task="text-generation", dispatch=True
+        )
+        done = {entry["batch"] for entry in journal.entries}
+        with tqdm(total=len(texts), desc=progress, disable=progress is None, unit="text") as bar:
+            for number, batch in enumerate(_batches(encoded, batch_tokens)):
+                if number not in done:
+                    _capture_batch(network, encoded, batch, tokens, found, files)
+                    journal.add({"batch": number})
+                bar.update(len(batch))
+    _write(folder / "activations.json", key, found, dtype)
+    (folder / "unfinished.json").unlink()
+    return found
+
+
+def _capture_batch(
+    network: Any,
+    encoded: Sequence[_Encoded],
+    batch: Sequence[int],
+    tokens: str,
+    found: Activations,
+    files: Sequence[NDArray[Any]],
+) -> None:
+    """Run a batch and write what it gives to disk before it counts as done."""
+    streams = _streams(network, found.sites, [encoded[index].ids for index in batch])
+    for file, stream in zip(files, streams, strict=True):
+        for row, index in enumerate(batch):
+            file[found.offsets[index] : found.offsets[index + 1]] = _select(stream[row, encoded[index].places], tokens)
+        file.flush()  # type: ignore[attr-defined]
+
+
+@torch.inference_mode()
+def _streams(network: Any, sites: Sequence[Site], rows: Sequence[list[int]]) -> list[torch.Tensor]:
+    """The residual stream at each site, each of shape (rows, tokens, width).
+
+    Rows are padded on the right: no token of a decoder looks at what comes after it, so padding changes nothing.
+    """
+    width = max(map(len, rows))
+    inputs = {
+        "input_ids": torch.tensor([row + [0] * (width - len(row)) for row in rows]),
+        "attention_mask": torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows]),
+    }
+    # The run meets the sites in this order, and stops after the last.
+    order = sorted(set(sites), key=lambda site: (site.layer, site.stream == "resid_post"))
+    path = _blocks_path(network._module)
+    with network.trace(inputs, use_cache=False) as tracer:
+        met = nnsight.save({})
+        for site in order:
+            block = network.get(f"{path}.{site.layer}")
+            value = block.input if site.stream == "resid_pre" else block.output
+            met[site] = value[0] if isinstance(value, tuple) else value
+        tracer.stop()
+    return [met[site].float().cpu() for site in sites]
+
+
+def _select(stream: torch.Tensor, tokens: str) -> NDArray[np.float32]:
+    """What is kept of the tokens that count, from shape (tokens, width)."""
+    if tokens == "all":
+        kept = stream
+    elif tokens == "last":
+        kept = stream[-1:]
+    else:
+        kept = stream.mean(0, keepdim=True) if tokens == "mean" else stream.amax(0, keepdim=True)
+    return kept.numpy()
+
+
+def _batches(encoded: Sequence[_Encoded], batch_tokens: int) -> Iterator[list[int]]:
+    """Numbers of texts, longest first, so that little is padded and one that is too large fails at once."""
+    batch: list[int] = []
+    for index in sorted(range(len(encoded)), key=lambda index: -len(encoded[index].ids)):
+        if batch and (len(batch) + 1) * len(encoded[batch[0]].ids) > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(index)
+    yield batch
+
+
+def _encode(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], spans: Sequence[tuple[int, int]] | None
+) -> list[_Encoded]:
+    if spans is not None and len(spans) != len(texts):
+        raise ValueError(f"{len(texts)} texts and {len(spans)} spans; pass one span a text")
+    special = set(tokenizer.all_special_ids)
+    encoded = []
+    for number, text in enumerate(texts):
+        start, end = spans[number] if spans is not None else (0, len(text))
+        begun = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
+        made = tokenizer(text, return_offsets_mapping=True, add_special_tokens=not begun)
+        ids, places = made["input_ids"], made["offset_mapping"]
+        inside = [i for i, (a, b) in enumerate(places) if a < end and b > start] if start < end else []
+        counted = [i for i in inside if ids[i] not in special]
+        if not counted:
+            raise ValueError(f"text {number} has no token between characters {start} and {end}: {text[:60]!r}")
+        encoded.append(_Encoded(ids, counted))
+    return encoded
+
+
+def _check(model: PreTrainedModel, sites: Sequence[Site], tokens: str, count: int) -> None:
+    depth = len(blocks(model))
+    if not sites or not count:
+        raise ValueError("there are no sites or no texts to capture; pass at least one of each")
+    for site in sites:
+        if site.stream not in ("resid_pre", "resid_post") or not 0 <= site.layer < depth:
+            raise ValueError(f"{site} is no site of this model; it has blocks 0 to {depth - 1}, each with pre and post")
+    if tokens not in ("last", "mean", "max", "all"):
+        raise ValueError(f"tokens={tokens!r}; choose last, mean, max or all")
+
+
+def _blocks_path(model: PreTrainedModel) -> str:
+    for path in _BLOCKS:
+        try:
+            if isinstance(model.get_submodule(path), torch.nn.ModuleList):
+                return path
+        except AttributeError:
+            continue
+    raise ValueError(f"the blocks of {type(model).__name__} are in none of {', '.join(_BLOCKS)}; add their place there")
+
+
+def _key(
+    language_model: LanguageModel, encoded: Sequence[_Encoded], sites: Sequence[Site], tokens: str, dtype: str
+) -> str:
+    """A hash of everything that determines the activations."""
+    model = language_model.revision or language_model.digest()
+    chosen = [model, str(language_model.model.dtype), [str(site) for site in sites], tokens, dtype]
+    found = hashlib.sha256(json.dumps(chosen).encode())
+    for one in encoded:
+        found.update(json.dumps(one).encode())
+    return found.hexdigest()[:16]
+
+
+def _finished(folder: Path) -> str | None:
+    return _read_key(folder / "activations.json")
+
+
+def _read_key(path: Path) -> str | None:
+    try:
+        return str(json.loads(path.read_text())["key"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{path}: not written by this program; choose another folder") from None
+
+
+def _open(found: Activations, key: str, width: int, dtype: str, journal: Journal) -> list[NDArray[Any]]:
+    """The files to write to: those of an unfinished run of the same inputs, or new ones."""
+    folder, begun = found.folder, found.folder / "unfinished.json"
+    files: list[NDArray[Any]]
+    if _read_key(begun) == key:
+        files = [np.load(_file(folder, site), mmap_mode="r+") for site in found.sites]
+        return files
+    for name in ("activations.json", "unfinished.json"):
+        (folder / name).unlink(missing_ok=True)
+    journal.clear()
+    shape = (int(found.offsets[-1]), width)
+    files = [np.lib.format.open_memmap(_file(folder, site), "w+", dtype, shape) for site in found.sites]
+    _write(begun, key, found, dtype)
+    return files
+
+
+def _write(path: Path, key: str, found: Activations, dtype: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps({"key": key, "sites": [str(site) for site in found.sites], "dtype": dtype}))
+    partial.replace(path)
+
+
+def _file(folder: Path, site: Site) -> Path:
+    return folder / f"{site}.npy"
