@@ -160,10 +160,14 @@ def contradictions(text: str, background: Background, person: str = "second") ->
     return found
 
 
-@cache
 def load_giveaways() -> Mapping[str, Mapping[str, Sequence[str]]]:
     """Words (regular expressions) by which somebody is described as an element, by factor and element."""
-    return dict(read_yaml(data_dir() / "stimuli" / "assignments.yaml")["giveaways"])
+    return dict(_load_assignments()["giveaways"])
+
+
+@cache
+def _load_assignments() -> Mapping[str, Any]:
+    return dict(read_yaml(data_dir() / "stimuli" / "assignments.yaml"))
 
 
 def _filled(text: str) -> str:
@@ -187,7 +191,7 @@ def _texts_form(name: str, fields: tuple[str, ...]) -> type[BaseModel]:
 
 
 def _request(name: str, background: Background, person: str, problems: Sequence[str]) -> str:
-    wording = read_yaml(data_dir() / "stimuli" / "assignments.yaml")[name]
+    wording = _load_assignments()[name]
     told = background.sentences(person)
     lines = [
         f"- {factor.key}: {element.title}" + (f" ({told[factor.key]})" if factor.key in told else "")
