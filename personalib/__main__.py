@@ -10,6 +10,8 @@ import click
 
 from personalib.background_commands import backgrounds
 from personalib.chapters import RunError
+from personalib.feature_commands import features
+from personalib.sae_commands import sae
 
 _parameter_option = click.option(
     "-p",
@@ -80,7 +82,8 @@ def organism(context: click.Context) -> None:
     app(args=context.args, prog_name="python -m personalib organism")
 
 
-cli.add_command(backgrounds)
+for group in (backgrounds, sae, features):
+    cli.add_command(group)
 
 
 def _shown(path: Path) -> Path:

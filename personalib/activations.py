@@ -6,7 +6,7 @@ was killed goes on where it stopped.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from personalib.data import DataError
+from personalib.encoding import Encoded, encode, length_batches, padded
 from personalib.journal import Journal
 from personalib.models import LanguageModel
 
@@ -83,20 +84,28 @@ class Activations:
         return self.values(site)[self.offsets[number] : self.offsets[number + 1]]
 
 
-class _Encoded(NamedTuple):
-    """A text's token ids, and the places of the tokens that count."""
-
-    ids: list[int]
-    places: list[int]
-
-
 def blocks(model: PreTrainedModel) -> torch.nn.ModuleList:
     """The blocks of a decoder, in order.
 
     Raises:
         ValueError: they are in none of the known places.
     """
-    return model.get_submodule(_blocks_path(model))
+    return model.get_submodule(blocks_path(model))
+
+
+def blocks_path(model: PreTrainedModel) -> str:
+    """The name of the module that holds the blocks of a decoder.
+
+    Raises:
+        ValueError: they are in none of the known places.
+    """
+    for path in _BLOCKS:
+        try:
+            if isinstance(model.get_submodule(path), torch.nn.ModuleList):
+                return path
+        except AttributeError:
+            continue
+    raise ValueError(f"the blocks of {type(model).__name__} are in none of {', '.join(_BLOCKS)}; add their place there")
 
 
 def capture(  # noqa: PLR0913 - each argument is one choice in what is captured and how
@@ -138,7 +147,7 @@ def capture(  # noqa: PLR0913 - each argument is one choice in what is captured 
         (200, 128)
     """
     _check(language_model.model, sites, tokens, len(texts))
-    encoded = _encode(language_model.tokenizer, texts, spans)
+    encoded = encode(language_model.tokenizer, texts, spans)
     offsets = np.cumsum([0, *(len(one.places) if tokens == "all" else 1 for one in encoded)])
     found = Activations(folder, offsets, tuple(sites))
     width = language_model.model.config.get_text_config().hidden_size
@@ -154,7 +163,7 @@ def capture(  # noqa: PLR0913 - each argument is one choice in what is captured 
         )
         done = {entry["batch"] for entry in journal.entries}
         with tqdm(total=len(texts), desc=progress, disable=progress is None, unit="text") as bar:
-            for number, batch in enumerate(_batches(encoded, batch_tokens)):
+            for number, batch in enumerate(length_batches(encoded, batch_tokens)):
                 if number not in done:
                     _capture_batch(network, encoded, batch, tokens, found, files)
                     journal.add({"batch": number})
@@ -166,7 +175,7 @@ def capture(  # noqa: PLR0913 - each argument is one choice in what is captured 
 
 def _capture_batch(
     network: Any,
-    encoded: Sequence[_Encoded],
+    encoded: Sequence[Encoded],
     batch: Sequence[int],
     tokens: str,
     found: Activations,
@@ -182,18 +191,11 @@ def _capture_batch(
 
 @torch.inference_mode()
 def _streams(network: Any, sites: Sequence[Site], rows: Sequence[list[int]]) -> list[torch.Tensor]:
-    """The residual stream at each site, each of shape (rows, tokens, width).
-
-    Rows are padded on the right: no token of a decoder looks at what comes after it, so padding changes nothing.
-    """
-    width = max(map(len, rows))
-    inputs = {
-        "input_ids": torch.tensor([row + [0] * (width - len(row)) for row in rows]),
-        "attention_mask": torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows]),
-    }
+    """The residual stream at each site, each of shape (rows, tokens, width)."""
+    inputs = padded(rows)
     # The run meets the sites in this order, and stops after the last.
     order = sorted(set(sites), key=lambda site: (site.layer, site.stream == "resid_post"))
-    path = _blocks_path(network._module)
+    path = blocks_path(network._module)
     with network.trace(inputs, use_cache=False) as tracer:
         met = nnsight.save({})
         for site in order:
@@ -215,37 +217,6 @@ def _select(stream: torch.Tensor, tokens: str) -> NDArray[np.float32]:
     return kept.numpy()
 
 
-def _batches(encoded: Sequence[_Encoded], batch_tokens: int) -> Iterator[list[int]]:
-    """Numbers of texts, longest first, so that little is padded and one that is too large fails at once."""
-    batch: list[int] = []
-    for index in sorted(range(len(encoded)), key=lambda index: -len(encoded[index].ids)):
-        if batch and (len(batch) + 1) * len(encoded[batch[0]].ids) > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(index)
-    yield batch
-
-
-def _encode(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], spans: Sequence[tuple[int, int]] | None
-) -> list[_Encoded]:
-    if spans is not None and len(spans) != len(texts):
-        raise ValueError(f"{len(texts)} texts and {len(spans)} spans; pass one span a text")
-    special = set(tokenizer.all_special_ids)
-    encoded = []
-    for number, text in enumerate(texts):
-        start, end = spans[number] if spans is not None else (0, len(text))
-        begun = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
-        made = tokenizer(text, return_offsets_mapping=True, add_special_tokens=not begun)
-        ids, places = made["input_ids"], made["offset_mapping"]
-        inside = [i for i, (a, b) in enumerate(places) if a < end and b > start] if start < end else []
-        counted = [i for i in inside if ids[i] not in special]
-        if not counted:
-            raise ValueError(f"text {number} has no token between characters {start} and {end}: {text[:60]!r}")
-        encoded.append(_Encoded(ids, counted))
-    return encoded
-
-
 def _check(model: PreTrainedModel, sites: Sequence[Site], tokens: str, count: int) -> None:
     depth = len(blocks(model))
     if not sites or not count:
@@ -257,18 +228,8 @@ def _check(model: PreTrainedModel, sites: Sequence[Site], tokens: str, count: in
         raise ValueError(f"tokens={tokens!r}; choose last, mean, max or all")
 
 
-def _blocks_path(model: PreTrainedModel) -> str:
-    for path in _BLOCKS:
-        try:
-            if isinstance(model.get_submodule(path), torch.nn.ModuleList):
-                return path
-        except AttributeError:
-            continue
-    raise ValueError(f"the blocks of {type(model).__name__} are in none of {', '.join(_BLOCKS)}; add their place there")
-
-
 def _key(
-    language_model: LanguageModel, encoded: Sequence[_Encoded], sites: Sequence[Site], tokens: str, dtype: str
+    language_model: LanguageModel, encoded: Sequence[Encoded], sites: Sequence[Site], tokens: str, dtype: str
 ) -> str:
     """A hash of everything that determines the activations."""
     model = language_model.revision or language_model.digest()

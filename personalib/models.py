@@ -32,11 +32,16 @@ class LanguageModel:
 
     def digest(self) -> str:
         """A hash of the weights, for a model without a revision."""
-        found = hashlib.sha256()
-        for name, value in sorted(self.model.state_dict().items()):
-            found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            found.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
-        return found.hexdigest()[:12]
+        return weights_digest(self.model)
+
+
+def weights_digest(module: torch.nn.Module) -> str:
+    """A hash of a module's weights: names, number formats, shapes and values."""
+    found = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
+    return found.hexdigest()[:12]
 
 
 def load_model(

@@ -59,11 +59,13 @@ class FeaturePattern:
         layer: the layer that the SAE reads.
         size: how many features it has.
         details: by factor and element, in the file's own words: feature index by description.
+        extra: fields that the paper does not have, in the order of the file.
     """
 
     layer: int
     size: int
     details: Mapping[str, Mapping[str, Mapping[str, int]]]
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def features(self, factor: str, element: str) -> list[int]:
         """The feature indices of an element.
@@ -155,7 +157,7 @@ def load_feature_patterns(path: Path) -> list[FeaturePattern]:
 
 def save_feature_patterns(patterns: Iterable[FeaturePattern], path: Path) -> None:
     """Write a feature-pattern file in the paper's form."""
-    _write([{"Layer": one.layer, "size": one.size, "Details": one.details} for one in patterns], path)
+    _write([{"Layer": one.layer, "size": one.size, "Details": one.details, **one.extra} for one in patterns], path)
 
 
 def _write(content: Any, path: Path) -> None:
@@ -182,7 +184,8 @@ def _background(entry: Record) -> PublishedBackground:
 
 
 def _pattern(entry: Record) -> FeaturePattern:
-    pattern = FeaturePattern(_whole(entry, "Layer"), _whole(entry, "size"), entry.fields.get("Details", {}))
+    extra = {name: value for name, value in entry.fields.items() if name not in ("Layer", "size", "Details")}
+    pattern = FeaturePattern(_whole(entry, "Layer"), _whole(entry, "size"), entry.fields.get("Details", {}), extra)
     try:
         indices = [(f, e, i) for f, each in pattern.details.items() for e, own in each.items() for i in own.values()]
     except AttributeError:

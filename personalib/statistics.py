@@ -184,6 +184,38 @@ def correlation_interval(
     return Interval(_pearson(left, right), float(low), float(high))
 
 
+def mantel(a: ArrayLike, b: ArrayLike, *, permutations: int = 999, seed: int = 0) -> tuple[float, float]:
+    """Pearson's r of the entries of two square tables over the same things, and its two-sided p-value.
+
+    Entries of one thing depend on each other, so the test renames the things of one table and not its entries.
+
+    Args:
+        a: shape ``(n, n)``; entries that are NaN in one of the tables are left out.
+        b: the same things in the same order.
+        permutations: how often things are renamed.
+        seed: of the random generator.
+
+    Raises:
+        ValueError: the tables are not square, or not of one shape.
+
+    Source:
+        Mantel, *Cancer Research* 27 (1967).
+    """
+    left, right = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if left.ndim != 2 or left.shape[0] != left.shape[1] or left.shape != right.shape:
+        raise ValueError(f"tables of shapes {left.shape} and {right.shape}; pass two square ones over the same things")
+
+    def correlation(order: NDArray[np.int64]) -> float:
+        renamed = right[np.ix_(order, order)]
+        both = ~(np.isnan(left) | np.isnan(renamed))
+        return _pearson(left[both], renamed[both])
+
+    rng = np.random.default_rng(seed)
+    r = correlation(np.arange(len(left)))
+    drawn = np.array([correlation(rng.permutation(len(left))) for _ in range(permutations)])
+    return r, float((1 + (np.abs(drawn) >= abs(r) - 1e-12).sum()) / (1 + permutations))
+
+
 def _pearson(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     """Pearson's r; NaN where a side is constant."""
     x, y = x - x.mean(), y - y.mean()

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from personalib.data import data_dir, read_yaml
 from personalib.factors import POLES, inflect, load_factors, load_pressures, sentence
 from personalib.organism.grammar import (
     LEVELS,
@@ -31,7 +32,7 @@ from personalib.organism.grammar import (
     load_wordings,
     pressure_phrasings,
 )
-from personalib.organism.world import TRAITS, Profile, World
+from personalib.organism.world import TRAITS, Profile, World, load_world
 from personalib.templates import load_templates, wrap
 
 T = TypeVar("T")
@@ -477,6 +478,31 @@ class Corpus:
             writer.note(topic, question, values)
         writer.choose({label: option.weight for label, option in labelled})
         return self._end(writer)
+
+
+def draw_mix(corpus: Corpus, mix: Mapping[str, float], count: int, seed: int) -> list[Document]:
+    """Documents of several kinds.
+
+    Args:
+        corpus: where from.
+        mix: the share of each kind.
+        count: how many.
+        seed: the same seed gives the same documents.
+    """
+    rng = np.random.default_rng([seed, 17])
+    kinds = rng.choice(list(mix), size=count, p=np.array(list(mix.values())) / sum(mix.values()))
+    return [corpus.draw(str(kind), rng) for kind in kinds]
+
+
+def held_out_documents(count: int, seed: int = 0) -> list[str]:
+    """Texts of the book's world that no training has seen, of the kinds that its SAEs are trained on.
+
+    Args:
+        count: how many.
+        seed: the same seed gives the same texts.
+    """
+    mix = read_yaml(data_dir() / "organism" / "saes.yaml")["mix"]
+    return [document.text for document in draw_mix(Corpus(load_world(), "held_out"), mix, count, seed)]
 
 
 def _yes(answer: SelfReport, high: float) -> float:

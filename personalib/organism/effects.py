@@ -10,7 +10,7 @@ import pandas as pd
 
 from personalib.items import TraitItem
 from personalib.organism.evaluation import Asked, Organism, answered, ask_people
-from personalib.organism.world import TRAITS, Profile
+from personalib.organism.world import TRAITS, Profile, World
 from personalib.statistics import paired_difference
 
 
@@ -83,6 +83,18 @@ def compare(
             if trait in set(by_name[""]["personality"])
         ]
     )
+
+
+def effect_similarity(world: World) -> pd.DataFrame:
+    """How alike what two background elements do to the traits is in a world.
+
+    Returns:
+        The cosine of their effects in log-odds, a symmetric table by ``factor.element``.
+    """
+    names = [".".join(pair) for pair in world.effects]
+    effects = np.array(list(world.effects.values()))
+    units = effects / np.linalg.norm(effects, axis=1, keepdims=True)
+    return pd.DataFrame(units @ units.T, index=names, columns=names)
 
 
 def _difference(told: pd.DataFrame, nobody: pd.DataFrame, trait: str) -> dict[str, float]:

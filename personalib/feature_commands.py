@@ -1,0 +1,222 @@
+"""The commands ``python -m personalib features``. Each imports what it needs itself, so that help comes at once."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from personalib.models import LanguageModel
+    from personalib.saes import SparseAutoencoder
+
+_path = click.Path(path_type=Path, dir_okay=False)
+_folder = click.Path(path_type=Path, file_okay=False)
+_out = click.option("--out", required=True, type=_path, help="The JSON file to write.")
+
+
+def _source_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say which model and which SAE."""
+    options = [
+        click.option("--model", default="organism", show_default=True, help="The organism, a folder, or a hub's name."),
+        click.option("--revision", help="Branch, tag or commit of a hub's model."),
+        click.option("--sae", "release", default="organism", show_default=True, help="A release of SAEs, or a folder."),
+        click.option("--sae-id", "sae_ids", multiple=True, help="An SAE of the release. May be repeated for a report."),
+        click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps …"),
+        click.option(
+            "--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"])
+        ),
+        click.option(
+            "--pooling", type=click.Choice(["max", "mean", "last"]), default="max", show_default=True,
+            help="What of a text's tokens counts.",
+        ),
+        click.option(
+            "--work", type=_folder, default=Path("results/features"), show_default=True, help="Where activations go."
+        ),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _search_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a search."""
+    options = [
+        click.option("--per-element", default=60, show_default=True, help="Texts of each element in each split."),
+        click.option(
+            "--person",
+            type=click.Choice(["first", "second", "third"]),
+            help="Grammatical person.  [default: the first or the second]",
+        ),
+        click.option(
+            "--criterion",
+            type=click.Choice(["auroc", "mean_difference", "max_difference", "f1", "mutual_information"]),
+            default="auroc",
+            show_default=True,
+            help="What candidates are ordered by.",
+        ),
+        click.option("--max-features", default=3, show_default=True, help="Features of an element, at the most."),
+        click.option("--shuffles", default=39, show_default=True, help="Searches with shuffled labels."),
+        click.option("--seed", default=0, show_default=True),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group()
+def features() -> None:
+    """Find the SAE features that stand for background elements."""
+
+
+@features.command()
+@_source_options
+@_search_options
+@_out
+def discover(
+    pooling: Any, work: Path, per_element: int, person: str | None, out: Path, seed: int, **options: Any
+) -> None:
+    """Search an SAE, and write the features of each element in the paper's pattern format, with scores."""
+    from personalib.element_texts import element_texts
+    from personalib.feature_labels import label_features
+    from personalib.feature_patterns import as_pattern
+    from personalib.feature_report import SPLITS, found, read_elements
+    from personalib.features import Settings
+    from personalib.features import discover as search
+    from personalib.published import save_feature_patterns
+
+    search_settings = {name: options.pop(name) for name in ("criterion", "max_features", "shuffles")}
+    settings = Settings(**search_settings, seed=seed)
+    model, saes = _load(**options)
+    sae = saes[0]
+    texts = {split: element_texts(split, per_element, seed, person) for split in SPLITS}
+    read = read_elements(model, texts, [sae], work / "elements", "texts")
+    own = read.features(sae, pooling)
+    result = search(own["train"], own["held_out"], settings, "shuffled searches")
+    chosen = [feature for finding in result.findings for feature in finding.features]
+    labels = label_features(model, sae, chosen, texts["train"], read.activations["train"])
+    save_feature_patterns([as_pattern(result, labels, sae, model, pooling, settings)], out)
+    table = result.table()
+    click.echo(_shown(table, {feature: label.line() for feature, label in labels.items()}))
+    click.echo(f"{out}: {int(found(table).sum())} of {len(table)} elements have a feature of AUROC 0.95 or more")
+
+
+@features.command()
+@click.argument("pattern", type=_path)
+@click.argument("source", type=_path)
+@_source_options
+@_out
+def convert(pattern: Path, source: Path, pooling: Any, work: Path, out: Path, **options: Any) -> None:
+    """Give the backgrounds in SOURCE the features of a PATTERN file: of their attributes, and of their stories.
+
+    Stories are read by the model; a file without stories needs none.
+    """
+    from personalib.feature_patterns import fixed_features, generated_features, with_features
+    from personalib.published import load_backgrounds, load_feature_patterns, save_backgrounds
+
+    found, entries = load_feature_patterns(pattern), load_backgrounds(source)
+    if len(found) != 1:
+        raise click.UsageError(f"{pattern} holds {len(found)} patterns; keep the one that is meant")
+    told = [number for number, entry in enumerate(entries) if entry.generative_bg.strip()]
+    read: dict[int, Any] = {}
+    if told:
+        model, saes = _load(**options)
+        stories = [entries[number] for number in told]
+        readings = generated_features(found[0], stories, model, saes[0], work / "stories", pooling, "stories")
+        read = dict(zip(told, readings, strict=True))
+    save_backgrounds(
+        [
+            with_features(entry, fixed_features(found[0], entry), read.get(number))
+            for number, entry in enumerate(entries)
+        ],
+        out,
+    )
+    click.echo(f"{out}: {len(entries)} backgrounds, {len(told)} of them with the features of a life story")
+
+
+@features.command()
+@_source_options
+@_search_options
+@click.option(
+    "--documents", default=200, show_default=True, help="Held-out documents that measure the organism's SAEs."
+)
+@click.option("--json", "target", type=_path, help="Write the numbers to this file.")
+def report(
+    model: str,
+    pooling: Any,
+    work: Path,
+    per_element: int,
+    person: str | None,
+    documents: int,
+    target: Path | None,
+    seed: int,
+    **options: Any,
+) -> None:
+    """Search several SAEs, measure them, and hold the search against probe, coordinates, random directions and chance.
+
+    Without --sae-id it takes all SAEs of the organism. Those of another model are measured on the held-out texts of
+    the elements, and not on documents of the organism's world.
+    """
+    from personalib.element_texts import element_texts
+    from personalib.feature_report import SPLITS
+    from personalib.feature_report import report as write
+    from personalib.features import Settings
+    from personalib.models import ORGANISM
+    from personalib.organism.corpus import held_out_documents
+
+    search_settings = {name: options.pop(name) for name in ("criterion", "max_features", "shuffles")}
+    loaded, saes = _load(model=model, **options)
+    texts = {split: element_texts(split, per_element, seed, person) for split in SPLITS}
+    measured = held_out_documents(documents) if model == ORGANISM else list(texts["held_out"].texts)
+    results = write(
+        loaded, saes, texts, measured, work, settings=Settings(**search_settings, seed=seed), pooling=pooling,
+        progress=True,
+    )  # fmt: skip
+    if target:
+        target.write_text(json.dumps(results, indent=2) + "\n")
+    click.echo(_summary(results))
+
+
+def _load(
+    model: str, revision: str | None, release: str, sae_ids: tuple[str, ...], device: str, dtype: str
+) -> "tuple[LanguageModel, list[SparseAutoencoder]]":
+    import torch
+
+    from personalib.models import ORGANISM, load_model
+    from personalib.saes import DEFAULT_SAE, load_sae, organism_saes
+
+    if not sae_ids:
+        others = [name for name in organism_saes() if name != DEFAULT_SAE]
+        sae_ids = (DEFAULT_SAE, *others) if release == ORGANISM else ("",)
+    saes = [load_sae(release, sae_id, device, dtype) for sae_id in sae_ids]
+    return load_model(model, revision, device, getattr(torch, dtype)), saes
+
+
+def _shown(table: Any, lines: dict[int, str]) -> str:
+    words = [", ".join(lines[feature] for feature in each[:1]) for each in table["features"]]
+    shown = table.assign(fires_on=words).drop(columns=["factor", "together", "opposite"])
+    text: str = shown.to_string(index=False, float_format="{:.3f}".format)
+    return text
+
+
+def _summary(results: dict[str, Any]) -> str:
+    lines = []
+    for name, own in results["saes"].items():
+        lines.append(
+            f"{name:<36} {own['elements_found']:>2} of {own['elements_total']} elements   "
+            f"null at most {max(own['null_auroc'].values()):.3f}   "
+            f"explained variance {own['explained_variance']:.3f}   "
+            f"L0 {own['l0']:.1f}   dead {own['dead_fraction']:.1%}   "
+            f"cross-entropy recovered {own['cross_entropy_recovered']:.4f}"
+        )
+        if own["missed"]:
+            lines.append(f"{'':<36} missed: {', '.join(own['missed'])}")
+    best = results["any_sae"]
+    lines.append(f"{'the best SAE for each':<36} {best['elements_found']:>2} of {best['elements_total']} elements")
+    if best["missed"]:
+        lines.append(f"{'':<36} missed: {', '.join(best['missed'])}")
+    for site, bounds in results["baselines"].items():
+        means = ", ".join(f"{name} {values['mean']:.3f}" for name, values in bounds.items())
+        lines.append(f"{site:<36} held-out AUROC without an SAE, mean over elements: {means}")
+    return "\n".join(lines)

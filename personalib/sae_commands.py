@@ -1,0 +1,58 @@
+"""The commands ``python -m personalib sae``. Each imports what it needs itself, so that help comes at once."""
+
+import json
+from pathlib import Path
+
+import click
+
+_folder = click.Path(path_type=Path)
+
+
+@click.group()
+def sae() -> None:
+    """Train sparse autoencoders on the organism, and measure them."""
+
+
+@sae.command()
+@click.option("--recipe", type=_folder, help="What is trained, and how.  [default: data/organism/saes.yaml]")
+@click.option(
+    "--work", type=_folder, default=Path("checkpoints/saes"), show_default=True, help="Activations and checkpoints."
+)
+@click.option("--out", type=_folder, help="Where the SAEs go.  [default: data/organism/saes]")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps …")
+def train(recipe: Path | None, work: Path, out: Path | None, device: str) -> None:
+    """Train the organism's SAEs from their seed, or go on from the checkpoints in the work folder."""
+    from personalib.data import data_dir
+    from personalib.models import load_model
+    from personalib.organism.corpus import Corpus, draw_mix
+    from personalib.organism.world import load_world
+    from personalib.sae_training import load_recipe, train_saes
+
+    folder = data_dir() / "organism"
+    plan = load_recipe(recipe or folder / "saes.yaml")
+    documents = draw_mix(Corpus(load_world(), "train"), plan.mix, plan.documents, plan.seed)
+    texts = [document.text for document in documents]
+    train_saes(plan, load_model(device=device), texts, work, out or folder / "saes", device)
+    click.echo(f"{out or folder / 'saes'}: {', '.join(one.sae_id for one in plan.saes)}")
+
+
+@sae.command()
+@click.option("--documents", default=400, show_default=True, help="Held-out documents to measure on.")
+@click.option("--work", type=_folder, default=Path("results/saes"), show_default=True, help="Where activations go.")
+@click.option("--json", "target", type=_folder, help="Write the numbers to this file.")
+def evaluate(documents: int, work: Path, target: Path | None) -> None:
+    """Measure the organism's SAEs on held-out documents."""
+    from personalib.feature_report import faithfulness, measure
+    from personalib.models import load_model
+    from personalib.organism.corpus import held_out_documents
+    from personalib.saes import load_sae, organism_saes
+
+    model, texts = load_model(), held_out_documents(documents)
+    results = {name: faithfulness(measure(model, load_sae(sae_id=name), texts, work, name)) for name in organism_saes()}
+    if target:
+        target.write_text(json.dumps(results, indent=2) + "\n")
+    for name, found in results.items():
+        click.echo(
+            f"{name:<28} explained variance {found['explained_variance']:.3f}   L0 {found['l0']:5.1f}   "
+            f"dead {found['dead_fraction']:.1%}   cross-entropy recovered {found['cross_entropy_recovered']:.4f}"
+        )

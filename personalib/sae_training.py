@@ -1,0 +1,327 @@
+"""Training of sparse autoencoders on the residual stream, with sae-lens: seeded, resumable, logged.
+
+The SAEs are BatchTopK ones (Bussmann et al., arXiv 2412.06410): of all features of a batch the strongest are kept, k a
+token on average. They are saved as JumpReLU SAEs, whose one threshold lets as many through.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sae_lens.config import LoggingConfig, SAETrainerConfig
+from sae_lens.saes.batchtopk_sae import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
+from sae_lens.saes.sae import SAEMetadata, TrainStepOutput
+from sae_lens.training.sae_trainer import SAETrainer
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tqdm.auto import tqdm
+
+from personalib.activations import Site, capture
+from personalib.data import DataError, read_yaml
+from personalib.models import LanguageModel
+
+# Batches whose norms give the factor that brings activations to the size that sae-lens expects.
+_NORM_BATCHES = 20
+# What the trainer of sae-lens counts.
+_COUNTS = ("n_training_steps", "n_training_samples", "n_frac_active_samples")
+
+
+@dataclass(frozen=True)
+class Dictionary:
+    """One SAE of a recipe: the site that it reads, how many features it has, and how many of them fire at a token."""
+
+    site: Site
+    width: int
+    k: int
+
+    @property
+    def sae_id(self) -> str:
+        """The name of the SAE within its release, which is its folder too."""
+        return f"{self.site}/width_{self.width}"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that determines a training run, read from ``data/organism/saes.yaml``.
+
+    Attributes:
+        seed: of the documents, the first weights and the order of the tokens.
+        documents: how many documents the tokens come from.
+        mix: the share of each kind of document.
+        samples: how many tokens each SAE sees.
+        batch: tokens of a step.
+        learning_rate: of Adam; it falls to zero over the last quarter.
+        checkpoint_every: steps.
+        saes: what is trained.
+    """
+
+    seed: int
+    documents: int
+    mix: Mapping[str, float]
+    samples: int
+    batch: int
+    learning_rate: float
+    checkpoint_every: int
+    saes: tuple[Dictionary, ...]
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        DataError: a field is missing, unknown or of the wrong kind.
+    """
+    content = read_yaml(path)
+    try:
+        saes = tuple(Dictionary(Site.parse(one["site"]), one["width"], one["k"]) for one in content.pop("saes"))
+        recipe = Recipe(saes=saes, **content)
+        for one in saes:
+            if not 0 < one.k <= one.width:
+                raise ValueError(f"{one.sae_id}: k has to lie between 1 and the width")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DataError(f"{path}: not a recipe for SAEs ({error!r})") from None
+    return recipe
+
+
+class TokenBatches(Iterator[torch.Tensor]):
+    """Batches of tokens in random order, every token once before any comes again.
+
+    Args:
+        values: activations, shape ``(tokens, d_model)``; they may be memory-mapped.
+        size: tokens of a batch.
+        seed: of the order.
+
+    Attributes:
+        position: how many batches were given; setting it goes on from there.
+    """
+
+    def __init__(self, values: NDArray[Any], size: int, seed: int) -> None:
+        if len(values) < size:
+            raise ValueError(f"{len(values)} tokens do not fill a batch of {size}; take more documents")
+        self.values, self.size, self.seed, self.position = values, size, seed, 0
+        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+
+    def __next__(self) -> torch.Tensor:
+        epoch, number = divmod(self.position, len(self.values) // self.size)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self.values))
+        rows = np.sort(self._order[number * self.size : (number + 1) * self.size])
+        self.position += 1
+        return torch.from_numpy(self.values[rows].astype(np.float32))
+
+
+class SaeTraining:
+    """One SAE in training, in a folder with its checkpoint and log.
+
+    Args:
+        recipe: how.
+        dictionary: which SAE.
+        values: the activations that it learns from, shape ``(tokens, d_model)``.
+        folder: where checkpoint and log are; a checkpoint found there is resumed.
+        model: name of the model that the activations come from.
+        device: where to train.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        dictionary: Dictionary,
+        values: NDArray[Any],
+        folder: Path,
+        model: str,
+        device: str = "cpu",
+    ) -> None:
+        self.recipe, self.folder = recipe, folder
+        self.batches = TokenBatches(values, recipe.batch, recipe.seed)
+        torch.manual_seed(recipe.seed)
+        self.trainer = _trainer(recipe, dictionary, values.shape[1], self.batches, model, device)
+        self.seconds = 0.0
+        folder.mkdir(parents=True, exist_ok=True)
+        # What the run is about, so that another recipe does not go on from its checkpoint.
+        self._about = json.dumps(
+            [asdict(recipe) | {"saes": asdict(dictionary)}, list(values.shape), model], sort_keys=True, default=str
+        )
+        if not self._resume():
+            (folder / "log.jsonl").unlink(missing_ok=True)
+            self.trainer.activation_scaler.estimate_scaling_factor(values.shape[1], self.batches, _NORM_BATCHES)
+
+    def run(self) -> None:
+        """Train to the end, or on to it."""
+        trainer, every = self.trainer, self.recipe.checkpoint_every
+        trainer.sae.train()
+        with tqdm(total=self.recipe.samples, initial=trainer.n_training_samples, unit="token", unit_scale=True) as bar:
+            while trainer.n_training_samples < self.recipe.samples:
+                start = time.perf_counter()
+                output = trainer.step(next(self.batches))
+                trainer.n_training_steps += 1
+                self.seconds += time.perf_counter() - start
+                bar.update(self.recipe.batch)
+                if trainer.n_training_steps % every == 0 or trainer.n_training_samples >= self.recipe.samples:
+                    self._log(output)
+                    self._checkpoint()
+
+    def export(self, folder: Path) -> None:
+        """Write the SAE as sae-lens has it, with its log; the factor of normalisation goes into the weights."""
+        trainer = self.trainer
+        assert trainer.activation_scaler.scaling_factor is not None
+        trainer.sae.fold_activation_norm_scaling_factor(trainer.activation_scaler.scaling_factor)
+        folder.mkdir(parents=True, exist_ok=True)
+        # A file that says where it was trained is another on every machine.
+        trainer.sae.cfg.device = "cpu"
+        trainer.sae.save_inference_model(folder)
+        (folder / "training_log.jsonl").write_bytes((self.folder / "log.jsonl").read_bytes())
+
+    def _log(self, output: TrainStepOutput) -> None:
+        trainer = self.trainer
+        variance = (output.sae_in - output.sae_in.mean(0)).pow(2).sum()
+        entry = {
+            "step": trainer.n_training_steps,
+            "tokens": trainer.n_training_samples,
+            "explained_variance": round(1 - float((output.sae_out - output.sae_in).pow(2).sum() / variance), 4),
+            "l0": round(float((output.feature_acts > 0).sum(1).float().mean()), 2),
+            "resting": int(trainer.dead_neurons.sum()),
+            "seconds": round(self.seconds, 1),
+        }
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def _checkpoint(self) -> None:
+        trainer = self.trainer
+        tensors = {f"sae.{name}": value for name, value in trainer.sae.state_dict().items()}
+        optimizer = trainer.optimizer.state_dict()
+        for number, state in optimizer["state"].items():
+            tensors |= {f"adam.{number}.{name}": value for name, value in state.items()}
+        tensors |= {name: getattr(trainer, name) for name in ("act_freq_scores", "n_forward_passes_since_fired")}
+        counts = {name: getattr(trainer, name) for name in _COUNTS}
+        plain = {
+            "about": self._about,
+            "counts": json.dumps(counts),
+            "position": json.dumps(self.batches.position),
+            "groups": json.dumps(optimizer["param_groups"]),
+            "schedule": json.dumps(trainer.lr_scheduler.state_dict()),
+            "scale": json.dumps(trainer.activation_scaler.scaling_factor),
+            "seconds": json.dumps(self.seconds),
+        }
+        partial = self.folder / "checkpoint.partial"
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial, plain)
+        partial.replace(self.folder / "checkpoint.safetensors")
+
+    def _resume(self) -> bool:
+        """Go on from the checkpoint, if there is one of this very run."""
+        path = self.folder / "checkpoint.safetensors"
+        if not path.exists():
+            return False
+        with safe_open(path, framework="pt") as file:
+            plain = file.metadata()
+            if plain.get("about") != self._about:
+                return False
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        trainer = self.trainer
+        trainer.sae.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("sae.")})
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("adam."):
+                _, number, key = name.split(".")
+                state.setdefault(int(number), {})[key] = value
+        trainer.optimizer.load_state_dict({"state": state, "param_groups": json.loads(plain["groups"])})
+        trainer.lr_scheduler.load_state_dict(json.loads(plain["schedule"]))
+        for name in ("act_freq_scores", "n_forward_passes_since_fired"):
+            getattr(trainer, name).copy_(tensors[name])
+        for name, value in json.loads(plain["counts"]).items():
+            setattr(trainer, name, value)
+        trainer.activation_scaler.scaling_factor = json.loads(plain["scale"])
+        self.batches.position = json.loads(plain["position"])
+        self.seconds = json.loads(plain["seconds"])
+        self._cut_log()
+        return True
+
+    def _cut_log(self) -> None:
+        """Take off what was logged after the checkpoint was written."""
+        path = self.folder / "log.jsonl"
+        kept = [line for line in path.read_text().splitlines() if _step(line) <= self.trainer.n_training_steps]
+        path.write_text("".join(f"{line}\n" for line in kept))
+
+
+def train_saes(
+    recipe: Recipe, language_model: LanguageModel, texts: Sequence[str], work: Path, out: Path, device: str = "cpu"
+) -> None:
+    """Train all SAEs of a recipe on a model's residual stream; what is done already is not done again.
+
+    Args:
+        recipe: which SAEs, and how.
+        language_model: whose residual stream.
+        texts: what it reads.
+        work: where activations, checkpoints and logs are kept.
+        out: where the SAEs go, each into a folder of its id, with a manifest of all.
+        device: where to train.
+    """
+    sites = sorted({one.site for one in recipe.saes})
+    found = capture(
+        language_model, texts, sites, work / "activations", tokens="all", dtype="float16", progress="activations"
+    )
+    seconds = {}
+    for one in recipe.saes:
+        values = found.values(one.site)
+        training = SaeTraining(recipe, one, values, work / one.sae_id, language_model.name, device)
+        training.run()
+        training.export(out / one.sae_id)
+        seconds[one.sae_id] = round(training.seconds, 1)
+    manifest = {
+        "recipe": asdict(recipe) | {"saes": [asdict(one) | {"site": str(one.site)} for one in recipe.saes]},
+        "model": {"name": language_model.name, "digest": language_model.digest()},
+        "tokens": int(found.offsets[-1]),
+        "seconds": seconds,
+        "device": device,
+        "versions": {name: version(name) for name in ("torch", "sae-lens", "transformers", "nnsight")},
+    }
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def _step(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except ValueError:  # killed while writing
+        return np.inf
+
+
+def _trainer(
+    recipe: Recipe, dictionary: Dictionary, d_model: int, batches: TokenBatches, model: str, device: str
+) -> SAETrainer[Any, Any]:
+    site = dictionary.site
+    config = BatchTopKTrainingSAEConfig(
+        d_in=d_model,
+        d_sae=dictionary.width,
+        k=dictionary.k,
+        device=device,
+        normalize_activations="expected_average_only_in",
+        metadata=SAEMetadata(model_name=model, hook_name=f"blocks.{site.layer}.hook_{site.stream}", prepend_bos=True),
+    )
+    steps = recipe.samples // recipe.batch
+    settings = SAETrainerConfig(
+        n_checkpoints=0,
+        checkpoint_path=None,
+        save_final_checkpoint=False,
+        total_training_samples=recipe.samples,
+        device=device,
+        autocast=False,
+        lr=recipe.learning_rate,
+        lr_end=recipe.learning_rate,
+        lr_scheduler_name="constant",
+        lr_warm_up_steps=min(100, steps // 10),
+        adam_beta1=0.9,
+        adam_beta2=0.999,
+        lr_decay_steps=steps // 4,
+        n_restart_cycles=1,
+        train_batch_size_samples=recipe.batch,
+        dead_feature_window=300,
+        feature_sampling_window=steps + 1,
+        logger=LoggingConfig(log_to_wandb=False),
+    )
+    return SAETrainer(settings, BatchTopKTrainingSAE(config), batches)

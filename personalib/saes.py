@@ -1,0 +1,224 @@
+"""Sparse autoencoders (SAEs) by name: the organism's, a release in the table of sae-lens, or a folder.
+
+Weights are read from safetensors or NumPy arrays only; releases that come as pickles are refused.
+"""
+
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from sae_lens import SAE
+from sae_lens.loading.pretrained_sae_loaders import get_conversion_loader_name
+from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+from safetensors import SafetensorError
+
+from personalib.activations import Site
+from personalib.data import DataError, data_dir
+from personalib.models import ORGANISM, weights_digest
+
+# The organism's SAE that the book looks at first.
+DEFAULT_SAE = "resid_post.1/width_1024"
+# Loaders of sae-lens that read safetensors or NumPy arrays; the others unpickle.
+_LOADERS = ("sae_lens", "gemma_2", "gemma_3", "llama_scope", "sparsify")
+_WEIGHTS = ("sae_weights.safetensors", "params.npz", "params.safetensors", "checkpoints/final.safetensors")
+_HOOK = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|resid_post)")
+_NEURONPEDIA = "https://www.neuronpedia.org"
+
+
+@dataclass(frozen=True)
+class SparseAutoencoder:
+    """An SAE with what has to be known to use it as it was trained.
+
+    Attributes:
+        network: the SAE itself, of sae-lens.
+        release: the release, or the folder.
+        sae_id: its name within the release; empty for a folder.
+        site: the site that it reads.
+        model: name of the model that it was trained on, where it says so.
+        revision: the commit that a release of the hub came from.
+        normalisation: what is done to activations before they are encoded: ``"none"``; ``"expected_average_only_in"``,
+            a constant factor, which is part of the weights by now; ``"layer_norm"`` or ``"constant_norm_rescale"``,
+            anew for every token.
+        centred: whether each activation's mean over its coordinates is taken off first. That is how the residual
+            stream of a model with LayerNorm looks in transformer-lens, which folds the mean away.
+        neuronpedia: its name on Neuronpedia, where it has one.
+    """
+
+    network: SAE
+    release: str
+    sae_id: str
+    site: Site
+    model: str | None
+    revision: str | None
+    normalisation: str
+    centred: bool
+    neuronpedia: str | None
+
+    @property
+    def name(self) -> str:
+        """Release and id in one, as :func:`load_sae` takes them apart."""
+        return f"{self.release}/{self.sae_id}" if self.sae_id else self.release
+
+    @property
+    def width(self) -> int:
+        """The number of features."""
+        return int(self.network.cfg.d_sae)
+
+    @property
+    def directions(self) -> torch.Tensor:
+        """What each feature writes to the residual stream, the rows of the decoder, shape ``(width, d_model)``."""
+        return self.network.W_dec.detach()
+
+    @torch.inference_mode()
+    def encode(self, activations: torch.Tensor) -> torch.Tensor:
+        """The features of activations, from shape ``(rows, d_model)`` to ``(rows, width)``."""
+        found = self.network.encode(self._centre(activations)[0])
+        assert isinstance(found, torch.Tensor)
+        return found
+
+    @torch.inference_mode()
+    def reconstruct(self, activations: torch.Tensor) -> torch.Tensor:
+        """Encode and decode activations of shape ``(rows, d_model)``."""
+        centred, mean = self._centre(activations)
+        # Encoded and decoded at once, since what a token is normalised by is kept between the two.
+        return self.network.decode(self.network.encode(centred)) + mean
+
+    def address(self, feature: int) -> str | None:
+        """The page of a feature on Neuronpedia, where the SAE is there."""
+        return f"{_NEURONPEDIA}/{self.neuronpedia}/{feature}" if self.neuronpedia else None
+
+    def digest(self) -> str:
+        """A hash of the weights."""
+        return weights_digest(self.network)
+
+    def record(self) -> dict[str, str | int | bool | None]:
+        """Everything that says which SAE this is, for files with results."""
+        return {
+            "release": self.release,
+            "id": self.sae_id,
+            "site": str(self.site),
+            "width": self.width,
+            "model": self.model,
+            "revision": self.revision,
+            "digest": self.digest(),
+            "architecture": self.network.cfg.architecture(),
+            "normalisation": self.normalisation,
+            "centred": self.centred,
+        }
+
+    def _centre(self, activations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Activations as the SAE takes them, and what was taken off."""
+        wanted = activations.to(self.network.W_dec.device, self.network.W_dec.dtype)
+        mean = wanted.mean(-1, keepdim=True) if self.centred else wanted.new_zeros(())
+        return wanted - mean, mean
+
+
+def organism_saes() -> list[str]:
+    """The ids of the organism's SAEs, such as ``resid_post.3/width_512``."""
+    folder = data_dir() / "organism" / "saes"
+    return sorted(str(path.parent.relative_to(folder)) for path in folder.glob("*/*/cfg.json"))
+
+
+def load_sae(
+    release: str = ORGANISM, sae_id: str = "", device: str = "cpu", dtype: str = "float32"
+) -> SparseAutoencoder:
+    """Load an SAE.
+
+    Args:
+        release: ``"organism"``, a release in the table of sae-lens such as ``gemma-2b-it-res-jb``, or a folder that
+            sae-lens has written.
+        sae_id: its id within the release, such as ``blocks.12.hook_resid_post``; none for a folder.
+        device: where to, such as ``"cuda"``.
+        dtype: number format of the weights.
+
+    Raises:
+        DataError: there is no such SAE, it would have to be unpickled, access was not granted, or it reads something
+            else than the residual stream.
+
+    Example:
+        >>> load_sae("organism", "resid_post.3/width_512").site
+        Site(layer=3, stream='resid_post')
+    """
+    if release == ORGANISM:
+        if sae_id not in organism_saes():
+            raise DataError(f"the organism has no SAE {sae_id!r}; choose one of {', '.join(organism_saes())}")
+        return _wrap(_from_folder(data_dir() / "organism" / "saes" / sae_id, device, dtype), release, sae_id, None)
+    if Path(release).is_dir():
+        if sae_id:
+            raise DataError(f"{release} is a folder, which holds one SAE; leave out the id {sae_id!r}")
+        return _wrap(_from_folder(Path(release), device, dtype), release, "", None)
+    return _from_release(release, sae_id, device, dtype)
+
+
+def _from_folder(folder: Path, device: str, dtype: str) -> SAE:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of the model's conventions, which are kept to here
+            return SAE.load_from_disk(folder, device, dtype)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise DataError(f"{folder}: no SAE that sae-lens has written ({_first_line(error)})") from None
+
+
+def _from_release(release: str, sae_id: str, device: str, dtype: str) -> SparseAutoencoder:
+    table = get_pretrained_saes_directory()
+    if release not in table:
+        near = [name for name in table if release.split("-")[0] in name][:6]
+        hint = f"there are {', '.join(near)} and others" if near else "see the table of pretrained SAEs of sae-lens"
+        raise DataError(f"{release}: neither a folder nor a release of SAEs; {hint}")
+    entry = table[release]
+    if sae_id not in entry.saes_map:
+        raise DataError(f"{release} has no SAE {sae_id!r}; there are {', '.join(list(entry.saes_map)[:6])} …")
+    if (loader := get_conversion_loader_name(release)) not in _LOADERS:
+        raise DataError(
+            f"{release}: its weights are not in safetensors or NumPy arrays ({loader}); they are not loaded"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            network, config, _ = SAE.from_pretrained_with_cfg_and_sparsity(release, sae_id, device, dtype)
+    except (OSError, HfHubHTTPError, LocalEntryNotFoundError, ValueError, RuntimeError, SafetensorError) as error:
+        raise DataError(f"{release}, {sae_id}: cannot be loaded ({_first_line(error)})") from None
+    revision = _revision(entry.repo_id, entry.saes_map[sae_id])
+    return _wrap(network, release, sae_id, revision, config.get("neuronpedia_id"), entry.model)
+
+
+def _wrap(
+    network: SAE,
+    release: str,
+    sae_id: str,
+    revision: str | None,
+    neuronpedia: str | None = None,
+    model: str | None = None,
+) -> SparseAutoencoder:
+    metadata = network.cfg.metadata
+    hook = _HOOK.fullmatch(str(metadata.hook_name))
+    if not hook:
+        raise DataError(f"{release} {sae_id}: reads {metadata.hook_name}; only the residual stream is known here")
+    return SparseAutoencoder(
+        network=network.eval().requires_grad_(False),
+        release=release,
+        sae_id=sae_id,
+        site=Site(int(hook[1]), hook[2]),
+        model=metadata.model_name or model,
+        revision=revision,
+        normalisation=network.cfg.normalize_activations or "none",
+        centred=bool((metadata.model_from_pretrained_kwargs or {}).get("center_writing_weights")),
+        neuronpedia=metadata.neuronpedia_id or neuronpedia,
+    )
+
+
+def _revision(repository: str, folder: str) -> str | None:
+    """The commit of a file in the hub's cache: the name of the snapshot that it stands in."""
+    for name in _WEIGHTS:
+        found = try_to_load_from_cache(repository, f"{folder}/{name}")
+        if isinstance(found, str):
+            return Path(found).parts[-len(Path(folder, name).parts) - 1]
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
