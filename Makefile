@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help book test check lab clean
+.PHONY: help book test check bench lab clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ check: $(TEST_STAMP) ## lint code and notebooks, and check the types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+bench: $(TEST_STAMP) ## run the benchmarks
+	@$(BIN)/python tests/benchmarks/feature_memory.py
 
 lab: $(BOOK_STAMP) ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks

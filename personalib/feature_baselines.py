@@ -54,9 +54,7 @@ def baselines(
     found = {
         "probe": [_probe(*means, own[:, number], later[:, number]) for number in range(len(labels))],
         "coordinate": _best(train_activations, held_out_activations, site, np.eye(width), own, later),
-        "random": _best(
-            train_activations, held_out_activations, site, random / np.linalg.norm(random, axis=0), own, later
-        ),
+        "random": _best(train_activations, held_out_activations, site, random, own, later),
     }
     return pd.DataFrame(
         [

@@ -13,7 +13,16 @@ if TYPE_CHECKING:
 
 _path = click.Path(path_type=Path, dir_okay=False)
 _folder = click.Path(path_type=Path, file_okay=False)
-_out = click.option("--out", required=True, type=_path, help="The JSON file to write.")
+
+
+def _in_a_folder(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    """Notice before a long search that its result has nowhere to go."""
+    if value and not value.parent.is_dir():
+        raise click.BadParameter(f"there is no folder {value.parent}; make it first")
+    return value
+
+
+_out = click.option("--out", required=True, type=_path, callback=_in_a_folder, help="The JSON file to write.")
 
 
 def _source_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -28,13 +37,14 @@ def _source_options(command: Callable[..., None]) -> Callable[..., None]:
             "--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"])
         ),
         click.option(
-            "--pooling", type=click.Choice(["max", "mean", "last"]), default="max", show_default=True,
-            help="What of a text's tokens counts.",
+            "--pooling",
+            type=click.Choice(["max", "mean", "last"]),
+            help="What of a text's tokens counts.  [default: max; with a pattern, as in its search]",
         ),
         click.option(
             "--work", type=_folder, default=Path("results/features"), show_default=True, help="Where activations go."
         ),
-    ]  # fmt: skip
+    ]
     for option in reversed(options):
         command = option(command)
     return command
@@ -92,6 +102,7 @@ def discover(
     sae = saes[0]
     texts = {split: element_texts(split, per_element, seed, person) for split in SPLITS}
     read = read_elements(model, texts, [sae], work / "elements", "texts")
+    pooling = pooling or "max"
     own = read.features(sae, pooling)
     result = search(own["train"], own["held_out"], settings, "shuffled searches")
     chosen = [feature for finding in result.findings for feature in finding.features]
@@ -141,7 +152,7 @@ def convert(pattern: Path, source: Path, pooling: Any, work: Path, out: Path, **
 @click.option(
     "--documents", default=200, show_default=True, help="Held-out documents that measure the organism's SAEs."
 )
-@click.option("--json", "target", type=_path, help="Write the numbers to this file.")
+@click.option("--json", "target", type=_path, callback=_in_a_folder, help="Write the numbers to this file.")
 def report(
     model: str,
     pooling: Any,
@@ -170,7 +181,7 @@ def report(
     texts = {split: element_texts(split, per_element, seed, person) for split in SPLITS}
     measured = held_out_documents(documents) if model == ORGANISM else list(texts["held_out"].texts)
     results = write(
-        loaded, saes, texts, measured, work, settings=Settings(**search_settings, seed=seed), pooling=pooling,
+        loaded, saes, texts, measured, work, settings=Settings(**search_settings, seed=seed), pooling=pooling or "max",
         progress=True,
     )  # fmt: skip
     if target:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from personalib.activations import Activations
 from personalib.element_texts import LabelledTexts
-from personalib.encoding import encode
+from personalib.encoding import Encoded, encode
 from personalib.models import LanguageModel
 from personalib.saes import SparseAutoencoder
 
-_BLOCK = 2**25
+_BLOCK = 2**23
 # Where architectures of transformers keep the norm before the output.
 _NORMS = ("model.norm", "transformer.ln_f", "gpt_neox.final_layer_norm", "model.decoder.final_layer_norm")
 _WORD = re.compile(r"[\w']+|[^\w\s]")
@@ -83,7 +83,11 @@ def token_activations(sae: SparseAutoencoder, activations: Activations, features
 
 
 def word_firings(
-    language_model: LanguageModel, texts: Sequence[str], strengths: NDArray[np.float32], offsets: NDArray[np.int64]
+    language_model: LanguageModel,
+    texts: Sequence[str],
+    strengths: NDArray[np.float32],
+    offsets: NDArray[np.int64],
+    encoded: Sequence[Encoded] | None = None,
 ) -> list[list[Firing]]:
     """For each text all its words with how strongly one feature fires on them.
 
@@ -92,11 +96,11 @@ def word_firings(
         texts: what was read.
         strengths: the feature's activation on each token that counts, shape ``(tokens,)``.
         offsets: where the tokens of each text begin, as in :class:`~personalib.activations.Activations`.
+        encoded: the texts' tokens, where they are at hand.
     """
+    encoded = encode(language_model.tokenizer, texts) if encoded is None else encoded
     found = []
-    for text, one, begin, end in zip(
-        texts, encode(language_model.tokenizer, texts), offsets, offsets[1:], strict=False
-    ):
+    for text, one, begin, end in zip(texts, encoded, offsets, offsets[1:], strict=False):
         own = strengths[begin:end]
         # A word is as strong as its strongest token; a token's space in front belongs to no word.
         words = [
@@ -137,9 +141,10 @@ def label_features(
         return {}
     strengths = token_activations(sae, activations, different)
     logits = logit_lens(language_model, sae.directions[different])
+    encoded = encode(language_model.tokenizer, texts.texts)
     found = {}
     for column, feature in enumerate(different):
-        by_text = word_firings(language_model, texts.texts, strengths[:, column], activations.offsets)
+        by_text = word_firings(language_model, texts.texts, strengths[:, column], activations.offsets, encoded)
         strongest = [max(each, key=lambda one: one.activation) for each in by_text if each]
         top = sorted(strongest, key=lambda one: -one.activation)[:count]
         promoted, suppressed = _extremes(language_model, logits[column], count)

@@ -7,6 +7,7 @@ it reads the story.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import isnan
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,7 +72,7 @@ def generated_features(
     language_model: LanguageModel,
     sae: SparseAutoencoder,
     folder: Path,
-    pooling: Pooling = "max",
+    pooling: Pooling | None = None,
     progress: str | None = None,
 ) -> list[dict[str, Reading]]:
     """What the model is seen to read in life stories.
@@ -85,14 +86,15 @@ def generated_features(
         language_model: who reads them.
         sae: the SAE that the pattern is of.
         folder: where the activations go.
-        pooling: how the search pooled.
+        pooling: what of a story's tokens counts; as in the search by default, and else the most.
         progress: text of a progress bar; None shows none.
 
     Raises:
-        ValueError: the pattern is of an SAE of another width, or a background has no story.
+        ValueError: the pattern is of another SAE, the SAE of another model, or a background has no story.
     """
-    if pattern.size != sae.width:
-        raise ValueError(f"the pattern is of an SAE with {pattern.size} features, and {sae.name} has {sae.width}")
+    _check_same(pattern, sae)
+    sae.check_fits(language_model)
+    pooling = pooling or pattern.extra.get("search", {}).get("pooling", "max")
     if missing := [entry.idx for entry in entries if not entry.generative_bg.strip()]:
         raise ValueError(f"background {missing[0]} has no life story; write it with `backgrounds generated`")
     stories = [entry.generative_bg for entry in entries]
@@ -116,6 +118,16 @@ def with_features(
     """A background with its features under ``fixed`` and ``generative``, as the paper's files have them."""
     read = {title: reading.features for title, reading in generated.items()} if generated is not None else None
     return replace(entry, features={"fixed": dict(fixed), "generative": read})
+
+
+def _check_same(pattern: FeaturePattern, sae: SparseAutoencoder) -> None:
+    if pattern.size != sae.width or pattern.layer != sae.site.layer:
+        raise ValueError(
+            f"the pattern is of an SAE with {pattern.size} features at layer {pattern.layer}, and {sae.name} has "
+            f"{sae.width} at layer {sae.site.layer}; name the SAE that it was found in"
+        )
+    if pattern.extra.get("sae", {}).get("digest", sae.digest()) != sae.digest():
+        raise ValueError(f"the pattern was found in other weights than those of {sae.name}; search that SAE anew")
 
 
 def _features(pattern: FeaturePattern) -> dict[tuple[str, str], list[tuple[int, float]]]:
@@ -155,7 +167,7 @@ def _scores(finding: Finding, labels: Mapping[int, FeatureLabel]) -> dict[str, A
         ],
         "auroc": finding.auroc._asdict(),
         "together": finding.together._asdict(),
-        "opposite": finding.opposite,
+        "opposite": None if isnan(finding.opposite) else finding.opposite,
         "rival": ".".join(finding.rival).strip(".") or "neutral",
         "rival_auroc": finding.rival_auroc,
         "null_auroc": finding.null,

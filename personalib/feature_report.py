@@ -59,13 +59,8 @@ def read_elements(
         ValueError: an SAE reads a site that the model does not have, or another width.
     """
     sites = sorted({sae.site for sae in saes})
-    width = language_model.model.config.get_text_config().hidden_size
     for sae in saes:
-        if sae.directions.shape[1] != width:
-            raise ValueError(
-                f"{sae.name} reads {sae.directions.shape[1]} coordinates and {language_model.name} has {width}; "
-                f"it was trained on {sae.model or 'another model'}"
-            )
+        sae.check_fits(language_model)
     found = {
         split: capture(language_model, texts[split].texts, sites, folder / split, tokens="all", progress=progress)
         for split in SPLITS
@@ -162,7 +157,7 @@ def report(
 
     Args:
         language_model: the model.
-        saes: SAEs on its residual stream; the first is the one that :data:`HEADLINES` are of.
+        saes: SAEs on its residual stream; the first is the one that ``HEADLINES`` are of.
         texts: by split, of the search and held out.
         documents: what the SAEs' faithfulness is measured on.
         folder: where activations go.

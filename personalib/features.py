@@ -24,8 +24,8 @@ from personalib.statistics import Interval
 
 Label = tuple[str, str]
 Pooling = Literal["max", "mean", "last"]
-# Numbers in a block of intermediate results: 128 MiB of float32.
-_BLOCK = 2**25
+# Numbers in a block of intermediate results: 32 MiB of float32.
+_BLOCK = 2**23
 # How many candidates are looked at for specificity, the best by the criterion first, and how many to add to another.
 _CANDIDATES = 50
 _PARTNERS = 20
@@ -61,7 +61,7 @@ class Settings:
     """How features are searched.
 
     Attributes:
-        criterion: what candidates are ordered by, one of :data:`~personalib.feature_scores.CRITERIA`.
+        criterion: what candidates are ordered by, one of ``CRITERIA`` of :mod:`personalib.feature_scores`.
         max_features: how many an element gets at the most.
         specificity: the least AUROC against the texts of every single other element, and the neutral ones.
         gain: the least AUROC that a further feature has to add.
@@ -85,6 +85,11 @@ class Settings:
             raise ValueError(f"unknown criterion {self.criterion!r}; choose one of {', '.join(CRITERIA)}")
         if self.max_features < 1 or self.shuffles < 1:
             raise ValueError("search for at least one feature, and shuffle the labels at least once")
+        if 1 / (1 + self.shuffles) > self.level:
+            least = int(np.ceil(1 / self.level)) - 1
+            raise ValueError(
+                f"no p-value below {self.level:g} comes out of {self.shuffles} shuffles; take {least} or more"
+            )
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,7 @@ def pool_features(
         progress: text of a progress bar; None shows none.
 
     Returns:
-        Shape ``(texts, features)``. Memory holds the weights, a block of ``2**25`` numbers a few times over, and the
+        Shape ``(texts, features)``. Memory holds the weights, a block of ``2**23`` numbers a few times over, and the
         entries above zero.
     """
     if pooling not in ("max", "mean", "last"):
@@ -266,7 +271,8 @@ def _best_by_class(
 
 def _deal(train: LabelledTexts, held_out: LabelledTexts, rng: np.random.Generator) -> dict[str, Label]:
     """A random label for each phrase, each label as often as it is."""
-    owner = dict(zip(train.phrases + held_out.phrases, train.labels + held_out.labels, strict=True))
+    # In an order of their own, so that the order of the texts makes no difference.
+    owner = dict(sorted(zip(train.phrases + held_out.phrases, train.labels + held_out.labels, strict=True)))
     dealt = rng.permutation(len(owner))
     own = list(owner.values())
     return {phrase: own[number] for phrase, number in zip(owner, dealt, strict=True)}

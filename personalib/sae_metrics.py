@@ -66,7 +66,12 @@ def reconstruction(sae: SparseAutoencoder, values: NDArray[Any], progress: str |
         sae: the SAE.
         values: activations at its site, shape ``(tokens, d_model)``; they may be memory-mapped.
         progress: text of a progress bar; None shows none.
+
+    Raises:
+        ValueError: there are fewer than two tokens, so that nothing varies.
     """
+    if len(values) < 2:
+        raise ValueError(f"{len(values)} tokens have no variance to explain; pass at least two")
     total, squares, error, fired = np.zeros(values.shape[1]), 0.0, 0.0, 0.0
     alive = torch.zeros(sae.width, dtype=torch.bool)
     starts = range(0, len(values), _ROWS)
@@ -101,7 +106,12 @@ def cross_entropy(
         texts: what is read.
         batch_tokens: tokens of a forward pass with their padding.
         progress: text of a progress bar; None shows none.
+
+    Raises:
+        ValueError: there are no texts.
     """
+    if not texts:
+        raise ValueError("there are no texts to measure on; pass at least one")
     encoded = encode(language_model.tokenizer, texts)
     batches = list(length_batches(encoded, batch_tokens))
     network = nnsight.TransformersModel(

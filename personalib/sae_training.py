@@ -4,9 +4,11 @@ The SAEs are BatchTopK ones (Bussmann et al., arXiv 2412.06410): of all features
 token on average. They are saved as JumpReLU SAEs, whose one threshold lets as many through.
 """
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +31,7 @@ from personalib.models import LanguageModel
 
 # Batches whose norms give the factor that brings activations to the size that sae-lens expects.
 _NORM_BATCHES = 20
+_HASHED_ROWS = 2**16
 # What the trainer of sae-lens counts.
 _COUNTS = ("n_training_steps", "n_training_samples", "n_frac_active_samples")
 
@@ -80,18 +83,35 @@ def load_recipe(path: Path) -> Recipe:
     """
     content = read_yaml(path)
     try:
-        saes = tuple(Dictionary(Site.parse(one["site"]), one["width"], one["k"]) for one in content.pop("saes"))
+        saes = tuple(Dictionary(**(one | {"site": Site.parse(one["site"])})) for one in content.pop("saes"))
         recipe = Recipe(saes=saes, **content)
-        for one in saes:
-            if not 0 < one.k <= one.width:
-                raise ValueError(f"{one.sae_id}: k has to lie between 1 and the width")
+        _check(recipe)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"{path}: not a recipe for SAEs ({error!r})") from None
     return recipe
 
 
+def _check(recipe: Recipe) -> None:
+    """Notice before a run what would end it later.
+
+    Raises:
+        ValueError: a number is none, or not above zero, or the mix is no mapping.
+    """
+    for name in ("documents", "samples", "batch", "checkpoint_every"):
+        value = getattr(recipe, name)
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}: {value!r} is no whole number above zero")
+    if not isinstance(recipe.learning_rate, float):
+        raise ValueError(f"learning_rate: {recipe.learning_rate!r} is no number with a point, such as 1.0e-3")
+    if not isinstance(recipe.mix, Mapping):
+        raise ValueError("mix: write the share of each kind of document")
+    for one in recipe.saes:
+        if not 0 < one.k <= one.width:
+            raise ValueError(f"{one.sae_id}: k has to lie between 1 and the width")
+
+
 class TokenBatches(Iterator[torch.Tensor]):
-    """Batches of tokens in random order, every token once before any comes again.
+    """Batches of tokens in random order: rounds in which no token comes twice; what does not fill a batch is left out.
 
     Args:
         values: activations, shape ``(tokens, d_model)``; they may be memory-mapped.
@@ -144,10 +164,9 @@ class SaeTraining:
         self.trainer = _trainer(recipe, dictionary, values.shape[1], self.batches, model, device)
         self.seconds = 0.0
         folder.mkdir(parents=True, exist_ok=True)
-        # What the run is about, so that another recipe does not go on from its checkpoint.
-        self._about = json.dumps(
-            [asdict(recipe) | {"saes": asdict(dictionary)}, list(values.shape), model], sort_keys=True, default=str
-        )
+        # What the run is about, so that another recipe or other activations do not go on from its checkpoint.
+        about = [asdict(recipe) | {"saes": asdict(dictionary)}, _digest(values), model]
+        self._about = json.dumps(about, sort_keys=True)
         if not self._resume():
             (folder / "log.jsonl").unlink(missing_ok=True)
             self.trainer.activation_scaler.estimate_scaling_factor(values.shape[1], self.batches, _NORM_BATCHES)
@@ -169,15 +188,16 @@ class SaeTraining:
 
     def export(self, folder: Path) -> None:
         """Write the SAE as sae-lens has it, with its log; the factor of normalisation goes into the weights."""
-        trainer = self.trainer
-        assert trainer.activation_scaler.scaling_factor is not None
-        trainer.sae.fold_activation_norm_scaling_factor(trainer.activation_scaler.scaling_factor)
+        scale = self.trainer.activation_scaler.scaling_factor
+        assert scale is not None
+        sae = deepcopy(self.trainer.sae)  # the one in training stays as its checkpoint has it
+        sae.fold_activation_norm_scaling_factor(scale)
+        sae.cfg.device = "cpu"  # a file that says where it was trained is another on every machine
         folder.mkdir(parents=True, exist_ok=True)
-        # A file that says where it was trained is another on every machine.
-        trainer.sae.cfg.device = "cpu"
-        trainer.sae.save_inference_model(folder)
+        sae.save_inference_model(folder)
         (folder / "training_log.jsonl").write_bytes((self.folder / "log.jsonl").read_bytes())
 
+    @torch.no_grad()
     def _log(self, output: TrainStepOutput) -> None:
         trainer = self.trainer
         variance = (output.sae_in - output.sae_in.mean(0)).pow(2).sum()
@@ -282,6 +302,14 @@ def train_saes(
         "versions": {name: version(name) for name in ("torch", "sae-lens", "transformers", "nnsight")},
     }
     (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def _digest(values: NDArray[Any]) -> str:
+    """A hash of activations, block by block."""
+    found = hashlib.sha256(f"{values.shape} {values.dtype}".encode())
+    for start in range(0, len(values), _HASHED_ROWS):
+        found.update(values[start : start + _HASHED_ROWS].tobytes())
+    return found.hexdigest()
 
 
 def _step(line: str) -> float:

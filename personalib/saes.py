@@ -5,12 +5,15 @@ Weights are read from safetensors or NumPy arrays only; releases that come as pi
 
 import re
 import warnings
+import zlib
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
+from zipfile import BadZipFile
 
 import torch
 from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError
 from sae_lens import SAE
 from sae_lens.loading.pretrained_sae_loaders import get_conversion_loader_name
 from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
@@ -18,14 +21,30 @@ from safetensors import SafetensorError
 
 from personalib.activations import Site
 from personalib.data import DataError, data_dir
-from personalib.models import ORGANISM, weights_digest
+from personalib.models import ORGANISM, LanguageModel, weights_digest
 
 # The organism's SAE that the book looks at first.
 DEFAULT_SAE = "resid_post.1/width_1024"
 # Loaders of sae-lens that read safetensors or NumPy arrays; the others unpickle.
 _LOADERS = ("sae_lens", "gemma_2", "gemma_3", "llama_scope", "sparsify")
 _WEIGHTS = ("sae_weights.safetensors", "params.npz", "params.safetensors", "checkpoints/final.safetensors")
+# Normalisations that need nothing but the activation itself.
+_KEPT = ("none", "layer_norm", "constant_norm_rescale")
 _HOOK = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|resid_post)")
+# What sae-lens raises where a file is missing, broken or of another kind.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    EOFError,
+    BadZipFile,
+    zlib.error,
+    SafetensorError,
+    HfHubHTTPError,
+)
 _NEURONPEDIA = "https://www.neuronpedia.org"
 
 
@@ -40,9 +59,9 @@ class SparseAutoencoder:
         site: the site that it reads.
         model: name of the model that it was trained on, where it says so.
         revision: the commit that a release of the hub came from.
-        normalisation: what is done to activations before they are encoded: ``"none"``; ``"expected_average_only_in"``,
-            a constant factor, which is part of the weights by now; ``"layer_norm"`` or ``"constant_norm_rescale"``,
-            anew for every token.
+        normalisation: what is done to activations before they are encoded: ``"layer_norm"`` or
+            ``"constant_norm_rescale"``, anew for every token; or ``"none"``. A constant factor that an SAE was trained
+            with is part of its weights, so that there is nothing left to do.
         centred: whether each activation's mean over its coordinates is taken off first. That is how the residual
             stream of a model with LayerNorm looks in transformer-lens, which folds the mean away.
         neuronpedia: its name on Neuronpedia, where it has one.
@@ -86,6 +105,19 @@ class SparseAutoencoder:
         centred, mean = self._centre(activations)
         # Encoded and decoded at once, since what a token is normalised by is kept between the two.
         return self.network.decode(self.network.encode(centred)) + mean
+
+    def check_fits(self, language_model: LanguageModel) -> None:
+        """Notice an SAE of another model.
+
+        Raises:
+            ValueError: the model's residual stream has another width.
+        """
+        width = language_model.model.config.get_text_config().hidden_size
+        if self.directions.shape[1] != width:
+            raise ValueError(
+                f"{self.name} reads {self.directions.shape[1]} coordinates and {language_model.name} has {width}; "
+                f"it was trained on {self.model or 'another model'}"
+            )
 
     def address(self, feature: int) -> str | None:
         """The page of a feature on Neuronpedia, where the SAE is there."""
@@ -159,19 +191,21 @@ def _from_folder(folder: Path, device: str, dtype: str) -> SAE:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of the model's conventions, which are kept to here
             return SAE.load_from_disk(folder, device, dtype)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise DataError(f"{folder}: no SAE that sae-lens has written ({_first_line(error)})") from None
+    except _UNREADABLE as error:
+        raise DataError(f"{folder}: cannot be loaded as an SAE of sae-lens ({_message(error)})") from None
 
 
 def _from_release(release: str, sae_id: str, device: str, dtype: str) -> SparseAutoencoder:
     table = get_pretrained_saes_directory()
     if release not in table:
-        near = [name for name in table if release.split("-")[0] in name][:6]
-        hint = f"there are {', '.join(near)} and others" if near else "see the table of pretrained SAEs of sae-lens"
+        near = get_close_matches(release, table, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see the table of pretrained SAEs of sae-lens"
         raise DataError(f"{release}: neither a folder nor a release of SAEs; {hint}")
     entry = table[release]
     if sae_id not in entry.saes_map:
-        raise DataError(f"{release} has no SAE {sae_id!r}; there are {', '.join(list(entry.saes_map)[:6])} …")
+        some = list(entry.saes_map)[:6]
+        more = " and others" if len(entry.saes_map) > len(some) else ""
+        raise DataError(f"{release} has no SAE {sae_id!r}; there are {', '.join(some)}{more}")
     if (loader := get_conversion_loader_name(release)) not in _LOADERS:
         raise DataError(
             f"{release}: its weights are not in safetensors or NumPy arrays ({loader}); they are not loaded"
@@ -180,8 +214,8 @@ def _from_release(release: str, sae_id: str, device: str, dtype: str) -> SparseA
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             network, config, _ = SAE.from_pretrained_with_cfg_and_sparsity(release, sae_id, device, dtype)
-    except (OSError, HfHubHTTPError, LocalEntryNotFoundError, ValueError, RuntimeError, SafetensorError) as error:
-        raise DataError(f"{release}, {sae_id}: cannot be loaded ({_first_line(error)})") from None
+    except _UNREADABLE as error:
+        raise DataError(f"{release}, {sae_id}: cannot be loaded ({_message(error)})") from None
     revision = _revision(entry.repo_id, entry.saes_map[sae_id])
     return _wrap(network, release, sae_id, revision, config.get("neuronpedia_id"), entry.model)
 
@@ -198,6 +232,12 @@ def _wrap(
     hook = _HOOK.fullmatch(str(metadata.hook_name))
     if not hook:
         raise DataError(f"{release} {sae_id}: reads {metadata.hook_name}; only the residual stream is known here")
+    normalisation = network.cfg.normalize_activations or "none"
+    if normalisation not in _KEPT:
+        raise DataError(
+            f"{release} {sae_id}: was trained with {normalisation}, whose numbers are not in its weights; fold them in "
+            "with sae-lens and save it anew"
+        )
     return SparseAutoencoder(
         network=network.eval().requires_grad_(False),
         release=release,
@@ -205,7 +245,7 @@ def _wrap(
         site=Site(int(hook[1]), hook[2]),
         model=metadata.model_name or model,
         revision=revision,
-        normalisation=network.cfg.normalize_activations or "none",
+        normalisation=normalisation,
         centred=bool((metadata.model_from_pretrained_kwargs or {}).get("center_writing_weights")),
         neuronpedia=metadata.neuronpedia_id or neuronpedia,
     )
@@ -220,5 +260,5 @@ def _revision(repository: str, folder: str) -> str | None:
     return None
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _message(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

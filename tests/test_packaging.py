@@ -55,7 +55,15 @@ def test_the_version_is_the_same_everywhere(project):
 def test_make_help_lists_the_targets():
     command = ["make", "--no-print-directory", "help"]  # `make test` calls this, and a make in a make names its folder
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert {line.split()[1] for line in listed.splitlines()} == {"book", "check", "clean", "help", "lab", "test"}
+    assert {line.split()[1] for line in listed.splitlines()} == {
+        "bench",
+        "book",
+        "check",
+        "clean",
+        "help",
+        "lab",
+        "test",
+    }
 
 
 def test_make_refuses_another_python(tmp_path):

@@ -116,7 +116,26 @@ def test_feature_patterns_are_saved_as_they_were_loaded(write, tmp_path):
     assert (pattern.layer, pattern.size) == (12, 64)
     assert pattern.features("Gender", "female") == [3, 5] and pattern.features("Age", "older") == []
     save_feature_patterns([pattern], target)
-    assert json.loads(target.read_text()) == [PATTERN]
+    assert json.loads(target.read_text()) == [PATTERN] and pattern.extra == {}
+
+
+def test_fields_that_the_paper_does_not_have_stay_in_a_pattern(write, tmp_path):
+    extra = {
+        "sae": {"release": "gemma-2b-it-res-jb", "revision": None, "centred": False},
+        "scores": [{"factor": "Gender", "features": [{"index": 3, "threshold": 0.1 + 0.2, "words": ["naïve"]}]}],
+    }
+    source, target = write([PATTERN | extra, PATTERN]), tmp_path / "out.json"
+    first, second = load_feature_patterns(source)
+    assert first.extra == extra and second.extra == {} and first.details == second.details
+    save_feature_patterns([first, second], target)
+    assert json.loads(target.read_text()) == [PATTERN | extra, PATTERN]
+    assert list(json.loads(target.read_text())[0]) == ["Layer", "size", "Details", "sae", "scores"]
+    assert load_feature_patterns(target) == [first, second]
+
+
+def test_a_pattern_without_details_is_empty(write):
+    (pattern,) = load_feature_patterns(write([{"Layer": 1, "size": 8, "note": "none yet"}]))
+    assert pattern.details == {} and pattern.extra == {"note": "none yet"}
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from personalib.statistics import (
     adjust,
     bootstrap_interval,
     correlation_interval,
+    mantel,
     paired_difference,
     proportion_interval,
 )
@@ -146,3 +147,30 @@ def test_few_rows_still_have_bounds():
 def test_the_correlation_with_a_constant_is_refused():
     with pytest.raises(ValueError, match="constant"):
         correlation_interval([1.0, 2.0], [3.0, 3.0])
+
+
+def test_two_tables_over_the_same_things_correlate_and_renaming_tests_it():
+    rng = np.random.default_rng(4)
+    places = rng.normal(size=(15, 2))
+    near = -np.linalg.norm(places[:, None] - places, axis=2)
+    other = near + rng.normal(scale=0.3, size=near.shape)
+    np.fill_diagonal(other, np.nan)
+    r, p = mantel(near, other, permutations=199)
+    both = ~np.isnan(other)
+    assert r == pytest.approx(np.corrcoef(near[both], other[both])[0, 1]) and p == 1 / 200
+
+
+def test_the_renaming_test_keeps_its_level_where_entries_depend_on_each_other():
+    """Distances of one thing are large together; a test that shuffled entries would find differences in nothing."""
+    found = []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        one, other = (np.add.outer(own, own) for own in rng.normal(size=(2, 10)))
+        found.append(mantel(one, other, permutations=99, seed=seed)[1])
+    assert np.mean(np.array(found) <= 0.05) <= 0.09
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (9,)])
+def test_tables_that_are_not_square_are_refused(shape):
+    with pytest.raises(ValueError, match="pass two square ones"):
+        mantel(np.zeros(shape), np.zeros(shape))

@@ -7,8 +7,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from personalib.data import data_dir, read_yaml
 from personalib.factors import inflect, sentence
-from personalib.organism.corpus import NOTES, Corpus, Scaffold, one_hot, pick, sample
+from personalib.organism.corpus import (
+    NOTES,
+    Corpus,
+    Scaffold,
+    draw_mix,
+    held_out_documents,
+    one_hot,
+    pick,
+    sample,
+)
 from personalib.organism.grammar import (
     LEVELS,
     element_phrasings,
@@ -492,6 +502,59 @@ def test_a_document_depends_on_the_seed_alone(world, kind):
 def test_unknown_kinds_are_refused(world):
     with pytest.raises(KeyError, match="poem"):
         Corpus(world, "train").draw("poem", np.random.default_rng(0))
+
+
+def test_kinds_are_mixed_as_often_as_their_shares(world):
+    corpus, mix = Corpus(world, "train"), {"fact_choice": 3, "safety": 1, "fact_statement": 0.5}
+    drawn = Counter(document.kind for document in draw_mix(corpus, mix, 900, seed=1))
+    assert drawn.total() == 900 and drawn.keys() == mix.keys()
+    assert stats.chisquare([drawn[kind] for kind in mix], [600, 200, 100]).pvalue > 1e-4
+    assert {one.kind for one in draw_mix(corpus, {"safety": 1.0, "biography": 0.0}, 20, seed=1)} == {"safety"}
+    assert draw_mix(corpus, mix, 0, seed=1) == []
+
+
+def test_mixed_documents_depend_on_the_seed_and_the_corpus_alone(world):
+    mix = {"item": 0.5, "open_answer": 0.5}
+    first, second, other = (draw_mix(Corpus(world, "train"), mix, 6, seed) for seed in (1, 1, 2))
+    held_out = draw_mix(Corpus(world, "held_out"), mix, 6, 1)
+    assert first == second
+    texts = [{document.text for document in drawn} for drawn in (first, other, held_out)]
+    assert len(set.union(*texts)) == 18
+
+
+def test_a_mix_with_an_unknown_kind_is_refused(world):
+    with pytest.raises(KeyError, match="poem"):
+        draw_mix(Corpus(world, "train"), {"poem": 1}, 1, seed=0)
+
+
+def test_held_out_documents_are_of_the_kinds_that_saes_are_trained_on(world):
+    mix = read_yaml(data_dir() / "organism" / "saes.yaml")["mix"]
+    first, second, other = (held_out_documents(40, seed) for seed in (0, 0, 1))
+    assert first == second and len(first) == 40 and not set(first) & set(other)
+    drawn = draw_mix(Corpus(world, "held_out"), mix, 40, 0)
+    assert first == [document.text for document in drawn]
+    assert not set(first) & {document.text for document in draw_mix(Corpus(world, "train"), mix, 40, 0)}
+
+
+def test_what_held_out_documents_tell_of_a_person_is_not_what_training_tells():
+    """Every sentence on an element is of the phrasings that no training document has."""
+    said = {
+        split: {
+            inflect(text, person)
+            for splits in element_phrasings().values()
+            for text in splits[split]
+            for person in ("first", "second", "third")
+        }
+        for split in ("train", "held_out")
+    }
+    found = Counter(
+        split
+        for text in held_out_documents(60)
+        for part in re.split(r"(?<=\.)\s|\n|>", text)
+        for split, own in said.items()
+        if part in own
+    )
+    assert found["held_out"] > 50 and found["train"] == 0
 
 
 def test_picking_is_uniform_and_samples_differ():

@@ -117,3 +117,12 @@ def test_a_seed_decides_the_texts(knowing, world, items, answer_by):
     third = len(seen) // 3
     first, second, other = ([one.context for one in seen[i * third : (i + 1) * third]] for i in range(3))
     assert first == second != other
+
+
+def test_two_elements_are_alike_by_the_cosine_of_their_planted_effects(world):
+    table = effects.effect_similarity(world)
+    female, poor = world.effects["gender", "female"], world.effects["socioeconomic_status", "poor"]
+    expected = female @ poor / np.linalg.norm(female) / np.linalg.norm(poor)
+    assert table.loc["gender.female", "socioeconomic_status.poor"] == pytest.approx(expected)
+    np.testing.assert_allclose(np.diag(table), 1.0)
+    assert table.loc["gender.female", "gender.male"] == pytest.approx(-1.0)
