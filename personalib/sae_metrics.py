@@ -93,7 +93,7 @@ def cross_entropy(
     sae: SparseAutoencoder,
     texts: Sequence[str],
     *,
-    batch_tokens: int = 8192,
+    batch_tokens: int = 2048,
     progress: str | None = None,
 ) -> CrossEntropy:
     """What a model loses when it goes on from an SAE's reconstruction of its residual stream.
