@@ -29,7 +29,7 @@ from personalib.saes import DEFAULT_SAE, load_sae
 LABELS = [(each.factor, each.key) for each in elements()]
 TITLES = {(each.factor, each.key): (factor.title, each.title) for factor in load_factors() for each in factor.elements}
 D_MODEL, WIDTH = 48, 64
-FEW = ("--per-element", 6, "--shuffles", 19)
+FEW = ("--per-element", 6, "--shuffles", 59)
 
 
 @pytest.fixture
@@ -300,7 +300,8 @@ def test_a_report_on_another_model_has_the_headlines_and_the_bounds(call, other,
     assert set(HEADLINES) < set(found)
     assert (found["elements_found"], found["elements_total"]) == (23, 23)
     assert list(found["auroc"]) == list(found["null_auroc"]) == [".".join(label) for label in LABELS]
-    assert min(found["auroc"].values()) > 0.95 > max(found["null_auroc"].values())
+    # Six sentences of an element: labels shuffled sixty times come close to what was planted, and do not reach it.
+    assert min(found["auroc"].values()) > max(0.95, *found["null_auroc"].values())
     assert 0 < found["dead_fraction"] < 1 and found["l0"] > 1
     texts = element_texts("held_out", 6).texts
     assert found["saes"][found["sae"]]["tokens"] == tokens(other[0], texts), "the texts are its documents"
