@@ -108,6 +108,13 @@ def blocks_path(model: PreTrainedModel) -> str:
     raise ValueError(f"the blocks of {type(model).__name__} are in none of {', '.join(_BLOCKS)}; add their place there")
 
 
+def traceable(language_model: LanguageModel) -> Any:
+    """The model in nnsight's hands, ready to be traced."""
+    return nnsight.TransformersModel(
+        language_model.model, tokenizer=language_model.tokenizer, task="text-generation", dispatch=True
+    )
+
+
 def capture(  # noqa: PLR0913 - each argument is one choice in what is captured and how
     language_model: LanguageModel,
     texts: Sequence[str],
@@ -158,9 +165,7 @@ def capture(  # noqa: PLR0913 - each argument is one choice in what is captured 
     with closing(Journal(folder / "batches.jsonl")) as journal:
         # Other batches are other numbers in the journal, so they are part of what an unfinished run is known by.
         files = _open(found, f"{key} {batch_tokens}", width, dtype, journal)
-        network = nnsight.TransformersModel(
-            language_model.model, tokenizer=language_model.tokenizer, task="text-generation", dispatch=True
-        )
+        network = traceable(language_model)
         done = {entry["batch"] for entry in journal.entries}
         with tqdm(total=len(texts), desc=progress, disable=progress is None, unit="text") as bar:
             for number, batch in enumerate(length_batches(encoded, batch_tokens)):

@@ -45,6 +45,10 @@ class LabelledTexts:
         place = {label: number for number, label in enumerate(self.classes)}
         return np.array([place[label] for label in self.labels], dtype=np.int64)
 
+    def members(self, labels: Sequence[tuple[str, str]]) -> NDArray[np.bool_]:
+        """Which texts have which label, shape ``(texts, labels)``."""
+        return np.array([[own == label for label in labels] for own in self.labels])
+
 
 def element_texts(split: str, per_element: int = 60, seed: int = 0, person: str | None = None) -> LabelledTexts:
     """Sentences about a person, each telling one background element and nothing else; and neutral ones beside them.

@@ -3,8 +3,6 @@
 Each gets the same texts, is fitted or chosen on those of the search, and is scored on held-out phrasings.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -46,7 +44,7 @@ def baselines(
         stream, up or down, at its most over tokens; ``random`` the same of random directions.
     """
     labels = [label for label in train.classes if label != NEUTRAL]
-    own, later = _members(train, labels), _members(held_out, labels)
+    own, later = train.members(labels), held_out.members(labels)
     means = _pool(train_activations, site, None), _pool(held_out_activations, site, None)
     width = means[0].shape[1]
     random = np.random.default_rng([seed, 13]).standard_normal((width, directions // 2))
@@ -63,10 +61,6 @@ def baselines(
             for (factor, element), value in zip(labels, values, strict=True)
         ]
     )
-
-
-def _members(texts: LabelledTexts, labels: Sequence[tuple[str, str]]) -> NDArray[np.bool_]:
-    return np.array([[own == label for label in labels] for own in texts.labels])
 
 
 def _pool(activations: Activations, site: Site, directions: NDArray[np.float64] | None) -> NDArray[np.float64]:

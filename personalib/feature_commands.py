@@ -177,7 +177,7 @@ def report(
     from personalib.organism.corpus import held_out_documents
 
     search_settings = {name: options.pop(name) for name in ("criterion", "max_features", "shuffles")}
-    loaded, saes = _load(model=model, **options)
+    loaded, saes = _load(model=model, **options, several=True)
     texts = {split: element_texts(split, per_element, seed, person) for split in SPLITS}
     measured = held_out_documents(documents) if model == ORGANISM else list(texts["held_out"].texts)
     results = write(
@@ -190,7 +190,13 @@ def report(
 
 
 def _load(
-    model: str, revision: str | None, release: str, sae_ids: tuple[str, ...], device: str, dtype: str
+    model: str,
+    revision: str | None,
+    release: str,
+    sae_ids: tuple[str, ...],
+    device: str,
+    dtype: str,
+    several: bool = False,
 ) -> "tuple[LanguageModel, list[SparseAutoencoder]]":
     import torch
 
@@ -198,7 +204,7 @@ def _load(
     from personalib.saes import DEFAULT_SAE, load_sae, organism_saes
 
     if not sae_ids:
-        others = [name for name in organism_saes() if name != DEFAULT_SAE]
+        others = [name for name in organism_saes() if name != DEFAULT_SAE] if several else []
         sae_ids = (DEFAULT_SAE, *others) if release == ORGANISM else ("",)
     saes = [load_sae(release, sae_id, device, dtype) for sae_id in sae_ids]
     return load_model(model, revision, device, getattr(torch, dtype)), saes

@@ -59,9 +59,9 @@ def as_pattern(
 
 def fixed_features(pattern: FeaturePattern, entry: PublishedBackground) -> dict[str, list[int]]:
     """The features of a background's attributes by title of the factor; a factor that is not told has none."""
-    found = {}
+    by_element, found = _features(pattern), {}
     for title, value in entry.attributes.items():
-        if value and (features := _features(pattern).get((title, _title(title, value)))):
+        if value and (features := by_element.get((title, _title(title, value)))):
             found[title] = [feature for feature, _ in features]
     return found
 
@@ -100,11 +100,11 @@ def generated_features(
     stories = [entry.generative_bg for entry in entries]
     activations = capture(language_model, stories, [sae.site], folder, tokens="all", progress=progress)
     pooled = pool_features(sae, activations, pooling).tocsr()
-    found = []
+    by_element, found = _features(pattern), []
     for number in range(len(stories)):
         row = pooled[[number]].toarray()[0]
         best: dict[str, tuple[float, Reading]] = {}
-        for (factor, element), features in _features(pattern).items():
+        for (factor, element), features in by_element.items():
             above = [(feature, row[feature] / limit) for feature, limit in features if row[feature] >= limit]
             if above and (strength := max(ratio for _, ratio in above)) > best.get(factor, (0.0,))[0]:
                 best[factor] = strength, Reading(element, [feature for feature, _ in above])

@@ -128,6 +128,7 @@ def across(discoveries: Mapping[str, Discovery]) -> pd.DataFrame:
     Returns:
         The rows of :meth:`~personalib.features.Discovery.table` with the name under ``sae``.
     """
+    tables = {name: discovery.table() for name, discovery in discoveries.items()}
     rows = []
     for number in range(len(next(iter(discoveries.values())).findings)):
         # One that found a specific feature goes before one that did not.
@@ -138,7 +139,7 @@ def across(discoveries: Mapping[str, Discovery]) -> pd.DataFrame:
                 discoveries[name].findings[number].discovery["auroc"],
             ),
         )
-        rows.append(discoveries[best].table().iloc[[number]].assign(sae=best))
+        rows.append(tables[best].iloc[[number]].assign(sae=best))
     return pd.concat(rows, ignore_index=True)
 
 

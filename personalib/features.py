@@ -49,7 +49,7 @@ class FeatureTexts:
 
     def members(self, labels: Sequence[Label]) -> NDArray[np.bool_]:
         """Which texts have which label, shape ``(texts, labels)``."""
-        return np.array([[own == label for label in labels] for own in self.texts.labels])
+        return self.texts.members(labels)
 
     def column(self, features: Sequence[int]) -> NDArray[np.float64]:
         """How much of some features each text has in sum, shape ``(texts,)``."""

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from personalib.activations import Site, blocks_path
+from personalib.activations import Site, blocks_path, traceable
 from personalib.encoding import Encoded, encode, length_batches, padded
 from personalib.models import LanguageModel
 from personalib.saes import SparseAutoencoder
@@ -114,11 +114,8 @@ def cross_entropy(
         raise ValueError("there are no texts to measure on; pass at least one")
     encoded = encode(language_model.tokenizer, texts)
     batches = list(length_batches(encoded, batch_tokens))
-    network = nnsight.TransformersModel(
-        language_model.model, tokenizer=language_model.tokenizer, task="text-generation", dispatch=True
-    )
-    width = sae.directions.shape[1]
-    sums, count = torch.zeros(width, dtype=torch.float64), 0
+    network = traceable(language_model)
+    sums, count = torch.zeros(sae.directions.shape[1], dtype=torch.float64), 0
 
     def keep(stream: torch.Tensor) -> torch.Tensor:
         nonlocal sums, count

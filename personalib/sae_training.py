@@ -243,6 +243,12 @@ class SaeTraining:
             if plain.get("about") != self._about:
                 return False
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        self._restore(tensors, plain)
+        self._cut_log()
+        return True
+
+    def _restore(self, tensors: Mapping[str, torch.Tensor], plain: Mapping[str, str]) -> None:
+        """Put everything where it was when the checkpoint was written."""
         trainer = self.trainer
         trainer.sae.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("sae.")})
         state: dict[int, dict[str, torch.Tensor]] = {}
@@ -259,8 +265,6 @@ class SaeTraining:
         trainer.activation_scaler.scaling_factor = json.loads(plain["scale"])
         self.batches.position = json.loads(plain["position"])
         self.seconds = json.loads(plain["seconds"])
-        self._cut_log()
-        return True
 
     def _cut_log(self) -> None:
         """Take off what was logged after the checkpoint was written."""
@@ -331,8 +335,12 @@ def _trainer(
         normalize_activations="expected_average_only_in",
         metadata=SAEMetadata(model_name=model, hook_name=f"blocks.{site.layer}.hook_{site.stream}", prepend_bos=True),
     )
+    return SAETrainer(_settings(recipe, device), BatchTopKTrainingSAE(config), batches)
+
+
+def _settings(recipe: Recipe, device: str) -> SAETrainerConfig:
     steps = recipe.samples // recipe.batch
-    settings = SAETrainerConfig(
+    return SAETrainerConfig(
         n_checkpoints=0,
         checkpoint_path=None,
         save_final_checkpoint=False,
@@ -352,4 +360,3 @@ def _trainer(
         feature_sampling_window=steps + 1,
         logger=LoggingConfig(log_to_wandb=False),
     )
-    return SAETrainer(settings, BatchTopKTrainingSAE(config), batches)
