@@ -68,11 +68,11 @@ def element_texts(split: str, per_element: int = 60, seed: int = 0, person: str 
         for number in rng.permutation(len(pool))[:per_element]:
             texts.append(inflect(pool[number], person or _PERSONS[rng.integers(2)]))
             labels.append(label)
-            phrases.append(_phrase(pool[number], load_leads()))
+            phrases.append(clause_phrase(pool[number]))
     return LabelledTexts(tuple(texts), tuple(labels), tuple(phrases))
 
 
-def _phrase(clause: str, leads: Sequence[str]) -> str:
+def clause_phrase(clause: str) -> str:
     """A clause without the lead that it may begin with."""
-    lead = max((lead for lead in leads if clause.startswith(lead)), key=len, default="")
+    lead = max((lead for lead in load_leads() if clause.startswith(lead)), key=len, default="")
     return clause.removeprefix(lead)

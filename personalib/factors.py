@@ -70,11 +70,19 @@ class Factor:
 
 @dataclass(frozen=True)
 class Pressure:
-    """A short-term pressure; ``phrasings`` holds full instructions for each of the two :data:`POLES`."""
+    """A short-term pressure.
+
+    Attributes:
+        key: name in files and code.
+        title: name for readers.
+        phrasings: full instructions for each of the two :data:`POLES`.
+        phrases: of each phrasing the phrase that it is made of, without its lead.
+    """
 
     key: str
     title: str
     phrasings: Mapping[str, tuple[str, ...]]
+    phrases: Mapping[str, tuple[str, ...]]
 
 
 def inflect(clause: str, person: str) -> str:
@@ -149,7 +157,12 @@ def _load_poles(source: Path, family: str) -> tuple[Pressure, ...]:
     try:
         leads = tuple(content["leads"])
         return tuple(
-            Pressure(key, entry["title"], MappingProxyType({pole: _fill(leads, entry[pole]) for pole in POLES}))
+            Pressure(
+                key,
+                entry["title"],
+                MappingProxyType({pole: _fill(leads, entry[pole]) for pole in POLES}),
+                MappingProxyType({pole: tuple(phrase for phrase in entry[pole] for _ in leads) for pole in POLES}),
+            )
             for key, entry in content[family].items()
         )
     except (KeyError, TypeError, AttributeError) as error:

@@ -130,6 +130,41 @@ def proportion_interval(successes: int, n: int, *, level: float = 0.95) -> Inter
     return Interval(successes / n, float(low), float(high))
 
 
+def clustered_interval(
+    values: ArrayLike, clusters: ArrayLike, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> Interval:
+    """The mean of values that come in clusters, with a bootstrap interval that resamples whole clusters.
+
+    Values of one cluster, such as texts of one phrase, are no independent evidence. Where every value is 0, or every
+    one 1, it is Wilson's interval with as many trials as there are clusters: the bootstrap would give no width.
+
+    Args:
+        values: shape ``(n,)``.
+        clusters: the cluster of each value, shape ``(n,)``, of any kind that can be sorted.
+        level: share of such intervals that hold the true mean.
+        resamples: how many bootstrap samples are drawn.
+        seed: of the random generator.
+
+    Raises:
+        ValueError: the lengths differ, there is no value, or one is not finite.
+
+    Example:
+        >>> [round(bound, 2) for bound in clustered_interval([1, 1, 1, 1], ["a", "a", "b", "b"])]
+        [1.0, 0.34, 1.0]
+    """
+    sample, groups = _finite(values, "values"), np.asarray(clusters)
+    if groups.shape != sample.shape:
+        raise ValueError(f"{len(sample)} values and clusters of shape {groups.shape}; pass one cluster a value")
+    places = np.unique(groups, return_inverse=True)[1]
+    sums, sizes = np.bincount(places, sample), np.bincount(places)
+    if (sample == sample[0]).all() and sample[0] in (0.0, 1.0):
+        return proportion_interval(int(sample[0]) * len(sums), len(sums), level=level)
+    drawn = np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))
+    means = sums[drawn].sum(1) / sizes[drawn].sum(1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(sample.mean()), float(low), float(high))
+
+
 def adjust(pvalues: ArrayLike, method: str = "holm") -> NDArray[np.float64]:
     """P-values corrected for being many: reject where the corrected one is below the level.
 

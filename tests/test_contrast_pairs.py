@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from personalib.contrasts import contrast_set, load_carriers
+from personalib.contrast_pairs import contrast_set, load_carriers
 from personalib.data import DataError
 from personalib.factors import POLES, load_facets, load_pressures, sentence
 from personalib.items import load_facts, load_safety, load_trait
