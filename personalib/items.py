@@ -1,11 +1,12 @@
 """Items: the questions of a questionnaire, read from a file or the hub and checked row by row."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from personalib.data import data_dir
+from personalib.organism.grammar import digest
 from personalib.records import READERS, ItemError, Record, read_records
 
 TRAITS = (
@@ -123,6 +124,22 @@ def load_trait(source: str | Path = "bundled") -> list[TraitItem]:
     items = [_trait_item(record) for record in records]
     _check_unique(records, [(item.personality, item.idx) for item in items], "idx")
     return items
+
+
+def validation_split(items: Sequence[TraitItem]) -> tuple[list[TraitItem], list[TraitItem]]:
+    """One item in four of each trait to choose settings by, and the others to evaluate with.
+
+    The choice hangs on an item's trait and number alone, so that no later reading of a larger or smaller bank puts an
+    item on the other side.
+
+    Returns:
+        The items for choices, and those for evaluation, each in their order.
+    """
+    chosen = [digest(item.personality, str(item.idx)) % 4 == 0 for item in items]
+    return (
+        [item for item, own in zip(items, chosen, strict=True) if own],
+        [item for item, own in zip(items, chosen, strict=True) if not own],
+    )
 
 
 def load_safety(source: str | Path = "bundled", *, answers: str | Path | None = None) -> list[SafetyItem]:

@@ -82,7 +82,7 @@ def check_option_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str, labels:
         >>> check_option_tokens(tokenizer, "Choose:\n", ["A", "B"])
         [2, 3]
     """
-    whole = _encode(tokenizer, [prompt, *(prompt + label for label in labels)])
+    whole = encode_prompts(tokenizer, [prompt, *(prompt + label for label in labels)])
     return _option_tokens(prompt, labels, whole[0], whole[1:])
 
 
@@ -122,8 +122,8 @@ def ask(
     """
     if len(prompts) != len(labels):
         raise ValueError(f"{len(prompts)} prompts and {len(labels)} lists of labels; pass one list a prompt")
-    rows = _encode(tokenizer, prompts)
-    options = _all_option_tokens(tokenizer, prompts, labels, rows)
+    rows = encode_prompts(tokenizer, prompts)
+    options = option_tokens(tokenizer, prompts, labels, rows)
     # Longest first: prompts of similar length share a batch, and one too large for the memory fails at once.
     queue = sorted(range(len(rows)), key=lambda index: len(rows[index]), reverse=True)
     answers: dict[int, NDArray[np.float64]] = {}
@@ -224,7 +224,7 @@ def _row(item: TraitItem, template: str, order: str, context: int, answer: NDArr
     }
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+def encode_prompts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of texts with the special tokens the tokenizer adds, but one start token."""
     start = tokenizer.bos_token_id
     rows = tokenizer(list(texts))["input_ids"] if texts else []
@@ -232,15 +232,28 @@ def _encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[li
     return [row[1:] if start is not None and row[:2] == [start, start] else row for row in rows]
 
 
-def _all_option_tokens(
+def option_tokens(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     labels: Sequence[Sequence[str]],
     rows: Sequence[list[int]],
 ) -> list[list[int]]:
-    """:func:`check_option_tokens` of many prompts, encoded in one call because that is many times faster."""
+    """:func:`check_option_tokens` of many prompts, encoded in one call because that is many times faster.
+
+    Args:
+        tokenizer: of the model that will be asked.
+        prompts: texts up to the answer.
+        labels: for each prompt, what its options are called.
+        rows: the prompts' token ids, from :func:`encode_prompts`.
+
+    Returns:
+        For each prompt one token id a label.
+
+    Raises:
+        ItemError: see :func:`check_option_tokens`.
+    """
     written = [prompt + label for prompt, own in zip(prompts, labels, strict=True) for label in own]
-    encoded = iter(_encode(tokenizer, written))
+    encoded = iter(encode_prompts(tokenizer, written))
     return [
         _option_tokens(prompt, own, row, [next(encoded) for _ in own])
         for prompt, own, row in zip(prompts, labels, rows, strict=True)
@@ -282,15 +295,15 @@ def _probabilities(
     model: PreTrainedModel, rows: Sequence[list[int]], options: Sequence[list[int]]
 ) -> list[NDArray[np.float64]]:
     """The next-token probabilities of each row's options."""
-    logits = model(**_inputs(model, rows), use_cache=False).logits[:, -1]
+    logits = model(**left_padded(model, rows), use_cache=False).logits[:, -1]
     chances = logits.float().softmax(dim=-1)
     wanted = torch.nn.utils.rnn.pad_sequence([torch.tensor(own) for own in options], batch_first=True)
     picked = chances.gather(1, wanted.to(chances.device)).double().cpu().numpy()
     return [row[: len(own)] for row, own in zip(picked, options, strict=True)]
 
 
-def _inputs(model: PreTrainedModel, rows: Sequence[list[int]]) -> dict[str, torch.Tensor | int]:
-    """Model inputs padded on the left, so that every row ends at the last position.
+def left_padded(model: PreTrainedModel, rows: Sequence[list[int]]) -> dict[str, torch.Tensor | int]:
+    """Model inputs of token ids, padded on the left, so that every row ends at the last position.
 
     Padding is never attended to, so any id serves; positions count from each row's first real token.
     """

@@ -217,7 +217,7 @@ def swapped_accuracies(
 
 
 def _dealt(read: PairActivations, site: Site, rng: np.random.Generator) -> tuple[NDArray[np.float32], ...]:
-    """The texts of two random halves of the phrases, as many of the one as of the other; a half has half of each pole."""
+    """As many texts of one random half of the phrases as of the other; each half has half of the phrases of a pole."""
     high = []
     for own in read.phrases.T:
         different = np.unique(own)

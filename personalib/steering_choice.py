@@ -1,0 +1,301 @@
+"""Where to steer and how hard: positions, site and coefficient chosen from data, by one rule for a whole family.
+
+The rule, on texts and items that no evaluation uses:
+
+1. *Reading.* A site is eligible if directions fitted there read phrases left out of the fit about as well as at the
+   best site.
+2. *No collapse.* A coefficient is eligible at a site if the answer options keep most of the probability that they have
+   without steering.
+3. *Behaviour.* Of what is eligible, the positions, site and coefficient are taken whose steering does most nearly what
+   telling the same thing in words does, over all traits, both poles and all contrasts.
+
+The paper states its coefficients and not how they were found, and for contrast vectors no layers (arXiv 2410.10863).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from personalib.activations import Site
+from personalib.contrast import Halves, fit_vector
+from personalib.contrast_pairs import Contrast
+from personalib.directions import DEFAULT_METHOD
+from personalib.factors import POLES
+from personalib.items import TRAITS, TraitItem
+from personalib.models import LanguageModel
+from personalib.questionnaires import ask, format_prompt
+from personalib.readings import validation_accuracy
+from personalib.scoring import FLOOR
+from personalib.steering import Positions, ask_steered
+from personalib.templates import ORDERS, load_templates
+from personalib.vectors import SteeringVector
+
+Array = NDArray[np.float64]
+_SETTING = ("positions", "site", "coefficient")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What is tried, and the numbers of the rule.
+
+    Attributes:
+        positions: the positions that are tried.
+        coefficients: how often the vector is added toward each pole.
+        reading: how much worse than the best site's the mean reading accuracy of a site may be.
+        mass: the least share of the unsteered answer mass that has to be left, in the worst contrast and pole.
+    """
+
+    positions: tuple[Positions, ...] = ("last", "prompt")
+    coefficients: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.5)
+    reading: float = 0.02
+    mass: float = 0.9
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the rule chose.
+
+    Attributes:
+        positions: at which tokens.
+        site: where.
+        coefficient: how often the vector is added.
+        table: one row a position, site and coefficient, see :func:`choose`.
+        effects: one row a position, site, coefficient, contrast, pole and trait: ``steered`` and ``told``, in points of
+            100, and ``mass``, the share of the unsteered answer mass.
+    """
+
+    positions: Positions
+    site: Site
+    coefficient: float
+    table: pd.DataFrame
+    effects: pd.DataFrame
+
+    def chosen_effects(self) -> pd.DataFrame:
+        """The rows of ``effects`` of what was chosen."""
+        chosen = zip(_SETTING, (self.positions, str(self.site), self.coefficient), strict=True)
+        return self.effects[np.logical_and.reduce([self.effects[name] == value for name, value in chosen])]
+
+
+class TraitSheet:
+    """Trait items as prompts in both option orders, and what their answers come to.
+
+    Args:
+        language_model: who is asked.
+        items: trait items.
+        template: the items' template.
+        form: ``"chat"`` or ``"base"``.
+    """
+
+    def __init__(
+        self, language_model: LanguageModel, items: Sequence[TraitItem], template: str = "letters", form: str = "chat"
+    ) -> None:
+        self.language_model, self.form = language_model, form
+        self.labels = load_templates()[template].labels
+        self._units = list(product(items, ORDERS))
+        self._texts = [
+            load_templates()[template].render(item.question, list(item.responses(order).values()))
+            for item, order in self._units
+        ]
+        self._high = np.array(
+            [[key.startswith("high") for key in item.responses(order)] for item, order in self._units]
+        )
+        self._traits = np.array([item.personality for item, _ in self._units[:: len(ORDERS)]])
+
+    def prompts(self, contexts: Sequence[str] = ("",)) -> list[str]:
+        """The prompts after contexts, of which each item gets the next in turn, the same in both orders."""
+        return [
+            format_prompt(
+                self.language_model.tokenizer, text, form=self.form, context=contexts[number // 2 % len(contexts)]
+            )
+            for number, text in enumerate(self._texts)
+        ]
+
+    def scores(self, answers: Array) -> tuple[Array, float]:
+        """What option probabilities of shape ``(prompts, options)`` come to.
+
+        Returns:
+            For each of ``TRAITS`` 100 times the mean share of the high options, shape ``(8,)``, NaN where no item
+            could be read; and the mean answer mass.
+        """
+        mass = answers.sum(1)
+        share = np.where(mass >= FLOOR, (answers * self._high).sum(1) / np.maximum(mass, FLOOR), np.nan)
+        by_item = share.reshape(-1, len(ORDERS)).mean(1)
+        found = [by_item[(self._traits == trait) & ~np.isnan(by_item)] for trait in TRAITS]
+        return np.array([100 * own.mean() if len(own) else np.nan for own in found]), float(mass.mean())
+
+
+def choose(
+    sheet: TraitSheet,
+    contrasts: Sequence[Contrast],
+    readings: Mapping[str, Halves],
+    rule: Rule | None = None,
+    *,
+    method: str = DEFAULT_METHOD,
+    progress: str | None = None,
+) -> Choice:
+    """Choose positions, a site and a coefficient for a family of contrasts.
+
+    Args:
+        sheet: trait items that no evaluation uses, such as the first part of
+            :func:`~personalib.items.validation_split`.
+        contrasts: the family.
+        readings: of :func:`~personalib.contrast.read_contrasts`; only the split to train on is looked at.
+        rule: what is tried, and the rule's numbers.
+        method: of the directions.
+        progress: text of a progress bar; None shows none.
+
+    Returns:
+        The choice. Its table has ``positions``, ``site``, ``layer``, ``coefficient``, ``reading`` (accuracy on phrases
+        left out of the fit, mean over contrasts), ``dose`` (the norm of what is added as a share of the residual
+        stream's median norm there, mean over contrasts), ``fidelity`` (the share of the told effects that steering
+        reproduces: 1 minus the ratio of the sums of squares of ``steered - told`` and of ``told``), ``effect`` (root
+        mean square of the steered effects in points), ``mass`` (the least share of the unsteered answer mass),
+        ``eligible`` and ``chosen``.
+
+    Raises:
+        ValueError: nothing is eligible.
+    """
+    rule = rule or Rule()
+    sites = next(iter(readings.values()))["train"].sites
+    reading = {
+        site: float(np.mean([validation_accuracy(own["train"], site, method) for own in readings.values()]))
+        for site in sites
+    }
+    eligible = [site for site in sites if reading[site] >= max(reading.values()) - rule.reading]
+    vectors = {
+        (site, one.key): fit_vector(readings[one.key]["train"], site, method) for site in eligible for one in contrasts
+    }
+    base, mass = sheet.scores(ask_steered(sheet.language_model, sheet.prompts(), sheet.labels, [None])[0])
+    effects = pd.concat(
+        [
+            steered_effects(sheet, vectors, rule.coefficients, base, mass, where, progress).assign(positions=where)
+            for where in rule.positions
+        ]
+    ).merge(told_effects(sheet, contrasts, base, progress), on=["contrast", "pole", "trait"])
+    table = _table(effects, reading, _doses(vectors, readings), rule)
+    if not table["eligible"].any():
+        raise ValueError(
+            f"nowhere {rule.mass:g} of the unsteered answer mass is left; "
+            f"try coefficients below {min(rule.coefficients):g}"
+        )
+    best = table.loc[table["eligible"], "fidelity"].idxmax()
+    table["chosen"] = table.index == best
+    positions, site, coefficient = table.loc[best, list(_SETTING)]
+    return Choice(positions, Site.parse(site), float(coefficient), table, effects)
+
+
+def told_effects(
+    sheet: TraitSheet, contrasts: Sequence[Contrast], base: Array, progress: str | None = None
+) -> pd.DataFrame:
+    """What each pole does to each trait when it is told in words of the split to train on.
+
+    Args:
+        sheet: the items.
+        contrasts: what is told.
+        base: the scores without a word.
+        progress: text of a progress bar; None shows none.
+
+    Returns:
+        One row a contrast, pole and trait: ``contrast``, ``pole``, ``trait``, ``told`` in points.
+    """
+    model, units = sheet.language_model, list(product(contrasts, POLES))
+    prompts = [
+        prompt
+        for one, pole in units
+        for prompt in sheet.prompts([wording.text for wording in _shuffled(one.wordings[pole, "train"])])
+    ]
+    answers = ask(model.model, model.tokenizer, prompts, [sheet.labels] * len(prompts), progress=progress)
+    parts = np.array(answers).reshape(len(units), -1, len(sheet.labels))
+    rows = []
+    for (one, pole), own in zip(units, parts, strict=True):
+        for trait, value in zip(TRAITS, sheet.scores(own)[0] - base, strict=True):
+            rows.append({"contrast": one.key, "pole": pole, "trait": trait, "told": value})
+    return pd.DataFrame(rows)
+
+
+def steered_effects(
+    sheet: TraitSheet,
+    vectors: Mapping[tuple[Site, str], SteeringVector],
+    coefficients: Sequence[float],
+    base: Array,
+    mass: float,
+    positions: Positions = "last",
+    progress: str | None = None,
+) -> pd.DataFrame:
+    """What adding each vector, up or down and so many times, does to each trait.
+
+    Args:
+        sheet: the items.
+        vectors: by site and contrast.
+        coefficients: how often a vector is added.
+        base: the scores without steering.
+        mass: the answer mass without steering.
+        positions: to which tokens.
+        progress: text of a progress bar; None shows none.
+
+    Returns:
+        One row a site, coefficient, contrast, pole and trait: ``site``, ``coefficient``, ``contrast``, ``pole``,
+        ``trait``, ``steered`` in points, and ``mass``, the share of the unsteered answer mass.
+    """
+    signs = dict(zip(POLES, (1.0, -1.0), strict=True))
+    units = list(product(vectors, coefficients, POLES))
+    conditions = [vectors[key] * (size * signs[pole]) for key, size, pole in units]
+    answers = ask_steered(
+        sheet.language_model, sheet.prompts(), sheet.labels, conditions, positions=positions, progress=progress
+    )
+    rows: list[dict[str, Any]] = []
+    for ((site, key), size, pole), own in zip(units, answers, strict=True):
+        scores, left = sheet.scores(own)
+        about = {"site": str(site), "coefficient": size, "contrast": key, "pole": pole, "mass": left / mass}
+        rows += [about | {"trait": trait, "steered": value} for trait, value in zip(TRAITS, scores - base, strict=True)]
+    return pd.DataFrame(rows)
+
+
+def _doses(vectors: Mapping[tuple[Site, str], SteeringVector], readings: Mapping[str, Halves]) -> dict[Site, float]:
+    """The mean norm of the vectors at a site as a share of the residual stream's median norm."""
+    sites = {site for site, _ in vectors}
+    norms = {
+        site: np.median(np.linalg.norm(np.vstack([own["train"].positive[site] for own in readings.values()]), axis=1))
+        for site in sites
+    }
+    return {
+        site: float(np.mean([one.norm for (where, _), one in vectors.items() if where == site]) / norms[site])
+        for site in sites
+    }
+
+
+def _table(
+    effects: pd.DataFrame, reading: Mapping[Site, float], doses: Mapping[Site, float], rule: Rule
+) -> pd.DataFrame:
+    """One row a position, site and coefficient; a site that is not read well enough has no effects."""
+    groups = dict(list(effects.groupby(list(_SETTING))))
+    rows = []
+    for positions, site, size in product(rule.positions, reading, rule.coefficients):
+        own = groups.get((positions, str(site), size), effects.iloc[:0])
+        known = own.dropna(subset=["steered", "told"])
+        missed = ((known["steered"] - known["told"]) ** 2).sum()
+        rows.append(
+            {
+                "positions": positions,
+                "site": str(site),
+                "layer": site.layer,
+                "coefficient": size,
+                "reading": reading[site],
+                "dose": size * doses.get(site, np.nan),
+                "fidelity": 1 - missed / (known["told"] ** 2).sum() if len(known) else np.nan,
+                "effect": float(np.sqrt((known["steered"] ** 2).mean())),
+                "mass": own["mass"].min(),
+                "eligible": bool(len(known) and own["mass"].min() >= rule.mass),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _shuffled(wordings: Sequence[Any]) -> list[Any]:
+    """Wordings in a fixed random order, so that a few items already meet several phrases."""
+    return [wordings[number] for number in np.random.default_rng(0).permutation(len(wordings))]
