@@ -10,6 +10,7 @@ import click
 
 from personalib.background_commands import backgrounds
 from personalib.chapters import RunError
+from personalib.contrast_commands import contrast
 from personalib.feature_commands import features
 from personalib.sae_commands import sae
 
@@ -82,7 +83,7 @@ def organism(context: click.Context) -> None:
     app(args=context.args, prog_name="python -m personalib organism")
 
 
-for group in (backgrounds, sae, features):
+for group in (backgrounds, sae, features, contrast):
     cli.add_command(group)
 
 

@@ -14,13 +14,14 @@ from typing import NamedTuple
 import numpy as np
 
 from personalib.data import DataError, data_dir, read_yaml
-from personalib.element_texts import clause_phrase
+from personalib.element_texts import NEUTRAL, LabelledTexts, clause_phrase
 from personalib.factors import POLES, Element, Pressure, inflect, load_facets, load_factors, load_pressures, sentence
 from personalib.organism.grammar import (
     LEVELS,
     TraitBank,
     digest,
     element_phrasings,
+    load_asides,
     load_traits,
     load_wordings,
     split_phrases,
@@ -195,3 +196,22 @@ def contrast_set(
     chosen = np.random.default_rng(seed).choice(total, count, replace=False)
     places = zip(*np.unravel_index(chosen, shape), strict=True)
     return [ContrastPair(positive[first], negative[second], questions[third]) for first, second, third in places]
+
+
+def labelled_texts(contrasts: Sequence[Contrast], split: str, per_pole: int = 60, seed: int = 0) -> LabelledTexts:
+    """The sentences of contrasts for a search of features: a label is the key of a contrast and a pole.
+
+    Args:
+        contrasts: what is told; with them come neutral sentences.
+        split: ``"train"`` or ``"held_out"``.
+        per_pole: sentences of each pole, and neutral ones, at the most.
+        seed: the same seed gives the same texts.
+    """
+    pools = {(one.key, pole): one.wordings[pole, split] for one in contrasts for pole in POLES}
+    pools[NEUTRAL] = tuple(Wording(inflect(each, "second"), each) for each in load_asides()[split])
+    rng = np.random.default_rng([seed, 29])
+    drawn = [
+        (*pool[number], label) for label, pool in pools.items() for number in rng.permutation(len(pool))[:per_pole]
+    ]
+    texts, phrases, labels = zip(*drawn, strict=True)
+    return LabelledTexts(texts, labels, phrases)

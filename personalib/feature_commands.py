@@ -15,14 +15,14 @@ _path = click.Path(path_type=Path, dir_okay=False)
 _folder = click.Path(path_type=Path, file_okay=False)
 
 
-def _in_a_folder(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+def in_a_folder(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
     """Notice before a long search that its result has nowhere to go."""
     if value and not value.parent.is_dir():
         raise click.BadParameter(f"there is no folder {value.parent}; make it first")
     return value
 
 
-_out = click.option("--out", required=True, type=_path, callback=_in_a_folder, help="The JSON file to write.")
+_out = click.option("--out", required=True, type=_path, callback=in_a_folder, help="The JSON file to write.")
 
 
 def _source_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -152,7 +152,7 @@ def convert(pattern: Path, source: Path, pooling: Any, work: Path, out: Path, **
 @click.option(
     "--documents", default=200, show_default=True, help="Held-out documents that measure the organism's SAEs."
 )
-@click.option("--json", "target", type=_path, callback=_in_a_folder, help="Write the numbers to this file.")
+@click.option("--json", "target", type=_path, callback=in_a_folder, help="Write the numbers to this file.")
 def report(
     model: str,
     pooling: Any,

@@ -142,6 +142,11 @@ def validation_split(items: Sequence[TraitItem]) -> tuple[list[TraitItem], list[
     )
 
 
+def some_of_each(items: Sequence[TraitItem], per_trait: int) -> list[TraitItem]:
+    """The first items of each trait, no more than so many."""
+    return [item for trait in TRAITS for item in [one for one in items if one.personality == trait][:per_trait]]
+
+
 def load_safety(source: str | Path = "bundled", *, answers: str | Path | None = None) -> list[SafetyItem]:
     """Safety items in SafetyBench's schema.
 

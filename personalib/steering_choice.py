@@ -12,10 +12,12 @@ The rule, on texts and items that no evaluation uses:
 The paper states its coefficients and not how they were found, and for contrast vectors no layers (arXiv 2410.10863).
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,6 +26,7 @@ from numpy.typing import NDArray
 from personalib.activations import Site
 from personalib.contrast import Halves, fit_vector
 from personalib.contrast_pairs import Contrast
+from personalib.data import DataError, data_dir
 from personalib.directions import DEFAULT_METHOD
 from personalib.factors import POLES
 from personalib.items import TRAITS, TraitItem
@@ -31,7 +34,7 @@ from personalib.models import LanguageModel
 from personalib.questionnaires import ask, format_prompt
 from personalib.readings import validation_accuracy
 from personalib.scoring import FLOOR
-from personalib.steering import Positions, ask_steered
+from personalib.steering import POSITIONS, Positions, ask_steered
 from personalib.templates import ORDERS, load_templates
 from personalib.vectors import SteeringVector
 
@@ -75,10 +78,45 @@ class Choice:
     table: pd.DataFrame
     effects: pd.DataFrame
 
+    def save(self, path: Path) -> None:
+        """Write what was chosen, with the table that it was chosen from, as JSON."""
+        content = dict(zip(_SETTING, (self.positions, str(self.site), self.coefficient), strict=True))
+        table = json.loads(self.table.to_json(orient="records"))
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(json.dumps(content | {"table": table}, indent=1) + "\n")
+        partial.replace(path)
+
     def chosen_effects(self) -> pd.DataFrame:
         """The rows of ``effects`` of what was chosen."""
         chosen = zip(_SETTING, (self.positions, str(self.site), self.coefficient), strict=True)
         return self.effects[np.logical_and.reduce([self.effects[name] == value for name, value in chosen])]
+
+
+class Setting(NamedTuple):
+    """Where to steer and how hard."""
+
+    positions: Positions
+    site: Site
+    coefficient: float
+
+
+def load_setting(path: Path | None = None) -> Setting:
+    """What the rule chose, from a file of :meth:`Choice.save`; the organism's by default.
+
+    Raises:
+        DataError: the file is missing or not of this form.
+    """
+    source = path or data_dir() / "organism" / "steering.json"
+    try:
+        content = json.loads(source.read_text())
+        positions, site, coefficient = (content[name] for name in _SETTING)
+        if positions not in POSITIONS:
+            raise ValueError(f"unknown positions {positions!r}")
+        return Setting(positions, Site.parse(site), float(coefficient))
+    except FileNotFoundError:
+        raise DataError(f"{source}: no such file; write it with `python -m personalib contrast choose`") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{source}: needs positions, site and coefficient ({error!r})") from None
 
 
 class TraitSheet:
@@ -150,12 +188,15 @@ def choose(
         progress: text of a progress bar; None shows none.
 
     Returns:
-        The choice. Its table has ``positions``, ``site``, ``layer``, ``coefficient``, ``reading`` (accuracy on phrases
-        left out of the fit, mean over contrasts), ``dose`` (the norm of what is added as a share of the residual
-        stream's median norm there, mean over contrasts), ``fidelity`` (the share of the told effects that steering
-        reproduces: 1 minus the ratio of the sums of squares of ``steered - told`` and of ``told``), ``effect`` (root
-        mean square of the steered effects in points), ``mass`` (the least share of the unsteered answer mass),
-        ``eligible`` and ``chosen``.
+        What the rule chose. Its table has ``positions``, ``site``, ``layer``, ``coefficient``, and
+
+        - ``reading``: accuracy on phrases left out of the fit, mean over contrasts;
+        - ``dose``: the mean norm of what is added as a share of the residual stream's median norm there;
+        - ``fidelity``: the share of the told effects that steering reproduces, 1 minus the ratio of the sums of squares
+          of ``steered - told`` and of ``told``;
+        - ``effect``: root mean square of the steered effects, in points;
+        - ``mass``: the least share of the unsteered answer mass;
+        - ``eligible`` and ``chosen``.
 
     Raises:
         ValueError: nothing is eligible.

@@ -97,6 +97,33 @@ def effect_similarity(world: World) -> pd.DataFrame:
     return pd.DataFrame(units @ units.T, index=names, columns=names)
 
 
+def planted_effects(world: World, family: str) -> pd.DataFrame:
+    """What the positive pole of each contrast does to the traits in a world, against its negative pole.
+
+    Args:
+        world: the world.
+        family: ``"pressures"`` or ``"elements"``; the negative pole of an element is the mean of the others of its
+            factor.
+
+    Returns:
+        In log-odds, a row for each key of :func:`personalib.contrast_pairs.contrasts` and a column for each trait.
+
+    Raises:
+        ValueError: nothing of that family is planted.
+    """
+    if family == "pressures":
+        rows = {key: 2 * effect for key, effect in world.pressures.items()}
+    elif family == "elements":
+        rows = {
+            f"{factor}.{key}": effect
+            - np.mean([own for other, own in world.effects.items() if other[0] == factor and other[1] != key], axis=0)
+            for (factor, key), effect in world.effects.items()
+        }
+    else:
+        raise ValueError(f"nothing of the family {family!r} is planted; choose pressures or elements")
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(TRAITS))
+
+
 def _difference(told: pd.DataFrame, nobody: pd.DataFrame, trait: str) -> dict[str, float]:
     """The mean difference in a trait between two conditions, over the items that could be read in both."""
     both = (

@@ -1,0 +1,72 @@
+"""Features as steering vectors: what an SAE finds and what contrast pairs give are compared and used alike."""
+
+from collections.abc import Sequence
+
+from personalib.features import Discovery, Label
+from personalib.models import LanguageModel
+from personalib.saes import SparseAutoencoder
+from personalib.vectors import SteeringVector
+
+
+def feature_vector(
+    sae: SparseAutoencoder, features: Sequence[int], language_model: LanguageModel, name: str
+) -> SteeringVector:
+    """What one or several features write to the residual stream: the sum of their rows of the decoder.
+
+    Args:
+        sae: the SAE.
+        features: which features.
+        language_model: the model that the SAE reads.
+        name: what they stand for.
+
+    Raises:
+        ValueError: there is no such feature, or the SAE is of another model.
+
+    Source:
+        arXiv 2410.10863, section 3.2 and its code release: an element with several features adds their sum.
+
+    Example:
+        >>> feature_vector(sae, [17, 406], language_model, "gender.female").norm  # doctest: +SKIP
+        1.41
+    """
+    sae.check_fits(language_model)
+    if not features or not all(0 <= each < sae.width for each in features):
+        raise ValueError(f"{name}: features {list(features)}; {sae.name} has features 0 to {sae.width - 1}")
+    return SteeringVector(
+        sae.directions[list(features)].sum(0),
+        sae.site,
+        name,
+        f"sae_features {sae.name} {', '.join(map(str, features))}",
+        language_model.name,
+        language_model.revision or language_model.digest(),
+    )
+
+
+def pole_vector(
+    found: Discovery, sae: SparseAutoencoder, language_model: LanguageModel, positive: Label, negative: Label
+) -> SteeringVector:
+    """The best feature of one label minus that of another, as a direction between two poles.
+
+    The best by AUROC on the texts of the search, found to be specific or not: a comparison needs one for every label.
+
+    Args:
+        found: of a search whose labels hold both.
+        sae: the SAE that was searched.
+        language_model: the model that it reads.
+        positive: the label that the direction points to.
+        negative: the label that it points away from.
+
+    Raises:
+        ValueError: there is no such label, or both have the same best feature.
+    """
+    labels = [one.label for one in found.findings]
+    missing = [label for label in (positive, negative) if label not in labels]
+    if missing:
+        raise ValueError(f"the search knows no {'.'.join(missing[0])}; it has {', '.join('.'.join(x) for x in labels)}")
+    up, down = (
+        feature_vector(sae, [int(found.scores.auroc[labels.index(label)].argmax())], language_model, ".".join(label))
+        for label in (positive, negative)
+    )
+    if up == down:
+        raise ValueError(f"{'.'.join(positive)} and {'.'.join(negative)} have the same best feature")
+    return up - down
