@@ -1,6 +1,8 @@
 """Features as steering vectors: what an SAE finds and what contrast pairs give are compared and used alike."""
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 
 from personalib.features import Discovery, Label
 from personalib.models import LanguageModel
@@ -43,30 +45,36 @@ def feature_vector(
 
 
 def pole_vector(
-    found: Discovery, sae: SparseAutoencoder, language_model: LanguageModel, positive: Label, negative: Label
+    found: Discovery,
+    sae: SparseAutoencoder,
+    language_model: LanguageModel,
+    positive: Label,
+    negatives: Sequence[Label],
 ) -> SteeringVector:
-    """The best feature of one label minus that of another, as a direction between two poles.
+    """The best feature of one label minus the mean of those of others, as a direction between two poles.
 
     The best by AUROC on the texts of the search, found to be specific or not: a comparison needs one for every label.
 
     Args:
-        found: of a search whose labels hold both.
+        found: of a search that knows the labels.
         sae: the SAE that was searched.
         language_model: the model that it reads.
         positive: the label that the direction points to.
-        negative: the label that it points away from.
+        negatives: the labels that it points away from.
 
     Raises:
-        ValueError: there is no such label, or both have the same best feature.
+        ValueError: there is no such label, no negative one, or all have the same best feature.
     """
     labels = [one.label for one in found.findings]
-    missing = [label for label in (positive, negative) if label not in labels]
-    if missing:
-        raise ValueError(f"the search knows no {'.'.join(missing[0])}; it has {', '.join('.'.join(x) for x in labels)}")
-    up, down = (
+    missing = [".".join(label) for label in (positive, *negatives) if label not in labels]
+    if missing or not negatives:
+        known = ", ".join(".".join(label) for label in labels)
+        raise ValueError(f"the search knows no {', '.join(missing) or 'negative label'}; it has {known}")
+    up, *down = (
         feature_vector(sae, [int(found.scores.auroc[labels.index(label)].argmax())], language_model, ".".join(label))
-        for label in (positive, negative)
+        for label in (positive, *negatives)
     )
-    if up == down:
-        raise ValueError(f"{'.'.join(positive)} and {'.'.join(negative)} have the same best feature")
-    return up - down
+    between = up - reduce(add, down) / len(down)
+    if not between.norm:
+        raise ValueError(f"{'.'.join(positive)} and what it is held against have the same best feature")
+    return between

@@ -12,6 +12,8 @@ from sklearn.linear_model import orthogonal_mp
 
 from personalib.activations import Site
 from personalib.contrast import Halves
+from personalib.directions import DEFAULT_METHOD, direction
+from personalib.readings import dealt_texts
 from personalib.saes import SparseAutoencoder
 from personalib.vectors import SteeringVector
 
@@ -28,6 +30,33 @@ def cosines(rows: Vectors, columns: Vectors | None = None) -> pd.DataFrame:
     others = rows if columns is None else columns
     table = [[one.cosine(other) for other in others.values()] for one in rows.values()]
     return pd.DataFrame(table, index=list(rows), columns=list(others))
+
+
+def shuffled_cosines(
+    readings: Mapping[str, Halves], site: Site, method: str = DEFAULT_METHOD, shuffles: int = 200, seed: int = 0
+) -> Array:
+    """Cosines between directions that mean nothing: of two contrasts each time, their poles dealt anew to phrases.
+
+    It is wider than the cosine of isotropic vectors, since texts vary in some directions more than in others.
+
+    Args:
+        readings: by contrast, at least two.
+        site: where.
+        method: of the directions.
+        shuffles: how many cosines.
+        seed: deals the poles.
+
+    Returns:
+        Shape ``(shuffles,)``.
+    """
+    rng, keys = np.random.default_rng([seed, 31]), list(readings)
+    found = []
+    for _ in range(shuffles):
+        chosen = rng.choice(len(keys), 2, replace=False)
+        dealt = [dealt_texts(readings[keys[number]]["train"], site, rng) for number in chosen]
+        first, second = _units(np.stack([direction(*poles, method) for poles in dealt]))
+        found.append(first @ second)
+    return np.array(found)
 
 
 def cross_readings(vectors: Vectors, readings: Mapping[str, Halves]) -> pd.DataFrame:

@@ -184,10 +184,10 @@ def null_accuracies(
     rng = np.random.default_rng([seed, 17])
     found = []
     for _ in range(shuffles):
-        first, second = _dealt(halves["train"], site, rng)
+        first, second = dealt_texts(halves["train"], site, rng)
         normal = direction(first, second, method)
         middle = (first.mean(0) + second.mean(0)) @ normal / 2
-        high, low = _dealt(halves["held_out"], site, rng)
+        high, low = dealt_texts(halves["held_out"], site, rng)
         found.append(((high @ normal > middle).mean() + (low @ normal < middle).mean()) / 2)
     return np.array(found)
 
@@ -216,8 +216,20 @@ def swapped_accuracies(
     return np.array(found)
 
 
-def _dealt(read: PairActivations, site: Site, rng: np.random.Generator) -> tuple[NDArray[np.float32], ...]:
-    """As many texts of one random half of the phrases as of the other; each half has half of the phrases of a pole."""
+def dealt_texts(
+    read: PairActivations, site: Site, rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Texts with their poles dealt anew to whole phrases, so that there is nothing to tell them apart by.
+
+    Args:
+        read: contrast pairs.
+        site: where.
+        rng: deals the poles.
+
+    Returns:
+        The activations of one random half of the phrases, and as many of the other; each half has half of the phrases
+        of a pole.
+    """
     high = []
     for own in read.phrases.T:
         different = np.unique(own)
@@ -225,7 +237,7 @@ def _dealt(read: PairActivations, site: Site, rng: np.random.Generator) -> tuple
         high.append(np.isin(own, chosen))
     rows, chosen = np.vstack([read.positive[site], read.negative[site]]), np.concatenate(high)
     count = min(chosen.sum(), (~chosen).sum())
-    return tuple(rng.permutation(rows[where])[:count] for where in (chosen, ~chosen))
+    return rng.permutation(rows[chosen])[:count], rng.permutation(rows[~chosen])[:count]
 
 
 def _folds(phrases: NDArray[np.str_]) -> NDArray[np.int64]:

@@ -259,6 +259,18 @@ def told_effects(
     return pd.DataFrame(rows)
 
 
+def measured_effects(sheet: TraitSheet, contrasts: Sequence[Contrast], progress: str | None = None) -> pd.DataFrame:
+    """What each contrast does to each trait when it is told: the effect of the positive pole minus the negative one's.
+
+    Returns:
+        In points, a row for each contrast's key and a column for each trait.
+    """
+    # The scores without a word cancel out.
+    told = told_effects(sheet, contrasts, np.zeros(len(TRAITS)), progress)
+    up, down = (told[told["pole"] == pole].pivot(index="contrast", columns="trait", values="told") for pole in POLES)
+    return (up - down).loc[[one.key for one in contrasts], list(TRAITS)]
+
+
 def steered_effects(
     sheet: TraitSheet,
     vectors: Mapping[tuple[Site, str], SteeringVector],
