@@ -37,7 +37,7 @@ clean: ## remove what was built, and the virtual environment
 	@rm -rf book/_build results $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info
 	@find personalib tests notebooks -name __pycache__ -prune -exec rm -rf {} +
 
-# The stamps are copies of the pyproject.toml that was installed: a new time stamp alone installs nothing.
+# The stamps are copies of what was installed: a new time stamp alone installs nothing.
 $(BOOK_STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
 		echo "Python 3.11 is needed, and $(PYTHON) is not it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
@@ -49,6 +49,8 @@ $(BOOK_STAMP): pyproject.toml
 		$(PIP) --editable .; }
 	@cp pyproject.toml $@
 
-$(TEST_STAMP): $(BOOK_STAMP)
-	@cmp -s pyproject.toml $@ || $(PIP) --editable '.[test]'
-	@cp pyproject.toml $@
+# This one is a copy of both lists, one after the other: a change of either installs both.
+$(TEST_STAMP): $(BOOK_STAMP) tests/peers.txt
+	@cat pyproject.toml tests/peers.txt | cmp -s - $@ || { \
+		$(PIP) --editable '.[test]' && $(PIP) --no-deps -r tests/peers.txt; }
+	@cat pyproject.toml tests/peers.txt > $@

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from functools import reduce
 from operator import add
 
+import numpy as np
+
 from personalib.features import Discovery, Label
 from personalib.models import LanguageModel
 from personalib.saes import SparseAutoencoder
@@ -54,6 +56,7 @@ def pole_vector(
     """The best feature of one label minus the mean of those of others, as a direction between two poles.
 
     The best by AUROC on the texts of the search, found to be specific or not: a comparison needs one for every label.
+    Where two labels share their best feature, the negative one gets its second.
 
     Args:
         found: of a search that knows the labels.
@@ -63,18 +66,21 @@ def pole_vector(
         negatives: the labels that it points away from.
 
     Raises:
-        ValueError: there is no such label, no negative one, or all have the same best feature.
+        ValueError: there is no such label, or no negative one.
     """
     labels = [one.label for one in found.findings]
     missing = [".".join(label) for label in (positive, *negatives) if label not in labels]
     if missing or not negatives:
         known = ", ".join(".".join(label) for label in labels)
         raise ValueError(f"the search knows no {', '.join(missing) or 'negative label'}; it has {known}")
-    up, *down = (
-        feature_vector(sae, [int(found.scores.auroc[labels.index(label)].argmax())], language_model, ".".join(label))
-        for label in (positive, *negatives)
-    )
-    between = up - reduce(add, down) / len(down)
-    if not between.norm:
-        raise ValueError(f"{'.'.join(positive)} and what it is held against have the same best feature")
-    return between
+    auroc = found.scores.auroc
+    best = int(auroc[labels.index(positive)].argmax())
+    others = [int(np.delete(auroc[labels.index(label)], best).argmax()) for label in negatives]
+    # Without the one that was deleted, the numbers of those behind it are one less.
+    others = [each + (each >= best) for each in others]
+    up = feature_vector(sae, [best], language_model, ".".join(positive))
+    down = [
+        feature_vector(sae, [each], language_model, ".".join(label))
+        for each, label in zip(others, negatives, strict=True)
+    ]
+    return up - reduce(add, down) / len(down)

@@ -199,7 +199,7 @@ def choose(
         - ``eligible`` and ``chosen``.
 
     Raises:
-        ValueError: nothing is eligible.
+        ValueError: no item can be read, or nothing is eligible.
     """
     rule = rule or Rule()
     sites = next(iter(readings.values()))["train"].sites
@@ -212,6 +212,11 @@ def choose(
         (site, one.key): fit_vector(readings[one.key]["train"], site, method) for site in eligible for one in contrasts
     }
     base, mass = sheet.scores(ask_steered(sheet.language_model, sheet.prompts(), sheet.labels, [None])[0])
+    if np.isnan(base).all():
+        raise ValueError(
+            f"{sheet.language_model.name} answers none of the items even without steering (answer mass {mass:.2g}); "
+            "try another template, or form='base'"
+        )
     effects = pd.concat(
         [
             steered_effects(sheet, vectors, rule.coefficients, base, mass, where, progress).assign(positions=where)

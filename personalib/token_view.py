@@ -34,8 +34,8 @@ _STYLE = f"""
   background: linear-gradient(to right, rgba({_NEGATIVE}, {_FULL}), rgba({_NEGATIVE}, 0) 50%, rgba({_POSITIVE}, 0) 50%,
   rgba({_POSITIVE}, {_FULL})); }}
 {_SCOPE} .tv-number {{ font-variant-numeric: tabular-nums; opacity: 0.8; }}
-{_SCOPE} dl {{ display: grid; grid-template-columns: fit-content(12em) minmax(0, 1fr); gap: 0.45em 0.9em; align-items: baseline;
-  margin: 0; padding: 0; }}
+{_SCOPE} dl {{ display: grid; grid-template-columns: fit-content(12em) minmax(0, 1fr); gap: 0.45em 0.9em;
+  align-items: baseline; margin: 0; padding: 0; }}
 {_SCOPE} dt, {_SCOPE} dd {{ float: none; width: auto; margin: 0; padding: 0; }}
 {_SCOPE} dt {{ font-weight: 400; font-size: 0.9em; opacity: 0.8; }}
 {_SCOPE} dd {{ white-space: pre-wrap; overflow-wrap: anywhere; }}
