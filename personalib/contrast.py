@@ -53,6 +53,16 @@ class PairActivations:
         """Where activations were read, in order of depth."""
         return tuple(sorted(self.positive))
 
+    def at(self, site: Site) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The activations of the positive and of the negative texts at a site.
+
+        Raises:
+            KeyError: nothing was read there.
+        """
+        if site not in self.positive:
+            raise KeyError(f"nothing was read at {site}, only at {', '.join(map(str, self.sites))}")
+        return self.positive[site], self.negative[site]
+
     @property
     def phrases(self) -> NDArray[np.str_]:
         """The phrases of each pair's positive and negative sentence, shape ``(pairs, 2)``."""
@@ -169,7 +179,5 @@ def fit_vector(read: PairActivations, site: Site, method: str = DEFAULT_METHOD) 
         >>> vector = fit_vector(read, Site(3), "pca")  # doctest: +SKIP
         >>> vector.save(Path("trust.safetensors"))  # doctest: +SKIP
     """
-    if site not in read.positive:
-        raise KeyError(f"nothing was read at {site}, only at {', '.join(map(str, read.sites))}")
-    found = direction(read.positive[site], read.negative[site], method)
+    found = direction(*read.at(site), method)
     return SteeringVector(torch.from_numpy(found), site, read.name, method, read.model, read.revision, texts=read.texts)

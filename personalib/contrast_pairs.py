@@ -185,8 +185,12 @@ def contrast_set(
         carriers: the questions of both splits; the stimuli's by default.
 
     Raises:
-        ValueError: there are not so many different pairs.
+        ValueError: there are not so many different pairs, fewer than four questions, or no such split.
     """
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+    if carriers is not None and len(carriers) < 4:
+        raise ValueError(f"{len(carriers)} questions cannot be split; pass four or more carriers")
     questions = split_carriers(load_carriers() if carriers is None else carriers)[split]
     positive, negative = (contrast.wordings[pole, split] for pole in POLES)
     shape = len(positive), len(negative), len(questions)

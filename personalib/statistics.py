@@ -136,7 +136,8 @@ def clustered_interval(
     """The mean of values that come in clusters, with a bootstrap interval that resamples whole clusters.
 
     Values of one cluster, such as texts of one phrase, are no independent evidence. Where every value is 0, or every
-    one 1, it is Wilson's interval with as many trials as there are clusters: the bootstrap would give no width.
+    one 1, it is Wilson's interval with as many trials as there are clusters: the bootstrap would give no width. One
+    cluster alone says nothing about the spread of the rest: the bounds are then NaN.
 
     Args:
         values: shape ``(n,)``.
@@ -159,6 +160,8 @@ def clustered_interval(
     sums, sizes = np.bincount(places, sample), np.bincount(places)
     if (sample == sample[0]).all() and sample[0] in (0.0, 1.0):
         return proportion_interval(int(sample[0]) * len(sums), len(sums), level=level)
+    if len(sums) == 1:
+        return Interval(float(sample.mean()), np.nan, np.nan)
     drawn = np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))
     means = sums[drawn].sum(1) / sizes[drawn].sum(1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])

@@ -202,21 +202,15 @@ def choose(
         ValueError: no item can be read, or nothing is eligible.
     """
     rule = rule or Rule()
-    sites = next(iter(readings.values()))["train"].sites
     reading = {
         site: float(np.mean([validation_accuracy(own["train"], site, method) for own in readings.values()]))
-        for site in sites
+        for site in next(iter(readings.values()))["train"].sites
     }
-    eligible = [site for site in sites if reading[site] >= max(reading.values()) - rule.reading]
+    eligible = [site for site in reading if reading[site] >= max(reading.values()) - rule.reading]
     vectors = {
         (site, one.key): fit_vector(readings[one.key]["train"], site, method) for site in eligible for one in contrasts
     }
-    base, mass = sheet.scores(ask_steered(sheet.language_model, sheet.prompts(), sheet.labels, [None])[0])
-    if np.isnan(base).all():
-        raise ValueError(
-            f"{sheet.language_model.name} answers none of the items even without steering (answer mass {mass:.2g}); "
-            "try another template, or form='base'"
-        )
+    base, mass = _unsteered(sheet)
     effects = pd.concat(
         [
             steered_effects(sheet, vectors, rule.coefficients, base, mass, where, progress).assign(positions=where)
@@ -233,6 +227,17 @@ def choose(
     table["chosen"] = table.index == best
     positions, site, coefficient = table.loc[best, list(_SETTING)]
     return Choice(positions, Site.parse(site), float(coefficient), table, effects)
+
+
+def _unsteered(sheet: TraitSheet) -> tuple[Array, float]:
+    """The scores and the answer mass without steering."""
+    base, mass = sheet.scores(ask_steered(sheet.language_model, sheet.prompts(), sheet.labels, [None])[0])
+    if np.isnan(base).all():
+        raise ValueError(
+            f"{sheet.language_model.name} answers none of the items even without steering (answer mass {mass:.2g}); "
+            "try another template, or form='base'"
+        )
+    return base, mass
 
 
 def told_effects(

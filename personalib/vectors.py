@@ -18,6 +18,7 @@ from personalib.activations import Site
 from personalib.data import DataError
 
 OPERATIONS = ("add",)
+_KEY = "steering_vectors"
 _FORMAT = "personalib.steering_vectors/1"
 _INDEXING = "blocks are counted from 0; resid_pre.N is what block N reads, resid_post.N what it leaves"
 
@@ -44,8 +45,8 @@ class SteeringVector:
 
     Example:
         >>> trust = SteeringVector(torch.tensor([3.0, 4.0]), Site(3), "trust", "difference_of_means", "toy", "1")
-        >>> trust.norm, (trust / 5).norm, (trust - trust).norm
-        (5.0, 1.0, 0.0)
+        >>> trust.norm, (trust / 2).norm, (trust - trust).norm
+        (5.0, 2.5, 0.0)
     """
 
     direction: torch.Tensor
@@ -180,16 +181,17 @@ def save_vectors(vectors: Sequence[SteeringVector], path: Path) -> None:
 
     Raises:
         ValueError: there is none.
+        DataError: there is no such folder.
     """
     if not vectors:
         raise ValueError("there is no vector to save")
-    header = {
-        "format": _FORMAT,
-        "layer_indexing": _INDEXING,
-        "vectors": json.dumps([one.header() for one in vectors]),
-    }
+    if not path.parent.is_dir():
+        raise DataError(f"{path}: there is no folder {path.parent}; make it first")
+    header = {"format": _FORMAT, "layer_indexing": _INDEXING, "vectors": [one.header() for one in vectors]}
     partial = path.with_name(path.name + ".partial")
-    save_file({str(number): one.direction for number, one in enumerate(vectors)}, partial, header)
+    # One entry, since safetensors writes several in an order of chance, and the same vectors shall be the same bytes.
+    tensors = {str(number): one.direction for number, one in enumerate(vectors)}
+    save_file(tensors, partial, {_KEY: json.dumps(header)})
     partial.replace(path)
 
 
@@ -201,14 +203,16 @@ def load_vectors(path: Path) -> list[SteeringVector]:
     """
     try:
         with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
+            header = json.loads((file.metadata() or {}).get(_KEY, "{}"))
             if header.get("format") != _FORMAT:
                 raise DataError(f"{path}: holds {header.get('format', 'no format')} and not {_FORMAT}")
-            entries = json.loads(header["vectors"])
-            return [_from_header(file.get_tensor(str(number)), entry) for number, entry in enumerate(entries)]
+            found = enumerate(header["vectors"])
+            return [_from_header(file.get_tensor(str(number)), entry) for number, entry in found]
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; save vectors with save_vectors") from None
-    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except DataError:
+        raise
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: cannot be read as steering vectors ({error})") from None
 
 
@@ -224,16 +228,19 @@ def export_gguf(vectors: Sequence[SteeringVector], path: Path, architecture: str
         blocks: how many blocks the model has.
 
     Raises:
-        ValueError: there is none, two stand at one site, or one at block 0, which llama.cpp leaves out.
+        ValueError: there is none, two stand at one site or belong to different models, or one stands at block 0, which
+            llama.cpp leaves out.
     """
     layers = [one.site.layer - (one.site.stream == "resid_pre") for one in vectors]
     if not layers or len(set(layers)) < len(layers):
         raise ValueError("pass one vector or more, no two at the same site")
     if min(layers) < 1 or max(layers) >= blocks:
         raise ValueError(f"llama.cpp adds to blocks 1 to {blocks - 1}; leave out those at other blocks: {layers}")
+    for one in vectors[1:]:
+        replace(one, site=vectors[0].site)._check_fits(vectors[0])
     writer = GGUFWriter(path, "controlvector")
     writer.add_string("controlvector.model_hint", architecture)
-    writer.add_uint32("controlvector.layer_count", blocks)
+    writer.add_uint32("controlvector.layer_count", len(vectors))
     for layer, one in sorted(zip(layers, vectors, strict=True), key=lambda pair: pair[0]):
         writer.add_tensor(f"direction.{layer}", one.direction.numpy())
     writer.write_header_to_file()

@@ -10,6 +10,7 @@ import personalib.statistics
 from personalib.statistics import (
     adjust,
     bootstrap_interval,
+    clustered_interval,
     correlation_interval,
     mantel,
     paired_difference,
@@ -114,6 +115,81 @@ def test_wilsons_interval_equals_its_formula():
 def test_impossible_counts_are_refused(successes, n):
     with pytest.raises(ValueError, match="trials"):
         proportion_interval(successes, n)
+
+
+def clustered(rng, clusters=30, spread=1.0):
+    """Values around zero in clusters of one to eight, which have much in common."""
+    places = np.repeat(np.arange(clusters), rng.integers(1, 9, clusters))
+    return spread * rng.normal(size=clusters)[places] + 0.5 * rng.normal(size=len(places)), places
+
+
+def test_the_clustered_interval_covers_the_true_mean_and_one_that_knows_no_clusters_does_not():
+    samples = [clustered(np.random.default_rng(seed)) for seed in range(500)]
+    whole = [clustered_interval(*sample, resamples=400, seed=seed) for seed, sample in enumerate(samples)]
+    single = [bootstrap_interval(values, resamples=400, seed=seed) for seed, (values, _) in enumerate(samples)]
+    assert 0.90 <= np.mean([interval.low <= 0 <= interval.high for interval in whole]) <= 0.97
+    assert np.mean([interval.low <= 0 <= interval.high for interval in single]) < 0.75
+
+
+def test_the_clustered_estimate_is_the_mean_of_the_values_and_not_of_the_clusters():
+    assert clustered_interval([0, 0, 0, 1], ["a", "a", "a", "b"]).estimate == 0.25
+
+
+def test_the_clustered_interval_of_two_clusters_is_that_of_all_their_resamples():
+    """Twice the one, both, or twice the other: means of 0, 1/4 and 1 in a quarter, half and a quarter of them."""
+    values, clusters = [0, 0, 0, 1], ["a", "a", "a", "b"]
+    assert clustered_interval(values, clusters, level=0.9) == (0.25, 0.0, 1.0)
+    assert clustered_interval(values, clusters, level=0.4) == (0.25, 0.25, 0.25)
+
+
+def test_clusters_of_one_value_are_a_plain_bootstrap():
+    values = np.random.default_rng(0).normal(size=200)
+    plain = bootstrap_interval(values, resamples=20_000)
+    assert clustered_interval(values, np.arange(200), resamples=20_000) == pytest.approx(plain, abs=0.01)
+
+
+def test_repeating_every_value_of_a_cluster_adds_no_certainty():
+    values = np.random.default_rng(0).normal(size=40)
+    once = clustered_interval(values, np.arange(40))
+    assert clustered_interval(np.tile(values, 10), np.tile(np.arange(40), 10)) == pytest.approx(once)
+
+
+def test_the_order_of_the_values_and_the_kind_of_the_clusters_make_no_difference():
+    values, places = clustered(np.random.default_rng(2))
+    order = np.random.default_rng(3).permutation(len(values))
+    expected = pytest.approx(clustered_interval(values, places))
+    assert clustered_interval(values[order], places[order]) == expected
+    assert clustered_interval(values, [f"phrase {place:02}" for place in places]) == expected
+
+
+@pytest.mark.parametrize("share", [0, 1])
+def test_where_all_values_are_right_or_wrong_the_interval_is_wilsons_of_the_clusters(share):
+    found = clustered_interval([share] * 30, np.arange(30) % 6, level=0.9)
+    assert found == proportion_interval(6 * share, 6, level=0.9) and 0.2 < found.high - found.low < 0.5
+    assert clustered_interval(np.full(5, share, dtype=bool), list("aabbc")) == proportion_interval(3 * share, 3)
+
+
+def test_equal_values_that_are_no_share_have_no_width():
+    assert clustered_interval([0.5] * 4, [1, 1, 2, 3]) == (0.5, 0.5, 0.5)
+
+
+def test_seed_and_level_of_the_clustered_interval():
+    sample = clustered(np.random.default_rng(4))
+    assert clustered_interval(*sample, seed=1) == clustered_interval(*sample, seed=1) != clustered_interval(*sample)
+    wide, narrow = (clustered_interval(*sample, level=level) for level in (0.99, 0.8))
+    assert wide.low < narrow.low < narrow.estimate < narrow.high < wide.high
+
+
+@pytest.mark.parametrize("clusters", [["a"], ["a", "b", "c"], [["a"], ["b"]], "a", []])
+def test_each_value_has_a_cluster(clusters):
+    with pytest.raises(ValueError, match=r"2 values and clusters of shape .*; pass one cluster a value"):
+        clustered_interval([0.0, 1.0], clusters)
+
+
+@pytest.mark.parametrize("values", [[], [1.0, np.nan], [np.inf, 1.0]])
+def test_clustered_values_that_are_missing_are_refused(values):
+    with pytest.raises(ValueError, match="values"):
+        clustered_interval(values, [1] * len(values))
 
 
 def test_holm_and_benjamini_hochberg_by_hand():
