@@ -187,8 +187,7 @@ def contrast_set(
     Raises:
         ValueError: there are not so many different pairs, fewer than four questions, or no such split.
     """
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+    _check_split(split)
     if carriers is not None and len(carriers) < 4:
         raise ValueError(f"{len(carriers)} questions cannot be split; pass four or more carriers")
     questions = split_carriers(load_carriers() if carriers is None else carriers)[split]
@@ -210,7 +209,12 @@ def labelled_texts(contrasts: Sequence[Contrast], split: str, per_pole: int = 60
         split: ``"train"`` or ``"held_out"``.
         per_pole: sentences of each pole, and neutral ones, at the most.
         seed: the same seed gives the same texts.
+
+    Raises:
+        ValueError: there is no such split, or contrasts share phrases, as elements of one factor do: a text has one
+            label (for elements, take :func:`~personalib.element_texts.element_texts`).
     """
+    _check_split(split)
     pools = {(one.key, pole): one.wordings[pole, split] for one in contrasts for pole in POLES}
     pools[NEUTRAL] = tuple(Wording(inflect(each, "second"), each) for each in load_asides()[split])
     rng = np.random.default_rng([seed, 29])
@@ -218,4 +222,11 @@ def labelled_texts(contrasts: Sequence[Contrast], split: str, per_pole: int = 60
         (*pool[number], label) for label, pool in pools.items() for number in rng.permutation(len(pool))[:per_pole]
     ]
     texts, phrases, labels = zip(*drawn, strict=True)
+    if len(set(zip(phrases, labels, strict=True))) > len(set(phrases)):
+        raise ValueError("a phrase tells several of these contrasts; pass contrasts that share none, or element_texts")
     return LabelledTexts(texts, labels, phrases)
+
+
+def _check_split(split: str) -> None:
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")

@@ -66,10 +66,12 @@ def pole_vector(
         negatives: the labels that it points away from.
 
     Raises:
-        ValueError: there is no such label, or no negative one.
+        ValueError: there is no such label, no negative one, or the positive one is among these.
     """
     labels = [one.label for one in found.findings]
     missing = [".".join(label) for label in (positive, *negatives) if label not in labels]
+    if positive in negatives:
+        raise ValueError(f"{'.'.join(positive)} is on both sides; leave it out of the negatives")
     if missing or not negatives:
         known = ", ".join(".".join(label) for label in labels)
         raise ValueError(f"the search knows no {', '.join(missing) or 'negative label'}; it has {known}")

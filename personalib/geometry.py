@@ -1,5 +1,6 @@
 """Geometry: how directions lie to each other, what they are made of, and what they do to each other's readings."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -15,10 +16,12 @@ from personalib.contrast import Halves
 from personalib.directions import DEFAULT_METHOD, direction
 from personalib.readings import dealt_texts
 from personalib.saes import SparseAutoencoder
-from personalib.vectors import SteeringVector
+from personalib.vectors import SteeringVector, texts_hash
 
 Vectors = Mapping[str, SteeringVector]
 Array = NDArray[np.float64]
+# Weights of a unit vector below this are rounding errors.
+_NOTHING = 1e-9
 
 
 def cosines(rows: Vectors, columns: Vectors | None = None) -> pd.DataFrame:
@@ -48,8 +51,13 @@ def shuffled_cosines(
 
     Returns:
         Shape ``(shuffles,)``.
+
+    Raises:
+        ValueError: there are fewer than two contrasts.
     """
     rng, keys = np.random.default_rng([seed, 31]), list(readings)
+    if len(keys) < 2:
+        raise ValueError(f"readings of {len(keys)} contrast have no angles between them; pass two or more")
     found = []
     for _ in range(shuffles):
         chosen = rng.choice(len(keys), 2, replace=False)
@@ -94,9 +102,11 @@ def trait_directions(vectors: Vectors, effects: pd.DataFrame) -> dict[str, Steer
     if np.linalg.matrix_rank(weights) < weights.shape[1]:
         raise ValueError(f"{len(vectors)} vectors do not tell {weights.shape[1]} traits apart; pass more of them")
     found = np.linalg.lstsq(weights, values, rcond=None)[0]
-    like = next(iter(vectors.values()))
+    like, texts = next(iter(vectors.values())), texts_hash(one.texts for one in vectors.values())
     return {
-        str(trait): replace(like, direction=torch.from_numpy(row), name=f"traits.{trait}", method="least_squares")
+        str(trait): replace(
+            like, direction=torch.from_numpy(row), name=f"traits.{trait}", method="least_squares", texts=texts
+        )
         for trait, row in zip(effects.columns, found, strict=True)
     }
 
@@ -139,7 +149,7 @@ def sparse_reconstruction(
         SAE's own features), and ``chosen``, the features picked, in the order of their weight.
 
     Raises:
-        ValueError: a vector stands at another site.
+        ValueError: a vector stands at another site, or is zero.
 
     Source:
         Pati, Rezaiifar and Krishnaprasad, *Orthogonal Matching Pursuit* (1993).
@@ -147,8 +157,10 @@ def sparse_reconstruction(
     for name, one in vectors.items():
         if one.site != sae.site:
             raise ValueError(f"{name} stands at {one.site}, and {sae.name} reads {sae.site}")
+        if not one.norm:
+            raise ValueError(f"{name} is zero and made of nothing; leave it out")
     rng = np.random.default_rng([seed, 23])
-    dictionary, targets = _units(sae.directions.numpy()), _units(_matrix(vectors))
+    dictionary, targets = _units(sae.directions.double().cpu().numpy()), _units(_matrix(vectors))
     chance = _units(rng.standard_normal(dictionary.shape))
     noise = _units(rng.standard_normal((20, dictionary.shape[1])))
     rows = []
@@ -156,14 +168,17 @@ def sparse_reconstruction(
         random = float(_explained(noise, dictionary, count)[0].mean())
         parts = zip(*_explained(targets, dictionary, count), _explained(targets, chance, count)[0], strict=True)
         for name, (share, weights, by_chance) in zip(vectors, parts, strict=True):
-            chosen = [int(each) for each in np.argsort(-np.abs(weights)) if weights[each]]
+            chosen = [int(each) for each in np.argsort(-np.abs(weights)) if abs(weights[each]) > _NOTHING]
             rows.append([name, count, share, by_chance, random, chosen])
     return pd.DataFrame(rows, columns=["name", "features", "explained", "chance", "random", "chosen"])
 
 
 def _explained(targets: Array, dictionary: Array, count: int) -> tuple[Array, Array]:
     """The share of each unit target that the best few rows explain, shape (targets,), and all weights."""
-    weights = orthogonal_mp(dictionary.T, targets.T, n_nonzero_coefs=count).reshape(len(dictionary), -1).T
+    with warnings.catch_warnings():
+        # It warns where fewer rows than asked for explain everything, which is a result and no problem.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        weights = orthogonal_mp(dictionary.T, targets.T, n_nonzero_coefs=count).reshape(len(dictionary), -1).T
     return 1 - ((targets - weights @ dictionary) ** 2).sum(1), weights
 
 
@@ -184,9 +199,11 @@ def _weights(vectors: Vectors, effects: pd.DataFrame) -> Array:
 
 def _matrix(vectors: Vectors) -> Array:
     """The directions below each other, shape (vectors, d_model)."""
-    sites = {str(one.site) for one in vectors.values()}
-    if len(sites) > 1:
-        raise ValueError(f"the vectors stand at several sites: {', '.join(sorted(sites))}; compare those of one")
+    if not vectors:
+        raise ValueError("there are no vectors; pass at least one")
+    first, *others = vectors.values()
+    for one in others:
+        first.check_fits(one)
     return np.stack([one.direction.double().numpy() for one in vectors.values()])
 
 

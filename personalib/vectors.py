@@ -87,7 +87,7 @@ class SteeringVector:
         Raises:
             ValueError: they do not belong together, or one is zero.
         """
-        self._check_fits(other)
+        self.check_fits(other)
         return float(self.unit().direction.double() @ other.unit().direction.double())
 
     def projection(self, activations: ArrayLike) -> NDArray[np.float64]:
@@ -148,7 +148,7 @@ class SteeringVector:
     def _combined(self, other: "SteeringVector", sign: int, symbol: str) -> "SteeringVector":
         if not isinstance(other, SteeringVector):
             return NotImplemented
-        self._check_fits(other)
+        self.check_fits(other)
         return replace(
             self,
             direction=self.direction + sign * other.direction,
@@ -157,7 +157,12 @@ class SteeringVector:
             texts=self.texts if self.texts == other.texts else texts_hash([self.texts, other.texts]),
         )
 
-    def _check_fits(self, other: "SteeringVector") -> None:
+    def check_fits(self, other: "SteeringVector") -> None:
+        """Notice a vector that cannot be added to this one.
+
+        Raises:
+            ValueError: site, model, revision, operation or width differ.
+        """
         for what in ("site", "model", "revision", "operation"):
             own, theirs = getattr(self, what), getattr(other, what)
             if own != theirs:
@@ -237,7 +242,7 @@ def export_gguf(vectors: Sequence[SteeringVector], path: Path, architecture: str
     if min(layers) < 1 or max(layers) >= blocks:
         raise ValueError(f"llama.cpp adds to blocks 1 to {blocks - 1}; leave out those at other blocks: {layers}")
     for one in vectors[1:]:
-        replace(one, site=vectors[0].site)._check_fits(vectors[0])
+        replace(one, site=vectors[0].site).check_fits(vectors[0])
     writer = GGUFWriter(path, "controlvector")
     writer.add_string("controlvector.model_hint", architecture)
     writer.add_uint32("controlvector.layer_count", len(vectors))

@@ -1,9 +1,13 @@
 """Effects of what is told: exact for an organism that knows the world, nothing for one that never listens."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from personalib.contrast_pairs import contrasts
+from personalib.factors import load_factors
 from personalib.items import load_trait
 from personalib.organism import effects
 from personalib.organism.evaluation import Organism
@@ -126,3 +130,55 @@ def test_two_elements_are_alike_by_the_cosine_of_their_planted_effects(world):
     assert table.loc["gender.female", "socioeconomic_status.poor"] == pytest.approx(expected)
     np.testing.assert_allclose(np.diag(table), 1.0)
     assert table.loc["gender.female", "gender.male"] == pytest.approx(-1.0)
+
+
+@pytest.mark.parametrize("family", ["pressures", "elements"])
+def test_planted_effects_have_a_row_for_each_contrast_and_a_column_for_each_trait(world, family):
+    table = effects.planted_effects(world, family)
+    assert sorted(table.index) == sorted(one.key for one in contrasts(family))
+    assert list(table.columns) == list(TRAITS) and np.isfinite(table.to_numpy()).all()
+
+
+def test_the_poles_of_a_pressure_differ_by_twice_its_planted_effect(world):
+    table = effects.planted_effects(world, "pressures")
+    for key, row in table.iterrows():
+        np.testing.assert_array_equal(row, 2 * world.pressures[key])
+        up, down = (world.logit(Profile(pressure=(key, pole))) for pole in ("positive", "negative"))
+        np.testing.assert_allclose(row, up - down)
+    assert table.loc["trust"].abs().max() > 3
+
+
+@pytest.mark.parametrize("factor", load_factors(), ids=lambda factor: factor.key)
+def test_an_element_is_held_against_the_mean_of_the_others_of_its_factor(world, factor):
+    table = effects.planted_effects(world, "elements")
+    told = {each.key: world.logit(Profile({factor.key: each.key})) for each in factor.elements}
+    for key, own in told.items():
+        others = [other for name, other in told.items() if name != key]
+        np.testing.assert_allclose(table.loc[f"{factor.key}.{key}"], own - np.mean(others, axis=0), atol=1e-9)
+        # own effects sum to zero but for their two decimals
+        count = len(told)
+        expected = world.effects[factor.key, key] * count / (count - 1)
+        np.testing.assert_allclose(table.loc[f"{factor.key}.{key}"], expected, atol=0.03)
+
+
+def test_of_two_elements_one_does_twice_its_effect_and_the_other_the_opposite(world):
+    table = effects.planted_effects(world, "elements")
+    np.testing.assert_allclose(table.loc["gender.female"], 2 * world.effects["gender", "female"])
+    np.testing.assert_allclose(table.loc["gender.male"], -table.loc["gender.female"])
+    assert table.loc["gender.female"].abs().max() > 1
+
+
+def test_planted_effects_sum_to_zero_over_a_factor_whatever_its_elements_have_in_common(world):
+    """What all elements of a factor do alike tells none of them from the others."""
+    shifted = replace(world, effects={label: own + len(label[0]) for label, own in world.effects.items()})
+    tables = [effects.planted_effects(one, "elements") for one in (world, shifted)]
+    for table in tables:
+        names = [name.split(".")[0] for name in table.index]
+        np.testing.assert_allclose(table.groupby(names).sum(), 0, atol=1e-9)
+    np.testing.assert_allclose(tables[0], tables[1], atol=1e-9)
+
+
+@pytest.mark.parametrize("family", ["facets", "traits", "moods"])
+def test_effects_of_a_family_that_is_not_planted_are_refused(world, family):
+    with pytest.raises(ValueError, match=f"nothing of the family '{family}' is planted; choose pressures or elements"):
+        effects.planted_effects(world, family)
