@@ -100,8 +100,8 @@ def fit(site: str | None, out: Path, gguf: bool, method: str, **options: Any) ->
     for key, own in readings.items():
         vectors = [fit_vector(own["train"], each, method) for each in own["train"].sites]
         save_vectors(vectors, out / f"{key}.safetensors")
-        # llama.cpp leaves block 0 out.
-        later = [one for one in vectors if one.site.layer > 0]
+        # llama.cpp leaves block 0 out, and so what block 1 reads.
+        later = [one for one in vectors if one.site.layer > (one.site.stream == "resid_pre")]
         if gguf and later:
             export_gguf(later, out / f"{key}.gguf", model.model.config.model_type, len(blocks(model.model)))
     click.echo(f"{out}: vectors of {len(readings)} {options['family']}")
@@ -121,7 +121,7 @@ def choose(out: Path, **options: Any) -> None:
 @contrast.command()
 @_reading_options
 @_choice_options
-@click.option("--shuffles", default=200, show_default=True, help="Shuffles of each null.")
+@click.option("--shuffles", default=200, show_default=True, type=click.IntRange(min=1), help="Shuffles of each null.")
 @click.option("--json", "target", type=_path, callback=in_a_folder, help="Write the numbers to this file.")
 def report(shuffles: int, target: Path | None, **options: Any) -> None:
     """Choose where to steer, read held-out texts there, and hold that against shuffled labels and other methods."""
@@ -145,6 +145,8 @@ def _choose(
     from personalib.steering_choice import Rule, TraitSheet
     from personalib.steering_choice import choose as search
 
+    if options["family"] == "traits":
+        raise click.UsageError("the traits' contrasts are made of the items' own acts, so no item can judge them")
     chosen = some_of_each(validation_split(load_trait(items))[0], per_trait)
     model, contrasts, readings = _read(None, form=form, **options)
     sheet = TraitSheet(model, chosen, template, form)

@@ -24,7 +24,12 @@ def nulls(
         One row a contrast and null: ``contrast``, ``null`` (``"dealt"``: poles dealt anew to phrases in both splits;
         ``"swapped"``: directions of half-swapped pairs, read by the true poles), ``mean``, the middle 95 % from ``low``
         to ``high``, and ``reached``, the share of shuffles at the goal or above.
+
+    Raises:
+        ValueError: nothing is shuffled.
     """
+    if shuffles < 1:
+        raise ValueError("shuffle the labels at least once")
     rows = []
     for key, halves in readings.items():
         for name, shuffled in (("dealt", null_accuracies), ("swapped", swapped_accuracies)):
@@ -78,7 +83,9 @@ def report(
         "pairs_read": own["pairs"].to_dict(),
         "brier": own["brier"].to_dict(),
         "validation_accuracy": own["validation"].to_dict(),
-        "accuracy_by_layer": scan.pivot(index="site", columns="contrast", values="accuracy").to_dict("index"),
+        "accuracy_by_layer": scan.pivot(index="site", columns="contrast", values="accuracy")
+        .loc[[str(site) for site in sites]]
+        .to_dict("index"),
         "accuracy_by_method": methods.agg(["mean", "min"]).to_dict("index"),
         "choice": choice.table.replace({np.nan: None}).to_dict("records"),
         "method": method,

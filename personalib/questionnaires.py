@@ -128,7 +128,7 @@ def ask(
     queue = sorted(range(len(rows)), key=lambda index: len(rows[index]), reverse=True)
     answers: dict[int, NDArray[np.float64]] = {}
     with (
-        _inference(model),
+        inference(model),
         tqdm(total=len(rows), desc=progress, disable=progress is None, unit="prompt") as bar,
     ):
         for start in range(0, len(queue), batch_size):
@@ -280,7 +280,7 @@ def _option_tokens(prompt: str, labels: Sequence[str], row: list[int], continued
 
 
 @contextmanager
-def _inference(model: PreTrainedModel) -> Iterator[None]:
+def inference(model: PreTrainedModel) -> Iterator[None]:
     """No gradients and no dropout; the model's mode is put back afterwards."""
     training = model.training
     model.train(False)

@@ -98,13 +98,15 @@ def left_out_positions(read: PairActivations, site: Site, method: str = DEFAULT_
         Shape ``(pairs, 2)``: of the positive and of the negative text, on the scale of :meth:`Reader.position`.
 
     Raises:
-        ValueError: a pole has fewer than two phrases.
+        ValueError: a pole has fewer than two phrases, or hardly a pair is without some of them.
     """
     folds = np.column_stack([_folds(own) for own in read.phrases.T])
     rows = read.at(site)
     found = np.full(folds.shape, np.nan)
     for fold in np.unique(folds):
         kept = (folds != fold).all(1)
+        if kept.sum() < 2:
+            raise ValueError(f"{len(read.pairs)} pairs leave {kept.sum()} without some phrases; pass more pairs")
         normal = direction(rows[0][kept], rows[1][kept], method)
         normal /= np.linalg.norm(normal)
         along = np.column_stack([each @ normal for each in rows])

@@ -17,7 +17,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from personalib.activations import Site, blocks
 from personalib.models import LanguageModel
-from personalib.questionnaires import encode_prompts, left_padded, option_tokens
+from personalib.questionnaires import encode_prompts, inference, left_padded, option_tokens
 from personalib.vectors import SteeringVector
 
 Positions = Literal["last", "prompt", "prompt_except_last"]
@@ -53,8 +53,8 @@ def ask_steered(
         Shape ``(conditions, prompts, labels)``, over the whole vocabulary.
 
     Raises:
-        ValueError: the positions are unknown, or a vector has another width than the model or stands at a block that it
-            does not have.
+        ValueError: the positions are unknown, no prompt would be run, or a vector has another width than the model or
+            stands at a block that it does not have.
         ItemError: labels cannot be told apart by their first token.
 
     Source:
@@ -62,6 +62,8 @@ def ask_steered(
     """
     if positions not in POSITIONS:
         raise ValueError(f"unknown positions {positions!r}; choose one of {', '.join(POSITIONS)}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}; run at least one prompt at a time")
     for vector in conditions:
         check_fits(language_model, vector)
     rows = encode_prompts(language_model.tokenizer, prompts)
@@ -69,7 +71,7 @@ def ask_steered(
     queue = sorted(range(len(rows)), key=lambda number: len(rows[number]), reverse=True)
     found, model = np.empty((len(conditions), len(prompts), len(labels))), language_model.model
     total = len(conditions) * len(prompts)
-    with torch.inference_mode(), tqdm(total=total, desc=progress, disable=progress is None, unit="answer") as bar:
+    with inference(model), tqdm(total=total, desc=progress, disable=progress is None, unit="answer") as bar:
         for start in range(0, len(queue), batch_size):
             batch = queue[start : start + batch_size]
             inputs = left_padded(model, [rows[number] for number in batch])
@@ -90,7 +92,8 @@ def check_fits(language_model: LanguageModel, vector: SteeringVector | None) -> 
     if vector is None:
         return
     width, depth = language_model.model.config.get_text_config().hidden_size, len(blocks(language_model.model))
-    if len(vector.direction) != width or not 0 <= vector.site.layer < depth:
+    known = vector.site.stream in ("resid_pre", "resid_post")
+    if len(vector.direction) != width or not known or not 0 <= vector.site.layer < depth:
         raise ValueError(
             f"{vector.name} has {len(vector.direction)} coordinates at {vector.site}, and {language_model.name} has "
             f"{width} and blocks 0 to {depth - 1}; the vector was made for {vector.model}"
@@ -130,28 +133,30 @@ def _prompt_runs(
             logits = model(**inputs, use_cache=False).logits[:, -1]
             yield from ((number, logits) for number in numbers)
             continue
-        below = _stream(model, inputs, site)
+        below, in_tuple = _stream(model, inputs, site)
         for number in numbers:
             vector = conditions[number]
             assert vector is not None
             steered = below + vector.direction.to(below.device, below.dtype)
             if positions == "prompt_except_last":
                 steered[:, -1] = below[:, -1]
-            with _from(model, site, steered):
+            with _from(model, site, steered, in_tuple):
                 yield number, model(**inputs, use_cache=False).logits[:, -1]
 
 
-def _stream(model: PreTrainedModel, inputs: Inputs, site: Site) -> torch.Tensor:
-    """The residual stream at a site, shape (rows, tokens, d_model)."""
+def _stream(model: PreTrainedModel, inputs: Inputs, site: Site) -> tuple[torch.Tensor, bool]:
+    """The residual stream at a site, shape (rows, tokens, d_model), and whether blocks return it in a tuple."""
     met: list[torch.Tensor] = []
+    in_tuple: list[bool] = []
+    form = blocks(model)[0].register_forward_hook(lambda _, __, output: in_tuple.append(isinstance(output, tuple)))
 
     def keep(stream: torch.Tensor) -> torch.Tensor:
         met.append(stream)
         return stream
 
-    with _changing(model, site, keep):
+    with _changing(model, site, keep), form:
         model.base_model(**{name: value for name, value in inputs.items() if name != "logits_to_keep"}, use_cache=False)
-    return met[0]
+    return met[0], in_tuple[0]
 
 
 @contextmanager
@@ -165,13 +170,14 @@ def adding(model: PreTrainedModel, vector: SteeringVector | None) -> Iterator[No
 
 
 @contextmanager
-def _from(model: PreTrainedModel, site: Site, stream: torch.Tensor) -> Iterator[None]:
+def _from(model: PreTrainedModel, site: Site, stream: torch.Tensor, in_tuple: bool) -> Iterator[None]:
     """While this is open, the model starts at a site with a given residual stream; the blocks below it are left out."""
     below = list(blocks(model))[: site.layer + (site.stream == "resid_post")]
-    kept = [(block, block.forward) for block in below]
+    # A block has a forward of its own only where something else has put one there.
+    kept = [(block, vars(block).get("forward")) for block in below]
 
-    def skip(hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        return hidden_states
+    def skip(hidden_states: torch.Tensor, *_: Any, **__: Any) -> Any:
+        return (hidden_states,) if in_tuple else hidden_states
 
     try:
         for block in below:
@@ -180,7 +186,10 @@ def _from(model: PreTrainedModel, site: Site, stream: torch.Tensor) -> Iterator[
             yield
     finally:
         for block, forward in kept:
-            block.forward = forward
+            if forward is None:
+                vars(block).pop("forward", None)
+            else:
+                block.forward = forward
 
 
 @contextmanager

@@ -112,10 +112,13 @@ def load_setting(path: Path | None = None) -> Setting:
         positions, site, coefficient = (content[name] for name in _SETTING)
         if positions not in POSITIONS:
             raise ValueError(f"unknown positions {positions!r}")
-        return Setting(positions, Site.parse(site), float(coefficient))
+        size = float(coefficient)
+        if not np.isfinite(size):
+            raise ValueError(f"coefficient {size}")
+        return Setting(positions, Site.parse(str(site)), size)
     except FileNotFoundError:
         raise DataError(f"{source}: no such file; write it with `python -m personalib contrast choose`") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{source}: needs positions, site and coefficient ({error!r})") from None
 
 
@@ -127,11 +130,18 @@ class TraitSheet:
         items: trait items.
         template: the items' template.
         form: ``"chat"`` or ``"base"``.
+
+    Raises:
+        ValueError: there are no items, or the template is unknown.
     """
 
     def __init__(
         self, language_model: LanguageModel, items: Sequence[TraitItem], template: str = "letters", form: str = "chat"
     ) -> None:
+        if not items:
+            raise ValueError("there are no trait items to ask; pass a larger bank, or ask for more of each trait")
+        if template not in load_templates():
+            raise ValueError(f"unknown template {template!r}; use one of {', '.join(load_templates())}")
         self.language_model, self.form = language_model, form
         self.labels = load_templates()[template].labels
         self._units = list(product(items, ORDERS))
@@ -181,7 +191,7 @@ def choose(
     Args:
         sheet: trait items that no evaluation uses, such as the first part of
             :func:`~personalib.items.validation_split`.
-        contrasts: the family.
+        contrasts: the family; it must share no text with the items, as that of the traits does with the book's own.
         readings: of :func:`~personalib.contrast.read_contrasts`; only the split to train on is looked at.
         rule: what is tried, and the rule's numbers.
         method: of the directions.

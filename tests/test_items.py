@@ -6,13 +6,23 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 import personalib.items
 from personalib.data import DataError
-from personalib.items import TRAITS, SafetyItem, load_facts, load_safety, load_trait
+from personalib.items import (
+    TRAITS,
+    SafetyItem,
+    TraitItem,
+    load_facts,
+    load_safety,
+    load_trait,
+    some_of_each,
+    validation_split,
+)
 from personalib.records import ItemError
 
 TRAIT = {
@@ -294,3 +304,63 @@ def test_a_bad_row_on_the_hub_is_named_with_its_split(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict({"Openness": rows}))
     with pytest.raises(ItemError, match="mirlab/TRAIT, split Openness, row 2, field 'response_low2': is empty"):
         load_trait("mirlab/TRAIT")
+
+
+# Parts of a bank
+
+
+def bank(count, traits=TRAITS):
+    return [
+        TraitItem(idx, "", trait, "", f"{trait} {idx}.", "", "Go.", "Ask.", "Stay.", "Wait.")
+        for trait in traits
+        for idx in range(count)
+    ]
+
+
+def test_the_two_parts_of_a_bank_are_disjoint_and_complete_and_in_its_order():
+    for items in (load_trait(), bank(40)):
+        chosen, others = validation_split(items)
+        places = [items.index(item) for item in chosen], [items.index(item) for item in others]
+        assert sorted(places[0] + places[1]) == list(range(len(items)))
+        assert places[0] == sorted(places[0]) and places[1] == sorted(places[1])
+
+
+def test_about_one_item_in_four_of_each_trait_is_to_choose_by():
+    chosen, _ = validation_split(bank(1000))
+    for trait in TRAITS:
+        # Four standard deviations of a fair draw.
+        assert sum(item.personality == trait for item in chosen) == pytest.approx(250, abs=55)
+    for trait in TRAITS:
+        own, others = validation_split([item for item in load_trait() if item.personality == trait])
+        assert 0.1 < len(own) / (len(own) + len(others)) < 0.4
+
+
+def test_an_items_part_hangs_on_nothing_but_its_trait_and_number():
+    items = bank(40)
+    chosen, others = validation_split(items)
+    for item in items:
+        assert validation_split([item]) == (([item], []) if item in chosen else ([], [item]))
+    assert validation_split(items[::-1]) == (chosen[::-1], others[::-1])
+    reworded = [replace(item, situation="Another.", split="any", response_low2="Never.") for item in items]
+    assert [(item.personality, item.idx) for item in validation_split(reworded)[0]] == [
+        (item.personality, item.idx) for item in chosen
+    ]
+    numbers = {trait: [item.idx for item in chosen if item.personality == trait] for trait in TRAITS}
+    assert len({tuple(own) for own in numbers.values()}) == len(TRAITS), "other items of each trait"
+
+
+def test_the_parts_of_no_items_are_empty():
+    assert validation_split([]) == ([], [])
+
+
+def test_some_of_each_are_the_first_of_each_trait():
+    items = bank(3)[::-1]
+    found = some_of_each(items, 2)
+    assert [(item.personality, item.idx) for item in found] == [(trait, idx) for trait in TRAITS for idx in (2, 1)]
+    assert some_of_each(items, 0) == []
+    assert len(some_of_each(items, 9)) == len(items)
+
+
+def test_a_trait_with_fewer_items_gives_what_it_has():
+    items = [*bank(1, ["narcissism"]), *bank(3, ["openness"])]
+    assert [item.personality for item in some_of_each(items, 2)] == ["openness", "openness", "narcissism"]
