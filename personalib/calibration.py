@@ -5,19 +5,20 @@ import pandas as pd
 
 from personalib.contrast import PairActivations
 from personalib.readings import Reader
-from personalib.statistics import proportion_interval
+from personalib.statistics import clustered_interval
 
 
 def judged(reader: Reader, read: PairActivations) -> pd.DataFrame:
     """What a reader says of each text.
 
     Returns:
-        One row a text: ``contrast``, ``probability`` of the positive pole, and ``positive``, whether it is.
+        One row a text: ``contrast``, ``phrase``, ``probability`` of the positive pole, and ``positive``, whether it is.
     """
-    chances = [reader.probability(each[reader.vector.site]) for each in (read.positive, read.negative)]
+    chances = [reader.probability(each) for each in read.at(reader.vector.site)]
     return pd.DataFrame(
         {
             "contrast": read.name,
+            "phrase": np.concatenate(list(read.phrases.T)),
             "probability": np.concatenate(chances),
             "positive": np.repeat([True, False], len(read.pairs)),
         }
@@ -33,7 +34,8 @@ def reliability(texts: pd.DataFrame, bins: int = 5) -> pd.DataFrame:
 
     Returns:
         One row a stretch that holds a text: ``probability`` (its mean), ``share`` of positive texts with ``low`` and
-        ``high`` (Wilson's interval, as if texts were independent), and ``texts``, their number.
+        ``high`` (an interval over phrases; NaN where there is one phrase alone), and the numbers of ``texts`` and
+        ``phrases``.
 
     Raises:
         ValueError: there is no text.
@@ -43,6 +45,7 @@ def reliability(texts: pd.DataFrame, bins: int = 5) -> pd.DataFrame:
     places = np.minimum((texts["probability"] * bins).astype(int), bins - 1)
     rows = []
     for _, own in texts.groupby(places):
-        share = proportion_interval(int(own["positive"].sum()), len(own))
-        rows.append([own["probability"].mean(), *share, len(own)])
-    return pd.DataFrame(rows, columns=["probability", "share", "low", "high", "texts"])
+        phrases = own["contrast"] + ": " + own["phrase"]
+        share = clustered_interval(own["positive"].astype(float), phrases)
+        rows.append([own["probability"].mean(), *share, len(own), phrases.nunique()])
+    return pd.DataFrame(rows, columns=["probability", "share", "low", "high", "texts", "phrases"])

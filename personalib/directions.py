@@ -35,10 +35,10 @@ def pca(positive: Array, negative: Array) -> Array:
     """The first principal component of the pairs' differences, each taken both ways round.
 
     Taken both ways, the differences have mean zero and nothing has to be centred away. It is what shuffling the order
-    within pairs tends to, as RepE does.
+    within pairs tends to, as RepE does. Whether the differences of arXiv 2410.10863 are centred is not stated there.
 
     Source:
-        Zou et al., *Representation Engineering* (arXiv 2310.01405), section 3.1.2; the method of arXiv 2410.10863.
+        Zou et al., *Representation Engineering* (arXiv 2310.01405), section 3.1.2.
     """
     differences = positive - negative
     return _first_component(np.vstack([differences, -differences]))

@@ -1,6 +1,6 @@
 """Texts that each tell one background element, and texts that tell none, with what each was made of."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -44,6 +44,13 @@ class LabelledTexts:
         """For each text the place of its label among the classes, shape ``(texts,)``."""
         place = {label: number for number, label in enumerate(self.classes)}
         return np.array([place[label] for label in self.labels], dtype=np.int64)
+
+    def of_phrases(self, phrases: Collection[str]) -> "LabelledTexts":
+        """The texts that are made of some phrases, and all neutral ones."""
+        rows = zip(self.texts, self.labels, self.phrases, strict=True)
+        kept = [row for row in rows if row[2] in phrases or row[1] == NEUTRAL]
+        texts, labels, own = zip(*kept, strict=True) if kept else ((), (), ())
+        return LabelledTexts(texts, labels, own)
 
     def members(self, labels: Sequence[tuple[str, str]]) -> NDArray[np.bool_]:
         """Which texts have which label, shape ``(texts, labels)``."""

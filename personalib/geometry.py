@@ -67,6 +67,25 @@ def shuffled_cosines(
     return np.array(found)
 
 
+def dealt_vectors(
+    readings: Mapping[str, Halves], vectors: Vectors, method: str = DEFAULT_METHOD, seed: int = 0
+) -> dict[str, SteeringVector]:
+    """Each contrast's vector with its poles dealt anew to whole phrases: directions of these texts that mean nothing.
+
+    Args:
+        readings: by contrast.
+        vectors: by contrast, at the sites that are wanted.
+        method: of the directions.
+        seed: deals the poles.
+    """
+    rng = np.random.default_rng([seed, 37])
+    found = {}
+    for name, one in vectors.items():
+        dealt = direction(*dealt_texts(readings[name]["train"], one.site, rng), method)
+        found[name] = replace(one, direction=torch.from_numpy(dealt), name=f"dealt {one.name}")
+    return found
+
+
 def cross_readings(vectors: Vectors, readings: Mapping[str, Halves]) -> pd.DataFrame:
     """How well each vector tells the two poles of each contrast apart in held-out texts.
 

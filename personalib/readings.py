@@ -77,9 +77,13 @@ def fit_reader(read: PairActivations, site: Site, method: str = DEFAULT_METHOD) 
         KeyError: nothing was read at the site.
         ValueError: the pairs have fewer than two phrases of a pole.
     """
-    vector = fit_vector(read, site, method)
-    middle, half = _scale(*(vector.projection(each) for each in read.at(site)))
-    positions = left_out_positions(read, site, method).ravel()
+    return _calibrated(fit_vector(read, site, method), read, left_out_positions(read, site, method))
+
+
+def _calibrated(vector: SteeringVector, read: PairActivations, left_out: Array) -> Reader:
+    """A reader of a vector, its probability from positions of phrases that were left out."""
+    middle, half = _scale(*(vector.projection(each) for each in read.at(vector.site)))
+    positions = left_out.ravel()
     fitted = LogisticRegression(C=1.0).fit(positions[:, None], np.tile([1, 0], len(read.pairs)))
     slope, intercept = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
     # Where phrases left out lie on the wrong side, nothing was learned that could be told: a coin.
@@ -153,13 +157,15 @@ def layer_scan(
     rows = []
     for key, halves in readings.items():
         for site in sites:
-            found = accuracy(fit_reader(halves["train"], site, method), halves["held_out"], seed)
+            left_out = left_out_positions(halves["train"], site, method)
+            reader = _calibrated(fit_vector(halves["train"], site, method), halves["train"], left_out)
+            found = accuracy(reader, halves["held_out"], seed)
             rows.append(
                 {
                     "contrast": key,
                     "site": str(site),
                     "layer": site.layer,
-                    "validation": validation_accuracy(halves["train"], site, method),
+                    "validation": float(_right(left_out).mean()),
                     "accuracy": found.texts.estimate,
                     "low": found.texts.low,
                     "high": found.texts.high,

@@ -95,3 +95,14 @@ def test_codes_count_labels_in_order_of_first_mention():
 def test_each_text_has_a_label_and_a_phrase(labels, phrases):
     with pytest.raises(ValueError, match="one label and one phrase for each text"):
         LabelledTexts(("a", "b"), (NEUTRAL,) * labels, ("a",) * phrases)
+
+
+def test_texts_of_some_phrases_keep_their_labels_and_the_neutral_ones():
+    texts = element_texts("train", 10, seed=0)
+    chosen = {texts.phrases[number] for number in (0, 20, 40)}
+    kept = texts.of_phrases(chosen)
+    told = [row for row in zip(kept.texts, kept.labels, kept.phrases, strict=True) if row[1] != NEUTRAL]
+    assert {phrase for *_, phrase in told} == chosen
+    assert set(told) <= set(zip(texts.texts, texts.labels, texts.phrases, strict=True))
+    assert kept.labels.count(NEUTRAL) == texts.labels.count(NEUTRAL) == 10
+    assert set(texts.of_phrases(()).labels) == {NEUTRAL}

@@ -11,13 +11,14 @@ from sae_lens import SAE
 from sklearn.metrics import roc_auc_score
 
 from personalib.activations import Site
-from personalib.contrast import PairActivations
+from personalib.contrast import PairActivations, fit_vector
 from personalib.contrast_pairs import ContrastPair, Wording
 from personalib.directions import direction
 from personalib.geometry import (
     composed,
     cosines,
     cross_readings,
+    dealt_vectors,
     shuffled_cosines,
     sparse_reconstruction,
     trait_directions,
@@ -450,3 +451,13 @@ def test_a_vector_at_another_site_is_named(sae):
     vectors = random_vectors(1) | {"deep": vector(np.ones(D_MODEL), Site(2))}
     with pytest.raises(ValueError, match=r"deep stands at resid_post\.2, and small reads resid_post\.1"):
         sparse_reconstruction(vectors, sae)
+
+
+def test_dealt_vectors_are_of_the_same_texts_and_mean_nothing():
+    readings = {"a": contrasted(0, np.ones(D_MODEL), distance=6)}
+    real = {"a": fit_vector(readings["a"]["train"], SITE)}
+    drawn = [dealt_vectors(readings, real, seed=seed)["a"] for seed in range(40)]
+    assert dealt_vectors(readings, real, seed=0)["a"] == drawn[0] != drawn[1]
+    assert all(one.site == SITE and one.name == "dealt planted" for one in drawn)
+    assert abs(np.mean([one.cosine(real["a"]) for one in drawn])) < 0.2
+    assert max(one.norm for one in drawn) < real["a"].norm
