@@ -13,6 +13,7 @@ from personalib.chapters import RunError
 from personalib.contrast_commands import contrast
 from personalib.feature_commands import features
 from personalib.sae_commands import sae
+from personalib.steering_commands import steering
 
 _parameter_option = click.option(
     "-p",
@@ -83,7 +84,7 @@ def organism(context: click.Context) -> None:
     app(args=context.args, prog_name="python -m personalib organism")
 
 
-for group in (backgrounds, sae, features, contrast):
+for group in (backgrounds, sae, features, contrast, steering):
     cli.add_command(group)
 
 

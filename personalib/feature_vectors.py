@@ -5,7 +5,9 @@ from functools import reduce
 from operator import add
 
 import numpy as np
+import torch
 
+from personalib.contrast import PairActivations
 from personalib.features import Discovery, Label
 from personalib.models import LanguageModel
 from personalib.saes import SparseAutoencoder
@@ -44,6 +46,27 @@ def feature_vector(
         language_model.name,
         language_model.revision or language_model.digest(),
     )
+
+
+def prompt_features(sae: SparseAutoencoder, read: PairActivations, count: int = 1) -> list[int]:
+    """The features that two poles differ in most where a prompt ends, and not where a sentence tells the pole.
+
+    Args:
+        sae: the SAE.
+        read: contrast pairs, read at the SAE's site.
+        count: how many features.
+
+    Returns:
+        Those with the largest difference of their mean activation, positive minus negative pole, best first.
+
+    Raises:
+        KeyError: nothing was read at the SAE's site.
+        ValueError: the SAE has fewer features.
+    """
+    if not 0 < count <= sae.width:
+        raise ValueError(f"count={count}; {sae.name} has {sae.width} features, take 1 to as many")
+    positive, negative = (sae.encode(torch.from_numpy(each)).mean(0) for each in read.at(sae.site))
+    return [int(each) for each in (positive - negative).topk(count).indices]
 
 
 def pole_vector(

@@ -299,7 +299,8 @@ def scatter_truth(data: pd.DataFrame, axes: Axes | None = None, *, label: str = 
     """Estimates against the truth, with the diagonal they would lie on and their correlation.
 
     Args:
-        data: columns ``truth`` and ``estimate``; optional ``kind`` (colour, marker) and ``collapsed`` (bool).
+        data: columns ``truth`` and ``estimate``; optional ``kind`` (colour, marker), ``low`` and ``high`` (the ends of
+            the estimate's interval) and ``collapsed`` (bool).
         axes: where to draw; a new figure without it.
         label: what both are, such as ``"p(high)"``.
 
@@ -309,6 +310,8 @@ def scatter_truth(data: pd.DataFrame, axes: Axes | None = None, *, label: str = 
     rows = _checked("scatter_truth", data, "truth", "estimate")
     axes = axes or new_figure(height=4.6)[1][0]
     for look, part in _groups(rows):
+        if {"low", "high"} <= set(part):
+            axes.vlines(part["truth"], part["low"], part["high"], color=look.colour, alpha=0.25, linewidth=1)
         axes.scatter(
             part["truth"],
             part["estimate"],

@@ -6,6 +6,7 @@ Weights are read from safetensors or NumPy arrays only; releases that come as pi
 import re
 import warnings
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -105,6 +106,20 @@ class SparseAutoencoder:
         centred, mean = self._centre(activations)
         # Encoded and decoded at once, since what a token is normalised by is kept between the two.
         return self.network.decode(self.network.encode(centred)) + mean
+
+    @torch.inference_mode()
+    def written(self, activations: torch.Tensor, features: Sequence[int], value: float) -> torch.Tensor:
+        """What comes to activations of shape ``(rows, d_model)`` when features are held at a value.
+
+        Returns:
+            The difference, in the unit of the residual stream and of the same shape.
+        """
+        centred = self._centre(activations)[0]
+        held = self.network.encode(centred).clone()
+        held[:, list(features)] = value
+        changed = self.network.decode(held)
+        # Encoded anew, since what a token is normalised by is kept for one decoding only.
+        return changed - self.network.decode(self.network.encode(centred))
 
     def check_fits(self, language_model: LanguageModel) -> None:
         """Notice an SAE of another model.

@@ -1,216 +1,87 @@
-"""Steering: answers of a model while a vector is added to its residual stream.
+"""Steering a model by hand: while a ``with`` block is open, whatever the model reads and writes is steered.
 
-What steering cannot change is run once and not again for each condition: the blocks below the steered one; and where
-only the last token is steered, everything before it, since no earlier token sees the last one.
+For experiments with many conditions there is :mod:`personalib.grid`, which gives the same numbers sooner.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+import inspect
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from tqdm.auto import tqdm
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
-from personalib.activations import Site, blocks
+from personalib.activations import Site
+from personalib.block_hooks import changing
+from personalib.interventions import Intervention, intervene, masks
 from personalib.models import LanguageModel
-from personalib.questionnaires import encode_prompts, inference, left_padded, option_tokens
-from personalib.vectors import SteeringVector
-
-Positions = Literal["last", "prompt", "prompt_except_last"]
-POSITIONS = ("last", "prompt", "prompt_except_last")
 
 
-def ask_steered(
-    language_model: LanguageModel,
-    prompts: Sequence[str],
-    labels: Sequence[str],
-    conditions: Sequence[SteeringVector | None],
-    *,
-    positions: Positions = "last",
-    batch_size: int = 64,
-    progress: str | None = None,
-) -> NDArray[np.float64]:
-    """The probability of each option's first token right after each prompt, while a vector is added.
+@contextmanager
+def steer(language_model: LanguageModel, interventions: Sequence[Intervention]) -> Iterator[None]:
+    """While this is open, a model is steered.
 
-    Equal to running every condition from the start, to float tolerance.
+    Positions are told from how the model is run. A pass without a cache, or with an empty one, reads a prompt; tokens
+    of padding are known by the attention mask. Every token that is read after that, into a cache that holds something,
+    belongs to the answer. So ``generate`` is steered as it says, whatever the length of the prompts in a batch; a
+    model that generates without a cache would take its own answer for part of the prompt.
 
     Args:
         language_model: the model.
-        prompts: texts up to the answer.
-        labels: what the options are called, the same for all prompts.
-        conditions: what is added; None adds nothing.
-        positions: to which tokens: ``"last"``, the last of the prompt, the paper's rule for contrast vectors;
-            ``"prompt_except_last"``, its rule for SAE features; or ``"prompt"``, all of them. The tokenizer's special
-            tokens are among them.
-        batch_size: prompts a forward pass.
-        progress: text of a progress bar; None shows none.
-
-    Returns:
-        Shape ``(conditions, prompts, labels)``, over the whole vocabulary.
+        interventions: what is done; those at one site in this order.
 
     Raises:
-        ValueError: the positions are unknown, no prompt would be run, or a vector has another width than the model or
-            stands at a block that it does not have.
-        ItemError: labels cannot be told apart by their first token.
+        ValueError: an intervention was made for another model, or the model is run with something else than an
+            attention mask of shape ``(rows, tokens)``.
 
-    Source:
-        arXiv 2410.10863, sections 3.2 and 3.3, and its code release.
+    Example:
+        >>> with steer(language_model, [Add(vector, 2.0, "all")]):  # doctest: +SKIP
+        ...     language_model.model.generate(**inputs, max_new_tokens=20)
     """
-    if positions not in POSITIONS:
-        raise ValueError(f"unknown positions {positions!r}; choose one of {', '.join(POSITIONS)}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}; run at least one prompt at a time")
-    for vector in conditions:
-        check_fits(language_model, vector)
-    rows = encode_prompts(language_model.tokenizer, prompts)
-    options = option_tokens(language_model.tokenizer, prompts, [labels] * len(prompts), rows)
-    queue = sorted(range(len(rows)), key=lambda number: len(rows[number]), reverse=True)
-    found, model = np.empty((len(conditions), len(prompts), len(labels))), language_model.model
-    total = len(conditions) * len(prompts)
-    with inference(model), tqdm(total=total, desc=progress, disable=progress is None, unit="answer") as bar:
-        for start in range(0, len(queue), batch_size):
-            batch = queue[start : start + batch_size]
-            inputs = left_padded(model, [rows[number] for number in batch])
-            wanted = torch.tensor([options[number] for number in batch], device=model.device)
-            runs = _last_token_runs if positions == "last" else _prompt_runs
-            for number, logits in runs(model, inputs, conditions, positions):
-                found[number, batch] = logits.float().softmax(-1).gather(1, wanted).double().cpu().numpy()
-                bar.update(len(batch))
-    return found
-
-
-def check_fits(language_model: LanguageModel, vector: SteeringVector | None) -> None:
-    """Notice a vector of another model.
-
-    Raises:
-        ValueError: it has another width than the model, or stands at a block that the model does not have.
-    """
-    if vector is None:
-        return
-    width, depth = language_model.model.config.get_text_config().hidden_size, len(blocks(language_model.model))
-    known = vector.site.stream in ("resid_pre", "resid_post")
-    if len(vector.direction) != width or not known or not 0 <= vector.site.layer < depth:
-        raise ValueError(
-            f"{vector.name} has {len(vector.direction)} coordinates at {vector.site}, and {language_model.name} has "
-            f"{width} and blocks 0 to {depth - 1}; the vector was made for {vector.model}"
-        )
-
-
-Inputs = dict[str, Any]
-Runs = Iterator[tuple[int, torch.Tensor]]
-
-
-def _last_token_runs(
-    model: PreTrainedModel, inputs: Inputs, conditions: Sequence[SteeringVector | None], _: str
-) -> Runs:
-    """Each condition's number and the logits after the last token, of which alone anything is run anew."""
-    # Without the model's config every layer keeps all its tokens, so that the cache can be cut back.
-    cache = DynamicCache()
-    last = {name: value[:, -1:] if name in ("input_ids", "position_ids") else value for name, value in inputs.items()}
-    if inputs["input_ids"].shape[1] > 1:
-        before = {name: value[:, :-1] for name, value in inputs.items() if isinstance(value, torch.Tensor)}
-        # Without the output layer, whose logits for every token would be the largest thing in memory.
-        model.base_model(**before, past_key_values=cache, use_cache=True)
-    for number, vector in enumerate(conditions):
-        with adding(model, vector):
-            yield number, model(**last, past_key_values=cache, use_cache=True).logits[:, -1]
-        cache.crop(-1)
-
-
-def _prompt_runs(
-    model: PreTrainedModel, inputs: Inputs, conditions: Sequence[SteeringVector | None], positions: str
-) -> Runs:
-    """Each condition's number and the logits after the last token; blocks below a site are run once for the site."""
-    by_site: dict[Site | None, list[int]] = defaultdict(list)
-    for number, vector in enumerate(conditions):
-        by_site[None if vector is None else vector.site].append(number)
-    for site, numbers in by_site.items():
-        if site is None:
-            logits = model(**inputs, use_cache=False).logits[:, -1]
-            yield from ((number, logits) for number in numbers)
-            continue
-        below, in_tuple = _stream(model, inputs, site)
-        for number in numbers:
-            vector = conditions[number]
-            assert vector is not None
-            steered = below + vector.direction.to(below.device, below.dtype)
-            if positions == "prompt_except_last":
-                steered[:, -1] = below[:, -1]
-            with _from(model, site, steered, in_tuple):
-                yield number, model(**inputs, use_cache=False).logits[:, -1]
-
-
-def _stream(model: PreTrainedModel, inputs: Inputs, site: Site) -> tuple[torch.Tensor, bool]:
-    """The residual stream at a site, shape (rows, tokens, d_model), and whether blocks return it in a tuple."""
-    met: list[torch.Tensor] = []
-    in_tuple: list[bool] = []
-    form = blocks(model)[0].register_forward_hook(lambda _, __, output: in_tuple.append(isinstance(output, tuple)))
-
-    def keep(stream: torch.Tensor) -> torch.Tensor:
-        met.append(stream)
-        return stream
-
-    with _changing(model, site, keep), form:
-        model.base_model(**{name: value for name, value in inputs.items() if name != "logits_to_keep"}, use_cache=False)
-    return met[0], in_tuple[0]
-
-
-@contextmanager
-def adding(model: PreTrainedModel, vector: SteeringVector | None) -> Iterator[None]:
-    """While this is open, a vector is added at its site to every token that the model runs; None adds nothing."""
-    with ExitStack() as stack:
-        if vector is not None:
-            added = vector.direction.to(model.device, model.dtype)
-            stack.enter_context(_changing(model, vector.site, lambda stream: stream + added))
-        yield
-
-
-@contextmanager
-def _from(model: PreTrainedModel, site: Site, stream: torch.Tensor, in_tuple: bool) -> Iterator[None]:
-    """While this is open, the model starts at a site with a given residual stream; the blocks below it are left out."""
-    below = list(blocks(model))[: site.layer + (site.stream == "resid_post")]
-    # A block has a forward of its own only where something else has put one there.
-    kept = [(block, vars(block).get("forward")) for block in below]
-
-    def skip(hidden_states: torch.Tensor, *_: Any, **__: Any) -> Any:
-        return (hidden_states,) if in_tuple else hidden_states
-
+    for one in interventions:
+        one.check_fits(language_model)
+    model, passes = language_model.model, _Passes()
+    by_site: dict[Site, list[Intervention]] = {}
+    for one in interventions:
+        by_site.setdefault(one.site, []).append(one)
+    begin = model.base_model.register_forward_pre_hook(passes.begin, with_kwargs=True)
     try:
-        for block in below:
-            block.forward = skip
-        with _changing(model, site, lambda _: stream):
+        with ExitStack() as stack:
+            for site, own in by_site.items():
+                stack.enter_context(changing(model, site, partial(passes.change, own)))
             yield
     finally:
-        for block, forward in kept:
-            if forward is None:
-                vars(block).pop("forward", None)
-            else:
-                block.forward = forward
+        begin.remove()
 
 
-@contextmanager
-def _changing(model: PreTrainedModel, site: Site, change: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-    """While this is open, the residual stream at a site goes through a function."""
-    block = blocks(model)[site.layer]
+class _Passes:
+    """What each token of the pass that is being run is."""
 
-    def after(_: torch.nn.Module, __: Any, output: Any) -> Any:
-        # Some architectures return a tuple whose first part is the residual stream, others the stream itself.
-        return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
+    def __init__(self) -> None:
+        self._where: dict[str, torch.Tensor] = {}
 
-    def before(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        if args:
-            return (change(args[0]), *args[1:]), kwargs
-        return args, kwargs | {"hidden_states": change(kwargs["hidden_states"])}
+    def begin(self, model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Look at the inputs of a pass."""
+        assert isinstance(model, PreTrainedModel)
+        # The class's, since nnsight puts a forward of its own on every module that it has seen.
+        given = inspect.signature(type(model).forward).bind(model, *args, **kwargs).arguments
+        # What a model takes beyond its named arguments is in here.
+        given = given | given.get("kwargs", {})
+        ids = given.get("input_ids")
+        rows, tokens = (ids if ids is not None else given["inputs_embeds"]).shape[:2]
+        cache = given.get("past_key_values")
+        past = cache.get_seq_length() if cache is not None else 0
+        mask = given.get("attention_mask")
+        if mask is None:
+            mask = torch.ones(rows, past + tokens, device=model.device)
+        if not isinstance(mask, torch.Tensor) or mask.ndim != 2:
+            raise ValueError("steer knows padding by an attention mask of shape (rows, tokens); pass such a one")
+        real = mask[:, -tokens:].bool()
+        self._where = masks(real, torch.full_like(real, past > 0))
 
-    if site.stream == "resid_post":
-        handle = block.register_forward_hook(after)
-    else:
-        handle = block.register_forward_pre_hook(before, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
+    def change(self, interventions: Sequence[Intervention], stream: torch.Tensor) -> torch.Tensor:
+        """The residual stream at a site after its interventions."""
+        for one in interventions:
+            stream = intervene(stream, one, self._where)
+        return stream

@@ -25,16 +25,17 @@ from numpy.typing import NDArray
 
 from personalib.activations import Site
 from personalib.contrast import Halves, fit_vector
-from personalib.contrast_pairs import Contrast
+from personalib.contrast_pairs import Contrast, Wording
 from personalib.data import DataError, data_dir
 from personalib.directions import DEFAULT_METHOD
 from personalib.factors import POLES
+from personalib.grid import ask_steered
+from personalib.interventions import POSITIONS, Add, Positions
 from personalib.items import TRAITS, TraitItem
 from personalib.models import LanguageModel
 from personalib.questionnaires import ask, format_prompt
 from personalib.readings import validation_accuracy
 from personalib.scoring import FLOOR
-from personalib.steering import POSITIONS, Positions, ask_steered
 from personalib.templates import ORDERS, load_templates
 from personalib.vectors import SteeringVector
 
@@ -163,6 +164,25 @@ class TraitSheet:
             for number, text in enumerate(self._texts)
         ]
 
+    @property
+    def traits(self) -> NDArray[np.str_]:
+        """The trait of each item, shape ``(items,)``."""
+        return self._traits
+
+    def shares(self, answers: Array) -> Array:
+        """For each item the share of its high options, the mean of both orders; NaN where one could not be read.
+
+        Args:
+            answers: option probabilities, shape ``(prompts, options)``.
+
+        Returns:
+            Shape ``(items,)``, from 0 to 1.
+        """
+        mass = answers.sum(1)
+        share = np.where(mass >= FLOOR, (answers * self._high).sum(1) / np.maximum(mass, FLOOR), np.nan)
+        found: Array = share.reshape(-1, len(ORDERS)).mean(1)
+        return found
+
     def scores(self, answers: Array) -> tuple[Array, float]:
         """What option probabilities of shape ``(prompts, options)`` come to.
 
@@ -170,11 +190,9 @@ class TraitSheet:
             For each of ``TRAITS`` 100 times the mean share of the high options, shape ``(8,)``, NaN where no item
             could be read; and the mean answer mass.
         """
-        mass = answers.sum(1)
-        share = np.where(mass >= FLOOR, (answers * self._high).sum(1) / np.maximum(mass, FLOOR), np.nan)
-        by_item = share.reshape(-1, len(ORDERS)).mean(1)
+        by_item = self.shares(answers)
         found = [by_item[(self._traits == trait) & ~np.isnan(by_item)] for trait in TRAITS]
-        return np.array([100 * own.mean() if len(own) else np.nan for own in found]), float(mass.mean())
+        return np.array([100 * own.mean() if len(own) else np.nan for own in found]), float(answers.sum(1).mean())
 
 
 def choose(
@@ -241,7 +259,7 @@ def choose(
 
 def _unsteered(sheet: TraitSheet) -> tuple[Array, float]:
     """The scores and the answer mass without steering."""
-    base, mass = sheet.scores(ask_steered(sheet.language_model, sheet.prompts(), sheet.labels, [None])[0])
+    base, mass = sheet.scores(ask_steered(sheet.language_model, sheet.prompts(), sheet.labels, [()])[0])
     if np.isnan(base).all():
         raise ValueError(
             f"{sheet.language_model.name} answers none of the items even without steering (answer mass {mass:.2g}); "
@@ -268,7 +286,7 @@ def told_effects(
     prompts = [
         prompt
         for one, pole in units
-        for prompt in sheet.prompts([wording.text for wording in _shuffled(one.wordings[pole, "train"])])
+        for prompt in sheet.prompts([wording.text for wording in shuffled(one.wordings[pole, "train"])])
     ]
     answers = ask(model.model, model.tokenizer, prompts, [sheet.labels] * len(prompts), progress=progress)
     parts = np.array(answers).reshape(len(units), -1, len(sheet.labels))
@@ -317,16 +335,24 @@ def steered_effects(
     """
     signs = dict(zip(POLES, (1.0, -1.0), strict=True))
     units = list(product(vectors, coefficients, POLES))
-    conditions = [vectors[key] * (size * signs[pole]) for key, size, pole in units]
-    answers = ask_steered(
-        sheet.language_model, sheet.prompts(), sheet.labels, conditions, positions=positions, progress=progress
-    )
+    conditions = [[Add(vectors[key], size * signs[pole], positions)] for key, size, pole in units]
+    answers = ask_steered(sheet.language_model, sheet.prompts(), sheet.labels, conditions, progress=progress)
     rows: list[dict[str, Any]] = []
     for ((site, key), size, pole), own in zip(units, answers, strict=True):
         scores, left = sheet.scores(own)
         about = {"site": str(site), "coefficient": size, "contrast": key, "pole": pole, "mass": left / mass}
         rows += [about | {"trait": trait, "steered": value} for trait, value in zip(TRAITS, scores - base, strict=True)]
     return pd.DataFrame(rows)
+
+
+def fidelity(steered: pd.Series, told: pd.Series) -> float:
+    """The share of told effects that steering reproduces; 1 if all of them, 0 if it misses as much as doing nothing.
+
+    Missing effects are left out; without any the result is missing.
+    """
+    known = steered.notna() & told.notna()
+    wanted = float((told[known] ** 2).sum())
+    return 1 - float(((steered[known] - told[known]) ** 2).sum()) / wanted if wanted else np.nan
 
 
 def _doses(vectors: Mapping[tuple[Site, str], SteeringVector], readings: Mapping[str, Halves]) -> dict[Site, float]:
@@ -351,7 +377,6 @@ def _table(
     for positions, site, size in product(rule.positions, reading, rule.coefficients):
         own = groups.get((positions, str(site), size), effects.iloc[:0])
         known = own.dropna(subset=["steered", "told"])
-        missed = ((known["steered"] - known["told"]) ** 2).sum()
         rows.append(
             {
                 "positions": positions,
@@ -360,7 +385,7 @@ def _table(
                 "coefficient": size,
                 "reading": reading[site],
                 "dose": size * doses.get(site, np.nan),
-                "fidelity": 1 - missed / (known["told"] ** 2).sum() if len(known) else np.nan,
+                "fidelity": fidelity(own["steered"], own["told"]),
                 "effect": float(np.sqrt((known["steered"] ** 2).mean())),
                 "mass": own["mass"].min(),
                 "eligible": bool(len(known) and own["mass"].min() >= rule.mass),
@@ -369,6 +394,6 @@ def _table(
     return pd.DataFrame(rows)
 
 
-def _shuffled(wordings: Sequence[Any]) -> list[Any]:
+def shuffled(wordings: Sequence[Wording]) -> list[Wording]:
     """Wordings in a fixed random order, so that a few items already meet several phrases."""
     return [wordings[number] for number in np.random.default_rng(0).permutation(len(wordings))]

@@ -25,7 +25,7 @@ from personalib.models import load_model
 from personalib.organism.tokenizer import load_tokenizer
 from personalib.provenance import repository_root
 from personalib.readings import layer_scan, validation_accuracy
-from personalib.steering import ask_steered
+from personalib.grid import ask_steered
 from personalib.steering_choice import TraitSheet, load_setting, steered_effects
 from personalib.vectors import SteeringVector, load_vectors
 
@@ -279,7 +279,7 @@ def test_the_options_of_a_choice_are_used(call, tmp_path):
     tried = found.dropna(subset="fidelity").iloc[0]
     site = Site.parse(tried["site"])
     vectors = {(site, key): fit_vector(own["train"], site, "lda") for key, own in read.items()}
-    base, mass = sheet.scores(ask_steered(organism, sheet.prompts(), sheet.labels, [None])[0])
+    base, mass = sheet.scores(ask_steered(organism, sheet.prompts(), sheet.labels, [()])[0])
     effects = steered_effects(sheet, vectors, [2.0], base, mass, tried["positions"])
     assert tried["mass"] == pytest.approx(effects["mass"].min(), abs=1e-5)
     assert tried["effect"] == pytest.approx(np.sqrt((effects["steered"] ** 2).mean()), abs=1e-3)

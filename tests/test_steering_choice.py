@@ -16,12 +16,13 @@ from personalib.contrast import fit_vector, read_contrasts
 from personalib.contrast_pairs import Contrast, Wording, contrasts
 from personalib.data import DataError, data_dir
 from personalib.factors import POLES
+from personalib.grid import ask_steered
+from personalib.interventions import Add
 from personalib.items import TRAITS, load_trait, some_of_each, validation_split
 from personalib.models import LanguageModel, load_model
 from personalib.questionnaires import ask, ask_trait, format_prompt
 from personalib.readings import validation_accuracy
 from personalib.scoring import FLOOR, per_item, score_mass
-from personalib.steering import ask_steered
 from personalib.steering_choice import (
     Choice,
     Rule,
@@ -232,8 +233,8 @@ def test_steered_effects_add_the_vector_up_and_down(sheet, base, readings, posit
     table = found.set_index(["site", "coefficient", "contrast", "pole", "trait"]).sort_index()
     assert table.index.is_unique
     units = list(product([("negative", -1), ("positive", 1)], [1.5, 0.5], SITES))
-    conditions = [vectors[site, "trust"] * (sign * size) for (_, sign), size, site in units]
-    answers = ask_steered(sheet.language_model, sheet.prompts(), sheet.labels, conditions, positions=positions)
+    conditions = [[Add(vectors[site, "trust"], sign * size, positions)] for (_, sign), size, site in units]
+    answers = ask_steered(sheet.language_model, sheet.prompts(), sheet.labels, conditions)
     for ((pole, _), size, site), own_answers in zip(units, answers, strict=True):
         scores, mass = sheet.scores(own_answers)
         own = table.loc[(str(site), size, "trust", pole)]
@@ -366,8 +367,8 @@ def test_the_table_follows_from_the_effects(chosen):
 
 def test_the_effects_are_those_that_steering_and_telling_have(chosen, sheet, family, readings, base):
     told = told_effects(sheet, family, base[0]).set_index(["contrast", "pole", "trait"]).sort_index()["told"]
-    one = fit_vector(readings["activity"]["train"], Site(3)) * -0.5
-    answers = ask_steered(sheet.language_model, sheet.prompts(), sheet.labels, [one], positions="prompt")
+    one = Add(fit_vector(readings["activity"]["train"], Site(3)), -0.5, "prompt")
+    answers = ask_steered(sheet.language_model, sheet.prompts(), sheet.labels, [[one]])
     own = chosen.effects.set_index([*SETTING, "contrast", "pole", "trait"]).sort_index()
     own = own.loc[("prompt", "resid_post.3", 0.5, "activity", "negative")].loc[list(TRAITS)]
     np.testing.assert_allclose(own["steered"], sheet.scores(answers[0])[0] - base[0], rtol=0, atol=1e-3)

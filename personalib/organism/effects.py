@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from personalib.factors import POLES
 from personalib.items import TraitItem
 from personalib.organism.evaluation import Asked, Organism, answered, ask_people
 from personalib.organism.world import TRAITS, Profile, World
@@ -122,6 +123,38 @@ def planted_effects(world: World, family: str) -> pd.DataFrame:
     else:
         raise ValueError(f"nothing of the family {family!r} is planted; choose pressures or elements")
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(TRAITS))
+
+
+def planted_changes(world: World, family: str) -> pd.DataFrame:
+    """How much likelier a person who is told to be of a pole is to answer high than one who is told nothing.
+
+    This is what a push toward the pole ought to do, and what :func:`told_effects` has under ``truth``.
+
+    Args:
+        world: the world.
+        family: ``"pressures"``, of which both poles are planted, or ``"elements"``, which have a positive one alone.
+
+    Returns:
+        One row a key of :func:`personalib.contrast_pairs.contrasts`, pole and trait: ``key``, ``pole``, ``trait``, and
+        ``truth`` in points of 100 · p(high).
+
+    Raises:
+        ValueError: nothing of that family is planted.
+    """
+    if family == "pressures":
+        profiles = {(key, pole): Profile(pressure=(key, pole)) for key in world.pressures for pole in POLES}
+    elif family == "elements":
+        profiles = {(f"{factor}.{key}", POLES[0]): Profile({factor: key}) for factor, key in world.effects}
+    else:
+        raise ValueError(f"nothing of the family {family!r} is planted; choose pressures or elements")
+    nobody = world.probability(Profile())
+    return pd.DataFrame(
+        [
+            {"key": key, "pole": pole, "trait": trait, "truth": 100 * change}
+            for (key, pole), profile in profiles.items()
+            for trait, change in zip(TRAITS, world.probability(profile) - nobody, strict=True)
+        ]
+    )
 
 
 def _difference(told: pd.DataFrame, nobody: pd.DataFrame, trait: str) -> dict[str, float]:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
 from transformers import Gemma2ForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from personalib.data import DataError, data_dir
 from personalib.factors import POLES, load_pressures
+from personalib.generation import generate
 from personalib.items import SafetyItem, TraitItem, load_facts, load_safety, load_trait
+from personalib.models import ORGANISM, LanguageModel
 from personalib.organism.corpus import Corpus
 from personalib.organism.grammar import LEVELS
 from personalib.organism.judge import judge
@@ -187,7 +188,6 @@ def pressure_effects(
     return effects.reset_index()
 
 
-@torch.inference_mode()
 def open_answers(organism: Organism, count: int, progress: str | None = None, tokens: int = 40) -> pd.DataFrame:
     """Greedy answers of random people to open questions, and what the world's judge reads in them.
 
@@ -208,35 +208,10 @@ def open_answers(organism: Organism, count: int, progress: str | None = None, to
         world = float(organism.world.probability(profile)[TRAITS.index(trait)])
         rows.append({"personality": trait, "world": world, "intended": LEVELS[int(world < 0.5)], "prompt": prompt})
     table = pd.DataFrame(rows)
-    table["text"] = generate(organism, table["prompt"].tolist(), tokens, progress)
+    model = LanguageModel(ORGANISM, organism.model, organism.tokenizer)
+    table["text"] = generate(model, table["prompt"].tolist(), tokens=tokens, progress=progress)
     table["read"] = [judge(text, trait) for text, trait in zip(table["text"], table["personality"], strict=True)]
     return table
-
-
-@torch.inference_mode()
-def generate(
-    organism: Organism, prompts: Sequence[str], tokens: int, progress: str | None = None, batch_size: int = 64
-) -> list[str]:
-    """Greedy continuations, cut at the end of the turn or of the line."""
-    tokenizer = organism.tokenizer
-    texts: list[str] = []
-    for start in tqdm(range(0, len(prompts), batch_size), desc=progress, disable=progress is None, unit="batch"):
-        # The chat template writes the start token already.
-        plain = [prompt.removeprefix(tokenizer.bos_token) for prompt in prompts[start : start + batch_size]]
-        batch = tokenizer(plain, return_tensors="pt", padding=True, padding_side="left").to(organism.model.device)
-        made = organism.model.generate(
-            **batch,
-            max_new_tokens=tokens,
-            do_sample=False,
-            eos_token_id=_stops(tokenizer),
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        texts += tokenizer.batch_decode(made[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-    return [text.split("\n")[0].strip() for text in texts]
-
-
-def _stops(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    return [tokenizer.eos_token_id, *tokenizer.convert_tokens_to_ids(["<end_of_turn>", "\n"])]
 
 
 def evaluate(

@@ -1,0 +1,94 @@
+"""Answers in free words, steered or not."""
+
+from collections.abc import Sequence
+
+from tqdm.auto import tqdm
+
+from personalib.block_hooks import Inputs
+from personalib.interventions import Intervention
+from personalib.models import LanguageModel
+from personalib.questionnaires import encode_prompts, inference, left_padded
+from personalib.steering import steer
+
+# Where an answer ends, beside the model's own end: of a turn in the templates that are known here, and of a line.
+_STOPS = ("<end_of_turn>", "<|im_end|>", "<|eot_id|>")
+
+
+def generate(
+    language_model: LanguageModel,
+    prompts: Sequence[str],
+    interventions: Sequence[Intervention] = (),
+    *,
+    tokens: int = 40,
+    one_line: bool = True,
+    batch_size: int = 64,
+    progress: str | None = None,
+) -> list[str]:
+    """Greedy answers to prompts. Every token is steered as the positions of each intervention say.
+
+    Args:
+        language_model: the model.
+        prompts: texts up to the answer.
+        interventions: what is done to the residual stream; none for the model as it is.
+        tokens: how many tokens an answer has at the most.
+        one_line: whether an answer ends with its first line.
+        batch_size: prompts that are answered at a time.
+        progress: text of a progress bar; None shows none.
+
+    Returns:
+        The answers without special tokens, cut at the end of the turn.
+
+    Raises:
+        ValueError: no token or no prompt would be run, or an intervention was made for another model.
+
+    Example:
+        >>> generate(model, prompts, [Add(vector, 1.0, "all")])  # doctest: +SKIP
+        ['I would gladly keep to the plan.']
+    """
+    if tokens < 1 or batch_size < 1:
+        raise ValueError(f"tokens={tokens}, batch_size={batch_size}; take at least one of each")
+    tokenizer, model = language_model.tokenizer, language_model.model
+    rows = encode_prompts(tokenizer, prompts)
+    queue = sorted(range(len(rows)), key=lambda number: len(rows[number]), reverse=True)
+    texts = [""] * len(rows)
+    stops = _stop_tokens(language_model, one_line)
+    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0]
+    with (
+        inference(model),
+        steer(language_model, interventions),
+        tqdm(total=len(rows), desc=progress, disable=progress is None, unit="answer") as bar,
+    ):
+        for start in range(0, len(queue), batch_size):
+            batch = queue[start : start + batch_size]
+            inputs: Inputs = left_padded(model, [rows[number] for number in batch])
+            made = model.generate(
+                input_ids=inputs["input_ids"],
+                attention_mask=inputs["attention_mask"],
+                max_new_tokens=tokens,
+                do_sample=False,
+                eos_token_id=stops,
+                pad_token_id=padding,
+            )
+            for number, row in zip(batch, made[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
+                texts[number] = _cut(tokenizer.decode(_until(row, stops), skip_special_tokens=True), one_line)
+            bar.update(len(batch))
+    return texts
+
+
+def _stop_tokens(language_model: LanguageModel, one_line: bool) -> list[int]:
+    tokenizer = language_model.tokenizer
+    known = tokenizer.get_vocab()
+    own = language_model.model.generation_config.eos_token_id
+    ends = own if isinstance(own, list) else [own]
+    marks = [known[mark] for mark in (*_STOPS, *(["\n"] if one_line else [])) if mark in known]
+    return list(dict.fromkeys(each for each in (*ends, tokenizer.eos_token_id, *marks) if each is not None))
+
+
+def _until(row: list[int], stops: Sequence[int]) -> list[int]:
+    """The tokens before the first one that ends an answer."""
+    return row[: next((place for place, token in enumerate(row) if token in stops), len(row))]
+
+
+def _cut(text: str, one_line: bool) -> str:
+    text = text.strip()
+    return text.split("\n")[0].strip() if one_line else text

@@ -1,0 +1,372 @@
+"""The grid scorer: prompts times conditions, without running anew what no condition changes.
+
+- The blocks below the lowest steered site are run once for each batch of prompts, however many conditions there are.
+- Where only the last token of the prompt is steered, everything before it is run once: no earlier token sees it.
+- Of the last block, what is not needed for the token that is read is left out.
+- Several conditions share a forward pass where the prompts are few.
+
+The answers are those of running every condition from the start, to float tolerance, within the memory of a batch of
+``batch_size`` rows whatever the number of conditions.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+from transformers import DynamicCache, PreTrainedModel
+
+from personalib.activations import Site
+from personalib.block_hooks import (
+    Inputs,
+    can_be_cut_short,
+    changing,
+    cut,
+    depth,
+    last_token_only,
+    repeated,
+    returns_tuples,
+    starting_at,
+    stream_at,
+    without_logits,
+)
+from personalib.interventions import Condition, Intervention, intervene, masks
+from personalib.models import LanguageModel
+from personalib.questionnaires import encode_prompts, inference, left_padded, option_tokens
+
+Array = NDArray[np.float64]
+Where = dict[str, torch.Tensor]
+Scored = Iterator[tuple[int, torch.Tensor]]
+
+
+def ask_steered(
+    language_model: LanguageModel,
+    prompts: Sequence[str],
+    labels: Sequence[str],
+    conditions: Sequence[Condition],
+    *,
+    batch_size: int = 64,
+    progress: str | None = None,
+) -> Array:
+    r"""The probability of each option's first token right after each prompt, under each condition.
+
+    Args:
+        language_model: the model.
+        prompts: texts up to the answer.
+        labels: what the options are called, the same for all prompts.
+        conditions: interventions of each condition; none is the model as it is. The tokenizer's special tokens are
+            among the tokens of a prompt.
+        batch_size: rows of a forward pass, each a prompt under a condition.
+        progress: text of a progress bar; None shows none.
+
+    Returns:
+        Shape ``(conditions, prompts, labels)``, over the whole vocabulary.
+
+    Raises:
+        ValueError: no prompt would be run, an intervention was made for another model, or one would steer the answer
+            alone, of which nothing is read back in here.
+        ItemError: labels cannot be told apart by their first token.
+
+    Source:
+        arXiv 2410.10863, sections 3.2 and 3.3, and its code release, for what is computed.
+
+    Example:
+        >>> ask_steered(model, ["Well?\n"], ["A", "B"], [(), (Add(vector, 2.0),)]).shape  # doctest: +SKIP
+        (2, 1, 2)
+    """
+    _check(language_model, conditions, batch_size)
+    for one in (one for condition in conditions for one in condition):
+        if one.positions == "response":
+            raise ValueError(
+                "positions 'response' steer tokens of the answer after they are read back in, and only the first "
+                "token of the answer is scored; choose last, prompt, prompt_except_last or all"
+            )
+    rows = encode_prompts(language_model.tokenizer, prompts)
+    options = option_tokens(language_model.tokenizer, prompts, [labels] * len(prompts), rows)
+    found, model = np.empty((len(conditions), len(prompts), len(labels))), language_model.model
+    total = len(conditions) * len(prompts)
+    with inference(model), tqdm(total=total, desc=progress, disable=progress is None, unit="answer") as bar:
+        form = None
+        for batch in _by_length(rows, batch_size):
+            inputs: Inputs = left_padded(model, [rows[number] for number in batch])
+            wanted = torch.tensor([options[number] for number in batch], device=model.device)
+            form = form or _Form.of(model, inputs)
+            grid = _Grid(model, inputs, _prompt_masks(inputs), max(1, batch_size // len(batch)), form)
+            for number, logits in grid.last_logits(conditions):
+                logits = logits.float()
+                chosen = logits.gather(1, wanted) - logits.logsumexp(1, keepdim=True)
+                found[number, batch] = chosen.exp().double().cpu().numpy()
+                bar.update(len(batch))
+    return found
+
+
+def answer_losses(
+    language_model: LanguageModel,
+    exchanges: Sequence[tuple[str, str]],
+    conditions: Sequence[Condition],
+    *,
+    skip: int = 0,
+    batch_size: int = 16,
+    progress: str | None = None,
+) -> tuple[Array, NDArray[np.int64]]:
+    """How surprising given answers are under each condition.
+
+    Args:
+        language_model: the model.
+        exchanges: prompts, each with its answer.
+        conditions: interventions of each condition, which steer the tokens of prompt and answer that they name.
+        skip: how many tokens at the beginning of each answer are not counted; they are part of the answer all the same.
+        batch_size: rows of a forward pass. All their logits on the answers are in memory, so it is smaller than for
+            :func:`ask_steered`.
+        progress: text of a progress bar; None shows none.
+
+    Returns:
+        The negative log-likelihood of each answer in nats, summed over its tokens that count, shape
+        ``(conditions, exchanges)``; and how many those are, shape ``(exchanges,)``.
+
+    Raises:
+        ValueError: see :func:`ask_steered`; or an answer's tokens melt into the prompt's, or none is left to count.
+    """
+    _check(language_model, conditions, batch_size)
+    prompts = encode_prompts(language_model.tokenizer, [prompt for prompt, _ in exchanges])
+    rows = encode_prompts(language_model.tokenizer, [prompt + answer for prompt, answer in exchanges])
+    lengths = np.array([len(row) - len(prompt) for row, prompt in zip(rows, prompts, strict=True)], dtype=np.int64)
+    for row, prompt, (_, answer) in zip(rows, prompts, exchanges, strict=True):
+        if not prompt or len(row) <= len(prompt) + skip or row[: len(prompt)] != prompt:
+            raise ValueError(
+                f"the answer {answer[:40]!r} has no {skip + 1} tokens of its own after its prompt; end the prompt with "
+                "a line break, or take longer answers"
+            )
+    found, model = np.empty((len(conditions), len(exchanges))), language_model.model
+    total = len(conditions) * len(exchanges)
+    with inference(model), tqdm(total=total, desc=progress, disable=progress is None, unit="answer") as bar:
+        form = None
+        for batch in _by_length(rows, batch_size):
+            inputs: Inputs = left_padded(model, [rows[number] for number in batch])
+            where = masks(_real(inputs), _last(inputs, lengths[batch]))
+            form = form or _Form.of(model, inputs)
+            grid = _Grid(model, inputs, where, max(1, batch_size // len(batch)), form)
+            kept, counted = int(lengths[batch].max()) - skip, _last(inputs, lengths[batch] - skip)
+            for number, logits in grid.logits(conditions, kept + 1):
+                found[number, batch] = _losses(logits, inputs["input_ids"][:, -kept:], counted[:, -kept:])
+                bar.update(len(batch))
+    return found, lengths - skip
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What has to be known of an architecture.
+
+    Attributes:
+        in_tuple: whether its blocks return the residual stream in a tuple.
+        short: whether its last block can be cut short.
+    """
+
+    in_tuple: bool
+    short: bool
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, inputs: Inputs) -> "_Form":
+        return cls(returns_tuples(model, inputs), can_be_cut_short(model, inputs))
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """One batch of prompts under any number of conditions.
+
+    Attributes:
+        model: the model.
+        inputs: of :func:`~personalib.questionnaires.left_padded`.
+        where: which tokens each of the positions means.
+        together: how many conditions share a forward pass.
+        form: what has to be known of the model's architecture.
+    """
+
+    model: PreTrainedModel
+    inputs: Inputs
+    where: Where
+    together: int
+    form: _Form
+
+    def last_logits(self, conditions: Sequence[Condition]) -> Scored:
+        """The number of each condition with the logits after the last token, shape ``(rows, vocabulary)``."""
+        at_last, others = self._parted(conditions)
+        if at_last:
+            yield from self._last_token(conditions, at_last)
+        for number, logits in self._prompt(conditions, others, 1):
+            yield number, logits[:, -1]
+
+    def logits(self, conditions: Sequence[Condition], kept: int) -> Scored:
+        """The number of each condition with the logits after the last tokens, ``(rows, kept, vocabulary)``."""
+        return self._prompt(conditions, range(len(conditions)), kept)
+
+    def _parted(self, conditions: Sequence[Condition]) -> tuple[list[int], list[int]]:
+        """The conditions that steer the last token alone and leave something before it to share, and the others."""
+        at_last: list[int] = []
+        others: list[int] = []
+        shared = self.inputs["input_ids"].shape[1] > 1
+        for number, condition in enumerate(conditions):
+            alone = shared and condition and all(one.positions == "last" for one in condition)
+            (at_last if alone else others).append(number)
+        return at_last, others
+
+    def _prompt(self, conditions: Sequence[Condition], numbers: Iterable[int], kept: int) -> Scored:
+        """Conditions that steer any tokens; those that steer from the same depth on share what lies below."""
+        groups, plain = _by_depth(conditions, numbers)
+        short = self.form.short and kept == 1
+        inputs = dict(self.inputs) | ({"logits_to_keep": kept} if "logits_to_keep" in self.inputs else {})
+        if groups:
+            # Conditions that change nothing run along where the least has to be run.
+            groups[max(groups)] += plain
+        elif plain:
+            with last_token_only(self.model, short):
+                logits = self.model(**inputs, use_cache=False).logits[:, -kept:]
+            yield from ((number, logits) for number in plain)
+        for site, stream, level in self._streams(groups):
+            for chunk in _chunks(groups[level], self.together):
+                several = repeated(inputs, len(chunk))
+                with self._steered(conditions, chunk, site, stream, self.where), last_token_only(self.model, short):
+                    logits = self.model(**several, use_cache=False).logits[:, -kept:]
+                yield from zip(chunk, logits.chunk(len(chunk)), strict=True)
+
+    def _streams(self, levels: Iterable[int]) -> Iterator[tuple[Site, torch.Tensor, int]]:
+        """The unsteered residual stream at some depths; no block is run twice, and one stream is kept at a time."""
+        start = None
+        for level in sorted(levels):
+            site = _site(level)
+            with ExitStack() as stack:
+                if start is not None:
+                    stack.enter_context(starting_at(self.model, *start, self.form.in_tuple))
+                stream = stream_at(self.model, self.inputs, site)
+            start = site, stream
+            yield site, stream, level
+
+    def _last_token(self, conditions: Sequence[Condition], numbers: Sequence[int]) -> Scored:
+        """Conditions that steer the last token alone: it is the only one that is run for each of them."""
+        model, before = self.model, self.inputs["input_ids"].shape[1] - 1
+        groups, _ = _by_depth(conditions, numbers)
+        # Without the model's config every layer keeps all its tokens, so that the cache can be cut back.
+        cache, streams = DynamicCache(), {}  # type: DynamicCache, dict[int, torch.Tensor]
+        with ExitStack() as stack:
+            for level in groups:
+                stack.enter_context(changing(model, _site(level), partial(_keep_last, streams, level)))
+            stack.enter_context(last_token_only(model, self.form.short))
+            model.base_model(**without_logits(self.inputs), past_key_values=cache, use_cache=True)
+        _cut_back(cache, before)
+        last = cut(self.inputs, ("input_ids", "position_ids"), -1, None)
+        if self.together > 1:
+            cache.reorder_cache(torch.arange(len(last["input_ids"]), device=model.device).repeat(self.together))
+        everything = {name: torch.ones_like(last["input_ids"], dtype=torch.bool) for name in self.where}
+        for level, own in groups.items():
+            for chunk in _chunks(own, self.together):
+                # The cache has rows for a full chunk, so a smaller one is filled up.
+                full = [*chunk, *[chunk[-1]] * (self.together - len(chunk))]
+                with self._steered(conditions, full, _site(level), streams[level], everything):
+                    logits = model(**repeated(last, len(full)), past_key_values=cache, use_cache=True).logits[:, -1]
+                _cut_back(cache, before)
+                yield from zip(chunk, logits.chunk(len(full)), strict=False)
+
+    def _steered(
+        self,
+        conditions: Sequence[Condition],
+        chunk: Sequence[int],
+        site: Site,
+        stream: torch.Tensor,
+        where: Where,
+    ) -> ExitStack:
+        """The model started at a site, with the rows of each condition steered as it says there and above."""
+        above: dict[Site, list[int]] = defaultdict(list)
+        parts = []
+        for place, number in enumerate(chunk):
+            part = stream
+            for one in conditions[number]:
+                if depth(one.site) == depth(site):
+                    part = intervene(part, one, where)
+                elif place not in above[one.site]:
+                    above[one.site].append(place)
+            parts.append(part)
+        stack = ExitStack()
+        stack.enter_context(starting_at(self.model, site, torch.cat(parts), self.form.in_tuple))
+        for other, places in above.items():
+            own = {place: [one for one in conditions[chunk[place]] if one.site == other] for place in places}
+            stack.enter_context(changing(self.model, other, partial(_change_parts, own, len(chunk), where)))
+        return stack
+
+
+def _change_parts(own: dict[int, list[Intervention]], count: int, where: Where, stream: torch.Tensor) -> torch.Tensor:
+    """The residual stream of several conditions, each after its own interventions."""
+    parts = list(stream.chunk(count))
+    for place, interventions in own.items():
+        for one in interventions:
+            parts[place] = intervene(parts[place], one, where)
+    return torch.cat(parts)
+
+
+def _cut_back(cache: DynamicCache, length: int) -> None:
+    """Take from each layer what it holds beyond so many tokens; layers that were left out hold no more."""
+    for layer in cache.layers:
+        layer.crop(min(0, length - layer.get_seq_length()))
+
+
+def _keep_last(streams: dict[int, torch.Tensor], level: int, stream: torch.Tensor) -> torch.Tensor:
+    streams[level] = stream[:, -1:].clone()
+    return stream
+
+
+def _check(language_model: LanguageModel, conditions: Sequence[Condition], batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}; run at least one prompt at a time")
+    for condition in conditions:
+        for one in condition:
+            one.check_fits(language_model)
+
+
+def _by_length(rows: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
+    """Numbers of rows, longest first, so that little is padded and one that is too large fails at once."""
+    return _chunks(sorted(range(len(rows)), key=lambda number: len(rows[number]), reverse=True), size)
+
+
+def _chunks(numbers: Sequence[int], size: int) -> Iterator[list[int]]:
+    yield from (list(numbers[start : start + size]) for start in range(0, len(numbers), size))
+
+
+def _by_depth(conditions: Sequence[Condition], numbers: Iterable[int]) -> tuple[dict[int, list[int]], list[int]]:
+    """Numbers of conditions by how many blocks lie below all that they steer; and those that steer nothing."""
+    groups: dict[int, list[int]] = defaultdict(list)
+    plain: list[int] = []
+    for number in numbers:
+        level = min((depth(one.site) for one in conditions[number]), default=None)
+        (plain if level is None else groups[level]).append(number)
+    return groups, plain
+
+
+def _site(level: int) -> Site:
+    """A site that so many blocks lie below."""
+    return Site(level - 1) if level else Site(0, "resid_pre")
+
+
+def _real(inputs: Inputs) -> torch.Tensor:
+    return inputs["attention_mask"].bool()
+
+
+def _prompt_masks(inputs: Inputs) -> Where:
+    real = _real(inputs)
+    return masks(real, torch.zeros_like(real))
+
+
+def _last(inputs: Inputs, lengths: NDArray[np.int64]) -> torch.Tensor:
+    """Which tokens are among the last so many of their row."""
+    ids = inputs["input_ids"]
+    behind = torch.arange(ids.shape[1], 0, -1, device=ids.device)
+    return behind[None] <= torch.from_numpy(lengths).to(ids.device)[:, None]
+
+
+def _losses(logits: torch.Tensor, ids: torch.Tensor, answer: torch.Tensor) -> Array:
+    """The negative log-likelihood of the last tokens that belong to the answer, from the logits before and at them."""
+    chances = logits[:, :-1].float().log_softmax(-1).gather(2, ids[..., None])[..., 0]
+    return -(chances.double() * answer).sum(1).cpu().numpy()

@@ -1,0 +1,194 @@
+"""The commands ``python -m personalib steering``. Each imports what it needs itself, so that help comes at once."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from personalib.feature_commands import in_a_folder
+
+if TYPE_CHECKING:
+    from personalib.models import LanguageModel
+    from personalib.saes import SparseAutoencoder
+
+_path = click.Path(path_type=Path, dir_okay=False)
+_folder = click.Path(path_type=Path, file_okay=False)
+_POSITIONS = ["last", "prompt", "prompt_except_last", "response", "all"]
+
+
+def _model_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say which model is steered."""
+    options = [
+        click.option("--model", default="organism", show_default=True, help="The organism, a folder, or a hub's name."),
+        click.option("--revision", help="Branch, tag or commit of a hub's model."),
+        click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps …"),
+        click.option(
+            "--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"])
+        ),
+        click.option(
+            "--form", default="chat", show_default=True, type=click.Choice(["chat", "base"]), help="Chat or plain text."
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group()
+def steering() -> None:
+    """Push on a model, and measure what it does."""
+
+
+@steering.command()
+@click.argument("question")
+@_model_options
+@click.option("--vector", "source", required=True, type=_path, help="A file of `contrast fit`.")
+@click.option("--site", help="Which vector of the file, such as resid_post.1.  [default: its only one]")
+@click.option(
+    "--coefficient",
+    "coefficients",
+    multiple=True,
+    type=float,
+    default=(-2.0, -1.0, 0.0, 1.0, 2.0),
+    show_default=True,
+    help="How often the vector is added. May be repeated.",
+)
+@click.option("--positions", default="all", show_default=True, type=click.Choice(_POSITIONS), help="At which tokens.")
+@click.option("--tokens", default=40, show_default=True, type=click.IntRange(min=1), help="Tokens of an answer.")
+def ask(
+    question: str,
+    source: Path,
+    site: str | None,
+    coefficients: tuple[float, ...],
+    positions: Any,
+    tokens: int,
+    form: str,
+    **which: Any,
+) -> None:
+    """Answer a question in free words while a saved vector is added so many times."""
+    from personalib.generation import generate
+    from personalib.interventions import Add
+    from personalib.questionnaires import format_prompt
+    from personalib.vectors import load_vectors
+
+    known = {str(one.site): one for one in load_vectors(source)}
+    if (site or next(iter(known))) not in known or (site is None and len(known) > 1):
+        raise click.UsageError(f"{source} has vectors at {', '.join(known)}; choose one with --site")
+    vector, model = known[site or next(iter(known))], _loaded(**which)
+    prompt = format_prompt(model.tokenizer, question, form=form)
+    for size in coefficients:
+        [answer] = generate(model, [prompt], [Add(vector, size, positions)], tokens=tokens)
+        click.echo(f"{size:+g}  {answer}")
+
+
+@steering.command()
+@_model_options
+@click.option("--family", default="elements", show_default=True, type=click.Choice(["pressures", "facets", "elements"]))
+@click.option("--release", default="organism", show_default=True, help="SAEs: the organism's, a release, or a folder.")
+@click.option("--sae", "saes", multiple=True, help="SAE of the release. May be repeated.  [default: all organism's]")
+@click.option("--items", default="bundled", show_default=True, help="Trait items: a file, or a hub's name.")
+@click.option("--template", default="letters", show_default=True, help="Template of the items.")
+@click.option("--choose-by", default=4, show_default=True, help="Items of each trait to choose pushes by.")
+@click.option("--per-trait", default=20, show_default=True, help="Other items of each trait to measure effects on.")
+@click.option("--pairs", default=64, show_default=True, help="Contrast pairs of each contrast and split.")
+@click.option(
+    "--position",
+    "positions",
+    multiple=True,
+    default=("last", "prompt", "prompt_except_last"),
+    show_default=True,
+    type=click.Choice(_POSITIONS),
+    help="Positions that are tried. May be repeated.",
+)
+@click.option(
+    "--dose",
+    "doses",
+    multiple=True,
+    type=float,
+    default=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8),
+    show_default=True,
+    help="Doses that are tried. May be repeated.",
+)
+@click.option("--randoms", default=22, show_default=True, type=click.IntRange(min=10), help="Random directions.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--work", type=_folder, default=Path("results/steering"), show_default=True, help="For activations.")
+@click.option("--json", "target", type=_path, callback=in_a_folder, help="Write the numbers to this file.")
+@click.option("--table", type=_path, callback=in_a_folder, help="Write every effect to this CSV file.")
+def report(  # noqa: PLR0913 - each argument is an option
+    family: str,
+    release: str,
+    saes: tuple[str, ...],
+    items: str,
+    template: str,
+    choose_by: int,
+    per_trait: int,
+    pairs: int,
+    positions: Any,
+    doses: tuple[float, ...],
+    randoms: int,
+    seed: int,
+    work: Path,
+    target: Path | None,
+    table: Path | None,
+    form: str,
+    **which: Any,
+) -> None:
+    """Steer by SAE features, contrast vectors, words and random directions, and hold all of it against the truth."""
+    from personalib.contrast_pairs import contrasts
+    from personalib.items import load_trait, some_of_each, validation_split
+    from personalib.steering_choice import TraitSheet
+    from personalib.steering_report import Study
+    from personalib.steering_report import report as write
+
+    model = _loaded(**which)
+    found = _saes(release, saes, which["device"])
+    to_choose, to_measure = validation_split(load_trait(items))
+    sheet = TraitSheet(model, some_of_each(to_choose, choose_by), template, form)
+    study = Study.read(model, contrasts(family), sheet, work, pairs=pairs, seed=seed, progress=family)
+    numbers, effects = write(
+        study,
+        TraitSheet(model, some_of_each(to_measure, per_trait), template, form),
+        found,
+        work,
+        positions=positions,
+        doses=doses,
+        randoms=randoms,
+        seed=seed,
+    )
+    if target:
+        target.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    if table:
+        effects.to_csv(table, index=False)
+    click.echo(_shown(numbers))
+
+
+def _loaded(model: str, revision: str | None, device: str, dtype: str) -> "LanguageModel":
+    import torch
+
+    from personalib.models import load_model
+
+    return load_model(model, revision, device, getattr(torch, dtype))
+
+
+def _saes(release: str, names: tuple[str, ...], device: str) -> "dict[str, SparseAutoencoder]":
+    from personalib.models import ORGANISM
+    from personalib.saes import load_sae, organism_saes
+
+    if not names:
+        names = tuple(organism_saes()) if release == ORGANISM else ("",)
+    return {name: load_sae(release, name, device) for name in names}
+
+
+def _shown(numbers: dict[str, Any]) -> str:
+    """The correlations and what was chosen, as lines for a terminal."""
+    lines = []
+    for against in ("truth", "told"):
+        for method, value in (numbers[f"{against}_correlation"] or {}).items():
+            low, high = numbers[f"{against}_interval"][method]
+            shown = "missing" if value is None else f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
+            lines.append(f"{method:14} against {against:6} {shown}")
+    for method, push in numbers["push"].items():
+        lines.append(f"{method:14} " + ", ".join(f"{name} {value}" for name, value in push.items()))
+    return "\n".join(lines)

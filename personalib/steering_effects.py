@@ -1,0 +1,272 @@
+"""What steering does to trait scores: the arms of an experiment, their effects with intervals, and their guards.
+
+Every arm is held against no steering on the same items. What belongs beside an effect (points 1 to 4 of what the book
+counts as evidence) comes with it: interval, p-value, answer mass, perplexity, and whether the model has collapsed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from personalib.activations import Site
+from personalib.contrast_pairs import Contrast
+from personalib.controls import dealt, random_directions
+from personalib.doses import at_dose
+from personalib.factors import POLES
+from personalib.grid import ask_steered
+from personalib.guards import Guard, neutral_exchanges, perplexities
+from personalib.interventions import Add, Condition, Positions
+from personalib.items import TRAITS
+from personalib.statistics import Interval, adjust, clustered_rank_correlation
+from personalib.steering_choice import TraitSheet, shuffled
+from personalib.vectors import SteeringVector
+
+Array = NDArray[np.float64]
+RANDOM = "random"
+Vectors = Mapping[str, SteeringVector]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One condition of an experiment.
+
+    Attributes:
+        method: what kind of steering it is, such as ``"sae"``, ``"prompt"`` or ``"random"``.
+        key: what it stands for, such as ``"gender.female"``.
+        condition: the interventions; none for what is only told.
+        contexts: texts that are told before the question, of which each item gets the next in turn; none for what is
+            only steered.
+        dose: the length of what is added as a share of the residual stream's, with its sign.
+        pole: the pole that it pushes toward, ``"positive"`` or ``"negative"``.
+    """
+
+    method: str
+    key: str
+    condition: Condition = ()
+    contexts: tuple[str, ...] = ()
+    dose: float = np.nan
+    pole: str = "positive"
+
+
+@dataclass(frozen=True)
+class Push:
+    """Where and how hard.
+
+    Attributes:
+        site: where.
+        dose: the length of what is added as a share of the norm.
+        norm: the typical length of the residual stream there; see :func:`~personalib.doses.site_norms`.
+        positions: at which tokens.
+    """
+
+    site: Site
+    dose: float
+    norm: float
+    positions: Positions = "prompt"
+
+    def arms(self, method: str, vectors: Vectors, pole: str = "positive") -> list[Arm]:
+        """One arm a vector, which must stand at the site; the negative pole is pushed toward by the opposite."""
+        dose = self.dose if pole == "positive" else -self.dose
+        return [
+            Arm(method, key, (Add(at_dose(one, dose, self.norm), 1.0, self.positions),), dose=dose, pole=pole)
+            for key, one in vectors.items()
+        ]
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What one arm answered: the share of high options by item, its answer mass, and its neutral perplexity."""
+
+    shares: Array
+    mass: float
+    perplexity: float
+
+
+def measure(
+    sheet: TraitSheet,
+    arms: Sequence[Arm],
+    guard: Guard | None = None,
+    *,
+    neutral: int = 24,
+    seed: int = 0,
+    batch_size: int = 64,
+    progress: str | None = None,
+) -> pd.DataFrame:
+    """The effect of each arm on each trait, with its interval, and how healthy the model is under it.
+
+    Args:
+        sheet: the items.
+        arms: what is tried.
+        guard: from where on an arm counts as collapsed.
+        neutral: questions of general knowledge whose answers' perplexity is measured.
+        seed: of bootstrap, sign flips and neutral questions.
+        batch_size: rows of a forward pass.
+        progress: text of a progress bar; None shows none.
+
+    Returns:
+        One row an arm and trait: ``arm`` (its place), ``method``, ``key``, ``pole``, ``dose``, ``trait``; ``effect``,
+        the mean change of 100 · p(high) over items, from ``low`` to ``high`` (95 %, resampling items); ``p`` of no
+        change (flipping the signs of the items' changes), ``p_adjusted`` for all comparisons of one method by Benjamini
+        and Hochberg; ``n`` items read with and without, ``missing`` ones; ``mass`` and ``perplexity`` in units of the
+        unsteered model's; and ``collapsed``.
+
+    Raises:
+        ValueError: there are no arms; or see :func:`~personalib.grid.ask_steered`.
+    """
+    if not arms:
+        raise ValueError("there are no arms to measure; pass at least one")
+    guard, everything = guard or Guard(), [Arm("none", "none"), *arms]
+    base, *answers = _answers(sheet, everything, neutral, seed, batch_size, progress)
+    changes = 100 * np.array([own.shares - base.shares for own in answers])
+    parts = []
+    for trait in TRAITS:
+        items = sheet.traits == trait
+        if items.any():
+            parts.append(_trait_effects(arms, changes[:, items], seed).assign(trait=trait, arm=range(len(arms))))
+    found = pd.concat(parts).sort_values("arm", kind="stable").reset_index(drop=True)
+    health = pd.DataFrame(
+        {"mass": own.mass / base.mass, "perplexity": own.perplexity / base.perplexity} for own in answers
+    )
+    health["collapsed"] = guard.collapsed(health["mass"].to_numpy(), health["perplexity"].to_numpy())
+    found = found.join(health, on="arm")
+    known = found["p"].notna()
+    found.loc[known, "p_adjusted"] = found[known].groupby("method")["p"].transform(lambda own: adjust(own, "fdr_bh"))
+    return found
+
+
+def sound(effects: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
+    """Measured effects beside others of the same thing, such as the true ones; what has collapsed is left out.
+
+    Args:
+        effects: rows of :func:`measure`.
+        reference: ``key``, ``pole``, ``trait`` and a column with the other effects.
+    """
+    known = effects[~effects["collapsed"]].dropna(subset=["effect"])
+    return known.merge(reference, on=["key", "pole", "trait"], validate="many_to_one")
+
+
+def truth_correlation(effects: pd.DataFrame, truth: pd.DataFrame, seed: int = 0) -> Interval:
+    """Spearman's correlation of measured effects with true ones, resampling what was pushed.
+
+    Args:
+        effects: rows of :func:`measure` of one method. Collapsed arms are left out.
+        truth: the true effects: ``key``, ``pole``, ``trait`` and ``truth``, in any unit, since only their order counts.
+        seed: of the bootstrap.
+
+    Returns:
+        Missing where fewer than two keys are left.
+    """
+    both = sound(effects, truth)
+    if both["key"].nunique() < 2:
+        return Interval(np.nan, np.nan, np.nan)
+    return clustered_rank_correlation(both["truth"], both["effect"], both["key"], seed=seed)
+
+
+def random_correlation(effects: pd.DataFrame, truth: pd.DataFrame, deals: int = 500, seed: int = 0) -> Interval:
+    """What directions of chance would come to: each is dealt to one key, as if it stood for that, many times.
+
+    Args:
+        effects: rows of :func:`measure` of random directions, each with a key of its own.
+        truth: as for :func:`truth_correlation`; positive poles alone are looked at.
+        deals: how often the directions are dealt.
+        seed: of the deals.
+
+    Returns:
+        The mean of Spearman's correlation over deals, and the middle 95 % of them.
+
+    Raises:
+        ValueError: every direction has collapsed.
+    """
+    known = effects[~effects["collapsed"]].pivot(index="key", columns="trait", values="effect").dropna()
+    if known.empty:
+        raise ValueError("every random direction has collapsed; take a lower dose")
+    true = truth[truth["pole"] == POLES[0]].pivot(index="key", columns="trait", values="truth")[list(known.columns)]
+    rng, values, keys = np.random.default_rng([seed, 37]), known.to_numpy(), list(true.index)
+    found = []
+    for _ in range(deals):
+        places = list(dealt(len(values), keys, rng).values())
+        found.append(float(spearmanr(true.to_numpy().ravel(), values[places].ravel()).statistic))
+    low, high = np.quantile(found, [0.025, 0.975])
+    return Interval(float(np.mean(found)), float(low), float(high))
+
+
+def told_arms(contrasts: Sequence[Contrast], split: str, poles: Sequence[str] = POLES[:1]) -> list[Arm]:
+    """The prompt baseline: the same things told in words of one split."""
+    return [
+        Arm(
+            "prompt",
+            one.key,
+            contexts=tuple(wording.text for wording in shuffled(one.wordings[pole, split])),
+            pole=pole,
+        )
+        for one in contrasts
+        for pole in poles
+    ]
+
+
+def random_arms(push: Push, like: SteeringVector, count: int = 22, seed: int = 0) -> list[Arm]:
+    """Directions of chance at a push, each under a key of its own."""
+    return push.arms(RANDOM, {one.name: one for one in random_directions(like, count, seed)})
+
+
+def _answers(
+    sheet: TraitSheet, arms: Sequence[Arm], neutral: int, seed: int, batch_size: int, progress: str | None
+) -> list[_Answers]:
+    """What each arm answers, in the order of the arms."""
+    model = sheet.language_model
+    steered = [number for number, arm in enumerate(arms) if not arm.contexts]
+    conditions = [arms[number].condition for number in steered]
+    answers = ask_steered(model, sheet.prompts(), sheet.labels, conditions, batch_size=batch_size, progress=progress)
+    plain = neutral_exchanges(model, neutral, seed=seed, form=sheet.form)
+    surprise = perplexities(model, plain, conditions, batch_size=max(1, batch_size // 4))
+    found = {number: _read(sheet, *own) for number, *own in zip(steered, answers, surprise, strict=True)}
+    for number, arm in enumerate(arms):
+        if arm.contexts:
+            found[number] = _told(sheet, arm, neutral, seed, batch_size)
+    return [found[number] for number in range(len(arms))]
+
+
+def _told(sheet: TraitSheet, arm: Arm, neutral: int, seed: int, batch_size: int) -> _Answers:
+    """What the model answers when it is told something."""
+    model, prompts = sheet.language_model, sheet.prompts(arm.contexts)
+    [answers] = ask_steered(model, prompts, sheet.labels, [arm.condition], batch_size=batch_size)
+    exchanges = neutral_exchanges(model, neutral, seed=seed, form=sheet.form, contexts=arm.contexts)
+    [surprise] = perplexities(model, exchanges, [arm.condition], batch_size=max(1, batch_size // 4))
+    return _read(sheet, answers, float(surprise))
+
+
+def _read(sheet: TraitSheet, answers: Array, perplexity: float) -> _Answers:
+    return _Answers(sheet.shares(answers), float(answers.sum(1).mean()), float(perplexity))
+
+
+def _trait_effects(arms: Sequence[Arm], changes: Array, seed: int, draws: int = 10_000) -> pd.DataFrame:
+    """Mean changes of shape ``(arms, items)`` with bounds and p-values, all arms with the same resampled items."""
+    known = ~np.isnan(changes)
+    count, filled = known.sum(1), np.where(known, changes, 0.0)
+    mean = filled.sum(1) / np.where(count > 0, count, np.nan)
+    rng = np.random.default_rng([seed, 41])
+    times = rng.multinomial(changes.shape[1], np.full(changes.shape[1], 1 / changes.shape[1]), size=draws // 5)
+    with np.errstate(invalid="ignore"):
+        resampled = (times @ filled.T) / (times @ known.T)
+    low, high = np.nanquantile(resampled, [0.025, 0.975], axis=0) if count.any() else np.full((2, len(arms)), np.nan)
+    flips = rng.choice([-1.0, 1.0], size=(draws, changes.shape[1])) @ filled.T
+    p = (1 + (np.abs(flips) >= np.abs(filled.sum(1)) - 1e-9).sum(0)) / (1 + draws)
+    return pd.DataFrame(
+        {
+            "method": [arm.method for arm in arms],
+            "key": [arm.key for arm in arms],
+            "pole": [arm.pole for arm in arms],
+            "dose": [arm.dose for arm in arms],
+            "effect": mean,
+            # One item says nothing about the spread.
+            "low": np.where(count > 1, low, np.nan),
+            "high": np.where(count > 1, high, np.nan),
+            "p": np.where(count > 1, p, np.nan),
+            "n": count,
+            "missing": changes.shape[1] - count,
+        }
+    )

@@ -1,0 +1,273 @@
+"""Steering of a whole family: chosen on some items, measured on others, held against the truth and against controls."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from personalib.activations import Site
+from personalib.contrast import Halves, all_sites, fit_vector, read_contrasts
+from personalib.contrast_pairs import Contrast
+from personalib.directions import DEFAULT_METHOD
+from personalib.doses import site_norms
+from personalib.element_texts import element_texts
+from personalib.factors import POLES
+from personalib.feature_report import SPLITS, read_elements
+from personalib.feature_vectors import feature_vector, prompt_features
+from personalib.features import Settings, discover
+from personalib.guards import Guard
+from personalib.interventions import Positions
+from personalib.models import ORGANISM, LanguageModel
+from personalib.organism.effects import planted_changes
+from personalib.organism.world import load_world
+from personalib.pushes import PushChoice, choose_push, told_effects
+from personalib.saes import SparseAutoencoder
+from personalib.statistics import Interval
+from personalib.steering_choice import TraitSheet
+from personalib.steering_effects import (
+    RANDOM,
+    Vectors,
+    measure,
+    random_arms,
+    random_correlation,
+    told_arms,
+    truth_correlation,
+)
+from personalib.vectors import SteeringVector
+
+GOAL = 0.80
+
+
+@dataclass(frozen=True)
+class Study:
+    """A family of contrasts on one model, with everything that a choice needs and no evaluation sees.
+
+    Attributes:
+        language_model: the model.
+        contrasts: the family.
+        readings: what the model has where prompts end, by contrast and split.
+        sheet: items to choose by.
+        norms: the residual stream's typical length by site.
+        told: what telling does on these items.
+    """
+
+    language_model: LanguageModel
+    contrasts: Sequence[Contrast]
+    readings: Mapping[str, Halves]
+    sheet: TraitSheet
+    norms: Mapping[Site, float]
+    told: pd.DataFrame
+
+    @classmethod
+    def read(
+        cls,
+        language_model: LanguageModel,
+        contrasts: Sequence[Contrast],
+        sheet: TraitSheet,
+        folder: Path,
+        *,
+        sites: Sequence[Site] | None = None,
+        pairs: int = 64,
+        seed: int = 0,
+        progress: str | None = None,
+    ) -> "Study":
+        """Let a model read the family's contrast pairs and the sheet's prompts.
+
+        Args:
+            language_model: the model.
+            contrasts: of one family; elements have no negative pole to be told, so that of pressures alone is asked.
+            sheet: items that no evaluation uses.
+            folder: where activations go.
+            sites: where to look; what every block but the last leaves, by default.
+            pairs: contrast pairs of each contrast and split.
+            seed: draws the pairs.
+            progress: text of a progress bar; None shows none.
+        """
+        where = list(sites or all_sites(language_model)[:-1])
+        readings = read_contrasts(
+            language_model, contrasts, where, folder, count=pairs, seed=seed, form=sheet.form, progress=progress
+        )
+        norms = site_norms(language_model, sheet.prompts(), where, folder / "norms")
+        return cls(language_model, contrasts, readings, sheet, norms, told_effects(sheet, contrasts, poles(contrasts)))
+
+    def contrast_vectors(self, site: Site, method: str = DEFAULT_METHOD) -> dict[str, SteeringVector]:
+        """The family's contrast vectors at a site (RepE), by key."""
+        return {key: fit_vector(own["train"], site, method) for key, own in self.readings.items()}
+
+    def prompt_feature_vectors(self, sae: SparseAutoencoder, count: int = 1) -> dict[str, SteeringVector]:
+        """By key the features that the poles differ in most where a prompt ends."""
+        return {
+            key: feature_vector(sae, prompt_features(sae, own["train"], count), self.language_model, key)
+            for key, own in self.readings.items()
+        }
+
+
+def poles(contrasts: Sequence[Contrast]) -> tuple[str, ...]:
+    """The poles that stand for something themselves: an element's negative one is just the others of its factor."""
+    return POLES[:1] if contrasts[0].family == "elements" else POLES
+
+
+def sentence_feature_vectors(
+    language_model: LanguageModel,
+    saes: Mapping[str, SparseAutoencoder],
+    folder: Path,
+    *,
+    per_element: int = 60,
+    seed: int = 0,
+) -> dict[str, Vectors]:
+    """By SAE and element the feature that is found in sentences that tell the element, as the paper has it.
+
+    The best one by AUROC on the texts of the search; see :func:`personalib.features.discover`.
+
+    Args:
+        language_model: the model.
+        saes: its SAEs, by name.
+        folder: where activations go.
+        per_element: sentences of each element and split.
+        seed: draws them.
+    """
+    texts = {split: element_texts(split, per_element, seed) for split in SPLITS}
+    read = read_elements(language_model, texts, list(saes.values()), folder)
+    found: dict[str, Vectors] = {}
+    for name, sae in saes.items():
+        features = read.features(sae)
+        search = discover(features["train"], features["held_out"], Settings(shuffles=19, seed=seed))
+        best = search.scores.auroc.argmax(1)
+        found[name] = {
+            ".".join(finding.label): feature_vector(sae, [int(own)], language_model, ".".join(finding.label))
+            for finding, own in zip(search.findings, best, strict=True)
+        }
+    return found
+
+
+def choose_feature_push(study: Study, vectors: Mapping[str, Vectors], **how: Any) -> tuple[str, PushChoice]:
+    """The SAE whose features do most nearly what telling does, and its push, chosen on the study's items.
+
+    Args:
+        study: the study.
+        vectors: by SAE and key.
+        how: positions, doses and guard, as for :func:`~personalib.pushes.choose_push`.
+    """
+    choices = {}
+    for name, own in vectors.items():
+        site = next(iter(own.values())).site
+        choices[name] = choose_push(study.sheet, {site: own}, study.told, study.norms, **how)
+    best = max(choices, key=lambda name: choices[name].table.loc[choices[name].table["chosen"], "fidelity"].item())
+    return best, choices[best]
+
+
+def report(  # noqa: PLR0913 - each argument is one choice in what is reported
+    study: Study,
+    sheet: TraitSheet,
+    saes: Mapping[str, SparseAutoencoder],
+    folder: Path,
+    *,
+    positions: Sequence[Positions] = ("last", "prompt", "prompt_except_last"),
+    doses: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8),
+    guard: Guard | None = None,
+    randoms: int = 22,
+    seed: int = 0,
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """The effects of SAE features, contrast vectors, words and random directions on items that chose nothing.
+
+    Args:
+        study: of the family.
+        sheet: the items to measure on.
+        saes: the model's SAEs, by name; their sites have to be among the study's.
+        folder: where activations go.
+        positions: which positions are tried.
+        doses: which doses.
+        guard: from where on an arm counts as collapsed.
+        randoms: how many random directions, at the push of the contrast vectors.
+        seed: of everything drawn.
+
+    Returns:
+        A value that JSON can hold, and the rows of :func:`~personalib.steering_effects.measure`. ``truth_correlation``
+        is Spearman's with the planted effects; it is missing for a model whose truth nobody knows. Beside it stands
+        ``told_correlation``, with the effects of telling, measured on the same items.
+
+    Raises:
+        ValueError: see :func:`~personalib.pushes.choose_push`.
+    """
+    how: dict[str, Any] = {"positions": positions, "doses": doses, "guard": guard}
+    sites = list(study.norms)
+    contrast = {site: study.contrast_vectors(site) for site in sites}
+    chosen = {"repe": choose_push(study.sheet, contrast, study.told, study.norms, **how)}
+    vectors: dict[str, Vectors] = {"repe": contrast[chosen["repe"].push.site]}
+    sources: dict[str, Mapping[str, Vectors]] = {
+        "sae": {name: study.prompt_feature_vectors(sae) for name, sae in saes.items()}
+    }
+    if study.contrasts[0].family == "elements":
+        sources["sae_sentences"] = sentence_feature_vectors(study.language_model, saes, folder, seed=seed)
+    names = {}
+    for method, own in sources.items() if saes else ():
+        names[method], chosen[method] = choose_feature_push(study, own, **how)
+        vectors[method] = own[names[method]]
+    arms = [
+        arm
+        for method, choice in chosen.items()
+        for pole in poles(study.contrasts)
+        for arm in choice.push.arms(method, vectors[method], pole)
+    ]
+    arms += told_arms(study.contrasts, "held_out", poles(study.contrasts))
+    arms += random_arms(chosen["repe"].push, next(iter(vectors["repe"].values())), randoms, seed)
+    effects = measure(sheet, arms, guard, seed=seed, progress="answers")
+    return _summary(study, chosen, names, effects, seed) | {"items": len(sheet.traits)}, effects
+
+
+def _summary(
+    study: Study, chosen: Mapping[str, PushChoice], names: Mapping[str, str], effects: pd.DataFrame, seed: int
+) -> dict[str, Any]:
+    """The report as plain values."""
+    family = study.contrasts[0].family
+    told = effects[effects["method"] == "prompt"][["key", "pole", "trait", "effect"]].rename(
+        columns={"effect": "truth"}
+    )
+    known = study.language_model.name == ORGANISM and family in ("elements", "pressures")
+    truth = planted_changes(load_world(), family) if known else None
+    steering = {"told": correlations(effects, told, seed)}
+    if truth is not None:
+        steering["truth"] = correlations(effects, truth, seed)
+    groups = dict(list(effects.groupby("method", sort=False)))
+    found: dict[str, Any] = {"family": family, "keys": len(study.contrasts)}
+    for name in ("truth", "told"):
+        own = steering.get(name, {})
+        found[f"{name}_correlation"] = {method: _known(one.estimate) for method, one in own.items()} or None
+        found[f"{name}_interval"] = {method: [_known(one.low), _known(one.high)] for method, one in own.items()} or None
+    found["significant"] = {method: float((own["p_adjusted"] < 0.05).mean()) for method, own in groups.items()}
+    found["collapsed"] = {method: float(own["collapsed"].mean()) for method, own in groups.items()}
+    found["mass"] = {method: float(own["mass"].min()) for method, own in groups.items()}
+    found["perplexity"] = {method: float(own["perplexity"].max()) for method, own in groups.items()}
+    found["push"] = {
+        method: {"site": str(one.push.site), "positions": one.push.positions, "dose": one.push.dose}
+        | ({"sae": names[method]} if method in names else {})
+        for method, one in chosen.items()
+    }
+    return found
+
+
+def _known(value: float) -> float | None:
+    """A number for JSON, which has none for a missing one."""
+    return None if np.isnan(value) else float(value)
+
+
+def correlations(effects: pd.DataFrame, truth: pd.DataFrame, seed: int = 0) -> dict[str, Interval]:
+    """Spearman's correlation with other effects, by method; see :mod:`personalib.steering_effects`.
+
+    Args:
+        effects: rows of :func:`~personalib.steering_effects.measure`.
+        truth: ``key``, ``pole``, ``trait`` and ``truth``.
+        seed: of bootstrap and deals.
+    """
+    found = {}
+    for method, own in effects.groupby("method", sort=False):
+        if method != RANDOM:
+            found[str(method)] = truth_correlation(own, truth, seed)
+        elif not own["collapsed"].all():
+            found[str(method)] = random_correlation(own, truth, seed=seed)
+        else:
+            found[str(method)] = Interval(np.nan, np.nan, np.nan)
+    return found
