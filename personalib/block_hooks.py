@@ -16,8 +16,9 @@ from personalib.activations import Site, blocks
 Inputs = Mapping[str, Any]
 # Tokens that are enough to see whether the last block can be cut short.
 _TRIAL = 8
-# How many units in the last place of the largest logit count as rounding.
-_ROUNDING = 16
+# How many units in the last place of the largest logit count as rounding, by bytes of a number: half precision has so
+# few places that many of its units would hide a mistake.
+_ROUNDING = {2: 2, 4: 16, 8: 16}
 
 
 class _ReachedError(Exception):
@@ -139,7 +140,7 @@ def can_be_cut_short(model: PreTrainedModel, inputs: Inputs) -> bool:
         # Architectures that add in place, or call the part with keywords.
         return False
     # A matrix product over fewer rows may round otherwise; a token that came out wrong differs by far more.
-    allowed = _ROUNDING * torch.finfo(whole.dtype).eps * whole.abs().max()
+    allowed = _ROUNDING[whole.element_size()] * torch.finfo(whole.dtype).eps * whole.abs().max()
     return bool((whole - short).abs().max() <= allowed)
 
 

@@ -259,13 +259,14 @@ class _Grid:
             model.base_model(**without_logits(self.inputs), past_key_values=cache, use_cache=True)
         _cut_back(cache, before)
         last = cut(self.inputs, ("input_ids", "position_ids"), -1, None)
-        if self.together > 1:
-            cache.reorder_cache(torch.arange(len(last["input_ids"]), device=model.device).repeat(self.together))
+        together = min(self.together, max(map(len, groups.values())))
+        if together > 1:
+            cache.reorder_cache(torch.arange(len(last["input_ids"]), device=model.device).repeat(together))
         everything = {name: torch.ones_like(last["input_ids"], dtype=torch.bool) for name in self.where}
         for level, own in groups.items():
-            for chunk in _chunks(own, self.together):
+            for chunk in _chunks(own, together):
                 # The cache has rows for a full chunk, so a smaller one is filled up.
-                full = [*chunk, *[chunk[-1]] * (self.together - len(chunk))]
+                full = [*chunk, *[chunk[-1]] * (together - len(chunk))]
                 with self._steered(conditions, full, _site(level), streams[level], everything):
                     logits = model(**repeated(last, len(full)), past_key_values=cache, use_cache=True).logits[:, -1]
                 _cut_back(cache, before)
@@ -284,7 +285,7 @@ class _Grid:
         parts = []
         for place, number in enumerate(chunk):
             part = stream
-            for one in conditions[number]:
+            for one in sorted(conditions[number], key=_order):
                 if depth(one.site) == depth(site):
                     part = intervene(part, one, where)
                 elif place not in above[one.site]:
@@ -343,6 +344,11 @@ def _by_depth(conditions: Sequence[Condition], numbers: Iterable[int]) -> tuple[
         level = min((depth(one.site) for one in conditions[number]), default=None)
         (plain if level is None else groups[level]).append(number)
     return groups, plain
+
+
+def _order(one: Intervention) -> tuple[int, bool]:
+    """The order in which a model comes by: what block N leaves is changed before what block N + 1 reads."""
+    return depth(one.site), one.site.stream == "resid_pre"
 
 
 def _site(level: int) -> Site:

@@ -26,20 +26,23 @@ class PushChoice:
     """What was chosen, from what.
 
     Attributes:
+        source: which of the candidates.
         push: the push.
-        table: one row a push that was tried: ``site``, ``layer``, ``positions``, ``dose``, ``fidelity`` (the share of
-            the told effects that it reproduces: 1 minus the ratio of the sums of squares of ``steered - told`` and of
-            ``told``), ``effect`` (root mean square, in points), ``mass`` and ``perplexity`` (of the worst vector, in
-            units of the unsteered model's), ``collapsed`` (the share of vectors) and ``chosen``.
+        table: one row a candidate and push that was tried: ``source``, ``site``, ``layer``, ``positions``, ``dose``,
+            ``fidelity`` (the share of the told effects that it reproduces: 1 minus the ratio of the sums of squares of
+            ``steered - told`` and of ``told``), ``effect`` (root mean square, in points), ``mass`` and ``perplexity``
+            (of the worst vector, in units of the unsteered model's), ``collapsed`` (the share of vectors) and
+            ``chosen``.
     """
 
+    source: str
     push: Push
     table: pd.DataFrame
 
 
 def choose_push(
     sheet: TraitSheet,
-    vectors: Mapping[Site, Vectors],
+    candidates: Mapping[str, Vectors],
     told: pd.DataFrame,
     norms: Mapping[Site, float],
     *,
@@ -52,7 +55,8 @@ def choose_push(
 
     Args:
         sheet: items that no evaluation uses.
-        vectors: by site and by what they stand for.
+        candidates: families of vectors by name, such as those of several sites or SAEs; each is by what its vectors
+            stand for, and all vectors of one family stand at one site.
         told: of :func:`told_effects` on the sheet's items; vectors are pushed toward the poles that are told.
         norms: the residual stream's typical length by site.
         positions: which positions are tried.
@@ -63,23 +67,28 @@ def choose_push(
     Raises:
         ValueError: some vector collapses under every push.
     """
-    pushes = [Push(site, dose, norms[site], where) for where, site, dose in product(positions, vectors, doses)]
+    sites = {name: next(iter(own.values())).site for name, own in candidates.items()}
+    pushes = [
+        (name, Push(sites[name], dose, norms[sites[name]], where))
+        for where, name, dose in product(positions, candidates, doses)
+    ]
     poles = list(dict.fromkeys(told["pole"]))
     arms = [
         (number, arm)
-        for number, push in enumerate(pushes)
+        for number, (name, push) in enumerate(pushes)
         for pole in poles
-        for arm in push.arms("", vectors[push.site], pole)
+        for arm in push.arms("", candidates[name], pole)
     ]
     found = measure(sheet, [arm for _, arm in arms], guard, progress=progress)
     found["push"] = found["arm"].map(dict(enumerate(number for number, _ in arms)))
     found = found.merge(told, on=["key", "pole", "trait"], validate="many_to_one")
-    table = pd.DataFrame([_row(push, found[found["push"] == number]) for number, push in enumerate(pushes)])
+    rows = [{"source": name} | _row(push, found[found["push"] == number]) for number, (name, push) in enumerate(pushes)]
+    table = pd.DataFrame(rows)
     sound = table[table["collapsed"] == 0]
     if sound.empty:
         raise ValueError(f"some vector collapses under every push; try doses below {min(doses):g}")
     best = int(sound["fidelity"].idxmax())
-    return PushChoice(pushes[best], table.assign(chosen=table.index == best))
+    return PushChoice(*pushes[best], table.assign(chosen=table.index == best))
 
 
 def told_effects(sheet: TraitSheet, contrasts: Sequence[Contrast], poles: Sequence[str] = POLES[:1]) -> pd.DataFrame:

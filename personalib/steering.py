@@ -25,7 +25,8 @@ def steer(language_model: LanguageModel, interventions: Sequence[Intervention]) 
     Positions are told from how the model is run. A pass without a cache, or with an empty one, reads a prompt; tokens
     of padding are known by the attention mask. Every token that is read after that, into a cache that holds something,
     belongs to the answer. So ``generate`` is steered as it says, whatever the length of the prompts in a batch; a
-    model that generates without a cache would take its own answer for part of the prompt.
+    model that generates without a cache would take its own answer for part of the prompt, and one that reads a long
+    prompt in several chunks (``prefill_chunk_size``) the later chunks for the answer.
 
     Args:
         language_model: the model.
@@ -76,7 +77,10 @@ class _Passes:
         if mask is None:
             mask = torch.ones(rows, past + tokens, device=model.device)
         if not isinstance(mask, torch.Tensor) or mask.ndim != 2:
-            raise ValueError("steer knows padding by an attention mask of shape (rows, tokens); pass such a one")
+            raise ValueError(
+                "steer knows padding by an attention mask of shape (rows, tokens); pass such a one, and generate "
+                "without a static cache, which makes masks of its own"
+            )
         real = mask[:, -tokens:].bool()
         self._where = masks(real, torch.full_like(real, past > 0))
 

@@ -143,22 +143,6 @@ def sentence_feature_vectors(
     return found
 
 
-def choose_feature_push(study: Study, vectors: Mapping[str, Vectors], **how: Any) -> tuple[str, PushChoice]:
-    """The SAE whose features do most nearly what telling does, and its push, chosen on the study's items.
-
-    Args:
-        study: the study.
-        vectors: by SAE and key.
-        how: positions, doses and guard, as for :func:`~personalib.pushes.choose_push`.
-    """
-    choices = {}
-    for name, own in vectors.items():
-        site = next(iter(own.values())).site
-        choices[name] = choose_push(study.sheet, {site: own}, study.told, study.norms, **how)
-    best = max(choices, key=lambda name: choices[name].table.loc[choices[name].table["chosen"], "fidelity"].item())
-    return best, choices[best]
-
-
 def report(  # noqa: PLR0913 - each argument is one choice in what is reported
     study: Study,
     sheet: TraitSheet,
@@ -193,19 +177,18 @@ def report(  # noqa: PLR0913 - each argument is one choice in what is reported
         ValueError: see :func:`~personalib.pushes.choose_push`.
     """
     how: dict[str, Any] = {"positions": positions, "doses": doses, "guard": guard}
-    sites = list(study.norms)
-    contrast = {site: study.contrast_vectors(site) for site in sites}
-    chosen = {"repe": choose_push(study.sheet, contrast, study.told, study.norms, **how)}
-    vectors: dict[str, Vectors] = {"repe": contrast[chosen["repe"].push.site]}
     sources: dict[str, Mapping[str, Vectors]] = {
-        "sae": {name: study.prompt_feature_vectors(sae) for name, sae in saes.items()}
+        "repe": {str(site): study.contrast_vectors(site) for site in study.norms},
     }
-    if study.contrasts[0].family == "elements":
+    if saes:
+        sources["sae"] = {name: study.prompt_feature_vectors(sae) for name, sae in saes.items()}
+    if saes and study.contrasts[0].family == "elements":
         sources["sae_sentences"] = sentence_feature_vectors(study.language_model, saes, folder, seed=seed)
-    names = {}
-    for method, own in sources.items() if saes else ():
-        names[method], chosen[method] = choose_feature_push(study, own, **how)
-        vectors[method] = own[names[method]]
+    chosen = {
+        method: choose_push(study.sheet, own, study.told, study.norms, progress=method, **how)
+        for method, own in sources.items()
+    }
+    vectors = {method: sources[method][choice.source] for method, choice in chosen.items()}
     arms = [
         arm
         for method, choice in chosen.items()
@@ -215,12 +198,10 @@ def report(  # noqa: PLR0913 - each argument is one choice in what is reported
     arms += told_arms(study.contrasts, "held_out", poles(study.contrasts))
     arms += random_arms(chosen["repe"].push, next(iter(vectors["repe"].values())), randoms, seed)
     effects = measure(sheet, arms, guard, seed=seed, progress="answers")
-    return _summary(study, chosen, names, effects, seed) | {"items": len(sheet.traits)}, effects
+    return _summary(study, chosen, effects, seed) | {"items": len(sheet.traits)}, effects
 
 
-def _summary(
-    study: Study, chosen: Mapping[str, PushChoice], names: Mapping[str, str], effects: pd.DataFrame, seed: int
-) -> dict[str, Any]:
+def _summary(study: Study, chosen: Mapping[str, PushChoice], effects: pd.DataFrame, seed: int) -> dict[str, Any]:
     """The report as plain values."""
     family = study.contrasts[0].family
     told = effects[effects["method"] == "prompt"][["key", "pole", "trait", "effect"]].rename(
@@ -242,8 +223,7 @@ def _summary(
     found["mass"] = {method: float(own["mass"].min()) for method, own in groups.items()}
     found["perplexity"] = {method: float(own["perplexity"].max()) for method, own in groups.items()}
     found["push"] = {
-        method: {"site": str(one.push.site), "positions": one.push.positions, "dose": one.push.dose}
-        | ({"sae": names[method]} if method in names else {})
+        method: {"source": one.source, "positions": one.push.positions, "dose": one.push.dose}
         for method, one in chosen.items()
     }
     return found

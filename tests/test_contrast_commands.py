@@ -20,12 +20,12 @@ from personalib.contrast import fit_vector, read_contrasts
 from personalib.contrast_pairs import FAMILIES, contrasts
 from personalib.data import data_dir
 from personalib.directions import METHODS
+from personalib.grid import ask_steered
 from personalib.items import TRAITS, load_trait, validation_split
 from personalib.models import load_model
 from personalib.organism.tokenizer import load_tokenizer
 from personalib.provenance import repository_root
 from personalib.readings import layer_scan, validation_accuracy
-from personalib.grid import ask_steered
 from personalib.steering_choice import TraitSheet, load_setting, steered_effects
 from personalib.vectors import SteeringVector, load_vectors
 
