@@ -29,6 +29,8 @@ check: $(TEST_STAMP) ## lint code and notebooks, and check the types
 
 bench: $(TEST_STAMP) ## run the benchmarks
 	@$(BIN)/python tests/benchmarks/feature_memory.py
+	@mkdir -p results
+	@$(BIN)/python tests/benchmarks/steering_grid.py --json results/bench.json
 
 lab: $(BOOK_STAMP) ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks

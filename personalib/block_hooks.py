@@ -4,8 +4,10 @@ All of it by hooks that are gone afterwards, whatever happens in between, and fo
 :func:`personalib.activations.blocks` knows.
 """
 
+import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -14,6 +16,9 @@ from transformers import PreTrainedModel
 from personalib.activations import Site, blocks
 
 Inputs = Mapping[str, Any]
+Cut = Callable[[PreTrainedModel], AbstractContextManager[None]]
+# What architectures of transformers call their plain attention.
+_EAGER = "eager_attention_forward"
 # Tokens that are enough to see whether the last block can be cut short.
 _TRIAL = 8
 # How many units in the last place of the largest logit count as rounding, by bytes of a number: half precision has so
@@ -111,37 +116,71 @@ def returns_tuples(model: PreTrainedModel, inputs: Inputs) -> bool:
 
 
 @contextmanager
-def last_token_only(model: PreTrainedModel, wanted: bool = True) -> Iterator[None]:
+def last_token_only(model: PreTrainedModel) -> Iterator[None]:
     """While this is open, the feed-forward part of the last block is run for the last token alone.
 
     What the block leaves at any other token is then wrong, which is of no consequence where only the last one is read:
-    nothing above looks back. See :func:`can_be_cut_short`.
+    nothing above looks back. See :func:`ways_to_cut_short`.
     """
     part = getattr(blocks(model)[-1], "mlp", None)
-    if not wanted or part is None:
+    if part is None:
         yield
         return
     # The part's output has one token, and is added to every token of the residual stream.
-    handle = part.register_forward_pre_hook(lambda _, args: (args[0][:, -1:], *args[1:]))
+    handle = part.register_forward_pre_hook(lambda _, args: (args[0][:, -1:].contiguous(), *args[1:]))
     try:
         yield
     finally:
         handle.remove()
 
 
-def can_be_cut_short(model: PreTrainedModel, inputs: Inputs) -> bool:
-    """Whether :func:`last_token_only` leaves what a model says after the last token as it is, found by trying."""
+@contextmanager
+def last_query_only(model: PreTrainedModel) -> Iterator[None]:
+    """While this is open, the attention of the last block looks back from the last token alone.
+
+    As for :func:`last_token_only`, what the block leaves at other tokens is then wrong. It works where the architecture
+    computes its attention by a function of its module, as it does with ``attn_implementation="eager"``.
+    """
+    parts = [part for part in blocks(model)[-1].modules() if hasattr(_home(part), _EAGER) and _attends(part)]
+    if not parts:
+        yield
+        return
+    [last, *_], home = parts, _home(parts[0])
+    whole = getattr(home, _EAGER)
+
+    def short(part: torch.nn.Module, query: torch.Tensor, *rest: Any, **others: Any) -> Any:
+        if part is not last:
+            return whole(part, query, *rest, **others)
+        key, value, mask, *more = rest
+        mask = None if mask is None else mask[..., -1:, :]
+        found, weights = whole(part, query[:, :, -1:], key, value, mask, *more, **others)
+        # One token for all of them, so that what follows finds the shape that it expects.
+        return found.expand(-1, query.shape[2], -1, -1), weights
+
+    setattr(home, _EAGER, short)
+    try:
+        yield
+    finally:
+        setattr(home, _EAGER, whole)
+
+
+def ways_to_cut_short(model: PreTrainedModel, inputs: Inputs) -> tuple[Cut, ...]:
+    """Which of :func:`last_token_only` and :func:`last_query_only` leave what follows the last token as it is.
+
+    It is found by trying, on one row and few of its tokens.
+    """
     some = _some(inputs)
     whole = model(**some, use_cache=False).logits[:, -1]
-    try:
-        with last_token_only(model):
-            short = model(**some, use_cache=False).logits[:, -1]
-    except (RuntimeError, TypeError, IndexError):
-        # Architectures that add in place, or call the part with keywords.
-        return False
     # A matrix product over fewer rows may round otherwise; a token that came out wrong differs by far more.
     allowed = _ROUNDING[whole.element_size()] * torch.finfo(whole.dtype).eps * whole.abs().max()
-    return bool((whole - short).abs().max() <= allowed)
+    found: list[Cut] = []
+    for way in (last_token_only, last_query_only):
+        # Architectures that add in place, or call the part with keywords.
+        with suppress(RuntimeError, TypeError, ValueError, IndexError), way(model):
+            short = model(**some, use_cache=False).logits[:, -1]
+            if (whole - short).abs().max() <= allowed:
+                found.append(way)
+    return tuple(found)
 
 
 def without_logits(inputs: Inputs) -> dict[str, Any]:
@@ -159,6 +198,16 @@ def repeated(inputs: Inputs, times: int) -> dict[str, Any]:
 def cut(inputs: Inputs, names: Sequence[str], start: int | None, end: int | None) -> dict[str, Any]:
     """Model inputs of which some are cut to a range of tokens."""
     return {name: value[:, start:end] if name in names else value for name, value in inputs.items()}
+
+
+def _home(part: torch.nn.Module) -> Any:
+    """The Python module that a part of a model is written in."""
+    return sys.modules[type(part).__module__]
+
+
+def _attends(part: torch.nn.Module) -> bool:
+    """Whether a part calls its Python module's attention."""
+    return _EAGER in inspect.unwrap(type(part).forward).__code__.co_names
 
 
 def _some(inputs: Inputs) -> dict[str, Any]:

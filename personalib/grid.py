@@ -11,7 +11,7 @@ The answers are those of running every condition from the start, to float tolera
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,16 +23,16 @@ from transformers import DynamicCache, PreTrainedModel
 
 from personalib.activations import Site
 from personalib.block_hooks import (
+    Cut,
     Inputs,
-    can_be_cut_short,
     changing,
     cut,
     depth,
-    last_token_only,
     repeated,
     returns_tuples,
     starting_at,
     stream_at,
+    ways_to_cut_short,
     without_logits,
 )
 from personalib.interventions import Condition, Intervention, intervene, masks
@@ -164,15 +164,22 @@ class _Form:
 
     Attributes:
         in_tuple: whether its blocks return the residual stream in a tuple.
-        short: whether its last block can be cut short.
+        cuts: the ways in which its last block can be cut short where the last token alone is read.
     """
 
     in_tuple: bool
-    short: bool
+    cuts: tuple[Cut, ...]
 
     @classmethod
     def of(cls, model: PreTrainedModel, inputs: Inputs) -> "_Form":
-        return cls(returns_tuples(model, inputs), can_be_cut_short(model, inputs))
+        return cls(returns_tuples(model, inputs), ways_to_cut_short(model, inputs))
+
+    def short(self, model: PreTrainedModel) -> ExitStack:
+        """While this is open, the last block is cut short."""
+        stack = ExitStack()
+        for one in self.cuts:
+            stack.enter_context(one(model))
+        return stack
 
 
 @dataclass(frozen=True)
@@ -218,19 +225,19 @@ class _Grid:
     def _prompt(self, conditions: Sequence[Condition], numbers: Iterable[int], kept: int) -> Scored:
         """Conditions that steer any tokens; those that steer from the same depth on share what lies below."""
         groups, plain = _by_depth(conditions, numbers)
-        short = self.form.short and kept == 1
+        short = self.form.short if kept == 1 else nullcontext
         inputs = dict(self.inputs) | ({"logits_to_keep": kept} if "logits_to_keep" in self.inputs else {})
         if groups:
             # Conditions that change nothing run along where the least has to be run.
             groups[max(groups)] += plain
         elif plain:
-            with last_token_only(self.model, short):
+            with short(self.model):
                 logits = self.model(**inputs, use_cache=False).logits[:, -kept:]
             yield from ((number, logits) for number in plain)
         for site, stream, level in self._streams(groups):
             for chunk in _chunks(groups[level], self.together):
                 several = repeated(inputs, len(chunk))
-                with self._steered(conditions, chunk, site, stream, self.where), last_token_only(self.model, short):
+                with self._steered(conditions, chunk, site, stream, self.where), short(self.model):
                     logits = self.model(**several, use_cache=False).logits[:, -kept:]
                 yield from zip(chunk, logits.chunk(len(chunk)), strict=True)
 
@@ -255,7 +262,7 @@ class _Grid:
         with ExitStack() as stack:
             for level in groups:
                 stack.enter_context(changing(model, _site(level), partial(_keep_last, streams, level)))
-            stack.enter_context(last_token_only(model, self.form.short))
+            stack.enter_context(self.form.short(model))
             model.base_model(**without_logits(self.inputs), past_key_values=cache, use_cache=True)
         _cut_back(cache, before)
         last = cut(self.inputs, ("input_ids", "position_ids"), -1, None)

@@ -1,5 +1,7 @@
 """Parts of a model are run as they are within the whole, nothing else is, and no hook stays behind."""
 
+import sys
+
 import pytest
 import torch
 from small_models import CONFIGS, DEPTH, SITES, WIDTH, small, untouched
@@ -7,15 +9,16 @@ from transformers import OPTConfig, OPTForCausalLM
 
 from personalib.activations import Site, blocks
 from personalib.block_hooks import (
-    can_be_cut_short,
     changing,
     cut,
     depth,
+    last_query_only,
     last_token_only,
     repeated,
     returns_tuples,
     starting_at,
     stream_at,
+    ways_to_cut_short,
     without_logits,
 )
 from personalib.questionnaires import left_padded
@@ -207,6 +210,37 @@ def untouched_but_counted(model):
 # Cutting the last block short
 
 
+def can_be_cut_short(model, inputs):
+    """Whether the feed-forward part of the last block can be left out for all tokens but the last."""
+    return last_token_only in ways_to_cut_short(model, inputs)
+
+
+@every_model
+def test_the_attention_of_the_last_block_looks_back_from_the_last_token_alone(name):
+    language_model = small(name)
+    model, inputs, queries = language_model.model, left_padded(language_model.model, ROWS), []
+    model.set_attn_implementation("eager")
+    home = sys.modules[type(blocks(model)[-1]).__module__]
+    plain, whole = logits_of(model, inputs)[:, -1], getattr(home, "eager_attention_forward", None)
+    assert last_query_only in ways_to_cut_short(model, inputs)
+    if whole is None:
+        return  # bloom and falcon compute their attention themselves, so that nothing is cut
+
+    def counting(module, query, *rest, **others):
+        queries.append(query.shape[2])
+        return whole(module, query, *rest, **others)
+
+    home.eager_attention_forward = counting
+    try:
+        with last_query_only(model):
+            found = logits_of(model, inputs)[:, -1]
+        assert home.eager_attention_forward is counting
+    finally:
+        home.eager_attention_forward = whole
+    torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-5)
+    assert queries == [len(ROWS[0])] * (len(blocks(model)) - 1) + [1]
+
+
 @every_model
 def test_a_model_is_cut_short_where_its_answer_stays_what_it_is(name):
     model = small(name).model
@@ -219,8 +253,7 @@ def test_a_model_is_cut_short_where_its_answer_stays_what_it_is(name):
         handle = weights_of(model, -1).register_forward_hook(lambda _, __, output: widths.append(output.shape[1]))
         with last_token_only(model):
             found = logits_of(model, inputs)[:, -1]
-        with last_token_only(model, False):
-            logits_of(model, inputs)
+        logits_of(model, inputs)
         handle.remove()
         torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-5)
         assert widths == [1, len(ROWS[0])]
@@ -316,6 +349,7 @@ def parts_that_are_opened(model):
         lambda: starting_at(model, Site(1), stream, returns_tuples(model, inputs)),
         lambda: starting_at(model, Site(0, "resid_pre"), stream, returns_tuples(model, inputs)),
         lambda: last_token_only(model),
+        lambda: last_query_only(model),
     ]
 
 

@@ -282,8 +282,8 @@ def tokens_of_passes(model):
 
 
 LENGTH = len(PROMPTS[2].split()) + 1
-# Once as it is and once cut short, and once up to the first block where a condition steers.
-TRIALS = [[TRIAL, TRIAL, TRIAL], [TRIAL, TRIAL], [TRIAL, 1]]
+# Once through the first block, and then all once as they are and once for each of the two ways to cut the last short.
+TRIALS = [[TRIAL] * 4, [TRIAL] * 3, [TRIAL, 1, TRIAL]]
 
 
 @every_rule
