@@ -400,7 +400,7 @@ def training_curve(data: pd.DataFrame, axes: Axes | None = None, *, label: str =
 
 
 def dose_curve(data: pd.DataFrame, axes: Axes | None = None, *, label: str = "", log: bool = False) -> Axes:
-    """What a growing steering coefficient does; the stretch from the first collapsed condition on is hatched.
+    """What a growing steering coefficient does; on either side of zero, what lies beyond the first collapse is hatched.
 
     Args:
         data: columns ``coefficient`` and ``value``; optional ``kind`` (one line each), ``low`` and ``high``
@@ -421,12 +421,22 @@ def dose_curve(data: pd.DataFrame, axes: Axes | None = None, *, label: str = "",
             axes.fill_between(part["coefficient"], part["low"], part["high"], color=look.colour, alpha=0.15)
     if log:
         axes.set_xscale("symlog", linthresh=float(rows.loc[rows["coefficient"] > 0, "coefficient"].min()))
-    if rows["collapsed"].any():
-        start = float(rows.loc[rows["collapsed"], "coefficient"].min())
-        _hatched(axes.axvspan(start, float(rows["coefficient"].max()), label="collapsed"))
+    _hatch_collapsed(axes, rows)
     axes.set(xlabel="coefficient", ylabel=label)
     _legend(axes)
     return axes
+
+
+def _hatch_collapsed(axes: Axes, rows: pd.DataFrame) -> None:
+    """Hatch from the collapsed coefficient that is nearest to zero to the end of its side."""
+    sizes, label = rows["coefficient"], "collapsed"
+    for side in (sizes < 0, sizes >= 0):
+        gone = sizes[side & rows["collapsed"]]
+        if not gone.empty:
+            first = float(gone.loc[gone.abs().idxmin()])
+            end = float(sizes[side].loc[sizes[side].abs().idxmax()])
+            _hatched(axes.axvspan(min(first, end), max(first, end), label=label))
+            label = "_collapsed"
 
 
 def reference_line(axes: Axes, value: float, label: str, *, vertical: bool = True) -> None:

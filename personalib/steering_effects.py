@@ -250,9 +250,13 @@ def _trait_effects(arms: Sequence[Arm], changes: Array, seed: int, draws: int = 
     mean = filled.sum(1) / np.where(count > 0, count, np.nan)
     rng = np.random.default_rng([seed, 41])
     times = rng.multinomial(changes.shape[1], np.full(changes.shape[1], 1 / changes.shape[1]), size=draws // 5)
+    low, high = np.full((2, len(arms)), np.nan)
+    # One item says nothing about the spread.
+    spread = count > 1
     with np.errstate(invalid="ignore"):
-        resampled = (times @ filled.T) / (times @ known.T)
-    low, high = np.nanquantile(resampled, [0.025, 0.975], axis=0) if count.any() else np.full((2, len(arms)), np.nan)
+        resampled = (times @ filled[spread].T) / (times @ known[spread].T)
+    if spread.any():
+        low[spread], high[spread] = np.nanquantile(resampled, [0.025, 0.975], axis=0)
     flips = rng.choice([-1.0, 1.0], size=(draws, changes.shape[1])) @ filled.T
     p = (1 + (np.abs(flips) >= np.abs(filled.sum(1)) - 1e-9).sum(0)) / (1 + draws)
     return pd.DataFrame(
@@ -262,10 +266,9 @@ def _trait_effects(arms: Sequence[Arm], changes: Array, seed: int, draws: int = 
             "pole": [arm.pole for arm in arms],
             "dose": [arm.dose for arm in arms],
             "effect": mean,
-            # One item says nothing about the spread.
-            "low": np.where(count > 1, low, np.nan),
-            "high": np.where(count > 1, high, np.nan),
-            "p": np.where(count > 1, p, np.nan),
+            "low": low,
+            "high": high,
+            "p": np.where(spread, p, np.nan),
             "n": count,
             "missing": changes.shape[1] - count,
         }
