@@ -18,11 +18,16 @@ def random_directions(like: SteeringVector, count: int = 10, seed: int = 0) -> l
         count: how many.
         seed: draws them.
 
+    Raises:
+        ValueError: the vector is zero.
+
     Example:
         >>> vector = SteeringVector(torch.tensor([3.0, 4.0]), Site(3), "trust", "pca", "toy", "1")  # doctest: +SKIP
         >>> [round(one.norm, 6) for one in random_directions(vector, 2)]  # doctest: +SKIP
         [5.0, 5.0]
     """
+    if not like.norm:
+        raise ValueError(f"{like.name} is zero, and so would be its controls")
     rng = np.random.default_rng([seed, 31])
     return [
         SteeringVector(
@@ -39,6 +44,14 @@ def random_directions(like: SteeringVector, count: int = 10, seed: int = 0) -> l
 
 
 def dealt(count: int, keys: Sequence[str], rng: np.random.Generator) -> dict[str, int]:
-    """Random directions dealt to keys: each key gets the number of one, no two the same while there are enough."""
+    """Random directions dealt to keys: each key gets the number of one, no two the same while there are enough.
+
+    Raises:
+        ValueError: there are no directions.
+    """
+    if count < 1:
+        raise ValueError("there are no directions to deal; draw at least one")
+    if not keys:
+        return {}
     order = np.concatenate([rng.permutation(count) for _ in range(-(-len(keys) // count))])
     return dict(zip(keys, map(int, order), strict=False))

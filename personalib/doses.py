@@ -18,6 +18,8 @@ from personalib.models import LanguageModel
 from personalib.vectors import SteeringVector
 
 Combination = Literal["sum", "norm_matched"]
+# A sum that is shorter than this share of its parts is what rounding has left of zero.
+_NOTHING = 1e-5
 
 
 def site_norms(
@@ -73,7 +75,10 @@ def combined(vectors: Sequence[SteeringVector], how: Combination = "sum") -> Ste
     total = reduce(add, vectors)
     if how == "sum":
         return total
-    return total.unit() * float(np.mean([one.norm for one in vectors]))
+    mean = float(np.mean([one.norm for one in vectors]))
+    if total.norm <= _NOTHING * mean:
+        raise ValueError(f"{total.name} is zero but for rounding, and has no direction to be lengthened in")
+    return total.unit() * mean
 
 
 def largest_dose(

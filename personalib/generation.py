@@ -12,6 +12,15 @@ from personalib.steering import steer
 
 # Where an answer ends, beside the model's own end: of a turn in the templates that are known here, and of a line.
 _STOPS = ("<end_of_turn>", "<|im_end|>", "<|eot_id|>")
+# Whatever a model's own configuration says: the likeliest token each time, and a cache, by which steering tells the
+# answer from the prompt.
+_GREEDY = {
+    "do_sample": False,
+    "num_beams": 1,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "use_cache": True,
+}
 
 
 def generate(
@@ -39,7 +48,8 @@ def generate(
         The answers without special tokens, cut at the end of the turn.
 
     Raises:
-        ValueError: no token or no prompt would be run, or an intervention was made for another model.
+        ValueError: answers or batches would have no room for a token or prompt, a prompt has no token, or an
+            intervention was made for another model.
 
     Example:
         >>> generate(model, prompts, [Add(vector, 1.0, "all")])  # doctest: +SKIP
@@ -49,10 +59,14 @@ def generate(
         raise ValueError(f"tokens={tokens}, batch_size={batch_size}; take at least one of each")
     tokenizer, model = language_model.tokenizer, language_model.model
     rows = encode_prompts(tokenizer, prompts)
+    if not all(rows):
+        raise ValueError(
+            f"prompt {rows.index([])} has no token; write something, or use a tokenizer with a start token"
+        )
     queue = sorted(range(len(rows)), key=lambda number: len(rows[number]), reverse=True)
     texts = [""] * len(rows)
     stops = _stop_tokens(language_model, one_line)
-    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0]
+    padding = next((each for each in (tokenizer.pad_token_id, *stops) if each is not None), 0)
     with (
         inference(model),
         steer(language_model, interventions),
@@ -65,9 +79,9 @@ def generate(
                 input_ids=inputs["input_ids"],
                 attention_mask=inputs["attention_mask"],
                 max_new_tokens=tokens,
-                do_sample=False,
-                eos_token_id=stops,
+                eos_token_id=stops or None,
                 pad_token_id=padding,
+                **_GREEDY,
             )
             for number, row in zip(batch, made[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
                 texts[number] = _cut(tokenizer.decode(_until(row, stops), skip_special_tokens=True), one_line)
@@ -90,5 +104,4 @@ def _until(row: list[int], stops: Sequence[int]) -> list[int]:
 
 
 def _cut(text: str, one_line: bool) -> str:
-    text = text.strip()
-    return text.split("\n")[0].strip() if one_line else text
+    return (text.split("\n")[0] if one_line else text).strip()

@@ -2,7 +2,9 @@
 
 A score that is read from a model that no longer answers says nothing about its personality. Two things are measured
 under every condition: the probability that is left on the answer options, and the perplexity of answers to neutral
-questions.
+questions. The perplexity tells whether the model still speaks, and not whether it knows the answer. It depends on the
+tokens that are steered: where those of the prompt alone are, the answer's own tokens are read by a model that is left
+alone, and where these are steered too, it is guarded more strictly.
 """
 
 from collections.abc import Sequence
@@ -71,8 +73,10 @@ def neutral_exchanges(
         contexts: texts that come first, of which each question gets the next in turn.
 
     Raises:
-        ValueError: the model has no chat template.
+        ValueError: the model has no chat template, or the contexts are none, or a single text.
     """
+    if isinstance(contexts, str) or not contexts:
+        raise ValueError(f"contexts={contexts!r}; pass a list of texts, [''] for none")
     rng = np.random.default_rng([seed, 29])
     found = []
     for number in range(count):

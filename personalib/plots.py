@@ -434,7 +434,8 @@ def _hatch_collapsed(axes: Axes, rows: pd.DataFrame) -> None:
         gone = sizes[side & rows["collapsed"]]
         if not gone.empty:
             first = float(gone.loc[gone.abs().idxmin()])
-            end = float(sizes[side].loc[sizes[side].abs().idxmax()])
+            # A little beyond the last one, so that it shows where that alone has collapsed.
+            end = float(sizes[side].loc[sizes[side].abs().idxmax()]) + 0.04 * np.ptp(sizes) * (-1 if first < 0 else 1)
             _hatched(axes.axvspan(min(first, end), max(first, end), label=label))
             label = "_collapsed"
 

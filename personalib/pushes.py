@@ -85,6 +85,11 @@ def choose_push(
     rows = [{"source": name} | _row(push, found[found["push"] == number]) for number, (name, push) in enumerate(pushes)]
     table = pd.DataFrame(rows)
     sound = table[table["collapsed"] == 0]
+    if found["told"].isna().all():
+        raise ValueError(
+            f"{sheet.language_model.name} answers none of the items, without steering or when it is told; "
+            "try another template, or form='base'"
+        )
     if sound.empty:
         raise ValueError(f"some vector collapses under every push; try doses below {min(doses):g}")
     best = int(sound["fidelity"].idxmax())

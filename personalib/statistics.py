@@ -256,7 +256,8 @@ def clustered_rank_correlation(
     if np.ptp(left) == 0 or np.ptp(right) == 0:
         raise ValueError("the correlation with a constant is undefined; leave out the constant side")
     estimate = _pearson(stats.rankdata(left), stats.rankdata(right))
-    members = [np.flatnonzero(groups == one) for one in np.unique(groups)]
+    places = np.unique(groups, return_inverse=True)[1]
+    members = [np.flatnonzero(places == one) for one in range(places.max() + 1)]
     if len(members) == 1:
         return Interval(estimate, np.nan, np.nan)
     rng, drawn = np.random.default_rng(seed), []

@@ -90,8 +90,20 @@ def ask(
 @click.option("--sae", "saes", multiple=True, help="SAE of the release. May be repeated.  [default: all organism's]")
 @click.option("--items", default="bundled", show_default=True, help="Trait items: a file, or a hub's name.")
 @click.option("--template", default="letters", show_default=True, help="Template of the items.")
-@click.option("--choose-by", default=4, show_default=True, help="Items of each trait to choose pushes by.")
-@click.option("--per-trait", default=20, show_default=True, help="Other items of each trait to measure effects on.")
+@click.option(
+    "--choose-by",
+    default=4,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Items of each trait to choose pushes by.",
+)
+@click.option(
+    "--per-trait",
+    default=20,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Other items of each trait to measure effects on.",
+)
 @click.option("--pairs", default=64, show_default=True, help="Contrast pairs of each contrast and split.")
 @click.option(
     "--position",
@@ -99,14 +111,14 @@ def ask(
     multiple=True,
     default=("last", "prompt", "prompt_except_last"),
     show_default=True,
-    type=click.Choice(_POSITIONS),
+    type=click.Choice([one for one in _POSITIONS if one != "response"]),
     help="Positions that are tried. May be repeated.",
 )
 @click.option(
     "--dose",
     "doses",
     multiple=True,
-    type=float,
+    type=click.FloatRange(min=0, min_open=True),
     default=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8),
     show_default=True,
     help="Doses that are tried. May be repeated.",
@@ -136,6 +148,7 @@ def report(  # noqa: PLR0913 - each argument is an option
     **which: Any,
 ) -> None:
     """Steer by SAE features, contrast vectors, words and random directions, and hold all of it against the truth."""
+    from personalib.contrast import all_sites
     from personalib.contrast_pairs import contrasts
     from personalib.items import load_trait, some_of_each, validation_split
     from personalib.steering_choice import TraitSheet
@@ -146,7 +159,9 @@ def report(  # noqa: PLR0913 - each argument is an option
     found = _saes(release, saes, which["device"])
     to_choose, to_measure = validation_split(load_trait(items))
     sheet = TraitSheet(model, some_of_each(to_choose, choose_by), template, form)
-    study = Study.read(model, contrasts(family), sheet, work, pairs=pairs, seed=seed, progress=family)
+    # What the last block leaves at one token is read by no other.
+    sites = sorted({*all_sites(model)[:-1], *(sae.site for sae in found.values())})
+    study = Study.read(model, contrasts(family), sheet, work, sites=sites, pairs=pairs, seed=seed, progress=family)
     numbers, effects = write(
         study,
         TraitSheet(model, some_of_each(to_measure, per_trait), template, form),
@@ -178,7 +193,7 @@ def _saes(release: str, names: tuple[str, ...], device: str) -> "dict[str, Spars
 
     if not names:
         names = tuple(organism_saes()) if release == ORGANISM else ("",)
-    return {name: load_sae(release, name, device) for name in names}
+    return {name or release: load_sae(release, name, device) for name in names}
 
 
 def _shown(numbers: dict[str, Any]) -> str:

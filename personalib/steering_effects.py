@@ -27,6 +27,8 @@ from personalib.vectors import SteeringVector
 
 Array = NDArray[np.float64]
 RANDOM = "random"
+# Changes of an item below this many points are rounding of the model's arithmetic, and no change.
+_ROUNDING = 1e-3
 Vectors = Mapping[str, SteeringVector]
 
 
@@ -122,6 +124,7 @@ def measure(
     guard, everything = guard or Guard(), [Arm("none", "none"), *arms]
     base, *answers = _answers(sheet, everything, neutral, seed, batch_size, progress)
     changes = 100 * np.array([own.shares - base.shares for own in answers])
+    changes[np.abs(changes) < _ROUNDING] = 0.0
     parts = []
     for trait in TRAITS:
         items = sheet.traits == trait
@@ -179,11 +182,13 @@ def random_correlation(effects: pd.DataFrame, truth: pd.DataFrame, deals: int = 
         The mean of Spearman's correlation over deals, and the middle 95 % of them.
 
     Raises:
-        ValueError: every direction has collapsed.
+        ValueError: no direction is left that could be read.
     """
-    known = effects[~effects["collapsed"]].pivot(index="key", columns="trait", values="effect").dropna()
+    known = effects[~effects["collapsed"]].pivot(index="key", columns="trait", values="effect")
+    # A trait that no direction could be read on is missing for all; a direction that is partly unread is left out.
+    known = known.dropna(axis=1, how="all").dropna()
     if known.empty:
-        raise ValueError("every random direction has collapsed; take a lower dose")
+        raise ValueError("every random direction has collapsed or could not be read; take a lower dose")
     true = truth[truth["pole"] == POLES[0]].pivot(index="key", columns="trait", values="truth")[list(known.columns)]
     rng, values, keys = np.random.default_rng([seed, 37]), known.to_numpy(), list(true.index)
     found = []

@@ -174,8 +174,12 @@ def report(  # noqa: PLR0913 - each argument is one choice in what is reported
         ``told_correlation``, with the effects of telling, measured on the same items.
 
     Raises:
-        ValueError: see :func:`~personalib.pushes.choose_push`.
+        ValueError: an SAE reads a site that is not the study's; or see :func:`~personalib.pushes.choose_push`.
     """
+    for sae in saes.values():
+        if sae.site not in study.norms:
+            known = ", ".join(map(str, study.norms))
+            raise ValueError(f"{sae.name} reads {sae.site}, and the study {known}; let it read that site, too")
     how: dict[str, Any] = {"positions": positions, "doses": doses, "guard": guard}
     sources: dict[str, Mapping[str, Vectors]] = {
         "repe": {str(site): study.contrast_vectors(site) for site in study.norms},
@@ -183,7 +187,10 @@ def report(  # noqa: PLR0913 - each argument is one choice in what is reported
     if saes:
         sources["sae"] = {name: study.prompt_feature_vectors(sae) for name, sae in saes.items()}
     if saes and study.contrasts[0].family == "elements":
-        sources["sae_sentences"] = sentence_feature_vectors(study.language_model, saes, folder, seed=seed)
+        found = sentence_feature_vectors(study.language_model, saes, folder, seed=seed)
+        sources["sae_sentences"] = {
+            name: {key: vector for key, vector in own.items() if key in study.readings} for name, own in found.items()
+        }
     chosen = {
         method: choose_push(study.sheet, own, study.told, study.norms, progress=method, **how)
         for method, own in sources.items()
@@ -208,10 +215,11 @@ def _summary(study: Study, chosen: Mapping[str, PushChoice], effects: pd.DataFra
         columns={"effect": "truth"}
     )
     known = study.language_model.name == ORGANISM and family in ("elements", "pressures")
-    truth = planted_changes(load_world(), family) if known else None
-    steering = {"told": correlations(effects, told, seed)}
-    if truth is not None:
-        steering["truth"] = correlations(effects, truth, seed)
+    # Telling is what the others are held against here, and agrees with itself.
+    steering = {"told": correlations(effects[effects["method"] != "prompt"], told, seed)}
+    if known:
+        truth = planted_changes(load_world(), family)
+        steering["truth"] = correlations(effects, truth[truth["key"].isin(study.readings)], seed)
     groups = dict(list(effects.groupby("method", sort=False)))
     found: dict[str, Any] = {"family": family, "keys": len(study.contrasts)}
     for name in ("truth", "told"):
@@ -246,8 +254,10 @@ def correlations(effects: pd.DataFrame, truth: pd.DataFrame, seed: int = 0) -> d
     for method, own in effects.groupby("method", sort=False):
         if method != RANDOM:
             found[str(method)] = truth_correlation(own, truth, seed)
-        elif not own["collapsed"].all():
-            found[str(method)] = random_correlation(own, truth, seed=seed)
-        else:
-            found[str(method)] = Interval(np.nan, np.nan, np.nan)
+            continue
+        try:
+            found[RANDOM] = random_correlation(own, truth, seed=seed)
+        except ValueError:
+            # None is left that could be read.
+            found[RANDOM] = Interval(np.nan, np.nan, np.nan)
     return found

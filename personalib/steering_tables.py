@@ -87,7 +87,7 @@ def share_left(
 
 
 def standing_for(effects: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Effects in which each random direction goes by a key, as if it stood for that; further directions are left out."""
+    """Effects in which each random direction goes by a key, as if it stood for that; further ones are left out."""
     random = effects["method"] == RANDOM
     dealt = dict(zip(effects.loc[random, "key"].unique(), keys, strict=False))
     named = effects[random & effects["key"].isin(dealt)]

@@ -7,13 +7,15 @@ import pytest
 import torch
 from sae_lens import SAE
 from scipy.sparse import csc_array
+from small_models import small_sae
 
-from personalib.contrast import fit_vector, read_pairs
+from personalib.activations import Site
+from personalib.contrast import PairActivations, fit_vector, prompts, read_pairs
 from personalib.contrast_pairs import FAMILIES, SPLITS, contrast_set, contrasts, labelled_texts
 from personalib.element_texts import NEUTRAL, LabelledTexts
 from personalib.factors import POLES, inflect
 from personalib.feature_report import read_elements
-from personalib.feature_vectors import feature_vector, pole_vector
+from personalib.feature_vectors import feature_vector, pole_vector, prompt_features
 from personalib.features import FeatureTexts, Settings, discover
 from personalib.geometry import sparse_reconstruction
 from personalib.models import load_model
@@ -89,6 +91,91 @@ def test_an_unknown_feature_is_refused(features, sae, model):
 def test_an_sae_of_another_model_is_refused(other, model):
     with pytest.raises(ValueError, match="reads 8 coordinates and organism has 128; it was trained on narrow"):
         feature_vector(other, [0], model, "one")
+
+
+# Features of prompts
+
+
+def read_at(site, positive, negative):
+    """Activations of pairs that nobody read."""
+    return PairActivations("made", (), {site: positive}, {site: negative}, "toy", "1", "last", "")
+
+
+@pytest.fixture(scope="module")
+def trust(model, sae, tmp_path_factory):
+    """Pairs about trust, read where their prompts end."""
+    [one] = [each for each in contrasts("pressures") if each.key == "trust"]
+    pairs = contrast_set(one, 24, seed=0)
+    return one, pairs, read_pairs(model, one, pairs, [sae.site, Site(3)], tmp_path_factory.mktemp("trust"))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_features_of_prompts_are_those_whose_mean_differs_most_by_hand(seed):
+    """Of an SAE whose features are written out; each side has as many texts as it has."""
+    one = small_sae(Site(1), seed)
+    rng = np.random.default_rng(seed)
+    positive, negative = (rng.normal(size=(count, 24)).astype(np.float32) for count in (6, 9))
+    weights = one.network
+    means = [
+        np.mean(
+            [
+                np.maximum((row - weights.b_dec.numpy()) @ weights.W_enc.numpy() + weights.b_enc.numpy(), 0)
+                for row in rows
+            ],
+            0,
+        )
+        for rows in (positive, negative)
+    ]
+    difference = means[0] - means[1]
+    found = prompt_features(one, read_at(Site(1), positive, negative), 48)
+    # Features that never fire differ in nothing, and come in any order.
+    np.testing.assert_allclose(difference[found], np.sort(difference)[::-1], rtol=0, atol=1e-5)
+    assert sorted(found) == list(range(48)) and found[:5] == np.argsort(-difference)[:5].tolist()
+    assert difference[found[0]] > 0.5 > -0.5 > difference[found[-1]]
+    assert prompt_features(one, read_at(Site(1), positive, negative)) == found[:1]
+    back = prompt_features(one, read_at(Site(1), negative, positive), 48)
+    assert back[0] == found[-1] and difference[back[0]] == difference.min()
+
+
+@pytest.mark.parametrize("count", [1, 3, 10])
+def test_features_of_the_organisms_prompts_are_those_that_its_sae_finds_there(count, model, sae, trust):
+    """The model is run anew on each text, and what it leaves at the last token is encoded."""
+    _, pairs, read = trust
+    means = []
+    for place in (0, 1):
+        rows = []
+        for pair in pairs:
+            ids = model.tokenizer.encode(prompts(model, pair)[0][place], add_special_tokens=False)
+            with torch.inference_mode():
+                stream = model.model(torch.tensor([ids]), output_hidden_states=True).hidden_states[sae.site.layer + 1]
+                rows.append(sae.network.encode(stream[0, -1:])[0].double().numpy())
+        means.append(np.mean(rows, axis=0))
+    difference = means[0] - means[1]
+    found = prompt_features(sae, read, count)
+    assert len(set(found)) == count and all(type(each) is int for each in found)
+    np.testing.assert_allclose(difference[found], np.sort(difference)[::-1][:count], rtol=1e-3, atol=1e-5)
+    assert found[0] == difference.argmax() and difference[found[0]] > 0.1
+
+
+def test_a_feature_of_prompts_can_steer(model, sae, trust):
+    _, _, read = trust
+    made = feature_vector(sae, prompt_features(sae, read, 2), model, "pressures.trust")
+    assert made.cosine(fit_vector(read, sae.site, "difference_of_means")) > 0.2
+
+
+@pytest.mark.parametrize("count", [0, -1, 1025])
+def test_so_many_features_there_are_not(count, sae, trust):
+    with pytest.raises(
+        ValueError, match=rf"count={count}; organism/{DEFAULT_SAE} has 1024 features, take 1 to as many"
+    ):
+        prompt_features(sae, trust[2], count)
+
+
+def test_what_was_read_elsewhere_has_no_features(model, sae, trust, tmp_path):
+    one, pairs, _ = trust
+    read = read_pairs(model, one, pairs[:2], [Site(0), Site(3)], tmp_path)
+    with pytest.raises(KeyError, match=rf"nothing was read at {sae.site}, only at resid_post\.0, resid_post\.3"):
+        prompt_features(sae, read)
 
 
 # Poles

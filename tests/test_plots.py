@@ -163,6 +163,33 @@ def test_scatter_states_the_correlation() -> None:
     assert plots.scatter_truth(PAIRS).get_title(loc="left") == f"r = {expected:.2f}, n = 3"
 
 
+def test_scatter_draws_intervals_where_there_are_any() -> None:
+    ends = PAIRS.assign(low=[0.1, 0.35, 0.7], high=[0.4, 0.6, 1.1])
+    axes = plots.scatter_truth(ends)
+    lines, points = axes.collections
+    found = np.array(lines.get_segments())
+    np.testing.assert_allclose(found[:, :, 0], ends[["truth", "truth"]])
+    np.testing.assert_allclose(found[:, :, 1], ends[["low", "high"]])
+    np.testing.assert_allclose(points.get_offsets(), ends[["truth", "estimate"]])
+    assert axes.get_title(loc="left") == plots.scatter_truth(PAIRS).get_title(loc="left")
+
+
+@pytest.mark.parametrize("columns", [[], ["low"], ["high"]])
+def test_scatter_without_both_ends_draws_points_alone(columns: list[str]) -> None:
+    axes = plots.scatter_truth(PAIRS.assign(**dict.fromkeys(columns, 0.3)))
+    (points,) = axes.collections
+    np.testing.assert_allclose(points.get_offsets(), PAIRS)
+
+
+def test_intervals_of_a_scatter_have_the_colour_of_their_kind() -> None:
+    kinds = ["baseline", "steered", "steered"]
+    axes = plots.scatter_truth(PAIRS.assign(low=0.1, high=0.9, kind=kinds, collapsed=[False, False, True]))
+    lines = axes.collections[::2]
+    found = [to_hex(line.get_color()[0]).upper() for line in lines]
+    assert sorted(found) == sorted(plots.COLOURS[name] for name in ("baseline", "steered", "collapsed"))
+    assert [len(line.get_segments()) for line in lines] == [1, 1, 1]
+
+
 def test_radar_closes_its_lines_and_wants_whole_profiles() -> None:
     line = plots.radar(PROFILE).lines[0].get_xydata()
     assert line[0, 1] == line[-1, 1] == 0

@@ -5,12 +5,14 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 import personalib.statistics
 from personalib.statistics import (
     adjust,
     bootstrap_interval,
     clustered_interval,
+    clustered_rank_correlation,
     correlation_interval,
     mantel,
     paired_difference,
@@ -223,6 +225,115 @@ def test_few_rows_still_have_bounds():
 def test_the_correlation_with_a_constant_is_refused():
     with pytest.raises(ValueError, match="constant"):
         correlation_interval([1.0, 2.0], [3.0, 3.0])
+
+
+def paired_clusters(seed, clusters=20, size=6, noise=0.1):
+    """Two measurements in clusters whose rows nearly agree, with a rank correlation of 0.58."""
+    rng = np.random.default_rng(seed)
+    common = rng.multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]], size=clusters)
+    rows = np.repeat(common, size, axis=0)
+    rows = rows + noise * rng.normal(size=(len(rows), 1))
+    return rows[:, 0], rows[:, 1], np.repeat(np.arange(clusters), size)
+
+
+@pytest.mark.parametrize("steps", [3, 10, 1000], ids="{} values".format)
+def test_the_rank_correlation_is_scipys_with_few_and_with_many_ties(steps):
+    rng = np.random.default_rng(6)
+    x = rng.integers(steps, size=60)
+    y = x + rng.integers(steps, size=60)
+    found = clustered_rank_correlation(x, y, np.arange(60) // 5)
+    assert found.estimate == pytest.approx(spearmanr(x, y).statistic, abs=1e-12)
+    assert found.low < found.estimate < found.high
+
+
+def test_the_rank_correlation_knows_nothing_but_the_order():
+    x, y, clusters = paired_clusters(1)
+    found = clustered_rank_correlation(x, y, clusters)
+    assert clustered_rank_correlation(np.exp(3 * x), y**3 + 1e9, clusters) == pytest.approx(found)
+    assert clustered_rank_correlation(y, x, clusters) == pytest.approx(found)
+    flipped = clustered_rank_correlation(x, -y, clusters)
+    assert flipped == pytest.approx((-found.estimate, -found.high, -found.low))
+
+
+def test_the_interval_of_a_rank_correlation_covers_the_true_one_and_one_that_knows_no_clusters_does_not():
+    # Of the clusters' normal parts 6/pi * arcsin(0.6 / 2), and the noise, which is the same on both sides, adds to it.
+    true = 6 / np.pi * np.arcsin((0.6 + 0.01) / (1 + 0.01) / 2)
+    samples = [paired_clusters(seed, clusters=30, size=5) for seed in range(80)]
+    whole = [clustered_rank_correlation(*sample, resamples=150) for sample in samples]
+    single = [clustered_rank_correlation(x, y, np.arange(len(x)), resamples=150) for x, y, _ in samples]
+    assert 0.85 <= np.mean([interval.low <= true <= interval.high for interval in whole]) <= 0.99
+    assert np.mean([interval.low <= true <= interval.high for interval in single]) < 0.75
+
+
+def test_rows_that_agree_within_a_few_clusters_say_less_than_as_many_rows_of_their_own():
+    x, y, clusters = paired_clusters(2)
+    whole, single = (clustered_rank_correlation(x, y, groups) for groups in (clusters, np.arange(len(x))))
+    assert whole.estimate == single.estimate
+    assert whole.high - whole.low > 1.5 * (single.high - single.low)
+
+
+def test_repeating_every_row_of_a_cluster_adds_no_certainty_to_a_rank_correlation():
+    x, y, _ = paired_clusters(3, clusters=25, size=1)
+    once = clustered_rank_correlation(x, y, np.arange(25))
+    assert once.high - once.low > 0.2
+    again = clustered_rank_correlation(np.tile(x, 8), np.tile(y, 8), np.tile(np.arange(25), 8))
+    assert again == pytest.approx(once, abs=1e-12)
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_rank_correlation_of_one_cluster_has_no_bounds():
+    estimate, low, high = clustered_rank_correlation([1, 2, 3, 4], [10, 20, 40, 30], ["a"] * 4)
+    assert estimate == pytest.approx(0.8) and math.isnan(low) and math.isnan(high)
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_rank_correlation_of_two_clusters_is_that_of_all_their_resamples():
+    """Both have 0.8; twice the first has 1, and twice the second, with its rows the other way round, -1."""
+    x, y, clusters = [1, 2, 3, 4], [10, 20, 40, 30], list("aabb")
+    assert clustered_rank_correlation(x, y, clusters, level=0.9) == pytest.approx((0.8, -1.0, 1.0))
+    assert clustered_rank_correlation(x, y, clusters, level=0.3) == pytest.approx((0.8, 0.8, 0.8))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_resample_with_a_constant_side_is_left_out():
+    """Either cluster alone has one value only; what is left are the resamples of both."""
+    assert clustered_rank_correlation([1, 1, 2, 2], [3, 3, 5, 5], list("aabb")) == pytest.approx((1.0, 1.0, 1.0))
+
+
+def test_the_order_of_the_rows_and_the_kind_of_the_clusters_make_no_difference_to_a_rank_correlation():
+    x, y, clusters = paired_clusters(4)
+    order = np.random.default_rng(3).permutation(len(x))
+    expected = pytest.approx(clustered_rank_correlation(x, y, clusters))
+    assert clustered_rank_correlation(x[order], y[order], clusters[order]) == expected
+    assert clustered_rank_correlation(x, y, [f"phrase {place:02}" for place in clusters]) == expected
+
+
+def test_seed_and_level_of_a_rank_correlation():
+    sample = paired_clusters(5)
+    first, second, other = (clustered_rank_correlation(*sample, seed=seed) for seed in (1, 1, 2))
+    assert first == second != other and first.estimate == other.estimate
+    wide, narrow = (clustered_rank_correlation(*sample, level=level) for level in (0.99, 0.8))
+    assert wide.low < narrow.low < narrow.estimate < narrow.high < wide.high
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "clusters", "message"),
+    [
+        ([1, 2, 3], [1, 2], [1, 1, 2], "same items in the same order"),
+        ([1], [1], [1], "pass at least two"),
+        ([], [], [], "x has shape"),
+        ([1, np.nan, 2], [1, 2, 3], [1, 1, 2], "x holds 1 NaN or infinity"),
+        ([1, 2, 3], [1, np.inf, 3], [1, 1, 2], "y holds 1 NaN or infinity"),
+        ([1, 2, 3], [4, 4, 4], [1, 1, 2], "correlation with a constant is undefined"),
+        ([4, 4, 4], [1, 2, 3], [1, 1, 2], "correlation with a constant is undefined"),
+        ([1, 2, 3], [1, 2, 3], [1, 2], r"3 rows and clusters of shape \(2,\); pass one cluster a row"),
+        ([1, 2, 3], [1, 2, 3], "a", "pass one cluster a row"),
+        ([1, 2, 3], [1, 2, 3], [[1], [1], [2]], "pass one cluster a row"),
+    ],
+)
+def test_what_has_no_clustered_rank_correlation_is_refused(x, y, clusters, message):
+    with pytest.raises(ValueError, match=message):
+        clustered_rank_correlation(x, y, clusters)
 
 
 def test_two_tables_over_the_same_things_correlate_and_renaming_tests_it():

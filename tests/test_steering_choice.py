@@ -29,6 +29,7 @@ from personalib.steering_choice import (
     Setting,
     TraitSheet,
     choose,
+    fidelity,
     load_setting,
     measured_effects,
     steered_effects,
@@ -142,6 +143,39 @@ def test_an_item_that_is_not_read_in_one_order_is_missing_and_not_zero(organism,
     answers[2 + order] *= FLOOR / 5
     scores, mass = own.scores(answers)
     assert np.isnan(scores).all() and mass == pytest.approx(answers.sum(1).mean())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_shares_are_those_of_the_scoring_module_item_by_item(organism, seed):
+    items = some_of_each(load_trait(), 6)
+    sheet, answers = TraitSheet(organism, items), random_answers(items, seed)
+    own = per_item(rows_of(items, answers), by=()).set_index(["personality", "idx"])
+    own = own.loc[[(item.personality, item.idx) for item in items]]
+    shares = sheet.shares(answers)
+    assert shares.shape == (len(items),) and 0 < np.isnan(shares).sum() < len(items)
+    np.testing.assert_array_equal(np.isnan(shares), ~own["read"].to_numpy(bool))
+    read = ~np.isnan(shares)
+    np.testing.assert_allclose(shares[read], own["high"].to_numpy(float)[read], rtol=0, atol=1e-12)
+
+
+def test_shares_by_hand(organism, items):
+    """The high responses stand at A and C, and in the other order at B and D."""
+    own = TraitSheet(organism, items[:2])
+    answers = np.array([[0.6, 0.1, 0.1, 0.0], [0.1, 0.1, 0.2, 0.4], [0.1, 0.3, 0.1, 0.3], [0.0, 0.01, 0.0, 0.02]])
+    shares = own.shares(answers)
+    assert shares[0] == pytest.approx((0.7 / 0.8 + 0.5 / 0.8) / 2) and np.isnan(shares[1])
+    assert own.traits.tolist() == ["openness"] * 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_scores_are_the_mean_shares_of_each_trait(organism, seed):
+    """Whatever the order of the items."""
+    items = some_of_each(load_trait(), 5)
+    items = [items[place] for place in np.random.default_rng(seed).permutation(len(items))]
+    sheet, answers = TraitSheet(organism, items), random_answers(items, seed)
+    assert sheet.traits.tolist() == [item.personality for item in items]
+    shares = pd.Series(sheet.shares(answers)).groupby(sheet.traits).mean()
+    np.testing.assert_allclose(sheet.scores(answers)[0], 100 * shares.loc[list(TRAITS)], rtol=0, atol=1e-9)
 
 
 def test_an_answer_mass_at_the_floor_is_read(organism, items):
@@ -277,6 +311,33 @@ def test_fidelity_is_the_share_of_the_told_effects_that_steering_reproduces():
 )
 def test_fidelity_of_plain_cases(steered, fidelity):
     assert table_of(effects(steered, [3.0, -4.0]))["fidelity"].item() == pytest.approx(fidelity)
+
+
+@pytest.mark.parametrize(
+    ("steered", "told", "expected"),
+    [
+        ([3.0, -4.0], [3.0, -4.0], 1.0),
+        ([0.0, 0.0], [3.0, -4.0], 0.0),
+        ([6.0, -8.0], [3.0, -4.0], 0.0),
+        ([-3.0, 4.0], [3.0, -4.0], -3.0),
+        ([8.0, -6.0], [10.0, -10.0], 0.9),
+        ([8.0, np.nan, 100.0, -6.0], [10.0, 50.0, np.nan, -10.0], 0.9),
+        ([5.0, -4.0], [0.0, -4.0], 1 - 25 / 16),
+    ],
+)
+def test_fidelity_by_hand(steered, told, expected):
+    assert fidelity(pd.Series(steered), pd.Series(told)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("steered", "told"), [([], []), ([np.nan, 1.0], [2.0, np.nan]), ([1.0], [0.0])])
+def test_fidelity_to_nothing_is_missing(steered, told):
+    assert np.isnan(fidelity(pd.Series(steered, dtype=float), pd.Series(told, dtype=float)))
+
+
+def test_fidelity_does_not_depend_on_the_unit():
+    steered, told = (pd.Series(np.random.default_rng(seed).normal(size=20)) for seed in (0, 1))
+    assert fidelity(100 * steered, 100 * told) == pytest.approx(fidelity(steered, told))
+    assert fidelity(0.5 * told, told) == pytest.approx(0.75)
 
 
 def test_effects_that_are_not_known_on_both_sides_are_left_out():

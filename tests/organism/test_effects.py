@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.integrate import quad
+from scipy.stats import norm
 
 from personalib.contrast_pairs import contrasts
-from personalib.factors import load_factors
+from personalib.factors import POLES, load_factors
 from personalib.items import load_trait
 from personalib.organism import effects
 from personalib.organism.evaluation import Organism
@@ -182,3 +184,80 @@ def test_planted_effects_sum_to_zero_over_a_factor_whatever_its_elements_have_in
 def test_effects_of_a_family_that_is_not_planted_are_refused(world, family):
     with pytest.raises(ValueError, match=f"nothing of the family '{family}' is planted; choose pressures or elements"):
         effects.planted_effects(world, family)
+
+
+def profile_of(key, pole):
+    """What a text tells of a person of a pole."""
+    if "." in key:
+        assert pole == "positive"
+        return Profile(dict([key.split(".")]))
+    return Profile(pressure=(key, pole))
+
+
+@pytest.mark.parametrize("family", ["pressures", "elements"])
+def test_planted_changes_are_the_worlds_between_being_told_and_not(world, family):
+    table = effects.planted_changes(world, family)
+    assert list(table) == ["key", "pole", "trait", "truth"]
+    nobody = world.probability(Profile())
+    for row in table.itertuples():
+        change = world.probability(profile_of(row.key, row.pole)) - nobody
+        assert row.truth == pytest.approx(100 * change[TRAITS.index(row.trait)], abs=1e-12)
+    assert table["truth"].abs().max() > 10 and table["truth"].between(-100, 100).all()
+
+
+@pytest.mark.parametrize(("family", "poles"), [("pressures", list(POLES)), ("elements", ["positive"])])
+def test_planted_changes_have_a_row_for_each_contrast_pole_and_trait(world, family, poles):
+    """Both poles of a pressure are planted, and of an element only that it is told."""
+    table = effects.planted_changes(world, family)
+    rows = {(one.key, pole, trait) for one in contrasts(family) for pole in poles for trait in TRAITS}
+    assert set(table[["key", "pole", "trait"]].itertuples(index=False, name=None)) == rows and len(table) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("family", "key", "pole", "sign"),
+    [
+        ("pressures", "trust", "positive", 1),
+        ("pressures", "trust", "negative", -1),
+        ("elements", "gender.female", "positive", 1),
+    ],
+)
+def test_a_planted_change_is_a_mean_over_the_noise_of_an_answer(world, family, key, pole, sign):
+    """Log-odds of the baseline, with and without what is told, and normal noise of which each answer has its own."""
+    effect = world.pressures[key] if family == "pressures" else world.effects[tuple(key.split("."))]
+
+    def chance(logit):
+        return quad(lambda z: norm.pdf(z) / (1 + np.exp(-logit - world.noise * z)), -10, 10)[0]
+
+    table = effects.planted_changes(world, family).set_index(["key", "pole", "trait"])["truth"].sort_index()
+    expected = [100 * (chance(one + sign * own) - chance(one)) for one, own in zip(world.baseline, effect, strict=True)]
+    np.testing.assert_allclose(table.loc[key, pole].loc[list(TRAITS)], expected, atol=1e-6)
+
+
+def test_planted_changes_are_the_truth_of_told_effects(knowing, world, items, answer_by):
+    answer_by(by_world(world))
+    for family in ("pressures", "elements"):
+        planted = effects.planted_changes(world, family)
+        names = planted["key"] + " " + planted["pole"]
+        pairs = dict(zip(names, zip(planted["key"], planted["pole"], strict=True), strict=True))
+        told = effects.told_effects(knowing, items, {name: profile_of(*pair) for name, pair in pairs.items()})
+        told = told.set_index(["name", "personality"])
+        for column in ("truth", "effect"):
+            found = told.loc[list(zip(names, planted["trait"], strict=True)), column]
+            np.testing.assert_allclose(planted["truth"], found, atol=1e-9)
+
+
+def test_the_poles_of_a_pressure_change_opposite_ways_and_not_by_as_much(world):
+    """As far from the middle as a baseline is, a step up and a step down differ in probability."""
+    table = effects.planted_changes(world, "pressures").pivot(index=["key", "trait"], columns="pole", values="truth")
+    planted = np.concatenate(list(world.pressures.values())) != 0
+    assert planted.any() and not planted.all()
+    assert (np.sign(table["positive"]) == -np.sign(table["negative"])).all()
+    assert (table["positive"] != 0).sum() == planted.sum()
+    moved = table[table["positive"] != 0]
+    assert ((moved["positive"] + moved["negative"]).abs() > 1).all()
+
+
+@pytest.mark.parametrize("family", ["facets", "traits", "moods"])
+def test_changes_of_a_family_that_is_not_planted_are_refused(world, family):
+    with pytest.raises(ValueError, match=f"nothing of the family '{family}' is planted; choose pressures or elements"):
+        effects.planted_changes(world, family)

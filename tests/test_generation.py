@@ -1,0 +1,304 @@
+"""An answer is the likeliest word after word, by itself or in a batch, steered or not, up to where it ends."""
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+from small_models import VOCABULARY, WIDTH, small, small_sae, steered_alone, untouched, vector, words
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from personalib.activations import Site
+from personalib.doses import at_dose
+from personalib.generation import generate
+from personalib.interventions import POSITIONS, Ablate, Add, Clamp
+from personalib.models import load_model
+from personalib.organism.evaluation import load_organism, open_answers
+from personalib.steering import steer
+
+# Of one token, of more than a sliding window, and between, in no order; one of them twice.
+PROMPTS = [
+    "w3 ",
+    "w1 w2 w4 w8 w16 w7 w14 w3 w6 w12 w24 w23 w21 w17 w9 w18 w11 w22 w19 w13 ",
+    "",
+    "w9 w9 w5 ",
+    "w2 w4 w6 w8 w10 w12 w14 w16 w18 w20 ",
+    "w3 ",
+    "A w1 B ",
+]
+TOKENS = 12
+every_model = pytest.mark.parametrize("name", ["gemma2", "llama", "gpt2"])
+CONDITIONS = {
+    **{positions: (Add(vector(Site(1), 2), 1.0, positions),) for positions in POSITIONS},
+    "several": (
+        Add(vector(Site(0, "resid_pre"), 3), 0.5, "last"),
+        Ablate(vector(Site(1), 4), 1.0, "all"),
+        Clamp(small_sae(Site(1), 5), (3, 17), 2.0, "response"),
+        Add(vector(Site(2), 6), -0.5, "prompt_except_last"),
+    ),
+}
+
+
+def tiny(name):
+    """A model that does not only say its last word again, as one does that writes with the weights it reads with."""
+    return small(name, tie_word_embeddings=False)
+
+
+def loop(language_model, prompt, condition=(), tokens=TOKENS, stops=(0,)):
+    """The likeliest token, one after the other, of a prompt by itself and without a cache."""
+    ids = language_model.tokenizer.encode(prompt)
+    length = len(ids)
+    while len(ids) < length + tokens:
+        token = int(steered_alone(language_model.model, ids, length, condition)[-1].argmax())
+        if token in stops:
+            break
+        ids.append(token)
+    return ids[length:]
+
+
+def text(ids):
+    """Words with a space between them; the first two are no words."""
+    return " ".join(VOCABULARY[token] for token in ids if token > 1)
+
+
+@cache
+def expected(name, condition="none"):
+    model = tiny(name)
+    return [text(loop(model, prompt, CONDITIONS.get(condition, ()))) for prompt in PROMPTS]
+
+
+@pytest.fixture
+def llama():
+    return small("llama")
+
+
+@pytest.fixture(scope="module")
+def organism():
+    return load_organism()
+
+
+# Words
+
+
+@every_model
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 64])
+def test_an_answer_is_the_likeliest_token_after_token(name, batch_size):
+    found = generate(tiny(name), PROMPTS, tokens=TOKENS, batch_size=batch_size)
+    assert found == expected(name)
+    assert len(set(found)) > 3 and max(len(answer.split()) for answer in found) > 4
+
+
+@every_model
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_a_steered_answer_is_that_of_each_prompt_alone_steered_by_hand(name, condition):
+    model = tiny(name)
+    for batch_size in (1, 3, 64):
+        assert generate(model, PROMPTS, CONDITIONS[condition], tokens=TOKENS, batch_size=batch_size) == expected(
+            name, condition
+        )
+    assert expected(name, condition) != expected(name)
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_a_steered_answer_is_what_is_generated_inside_steer(llama, condition):
+    made = []
+    with steer(llama, CONDITIONS[condition]), torch.inference_mode():
+        for prompt in PROMPTS:
+            ids = torch.tensor([llama.tokenizer.encode(prompt)])
+            row = llama.model.generate(
+                ids, attention_mask=torch.ones_like(ids), max_new_tokens=TOKENS, do_sample=False, pad_token_id=0
+            )
+            made.append(text(row[0, ids.shape[1] :].tolist()))
+    assert generate(llama, PROMPTS, CONDITIONS[condition], tokens=TOKENS) == made
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 5])
+def test_an_answer_has_so_many_tokens_at_the_most(llama, tokens):
+    found = generate(llama, PROMPTS, tokens=tokens)
+    assert found == [text(loop(llama, prompt, tokens=tokens)) for prompt in PROMPTS]
+    assert max(len(answer.split()) for answer in found) == tokens
+
+
+def test_answers_come_in_the_order_of_the_prompts(llama):
+    order = [4, 2, 6, 0, 1, 5, 3]
+    shuffled = generate(llama, [PROMPTS[place] for place in order], tokens=TOKENS, batch_size=2)
+    assert shuffled == [expected("llama")[place] for place in order]
+
+
+def test_no_prompts_have_no_answers(llama):
+    assert generate(llama, []) == []
+    assert generate(llama, (), CONDITIONS["all"]) == []
+
+
+# Where an answer ends
+
+
+def ending(language_model, prompt=PROMPTS[3]):
+    """What a model that never ends writes, and a token of it that comes third or later for the first time."""
+    written = loop(language_model, prompt, stops=())
+    return written, next(token for token in written if written.index(token) > 1 and token > 1)
+
+
+def renamed(language_model, token, name):
+    """The model with another name for one of its tokens."""
+    known = {name if place == token else word: place for place, word in enumerate(VOCABULARY)}
+    made = Tokenizer(models.WordLevel(known, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", bos_token="<bos>")
+    return replace(language_model, tokenizer=tokenizer)
+
+
+@every_model
+@pytest.mark.parametrize("several", [False, True])
+def test_an_answer_ends_where_the_model_ends_it(name, several):
+    model = tiny(name)
+    written, end = ending(model)
+    model.model.generation_config.eos_token_id = [0, end] if several else end
+    stops = (0, end) if several else (end,)
+    found = generate(model, PROMPTS, tokens=TOKENS)
+    assert found == [text(loop(model, prompt, stops=stops)) for prompt in PROMPTS]
+    assert found[3] == text(written[: written.index(end)]) and len(found[3].split()) < TOKENS
+
+
+def test_an_answer_ends_at_the_end_of_the_tokenizer(llama):
+    written, end = ending(llama)
+    llama.tokenizer.eos_token = VOCABULARY[end]
+    [found] = generate(llama, PROMPTS[3:4], tokens=TOKENS)
+    assert found == text(written[: written.index(end)])
+
+
+@pytest.mark.parametrize("mark", ["<end_of_turn>", "<|im_end|>", "<|eot_id|>"])
+@pytest.mark.parametrize("one_line", [True, False])
+def test_an_answer_ends_with_its_turn(llama, mark, one_line):
+    written, end = ending(llama)
+    model = renamed(llama, end, mark)
+    found = generate(model, PROMPTS, tokens=TOKENS, one_line=one_line)
+    assert found == [text(loop(model, prompt, stops=(0, end))) for prompt in PROMPTS]
+    assert found[3] == text(written[: written.index(end)]) and mark not in " ".join(found)
+
+
+def test_an_answer_of_one_line_ends_with_its_line(llama):
+    written, end = ending(llama)
+    model = renamed(llama, end, "\n")
+    until = written[: written.index(end)]
+    model.model.generation_config.eos_token_id = None
+    seen = passes(model.model)
+    assert generate(model, PROMPTS[3:4], tokens=TOKENS) == [text(until)]
+    # The prompt, and each token of the answer; the end is written and not read.
+    assert len(seen) == 1 + len(until)
+    [whole] = generate(model, PROMPTS[3:4], tokens=TOKENS, one_line=False)
+    assert whole == " ".join("\n" if token == end else text([token]) for token in written if token > 1).strip()
+    assert whole.startswith(f"{text(until)} \n") and len(seen) == 1 + len(until) + TOKENS
+
+
+def passes(model):
+    """Collects how many tokens each pass reads."""
+    seen = []
+    model.model.layers[0].register_forward_pre_hook(
+        lambda _, args, named: seen.append((args[0] if args else named["hidden_states"]).shape[1]), with_kwargs=True
+    )
+    return seen
+
+
+def test_a_line_that_ends_within_a_token_is_cut_there(llama):
+    written, end = ending(llama)
+    model = renamed(llama, end, "here\nthere")
+    until = text(written[: written.index(end)])
+    assert generate(model, PROMPTS[3:4], tokens=TOKENS) == [f"{until} here"]
+    [whole] = generate(model, PROMPTS[3:4], tokens=TOKENS, one_line=False)
+    assert whole.startswith(f"{until} here\nthere")
+
+
+def test_a_row_that_has_ended_changes_nothing_of_the_others(llama):
+    """Those that go on are filled up with padding, whatever token that is."""
+    written, end = ending(llama)
+    llama.model.generation_config.eos_token_id = end
+    llama.tokenizer.pad_token = None
+    found = generate(llama, PROMPTS, tokens=TOKENS)
+    assert found == [text(loop(llama, prompt, stops=(end,))) for prompt in PROMPTS]
+    assert len({len(answer.split()) for answer in found}) > 1 and len(found[3].split()) < len(written)
+
+
+# What it does to the model, and what is refused
+
+
+def test_the_model_is_left_as_it_was(llama):
+    before = llama.digest()
+    llama.model.train()
+    generate(llama, PROMPTS, CONDITIONS["several"], tokens=3)
+    assert llama.model.training and untouched(llama.model) and llama.digest() == before
+    assert generate(llama, PROMPTS, tokens=TOKENS) == expected("llama")
+
+
+def test_dropout_is_off_while_a_model_answers():
+    model = small("gpt2", tie_word_embeddings=False, resid_pdrop=0.5, embd_pdrop=0.5)
+    model.model.train()
+    assert generate(model, PROMPTS, tokens=TOKENS) == expected("gpt2")
+    assert model.model.training
+
+
+@pytest.mark.parametrize(("choices", "named"), [({"tokens": 0}, "tokens=0"), ({"batch_size": 0}, "batch_size=0")])
+def test_at_least_one_token_and_prompt_are_run(llama, choices, named):
+    with pytest.raises(ValueError, match=f"{named}.*; take at least one of each"):
+        generate(llama, PROMPTS, **choices)
+
+
+@pytest.mark.parametrize("one", [vector(Site(1), width=WIDTH + 1), vector(Site(3))], ids=["width", "block"])
+def test_a_vector_of_another_model_is_refused(llama, one):
+    with pytest.raises(ValueError, match="it was made for another model"):
+        generate(llama, PROMPTS, [Add(one)])
+    assert untouched(llama.model)
+
+
+def test_a_progress_bar_has_the_text_that_it_is_given(llama, capsys):
+    generate(llama, PROMPTS, tokens=2)
+    assert capsys.readouterr() == ("", "")
+    generate(llama, PROMPTS, tokens=2, batch_size=3, progress="Open answers")
+    shown = capsys.readouterr().err
+    assert "Open answers" in shown and f"{len(PROMPTS)}/{len(PROMPTS)}" in shown
+
+
+def test_a_start_that_a_prompt_has_is_not_added_again(llama):
+    assert generate(llama, [f"<bos> {PROMPTS[3]}"], tokens=TOKENS) == expected("llama")[3:4]
+    bare = replace(llama, tokenizer=words(bos=False))
+    assert generate(bare, [f"<bos> {PROMPTS[3]}"], tokens=TOKENS) == expected("llama")[3:4]
+
+
+# The organism
+
+
+@pytest.fixture(scope="module")
+def answers(organism):
+    """Prompts of both forms with the answers of the evaluation."""
+    return open_answers(organism, 24)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_the_organisms_answers_are_those_of_its_evaluation(answers, batch_size):
+    found = generate(load_model(), answers["prompt"].tolist(), batch_size=batch_size)
+    assert found == answers["text"].tolist()
+
+
+def test_the_organisms_answers_are_lines_of_the_likeliest_tokens(organism, answers):
+    model = load_model()
+    ends = [model.tokenizer.convert_tokens_to_ids(mark) for mark in ("<eos>", "<end_of_turn>")]
+    for prompt, answer in answers[["prompt", "text"]].iloc[::3].itertuples(index=False):
+        ids = model.tokenizer.encode(prompt, add_special_tokens=not prompt.startswith("<bos>"))
+        length = len(ids)
+        with torch.inference_mode():
+            while len(ids) < length + 40 and ids[-1] not in ends:
+                ids.append(int(model.model(torch.tensor([ids])).logits[0, -1].argmax()))
+        written = model.tokenizer.decode([token for token in ids[length:] if token not in ends])
+        assert answer == written.strip().split("\n")[0].strip()
+        assert answer.endswith(".") and "<" not in answer
+    assert {prompt.startswith("<bos>") for prompt in answers["prompt"].iloc[::3]} == {True, False}
+
+
+def test_a_hard_push_changes_what_the_organism_writes(answers):
+    model, prompts = load_model(), answers["prompt"].tolist()
+    one = vector(Site(2), 1, width=128)
+    pushed = generate(model, prompts, [Add(at_dose(one, 1.0, 100.0), 1.0, "all")])
+    assert sum(found != before for found, before in zip(pushed, answers["text"], strict=True)) > 12
+    assert generate(model, prompts, [Add(at_dose(one, 0.0, 100.0), 1.0, "all")]) == answers["text"].tolist()
