@@ -3,11 +3,16 @@
 from collections.abc import Sequence
 from functools import reduce
 from operator import add
+from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.sparse import csc_array
 
 from personalib.contrast import PairActivations
+from personalib.factors import POLES
+from personalib.feature_scores import auroc
 from personalib.features import Discovery, Label
 from personalib.models import LanguageModel
 from personalib.saes import SparseAutoencoder
@@ -48,25 +53,48 @@ def feature_vector(
     )
 
 
-def prompt_features(sae: SparseAutoencoder, read: PairActivations, count: int = 1) -> list[int]:
+def prompt_features(
+    sae: SparseAutoencoder,
+    read: PairActivations,
+    count: int = 1,
+    *,
+    pole: str = POLES[0],
+    criterion: Literal["difference", "auroc"] = "difference",
+) -> list[int]:
     """The features that two poles differ in most where a prompt ends, and not where a sentence tells the pole.
 
     Args:
         sae: the SAE.
         read: contrast pairs, read at the SAE's site.
         count: how many features.
+        pole: the pole that they stand for.
+        criterion: ``"difference"`` of the mean activation, this pole's minus the other's; or ``"auroc"``, how well the
+            feature tells the pole's texts from the other's, with ties broken by the difference.
 
     Returns:
-        Those with the largest difference of their mean activation, positive minus negative pole, best first.
+        The features, best first.
 
     Raises:
         KeyError: nothing was read at the SAE's site.
-        ValueError: the SAE has fewer features.
+        ValueError: the SAE has fewer features, or the pole or criterion is unknown.
     """
+    if pole not in POLES or criterion not in ("difference", "auroc"):
+        raise ValueError(f"pole={pole!r}, criterion={criterion!r}; choose a pole of {POLES}, and difference or auroc")
     if not 0 < count <= sae.width:
         raise ValueError(f"count={count}; {sae.name} has {sae.width} features, take 1 to as many")
-    positive, negative = (sae.encode(torch.from_numpy(each)).mean(0) for each in read.at(sae.site))
-    return [int(each) for each in (positive - negative).topk(count).indices]
+    found = [sae.encode(torch.from_numpy(each)).float().cpu().numpy() for each in read.at(sae.site)]
+    own, other = found if pole == POLES[0] else found[::-1]
+    difference = own.mean(0) - other.mean(0)
+    first = difference if criterion == "difference" else _auroc(own, other)
+    # The last key is the first that is sorted by.
+    return [int(each) for each in np.lexsort((-difference, -first))[:count]]
+
+
+def _auroc(own: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
+    """How well each feature tells some texts from others, from shapes ``(texts, features)``."""
+    labels = np.repeat([True, False], [len(own), len(other)])[:, None]
+    found: NDArray[np.float64] = auroc(csc_array(np.vstack([own, other])), labels)[0]
+    return found
 
 
 def pole_vector(

@@ -400,7 +400,9 @@ def training_curve(data: pd.DataFrame, axes: Axes | None = None, *, label: str =
 
 
 def dose_curve(data: pd.DataFrame, axes: Axes | None = None, *, label: str = "", log: bool = False) -> Axes:
-    """What a growing steering coefficient does; on either side of zero, what lies beyond the first collapse is hatched.
+    """What a growing steering coefficient does.
+
+    On either side of zero, what lies beyond the first collapse is hatched; marks that have collapsed are hollow.
 
     Args:
         data: columns ``coefficient`` and ``value``; optional ``kind`` (one line each), ``low`` and ``high``
@@ -417,6 +419,9 @@ def dose_curve(data: pd.DataFrame, axes: Axes | None = None, *, label: str = "",
     for look, part in _groups(rows, split_collapsed=False):
         (line,) = axes.plot(part["coefficient"], part["value"], color=look.colour, label=look.label)
         line.set(linestyle=look.style, marker=look.marker, markersize=5)
+        gone = part[part["collapsed"]]
+        hollow = {"markerfacecolor": "white", "markeredgecolor": COLOURS["collapsed"], "zorder": 3}
+        axes.plot(gone["coefficient"], gone["value"], linestyle="none", marker=look.marker, markersize=5, **hollow)
         if {"low", "high"} <= set(part):
             axes.fill_between(part["coefficient"], part["low"], part["high"], color=look.colour, alpha=0.15)
     if log:

@@ -173,7 +173,7 @@ def report(  # noqa: PLR0913 - each argument is an option
         seed=seed,
     )
     if target:
-        target.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+        target.write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     if table:
         effects.to_csv(table, index=False)
     click.echo(_shown(numbers))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
+from scipy import stats
 
 from personalib.activations import Site
 from personalib.contrast_pairs import Contrast
@@ -27,7 +27,7 @@ from personalib.vectors import SteeringVector
 
 Array = NDArray[np.float64]
 RANDOM = "random"
-# Changes of an item below this many points are rounding of the model's arithmetic, and no change.
+# Changes of an item below this many points are rounding of float32 arithmetic, and no change.
 _ROUNDING = 1e-3
 Vectors = Mapping[str, SteeringVector]
 
@@ -71,7 +71,14 @@ class Push:
     positions: Positions = "prompt"
 
     def arms(self, method: str, vectors: Vectors, pole: str = "positive") -> list[Arm]:
-        """One arm a vector, which must stand at the site; the negative pole is pushed toward by the opposite."""
+        """One arm a vector; the negative pole is pushed toward by the opposite.
+
+        Raises:
+            ValueError: a vector stands at another site, or is zero.
+        """
+        for one in vectors.values():
+            if one.site != self.site:
+                raise ValueError(f"{one.name} stands at {one.site}, and the push is made at {self.site}")
         dose = self.dose if pole == "positive" else -self.dose
         return [
             Arm(method, key, (Add(at_dose(one, dose, self.norm), 1.0, self.positions),), dose=dose, pole=pole)
@@ -93,7 +100,7 @@ def measure(
     arms: Sequence[Arm],
     guard: Guard | None = None,
     *,
-    neutral: int = 24,
+    neutral: int = 12,
     seed: int = 0,
     batch_size: int = 64,
     progress: str | None = None,
@@ -105,31 +112,37 @@ def measure(
         arms: what is tried.
         guard: from where on an arm counts as collapsed.
         neutral: questions of general knowledge whose answers' perplexity is measured.
-        seed: of bootstrap, sign flips and neutral questions.
+        seed: draws the neutral questions.
         batch_size: rows of a forward pass.
         progress: text of a progress bar; None shows none.
 
     Returns:
         One row an arm and trait: ``arm`` (its place), ``method``, ``key``, ``pole``, ``dose``, ``trait``; ``effect``,
-        the mean change of 100 · p(high) over items, from ``low`` to ``high`` (95 %, resampling items); ``p`` of no
-        change (flipping the signs of the items' changes), ``p_adjusted`` for all comparisons of one method by Benjamini
-        and Hochberg; ``n`` items read with and without, ``missing`` ones; ``mass`` and ``perplexity`` in units of the
-        unsteered model's; and ``collapsed``.
+        the mean change of 100 · p(high) over items, from ``low`` to ``high`` (95 %) and with the ``p`` of no change,
+        both by Student's paired t over the items, since resampling a handful of items gives intervals that are too
+        narrow; ``p_adjusted`` for all comparisons of one method by Benjamini and Hochberg; ``n`` items read with and
+        without, ``missing`` ones; ``mass`` and ``perplexity`` in units of the unsteered model's; and ``collapsed``.
 
     Raises:
-        ValueError: there are no arms; or see :func:`~personalib.grid.ask_steered`.
+        ValueError: there are no arms, or the unsteered model gives the options no probability at all; or see
+            :func:`~personalib.grid.ask_steered`.
     """
     if not arms:
         raise ValueError("there are no arms to measure; pass at least one")
     guard, everything = guard or Guard(), [Arm("none", "none"), *arms]
     base, *answers = _answers(sheet, everything, neutral, seed, batch_size, progress)
+    if not base.mass:
+        raise ValueError(
+            f"{sheet.language_model.name} gives the options no probability, even without steering; "
+            "try another template, or form='base'"
+        )
     changes = 100 * np.array([own.shares - base.shares for own in answers])
     changes[np.abs(changes) < _ROUNDING] = 0.0
     parts = []
     for trait in TRAITS:
         items = sheet.traits == trait
         if items.any():
-            parts.append(_trait_effects(arms, changes[:, items], seed).assign(trait=trait, arm=range(len(arms))))
+            parts.append(_trait_effects(arms, changes[:, items]).assign(trait=trait, arm=range(len(arms))))
     found = pd.concat(parts).sort_values("arm", kind="stable").reset_index(drop=True)
     health = pd.DataFrame(
         {"mass": own.mass / base.mass, "perplexity": own.perplexity / base.perplexity} for own in answers
@@ -155,18 +168,70 @@ def sound(effects: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
 def truth_correlation(effects: pd.DataFrame, truth: pd.DataFrame, seed: int = 0) -> Interval:
     """Spearman's correlation of measured effects with true ones, resampling what was pushed.
 
+    Elements of one factor are each other's opposites and no independent evidence, so whole factors are resampled.
+
     Args:
         effects: rows of :func:`measure` of one method. Collapsed arms are left out.
         truth: the true effects: ``key``, ``pole``, ``trait`` and ``truth``, in any unit, since only their order counts.
         seed: of the bootstrap.
 
     Returns:
-        Missing where fewer than two keys are left.
+        Missing where fewer than two keys are left, or where all of their effects, measured or true, are the same.
     """
     both = sound(effects, truth)
-    if both["key"].nunique() < 2:
+    if both["key"].nunique() < 2 or both[["truth", "effect"]].nunique().min() < 2:
         return Interval(np.nan, np.nan, np.nan)
-    return clustered_rank_correlation(both["truth"], both["effect"], both["key"], seed=seed)
+    return clustered_rank_correlation(both["truth"], both["effect"], both["key"].map(cluster), seed=seed)
+
+
+def truth_difference(
+    one: pd.DataFrame, other: pd.DataFrame, truth: pd.DataFrame, *, resamples: int = 1000, seed: int = 0
+) -> Interval:
+    """How much better one method's effects correlate with the true ones than another's, on what both could be read on.
+
+    Args:
+        one: rows of :func:`measure` of a method.
+        other: those of another.
+        truth: as for :func:`truth_correlation`.
+        resamples: of the bootstrap, which draws the same factors or pressures for both.
+        seed: of its random generator.
+
+    Raises:
+        ValueError: fewer than two factors or pressures are left.
+    """
+    both = sound(one, truth).merge(sound(other, truth), on=["key", "pole", "trait", "truth"], suffixes=("", "_other"))
+    groups = [own for _, own in both.groupby(both["key"].map(cluster))]
+    if len(groups) < 2:
+        raise ValueError("fewer than two factors or pressures are left to compare the methods on")
+
+    def difference(table: pd.DataFrame) -> float:
+        ranks = table[["truth", "effect", "effect_other"]].rank()
+        return float(ranks["truth"].corr(ranks["effect"]) - ranks["truth"].corr(ranks["effect_other"]))
+
+    drawn = np.random.default_rng(seed).integers(len(groups), size=(resamples, len(groups)))
+    found = [difference(pd.concat([groups[number] for number in numbers])) for numbers in drawn]
+    low, high = np.quantile(found, [0.025, 0.975])
+    return Interval(difference(both), float(low), float(high))
+
+
+def rank_ceiling(truth: pd.DataFrame) -> float:
+    """Spearman's correlation that a method would reach whose effects have the true order, with none the same.
+
+    It is below one where many true effects are the same, such as zero: measured ones never are.
+
+    Args:
+        truth: as for :func:`truth_correlation`.
+    """
+    values = truth["truth"].to_numpy(dtype=float)
+    # Whatever the order of the tied ones, they have the same mean rank.
+    untied = np.empty(len(values))
+    untied[np.argsort(values, kind="stable")] = np.arange(len(values))
+    return float(stats.spearmanr(values, untied).statistic)
+
+
+def cluster(key: str) -> str:
+    """What a key is no independent evidence beside: the factor of an element, and a pressure itself."""
+    return key.split(".")[0]
 
 
 def random_correlation(effects: pd.DataFrame, truth: pd.DataFrame, deals: int = 500, seed: int = 0) -> Interval:
@@ -194,7 +259,7 @@ def random_correlation(effects: pd.DataFrame, truth: pd.DataFrame, deals: int = 
     found = []
     for _ in range(deals):
         places = list(dealt(len(values), keys, rng).values())
-        found.append(float(spearmanr(true.to_numpy().ravel(), values[places].ravel()).statistic))
+        found.append(float(stats.spearmanr(true.to_numpy().ravel(), values[places].ravel()).statistic))
     low, high = np.quantile(found, [0.025, 0.975])
     return Interval(float(np.mean(found)), float(low), float(high))
 
@@ -248,22 +313,22 @@ def _read(sheet: TraitSheet, answers: Array, perplexity: float) -> _Answers:
     return _Answers(sheet.shares(answers), float(answers.sum(1).mean()), float(perplexity))
 
 
-def _trait_effects(arms: Sequence[Arm], changes: Array, seed: int, draws: int = 10_000) -> pd.DataFrame:
-    """Mean changes of shape ``(arms, items)`` with bounds and p-values, all arms with the same resampled items."""
-    known = ~np.isnan(changes)
-    count, filled = known.sum(1), np.where(known, changes, 0.0)
-    mean = filled.sum(1) / np.where(count > 0, count, np.nan)
-    rng = np.random.default_rng([seed, 41])
-    times = rng.multinomial(changes.shape[1], np.full(changes.shape[1], 1 / changes.shape[1]), size=draws // 5)
-    low, high = np.full((2, len(arms)), np.nan)
+def _trait_effects(arms: Sequence[Arm], changes: Array) -> pd.DataFrame:
+    """Mean changes of shape ``(arms, items)``, with bounds and p-values of Student's paired t."""
+    count = (~np.isnan(changes)).sum(1)
     # One item says nothing about the spread.
-    spread = count > 1
-    with np.errstate(invalid="ignore"):
-        resampled = (times @ filled[spread].T) / (times @ known[spread].T)
-    if spread.any():
-        low[spread], high[spread] = np.nanquantile(resampled, [0.025, 0.975], axis=0)
-    flips = rng.choice([-1.0, 1.0], size=(draws, changes.shape[1])) @ filled.T
-    p = (1 + (np.abs(flips) >= np.abs(filled.sum(1)) - 1e-9).sum(0)) / (1 + draws)
+    mean, spread, wide = np.full((3, len(arms)), np.nan)
+    for number, own in enumerate(changes):
+        read = own[~np.isnan(own)]
+        if len(read):
+            mean[number] = read.mean()
+        if len(read) > 1:
+            spread[number] = read.std(ddof=1) / np.sqrt(len(read))
+            wide[number] = stats.t.ppf(0.975, len(read) - 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = 2 * stats.t.sf(np.abs(mean) / spread, np.maximum(count - 1, 1))
+    # Where nothing changed at all there is no doubt that nothing changed.
+    p = np.where((mean == 0) & (spread == 0), 1.0, p)
     return pd.DataFrame(
         {
             "method": [arm.method for arm in arms],
@@ -271,9 +336,9 @@ def _trait_effects(arms: Sequence[Arm], changes: Array, seed: int, draws: int = 
             "pole": [arm.pole for arm in arms],
             "dose": [arm.dose for arm in arms],
             "effect": mean,
-            "low": low,
-            "high": high,
-            "p": np.where(spread, p, np.nan),
+            "low": mean - wide * spread,
+            "high": mean + wide * spread,
+            "p": p,
             "n": count,
             "missing": changes.shape[1] - count,
         }

@@ -33,6 +33,7 @@ from personalib.steering_effects import (
     measure,
     random_arms,
     random_correlation,
+    rank_ceiling,
     told_arms,
     truth_correlation,
 )
@@ -97,10 +98,16 @@ class Study:
         """The family's contrast vectors at a site (RepE), by key."""
         return {key: fit_vector(own["train"], site, method) for key, own in self.readings.items()}
 
-    def prompt_feature_vectors(self, sae: SparseAutoencoder, count: int = 1) -> dict[str, SteeringVector]:
-        """By key the features that the poles differ in most where a prompt ends."""
+    def prompt_feature_vectors(self, sae: SparseAutoencoder, count: int = 1, **how: Any) -> dict[str, SteeringVector]:
+        """By key the features that the poles differ in most where a prompt ends.
+
+        Args:
+            sae: the SAE.
+            count: features of each.
+            how: pole and criterion, as for :func:`~personalib.feature_vectors.prompt_features`.
+        """
         return {
-            key: feature_vector(sae, prompt_features(sae, own["train"], count), self.language_model, key)
+            key: feature_vector(sae, prompt_features(sae, own["train"], count, **how), self.language_model, key)
             for key, own in self.readings.items()
         }
 
@@ -116,17 +123,19 @@ def sentence_feature_vectors(
     folder: Path,
     *,
     per_element: int = 60,
+    criterion: str = "auroc",
     seed: int = 0,
 ) -> dict[str, Vectors]:
     """By SAE and element the feature that is found in sentences that tell the element, as the paper has it.
 
-    The best one by AUROC on the texts of the search; see :func:`personalib.features.discover`.
+    The best one by a criterion on the texts of the search; see :func:`personalib.features.discover`.
 
     Args:
         language_model: the model.
         saes: its SAEs, by name.
         folder: where activations go.
         per_element: sentences of each element and split.
+        criterion: one of ``CRITERIA`` of :mod:`personalib.feature_scores`.
         seed: draws them.
     """
     texts = {split: element_texts(split, per_element, seed) for split in SPLITS}
@@ -135,7 +144,10 @@ def sentence_feature_vectors(
     for name, sae in saes.items():
         features = read.features(sae)
         search = discover(features["train"], features["held_out"], Settings(shuffles=19, seed=seed))
-        best = search.scores.auroc.argmax(1)
+        scores = search.scores
+        # Where several are perfect, the one that tells the element loudest.
+        order = zip(scores.criterion(criterion), scores.mean_difference, strict=True)
+        best = [int(np.lexsort((-loud, -first))[0]) for first, loud in order]
         found[name] = {
             ".".join(finding.label): feature_vector(sae, [int(own)], language_model, ".".join(finding.label))
             for finding, own in zip(search.findings, best, strict=True)
@@ -170,8 +182,9 @@ def report(  # noqa: PLR0913 - each argument is one choice in what is reported
 
     Returns:
         A value that JSON can hold, and the rows of :func:`~personalib.steering_effects.measure`. ``truth_correlation``
-        is Spearman's with the planted effects; it is missing for a model whose truth nobody knows. Beside it stands
-        ``told_correlation``, with the effects of telling, measured on the same items.
+        is Spearman's with the planted effects; it is missing for a model whose truth nobody knows. It cannot exceed
+        ``ceiling``, since many planted effects are the same. Beside it stands ``told_correlation``, with the effects of
+        telling, measured on the same items: what chance does to an item is in both, so it is a little high.
 
     Raises:
         ValueError: an SAE reads a site that is not the study's; or see :func:`~personalib.pushes.choose_push`.
@@ -219,17 +232,19 @@ def _summary(study: Study, chosen: Mapping[str, PushChoice], effects: pd.DataFra
     steering = {"told": correlations(effects[effects["method"] != "prompt"], told, seed)}
     if known:
         truth = planted_changes(load_world(), family)
-        steering["truth"] = correlations(effects, truth[truth["key"].isin(study.readings)], seed)
+        truth = truth[truth["key"].isin(study.readings)]
+        steering["truth"] = correlations(effects, truth, seed)
     groups = dict(list(effects.groupby("method", sort=False)))
     found: dict[str, Any] = {"family": family, "keys": len(study.contrasts)}
+    found["ceiling"] = rank_ceiling(truth) if known else None
     for name in ("truth", "told"):
         own = steering.get(name, {})
         found[f"{name}_correlation"] = {method: _known(one.estimate) for method, one in own.items()} or None
         found[f"{name}_interval"] = {method: [_known(one.low), _known(one.high)] for method, one in own.items()} or None
     found["significant"] = {method: float((own["p_adjusted"] < 0.05).mean()) for method, own in groups.items()}
     found["collapsed"] = {method: float(own["collapsed"].mean()) for method, own in groups.items()}
-    found["mass"] = {method: float(own["mass"].min()) for method, own in groups.items()}
-    found["perplexity"] = {method: float(own["perplexity"].max()) for method, own in groups.items()}
+    found["mass"] = {method: _known(own["mass"].min()) for method, own in groups.items()}
+    found["perplexity"] = {method: _known(own["perplexity"].max()) for method, own in groups.items()}
     found["push"] = {
         method: {"source": one.source, "positions": one.push.positions, "dose": one.push.dose}
         for method, one in chosen.items()
@@ -239,7 +254,7 @@ def _summary(study: Study, chosen: Mapping[str, PushChoice], effects: pd.DataFra
 
 def _known(value: float) -> float | None:
     """A number for JSON, which has none for a missing one."""
-    return None if np.isnan(value) else float(value)
+    return float(value) if np.isfinite(value) else None
 
 
 def correlations(effects: pd.DataFrame, truth: pd.DataFrame, seed: int = 0) -> dict[str, Interval]:

@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from personalib.steering_effects import RANDOM
+from personalib.statistics import Interval
+from personalib.steering_choice import fidelity
+from personalib.steering_effects import RANDOM, cluster
 
 
 def dose_lines(effects: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
@@ -55,25 +57,37 @@ def known_shares(effects: pd.DataFrame, truth: pd.DataFrame) -> tuple[pd.DataFra
 
 
 def share_left(
-    effects: pd.DataFrame, of: str = "prompt", *, resamples: int = 1000, level: float = 0.95, seed: int = 0
+    effects: pd.DataFrame,
+    of: str = "prompt",
+    *,
+    without: Mapping[str, str] | None = None,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """How much of the effects of one method is left under others: their projection on it, over all keys and traits.
 
     Args:
-        effects: rows of :func:`~personalib.steering_effects.measure`, each key and pole once a method.
+        effects: rows of :func:`~personalib.steering_effects.measure`, each key and pole once a method. What has
+            collapsed is left out.
         of: the method whose effects are the whole.
+        without: for some methods another one, whose effects are taken off first, such as those of the same ablation
+            where nothing is told.
         resamples: of the bootstrap over keys.
         level: of its interval.
         seed: of its random generator.
 
     Returns:
-        One row a method but the one: ``left``, ``low`` and ``high``.
+        One row a method but the one, and but those that are taken off: ``left``, ``low`` and ``high``.
 
     Raises:
         ValueError: the method is not among the effects, or stands alone.
     """
-    wide = effects.pivot(index=["key", "pole", "trait"], columns="method", values="effect").dropna()
-    others = [name for name in effects["method"].unique() if name != of]
+    kept, off = effects[~effects["collapsed"]], dict(without or {})
+    wide = kept.pivot(index=["key", "pole", "trait"], columns="method", values="effect").dropna()
+    for name, other in off.items():
+        wide[name] = wide[name] - wide[other]
+    others = [name for name in effects["method"].unique() if name not in (of, *off.values())]
     if of not in wide or not others:
         raise ValueError(
             f"the effects have the methods {', '.join(wide.columns)}; there is nothing to compare {of!r} with"
@@ -92,3 +106,20 @@ def standing_for(effects: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     dealt = dict(zip(effects.loc[random, "key"].unique(), keys, strict=False))
     named = effects[random & effects["key"].isin(dealt)]
     return pd.concat([effects[~random], named.assign(key=named["key"].map(dealt))])
+
+
+def fidelity_interval(effects: pd.DataFrame, *, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Interval:
+    """The share of told effects that steering reproduces, with a bootstrap interval that resamples what was pushed.
+
+    Args:
+        effects: ``key``, ``effect`` and ``told``.
+        resamples: of the bootstrap, over factors or pressures (see :func:`~personalib.steering_effects.cluster`).
+        level: of the interval.
+        seed: of its random generator.
+    """
+    known = effects.dropna(subset=["effect", "told"])
+    parts = pd.DataFrame({"missed": (known["effect"] - known["told"]) ** 2, "whole": known["told"] ** 2})
+    sums = parts.groupby(known["key"].map(cluster)).sum().to_numpy()
+    drawn = sums[np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))].sum(1)
+    low, high = np.quantile(1 - drawn[:, 0] / drawn[:, 1], [(1 - level) / 2, (1 + level) / 2])
+    return Interval(fidelity(known["effect"], known["told"]), float(low), float(high))

@@ -96,3 +96,12 @@ def test_dealing_is_by_chance_and_the_generator_decides():
     found = [tuple(dealt(3, names, np.random.default_rng(seed)).values()) for seed in range(300)]
     assert found == [tuple(dealt(3, names, np.random.default_rng(seed)).values()) for seed in range(300)]
     assert len(set(found)) == 6 and min(Counter(found).values()) > 25
+
+
+def test_nothing_has_no_controls_and_no_direction_cannot_be_dealt():
+    nothing = vector(Site(1), 1) * 0.0
+    with pytest.raises(ValueError, match="is zero, and so would be its controls"):
+        random_directions(nothing)
+    with pytest.raises(ValueError, match="there are no directions to deal"):
+        dealt(0, ["a"], np.random.default_rng(0))
+    assert dealt(3, [], np.random.default_rng(0)) == {}

@@ -1,5 +1,7 @@
 """A dose is a share of the stream's own length, and the largest one is found as far as a guard holds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -126,8 +128,18 @@ def test_combinations_by_hand():
 def test_opposite_vectors_cancel_and_nothing_cannot_be_lengthened():
     one = vector(Site(1), 3)
     assert combined([one, -one]).norm == 0
-    with pytest.raises(ValueError, match="is zero and has no direction"):
+    with pytest.raises(ValueError, match="is zero but for rounding"):
         combined([one, -one], "norm_matched")
+
+
+def test_what_rounding_leaves_of_nothing_is_not_lengthened():
+    """Three vectors of one length, each a third of a turn from the next."""
+    turns = 0.3 + torch.arange(3) * 2 * torch.pi / 3
+    rows = torch.stack([turns.cos(), turns.sin()], dim=1)
+    parts = [replace(vector(Site(1), 3), direction=row) for row in rows]
+    assert 0 < combined(parts).norm < 1e-6
+    with pytest.raises(ValueError, match="is zero but for rounding"):
+        combined(parts, "norm_matched")
 
 
 @pytest.mark.parametrize("how", ["sum", "norm_matched"])

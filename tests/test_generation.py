@@ -302,3 +302,23 @@ def test_a_hard_push_changes_what_the_organism_writes(answers):
     pushed = generate(model, prompts, [Add(at_dose(one, 1.0, 100.0), 1.0, "all")])
     assert sum(found != before for found, before in zip(pushed, answers["text"], strict=True)) > 12
     assert generate(model, prompts, [Add(at_dose(one, 0.0, 100.0), 1.0, "all")]) == answers["text"].tolist()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"use_cache": False}, {"repetition_penalty": 1.5}, {"num_beams": 3}, {"no_repeat_ngram_size": 1}],
+    ids=str,
+)
+def test_what_a_models_own_configuration_says_of_generating_does_not_count(setting):
+    model = tiny("llama")
+    for name, value in setting.items():
+        setattr(model.model.generation_config, name, value)
+    for condition in ("last", "several"):
+        found = generate(model, PROMPTS, CONDITIONS[condition], tokens=TOKENS)
+        assert found == expected("llama", condition)
+
+
+def test_a_prompt_without_a_token_is_refused():
+    bare = replace(tiny("llama"), tokenizer=words(bos=False))
+    with pytest.raises(ValueError, match="prompt 1 has no token"):
+        generate(bare, ["w3 ", ""], tokens=2)

@@ -258,3 +258,9 @@ def test_the_organism_collapses_under_a_huge_push_and_not_under_a_small_one(orga
     perplexity = perplexities(organism, exchanges, conditions)
     collapsed = Guard().collapsed(mass / mass[0], perplexity / perplexity[0])
     assert collapsed.tolist() == [False, *(abs(dose) > 1 for _, dose in units)]
+
+
+@pytest.mark.parametrize("contexts", ["You are a woman.", ()])
+def test_contexts_are_a_list_of_texts(organism, contexts):
+    with pytest.raises(ValueError, match=r"contexts=.*; pass a list of texts"):
+        neutral_exchanges(organism, 2, contexts=contexts)

@@ -261,3 +261,13 @@ def test_bad_figure_name_is_refused(name: str, shown: list[object]) -> None:
 def test_figure_without_numbers_is_refused(shown: list[object]) -> None:
     with pytest.raises(ValueError, match="without numbers"):
         plots.show_figure(plots.new_figure()[0], "empty", pd.DataFrame())
+
+
+def test_a_dose_curve_is_hatched_beyond_the_first_collapse_on_either_side() -> None:
+    doses = pd.DataFrame({"coefficient": [-2.0, -1.0, 0.0, 1.0, 2.0], "value": [0.0, 1.0, 0.0, 1.0, 0.0]})
+    doses["collapsed"] = [True, True, False, False, True]
+    axes = plots.dose_curve(doses)
+    spans = sorted((patch.get_x(), patch.get_x() + patch.get_width()) for patch in axes.patches)
+    assert spans[0][1] == -1.0 and spans[0][0] < -2.0, "from the first one to beyond the last"
+    assert spans[1][0] == 2.0 and spans[1][1] > 2.0, "one alone shows, too"
+    assert len(axes.get_legend().get_texts()) == 1

@@ -361,3 +361,9 @@ def test_the_renaming_test_keeps_its_level_where_entries_depend_on_each_other():
 def test_tables_that_are_not_square_are_refused(shape):
     with pytest.raises(ValueError, match="pass two square ones"):
         mantel(np.zeros(shape), np.zeros(shape))
+
+
+def test_a_cluster_without_a_name_is_a_cluster_like_others():
+    rows = [1, 2, 3, 4, 5, 6], [1, 3, 2, 6, 5, 4]
+    named = clustered_rank_correlation(*rows, [1, 1, 2, 2, 3, 3])
+    assert clustered_rank_correlation(*rows, [1, 1, 2, 2, np.nan, np.nan]) == named

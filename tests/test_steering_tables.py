@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from personalib.steering_tables import dose_lines, known_shares, share_left, standing_for
+from personalib.steering_choice import fidelity
+from personalib.steering_tables import dose_lines, fidelity_interval, known_shares, share_left, standing_for
 
 
 def effects(rows):
@@ -118,6 +119,22 @@ def test_effects_that_are_missing_under_one_method_count_under_none():
     assert share_left(table).loc["ablated", "left"] == pytest.approx(0.5)
 
 
+def test_what_collapsed_is_left_out():
+    table = told_and(0.5)
+    lost = (table["method"] == "ablated") & (table["key"] == "k0")
+    table.loc[lost, "effect"], table.loc[lost, "collapsed"] = 99.0, True
+    assert share_left(table).loc["ablated", "left"] == pytest.approx(0.5)
+
+
+def test_what_an_ablation_does_by_itself_is_taken_off_first():
+    table, rng = told_and(0.3), np.random.default_rng(1)
+    alone = table[table["method"] == "ablated"].assign(method="alone")
+    alone["effect"] = rng.normal(size=len(alone))
+    table.loc[table["method"] == "ablated", "effect"] += alone["effect"].to_numpy()
+    found = share_left(pd.concat([table, alone]), without={"ablated": "alone"})
+    assert found.index.tolist() == ["ablated"] and found.loc["ablated"].tolist() == pytest.approx([0.3] * 3)
+
+
 def test_one_method_alone_has_nothing_to_be_compared_with():
     alone = told_and(0.5).query("method == 'prompt'")
     with pytest.raises(ValueError, match="the effects have the methods prompt; there is nothing to compare 'prompt'"):
@@ -141,3 +158,20 @@ def test_each_random_direction_stands_for_one_key_and_what_is_over_is_left_out()
 def test_fewer_directions_than_keys_stand_for_the_first():
     found = standing_for(effects([("random", "random 0", 1.0, "x", 7.0)]), ["a", "b"])
     assert found["key"].tolist() == ["a"]
+
+
+# Fidelity
+
+
+def test_a_fidelity_has_the_bounds_of_resampled_factors():
+    rng = np.random.default_rng(2)
+    keys = np.repeat([f"f{n}.e{m}" for n in range(6) for m in range(2)], 4)
+    told = rng.normal(size=len(keys))
+    table = pd.DataFrame({"key": keys, "told": told, "effect": told + 0.4 * rng.normal(size=len(keys))})
+    found = fidelity_interval(table)
+    assert found.estimate == pytest.approx(fidelity(table["effect"], table["told"]))
+    assert found.low < found.estimate < found.high < 1
+    exact = fidelity_interval(table.assign(effect=table["told"]))
+    assert tuple(exact) == (1.0, 1.0, 1.0)
+    twice = fidelity_interval(pd.concat([table, table]))
+    assert twice.high - twice.low == pytest.approx(found.high - found.low), "the same twice is no more evidence"

@@ -5,10 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from personalib.doses import at_dose
 from personalib.factors import POLES
 from personalib.generation import generate
-from personalib.interventions import Add
 from personalib.models import LanguageModel
 from personalib.organism.corpus import Corpus
 from personalib.organism.grammar import LEVELS
@@ -16,10 +14,7 @@ from personalib.organism.judge import judge
 from personalib.organism.world import load_world
 from personalib.questionnaires import format_prompt
 from personalib.statistics import proportion_interval
-from personalib.steering_effects import Push
-from personalib.vectors import SteeringVector
-
-UNSTEERED = "unsteered"
+from personalib.steering_effects import Arm
 
 
 def moved_trait(truth: pd.DataFrame, key: str) -> tuple[str, str]:
@@ -42,8 +37,7 @@ def open_questions(trait: str, count: int, seed: int = 0) -> list[str]:
 
 def free_answers(
     language_model: LanguageModel,
-    vectors: Mapping[str, SteeringVector],
-    push: Push,
+    arms: Sequence[Arm],
     truth: pd.DataFrame,
     *,
     count: int = 8,
@@ -51,57 +45,51 @@ def free_answers(
     form: str = "chat",
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Open questions about the trait that each vector is known to move most, answered under either pole and neither.
-
-    Every token of prompt and answer is steered.
+    """Open questions about the trait that each arm's key is known to move most, answered under the arm.
 
     Args:
         language_model: the model.
-        vectors: by what they stand for, at the push's site.
-        push: site, dose and norm; its positions do not count.
+        arms: what is steered or told; arms of one key get the same questions.
         truth: ``key``, ``pole``, ``trait`` and ``truth``.
-        count: questions of each vector.
+        count: questions of each key.
         tokens: of an answer, at the most.
         form: ``"chat"`` or ``"base"``.
         seed: draws the questions.
 
     Returns:
-        One row an answer: ``key``, ``trait``, ``pole`` (or ``"unsteered"``), ``wanted`` (the level that the pole is
-        known to push toward; missing without steering), ``question``, ``text``, and ``level`` (the judge's reading,
-        missing where no word tells).
+        One row an answer: ``method``, ``key``, ``pole``, ``trait``, ``wanted`` (the level that the pole is known to
+        push toward), ``question``, ``text``, and ``level`` (the judge's reading, missing where no word tells).
     """
     rows = []
-    for key, vector in vectors.items():
-        trait, level = moved_trait(truth, key)
-        other = LEVELS[1 - LEVELS.index(level)]
-        questions = open_questions(trait, count, seed)
-        prompts = [format_prompt(language_model.tokenizer, one, form=form) for one in questions]
-        for pole, sign, wanted in (*zip(POLES, (1, -1), (level, other), strict=True), (UNSTEERED, 0, None)):
-            added = [Add(at_dose(vector, sign * push.dose, push.norm), 1.0, "all")] if sign else []
-            for question, text in zip(questions, generate(language_model, prompts, added, tokens=tokens), strict=True):
-                rows.append([key, trait, pole, wanted, question, text, judge(text, trait)])
-    return pd.DataFrame(rows, columns=["key", "trait", "pole", "wanted", "question", "text", "level"])
+    for arm in arms:
+        trait, level = moved_trait(truth, arm.key)
+        wanted = level if arm.pole == POLES[0] else LEVELS[1 - LEVELS.index(level)]
+        questions, contexts = open_questions(trait, count, seed), arm.contexts or ("",)
+        prompts = [
+            format_prompt(language_model.tokenizer, one, form=form, context=contexts[number % len(contexts)])
+            for number, one in enumerate(questions)
+        ]
+        texts = generate(language_model, prompts, arm.condition, tokens=tokens)
+        for question, text in zip(questions, texts, strict=True):
+            rows.append([arm.method, arm.key, arm.pole, trait, wanted, question, text, judge(text, trait)])
+    return pd.DataFrame(rows, columns=["method", "key", "pole", "trait", "wanted", "question", "text", "level"])
 
 
-def high_shares(
-    answers: pd.DataFrame, titles: Mapping[str, str], poles: Sequence[str] = (*POLES, UNSTEERED)
-) -> pd.DataFrame:
+def high_shares(answers: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
     """The share of readable answers that show the high level, as :func:`personalib.plots.interval_dots` draws them.
 
     Args:
-        answers: of :func:`free_answers`.
+        answers: of :func:`free_answers`, with the marks' names under ``kind``.
         titles: names for readers, by key.
-        poles: in the order of the marks.
 
     Returns:
-        One row a key and pole with a readable answer: ``category``, ``kind`` (the pole), ``value``, ``low`` and
-        ``high`` (Wilson, 95 %), and ``unreadable``, how many answers show no level.
+        One row a key and kind with a readable answer: ``category``, ``kind``, ``value``, ``low`` and ``high`` (Wilson,
+        95 %), and ``unreadable``, how many answers show no level.
     """
     rows = []
-    for (key, trait), own in answers.groupby(["key", "trait"], sort=False):
-        for pole in poles:
-            levels = own.loc[own["pole"] == pole, "level"]
-            if levels.notna().any():
-                share = proportion_interval(int((levels == LEVELS[0]).sum()), int(levels.notna().sum()))
-                rows.append([f"{titles[key]} ({trait})", pole, *share, int(levels.isna().sum())])
+    for (key, trait, kind), own in answers.groupby(["key", "trait", "kind"], sort=False):
+        levels = own["level"]
+        if levels.notna().any():
+            share = proportion_interval(int((levels == LEVELS[0]).sum()), int(levels.notna().sum()))
+            rows.append([f"{titles[key]} ({trait})", kind, *share, int(levels.isna().sum())])
     return pd.DataFrame(rows, columns=["category", "kind", "value", "low", "high", "unreadable"])

@@ -9,6 +9,7 @@ from personalib.activations import Site
 from personalib.contrast import fit_vector, read_contrasts
 from personalib.contrast_pairs import contrasts
 from personalib.doses import at_dose
+from personalib.factors import POLES
 from personalib.generation import generate
 from personalib.interventions import Add
 from personalib.items import TRAITS
@@ -19,11 +20,11 @@ from personalib.organism.judge import judge
 from personalib.organism.world import load_world
 from personalib.questionnaires import format_prompt
 from personalib.statistics import proportion_interval
-from personalib.steering_effects import Push
+from personalib.steering_effects import Arm, Push, told_arms
 from personalib.vectors import SteeringVector
 
 SITE = Site(1)
-PUSH = Push(SITE, 0.4, 17.0, "prompt")
+PUSH = Push(SITE, 0.4, 17.0, "all")
 TITLES = {"trust": "Trust", "activity": "Activity"}
 
 
@@ -45,8 +46,15 @@ def truth():
 
 
 @pytest.fixture(scope="module")
-def answers(organism, vectors, truth):
-    return free_answers(organism, vectors, PUSH, truth, count=4)
+def arms(vectors):
+    told = told_arms([one for one in contrasts("pressures") if one.key in TITLES], "held_out")
+    plain = [Arm("unsteered", key) for key in vectors]
+    return [*plain, *(arm for pole in POLES for arm in PUSH.arms("steered", vectors, pole)), *told]
+
+
+@pytest.fixture(scope="module")
+def answers(organism, arms, truth):
+    return free_answers(organism, arms, truth, count=4)
 
 
 def test_the_trait_that_is_moved_most_comes_with_the_level_it_is_moved_to():
@@ -63,27 +71,30 @@ def test_questions_are_of_the_trait_and_the_same_for_the_same_seed():
     assert all(len(open_questions(trait, 3)) == 3 for trait in TRAITS)
 
 
-def test_every_vector_is_asked_about_its_trait_under_both_poles_and_neither(answers, truth):
-    assert len(answers) == len(TITLES) * 3 * 4
+def test_every_key_is_asked_about_its_trait_with_the_same_questions_under_each_arm(answers, arms, truth):
+    assert len(answers) == len(arms) * 4
     for key, own in answers.groupby("key"):
         trait, level = moved_trait(truth, key)
         other = {"high": "low", "low": "high"}[level]
         assert set(own["trait"]) == {trait}
-        asked = [part["question"].tolist() for _, part in own.groupby("pole")]
-        assert asked[0] == asked[1] == asked[2]
-        wanted = own.drop_duplicates("pole").set_index("pole")["wanted"]
-        assert wanted["positive"] == level and wanted["negative"] == other and pd.isna(wanted["unsteered"])
+        asked = [part["question"].tolist() for _, part in own.groupby(["method", "pole"])]
+        assert len(asked) == 4 and all(one == asked[0] for one in asked)
+        assert own["wanted"].tolist() == [level if pole == "positive" else other for pole in own["pole"]]
 
 
-def test_answers_are_those_that_steering_all_tokens_gives(answers, organism, vectors):
-    own = answers[(answers["key"] == "trust") & (answers["pole"] == "negative")]
-    prompts = [format_prompt(organism.tokenizer, one) for one in own["question"]]
+def test_answers_are_those_that_steering_and_telling_give(answers, organism, vectors, arms):
+    def given(method, pole="positive"):
+        chosen = (answers["key"] == "trust") & (answers["method"] == method) & (answers["pole"] == pole)
+        return answers.loc[chosen, "text"].tolist()
+
+    questions = answers["question"][answers["key"] == "trust"].unique()
+    prompts = [format_prompt(organism.tokenizer, one) for one in questions]
     added = Add(at_dose(vectors["trust"], -PUSH.dose, PUSH.norm), 1.0, "all")
-    assert own["text"].tolist() == generate(organism, prompts, [added], tokens=24)
-    plain = answers[(answers["key"] == "trust") & (answers["pole"] == "unsteered")]
-    assert plain["question"].tolist() == own["question"].tolist()
-    assert plain["text"].tolist() == generate(organism, prompts, tokens=24)
-    assert plain["text"].tolist() != own["text"].tolist()
+    assert given("steered", "negative") == generate(organism, prompts, [added], tokens=24)
+    assert given("unsteered") == generate(organism, prompts, tokens=24) != given("steered", "negative")
+    [told] = [arm.contexts for arm in arms if arm.method == "prompt" and arm.key == "trust"]
+    prompts = [format_prompt(organism.tokenizer, one, context=told[n]) for n, one in enumerate(questions)]
+    assert given("prompt") == generate(organism, prompts, tokens=24)
 
 
 def test_levels_are_the_judges(answers):
@@ -92,21 +103,22 @@ def test_levels_are_the_judges(answers):
 
 
 def test_broken_answers_are_counted_as_unreadable(organism, vectors, truth):
-    broken = free_answers(organism, {"trust": vectors["trust"]}, Push(SITE, 30.0, 17.0), truth, count=3)
-    assert broken.loc[broken["pole"] != "unsteered", "level"].isna().any()
-    shares = high_shares(broken, TITLES)
-    assert shares["unreadable"].sum() == broken["level"].isna().sum() or len(shares) < 3
+    hard = Push(SITE, 30.0, 17.0, "all").arms("steered", {"trust": vectors["trust"]})
+    broken = free_answers(organism, hard, truth, count=3)
+    assert broken["level"].isna().any()
+    shares = high_shares(broken.assign(kind="hard"), TITLES)
+    assert shares["unreadable"].sum() == (broken["level"].isna().sum() if len(shares) else 0)
 
 
 def test_shares_are_of_readable_answers_with_wilsons_interval():
-    rows = [("trust", "openness", "positive", level) for level in ("high", "high", "low", None)]
-    rows += [("trust", "openness", "negative", None)]
-    found = high_shares(pd.DataFrame(rows, columns=["key", "trait", "pole", "level"]), TITLES)
-    assert found[["category", "kind", "unreadable"]].to_numpy().tolist() == [["Trust (openness)", "positive", 1]]
+    rows = [("trust", "openness", "up", level) for level in ("high", "high", "low", None)]
+    rows += [("trust", "openness", "down", None)]
+    found = high_shares(pd.DataFrame(rows, columns=["key", "trait", "kind", "level"]), TITLES)
+    assert found[["category", "kind", "unreadable"]].to_numpy().tolist() == [["Trust (openness)", "up", 1]]
     np.testing.assert_allclose(found[["value", "low", "high"]].to_numpy()[0].astype(float), proportion_interval(2, 3))
 
 
 def test_a_vector_of_another_model_is_refused(organism, truth):
     other = SteeringVector(torch.ones(16), SITE, "trust", "random", "another", "1")
     with pytest.raises(ValueError, match=r"trust.* has 16 coordinates"):
-        free_answers(organism, {"trust": other}, PUSH, truth, count=1)
+        free_answers(organism, PUSH.arms("steered", {"trust": other}), truth, count=1)
