@@ -365,3 +365,26 @@ def test_the_seed_decides_the_texts():
     one, same, other = (labelled_texts(contrasts("pressures"), "train", 10, seed) for seed in (1, 1, 2))
     assert one == same != other and one.labels == other.labels
     assert len(set(one.texts) - set(other.texts)) > 30
+
+
+def test_features_of_the_other_pole_are_those_that_it_has_more_of(trust, sae):
+    reading = trust[2]
+    positive, negative = (sae.encode(torch.from_numpy(each)).mean(0) for each in reading.at(sae.site))
+    assert prompt_features(sae, reading, 3, pole="negative") == (negative - positive).topk(3).indices.tolist()
+
+
+def test_the_feature_that_tells_the_poles_best_apart_is_found_by_auroc_and_the_louder_where_several_do(trust, sae):
+    reading = trust[2]
+    positive, negative = (sae.encode(torch.from_numpy(each)).numpy() for each in reading.at(sae.site))
+    wins = [
+        (p[:, None] > n).mean() + 0.5 * (p[:, None] == n).mean() for p, n in zip(positive.T, negative.T, strict=True)
+    ]
+    loud = positive.mean(0) - negative.mean(0)
+    best = max(range(sae.width), key=lambda feature: (round(wins[feature], 9), loud[feature]))
+    assert prompt_features(sae, reading, criterion="auroc") == [best]
+
+
+@pytest.mark.parametrize("how", [{"pole": "middle"}, {"criterion": "beauty"}])
+def test_an_unknown_pole_or_criterion_is_refused(trust, sae, how):
+    with pytest.raises(ValueError, match=r"choose a pole of .*, and difference or auroc"):
+        prompt_features(sae, trust[2], **how)

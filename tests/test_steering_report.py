@@ -342,3 +342,9 @@ def test_of_methods_that_have_collapsed_correlations_are_missing():
     found = correlations(effects, truth)
     assert list(found) == ["sae", "random"]
     assert all(isinstance(own, Interval) and np.isnan(own).all() for own in found.values())
+
+
+def test_an_sae_of_a_site_that_the_study_does_not_have_is_refused(study, to_measure, folder):
+    elsewhere = replace(load_sae(sae_id=SAE), site=Site(4))
+    with pytest.raises(ValueError, match=r"reads resid_post\.4, and the study resid_post\.1, resid_post\.3; let it"):
+        report(study, to_measure, {"elsewhere": elsewhere}, folder, **HOW)
