@@ -420,8 +420,8 @@ def dose_curve(data: pd.DataFrame, axes: Axes | None = None, *, label: str = "",
         (line,) = axes.plot(part["coefficient"], part["value"], color=look.colour, label=look.label)
         line.set(linestyle=look.style, marker=look.marker, markersize=5)
         gone = part[part["collapsed"]]
-        hollow = {"markerfacecolor": "white", "markeredgecolor": COLOURS["collapsed"], "zorder": 3}
-        axes.plot(gone["coefficient"], gone["value"], linestyle="none", marker=look.marker, markersize=5, **hollow)
+        (marks,) = axes.plot(gone["coefficient"], gone["value"], linestyle="none", marker=look.marker, markersize=5)
+        marks.set(markerfacecolor="white", markeredgecolor=COLOURS["collapsed"], zorder=3)
         if {"low", "high"} <= set(part):
             axes.fill_between(part["coefficient"], part["low"], part["high"], color=look.colour, alpha=0.15)
     if log:
