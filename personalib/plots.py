@@ -419,11 +419,13 @@ def dose_curve(data: pd.DataFrame, axes: Axes | None = None, *, label: str = "",
     for look, part in _groups(rows, split_collapsed=False):
         (line,) = axes.plot(part["coefficient"], part["value"], color=look.colour, label=look.label)
         line.set(linestyle=look.style, marker=look.marker, markersize=5)
+        if {"low", "high"} <= set(part):
+            axes.fill_between(part["coefficient"], part["low"], part["high"], color=look.colour, alpha=0.15)
+    # After all lines, so that none is drawn over them.
+    for look, part in _groups(rows, split_collapsed=False):
         gone = part[part["collapsed"]]
         (marks,) = axes.plot(gone["coefficient"], gone["value"], linestyle="none", marker=look.marker, markersize=5)
         marks.set(markerfacecolor="white", markeredgecolor=COLOURS["collapsed"], zorder=3)
-        if {"low", "high"} <= set(part):
-            axes.fill_between(part["coefficient"], part["low"], part["high"], color=look.colour, alpha=0.15)
     if log:
         axes.set_xscale("symlog", linthresh=float(rows.loc[rows["coefficient"] > 0, "coefficient"].min()))
     _hatch_collapsed(axes, rows)
