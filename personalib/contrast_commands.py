@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from personalib.feature_commands import in_a_folder
+from personalib.model_options import model_options, named_model
 
 if TYPE_CHECKING:
     from personalib.contrast import Halves
@@ -23,12 +24,6 @@ _METHODS = ["difference_of_means", "pca", "pca_centred", "cluster_means", "logis
 def _reading_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say which model reads which pairs."""
     options = [
-        click.option("--model", default="organism", show_default=True, help="The organism, a folder, or a hub's name."),
-        click.option("--revision", help="Branch, tag or commit of a hub's model."),
-        click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps …"),
-        click.option(
-            "--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"])
-        ),
         click.option(
             "--family",
             default="pressures",
@@ -44,9 +39,6 @@ def _reading_options(command: Callable[..., None]) -> Callable[..., None]:
             type=click.Choice(["last", "sentence_last", "sentence_mean"]),
             help="Token that is read.",
         ),
-        click.option(
-            "--form", default="chat", show_default=True, type=click.Choice(["chat", "base"]), help="Chat or plain text."
-        ),
         click.option("--method", default=_METHODS[0], show_default=True, type=click.Choice(_METHODS)),
         click.option("--seed", default=0, show_default=True),
         click.option(
@@ -55,7 +47,7 @@ def _reading_options(command: Callable[..., None]) -> Callable[..., None]:
     ]
     for option in reversed(options):
         command = option(command)
-    return command
+    return model_options(command)
 
 
 def _choice_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -165,13 +157,10 @@ def _read(
     work: Path,
     **choices: Any,
 ) -> "tuple[LanguageModel, list[Contrast], dict[str, Halves]]":
-    import torch
-
     from personalib.contrast import all_sites, read_contrasts
     from personalib.contrast_pairs import contrasts
-    from personalib.models import load_model
 
-    loaded, family_contrasts = load_model(model, revision, device, getattr(torch, dtype)), list(contrasts(family))
+    loaded, family_contrasts = named_model(model, revision, device, dtype), list(contrasts(family))
     found = read_contrasts(loaded, family_contrasts, sites or all_sites(loaded), work, progress=family, **choices)
     return loaded, family_contrasts, dict(found)
 

@@ -57,36 +57,44 @@ def generate(
     """
     if tokens < 1 or batch_size < 1:
         raise ValueError(f"tokens={tokens}, batch_size={batch_size}; take at least one of each")
-    tokenizer, model = language_model.tokenizer, language_model.model
-    rows = encode_prompts(tokenizer, prompts)
+    rows = encode_prompts(language_model.tokenizer, prompts)
     if not all(rows):
         raise ValueError(
             f"prompt {rows.index([])} has no token; write something, or use a tokenizer with a start token"
         )
     queue = sorted(range(len(rows)), key=lambda number: len(rows[number]), reverse=True)
-    texts = [""] * len(rows)
-    stops = _stop_tokens(language_model, one_line)
-    padding = next((each for each in (tokenizer.pad_token_id, *stops) if each is not None), 0)
+    texts, stops = [""] * len(rows), _stop_tokens(language_model, one_line)
     with (
-        inference(model),
+        inference(language_model.model),
         steer(language_model, interventions),
         tqdm(total=len(rows), desc=progress, disable=progress is None, unit="answer") as bar,
     ):
         for start in range(0, len(queue), batch_size):
             batch = queue[start : start + batch_size]
-            inputs: Inputs = left_padded(model, [rows[number] for number in batch])
-            made = model.generate(
-                input_ids=inputs["input_ids"],
-                attention_mask=inputs["attention_mask"],
-                max_new_tokens=tokens,
-                eos_token_id=stops or None,
-                pad_token_id=padding,
-                **_GREEDY,
-            )
-            for number, row in zip(batch, made[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
-                texts[number] = _cut(tokenizer.decode(_until(row, stops), skip_special_tokens=True), one_line)
+            made = _continued(language_model, [rows[number] for number in batch], stops, tokens)
+            for number, row in zip(batch, made, strict=True):
+                text = language_model.tokenizer.decode(_until(row, stops), skip_special_tokens=True)
+                texts[number] = _cut(text, one_line)
             bar.update(len(batch))
     return texts
+
+
+def _continued(
+    language_model: LanguageModel, rows: Sequence[list[int]], stops: Sequence[int], tokens: int
+) -> list[list[int]]:
+    """The tokens that follow each row, with whatever comes after the end of a row that has ended."""
+    inputs: Inputs = left_padded(language_model.model, rows)
+    padding = next((each for each in (language_model.tokenizer.pad_token_id, *stops) if each is not None), 0)
+    made = language_model.model.generate(
+        input_ids=inputs["input_ids"],
+        attention_mask=inputs["attention_mask"],
+        max_new_tokens=tokens,
+        eos_token_id=list(stops) or None,
+        pad_token_id=padding,
+        **_GREEDY,
+    )
+    found: list[list[int]] = made[:, inputs["input_ids"].shape[1] :].tolist()
+    return found
 
 
 def _stop_tokens(language_model: LanguageModel, one_line: bool) -> list[int]:

@@ -1,39 +1,20 @@
 """The commands ``python -m personalib steering``. Each imports what it needs itself, so that help comes at once."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from personalib.feature_commands import in_a_folder
+from personalib.model_options import model_options, named_model
 
 if TYPE_CHECKING:
-    from personalib.models import LanguageModel
     from personalib.saes import SparseAutoencoder
 
 _path = click.Path(path_type=Path, dir_okay=False)
 _folder = click.Path(path_type=Path, file_okay=False)
 _POSITIONS = ["last", "prompt", "prompt_except_last", "response", "all"]
-
-
-def _model_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say which model is steered."""
-    options = [
-        click.option("--model", default="organism", show_default=True, help="The organism, a folder, or a hub's name."),
-        click.option("--revision", help="Branch, tag or commit of a hub's model."),
-        click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps …"),
-        click.option(
-            "--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"])
-        ),
-        click.option(
-            "--form", default="chat", show_default=True, type=click.Choice(["chat", "base"]), help="Chat or plain text."
-        ),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 @click.group()
@@ -43,7 +24,7 @@ def steering() -> None:
 
 @steering.command()
 @click.argument("question")
-@_model_options
+@model_options
 @click.option("--vector", "source", required=True, type=_path, help="A file of `contrast fit`.")
 @click.option("--site", help="Which vector of the file, such as resid_post.1.  [default: its only one]")
 @click.option(
@@ -76,7 +57,7 @@ def ask(
     known = {str(one.site): one for one in load_vectors(source)}
     if (site or next(iter(known))) not in known or (site is None and len(known) > 1):
         raise click.UsageError(f"{source} has vectors at {', '.join(known)}; choose one with --site")
-    vector, model = known[site or next(iter(known))], _loaded(**which)
+    vector, model = known[site or next(iter(known))], named_model(**which)
     prompt = format_prompt(model.tokenizer, question, form=form)
     for size in coefficients:
         [answer] = generate(model, [prompt], [Add(vector, size, positions)], tokens=tokens)
@@ -84,7 +65,7 @@ def ask(
 
 
 @steering.command()
-@_model_options
+@model_options
 @click.option("--family", default="elements", show_default=True, type=click.Choice(["pressures", "facets", "elements"]))
 @click.option("--release", default="organism", show_default=True, help="SAEs: the organism's, a release, or a folder.")
 @click.option("--sae", "saes", multiple=True, help="SAE of the release. May be repeated.  [default: all organism's]")
@@ -155,7 +136,7 @@ def report(  # noqa: PLR0913 - each argument is an option
     from personalib.steering_report import Study
     from personalib.steering_report import report as write
 
-    model = _loaded(**which)
+    model = named_model(**which)
     found = _saes(release, saes, which["device"])
     to_choose, to_measure = validation_split(load_trait(items))
     sheet = TraitSheet(model, some_of_each(to_choose, choose_by), template, form)
@@ -177,14 +158,6 @@ def report(  # noqa: PLR0913 - each argument is an option
     if table:
         effects.to_csv(table, index=False)
     click.echo(_shown(numbers))
-
-
-def _loaded(model: str, revision: str | None, device: str, dtype: str) -> "LanguageModel":
-    import torch
-
-    from personalib.models import load_model
-
-    return load_model(model, revision, device, getattr(torch, dtype))
 
 
 def _saes(release: str, names: tuple[str, ...], device: str) -> "dict[str, SparseAutoencoder]":

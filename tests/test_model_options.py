@@ -1,0 +1,42 @@
+"""A command that takes a model takes it in the same words as all others."""
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from personalib.__main__ import cli
+from personalib.data import DataError
+from personalib.model_options import model_options, named_model
+
+NAMES = ["model", "revision", "device", "dtype", "form"]
+
+
+@click.command()
+@model_options
+def shown(**given):
+    click.echo(str(given))
+
+
+def test_the_organism_on_the_cpu_is_named_by_default():
+    found = CliRunner().invoke(shown)
+    expected = {"model": "organism", "revision": None, "device": "cpu", "dtype": "float32", "form": "chat"}
+    assert found.output.strip() == str(expected)
+
+
+@pytest.mark.parametrize(
+    "command", [("contrast", "fit"), ("contrast", "choose"), ("steering", "ask"), ("steering", "report")]
+)
+def test_commands_have_the_options_in_their_order(command):
+    group, name = command
+    options = [one.name for one in cli.commands[group].commands[name].params]
+    assert [one for one in options if one in NAMES] == NAMES
+
+
+def test_the_named_model_is_loaded_in_its_number_format():
+    loaded = named_model("organism", None, "cpu", "bfloat16")
+    assert loaded.name == "organism" and str(loaded.model.dtype) == "torch.bfloat16"
+
+
+def test_a_model_that_does_not_exist_is_one_error():
+    with pytest.raises(DataError, match="/no/such/model: cannot be loaded"):
+        named_model("/no/such/model", None, "cpu", "float32")
