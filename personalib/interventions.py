@@ -68,7 +68,7 @@ class Add:
 
 @dataclass(frozen=True)
 class Ablate:
-    """What the residual stream has of a direction u = v / |v| is taken out: h ← h - c · (h · u) u.
+    """What the residual stream has of a vector's direction u is taken out: h ← h - c · (h · u) u.
 
     Attributes:
         vector: the direction; its length does not count.
