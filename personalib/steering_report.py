@@ -13,11 +13,11 @@ from personalib.contrast import Halves, all_sites, fit_vector, read_contrasts
 from personalib.contrast_pairs import Contrast
 from personalib.directions import DEFAULT_METHOD
 from personalib.doses import site_norms
-from personalib.element_texts import element_texts
+from personalib.element_texts import NEUTRAL, element_texts
 from personalib.factors import POLES
 from personalib.feature_report import SPLITS, read_elements
+from personalib.feature_scores import score_features
 from personalib.feature_vectors import feature_vector, prompt_features
-from personalib.features import Settings, discover
 from personalib.guards import Guard
 from personalib.interventions import Positions
 from personalib.models import ORGANISM, LanguageModel
@@ -128,7 +128,7 @@ def sentence_feature_vectors(
 ) -> dict[str, Vectors]:
     """By SAE and element the feature that is found in sentences that tell the element, as the paper has it.
 
-    The best one by a criterion on the texts of the search; see :func:`personalib.features.discover`.
+    The best one by a criterion on the texts of the search, found to be specific or not.
 
     Args:
         language_model: the model.
@@ -142,15 +142,15 @@ def sentence_feature_vectors(
     read = read_elements(language_model, texts, list(saes.values()), folder)
     found: dict[str, Vectors] = {}
     for name, sae in saes.items():
-        features = read.features(sae)
-        search = discover(features["train"], features["held_out"], Settings(shuffles=19, seed=seed))
-        scores = search.scores
+        pooled = read.features(sae)["train"]
+        labels = [label for label in pooled.texts.classes if label != NEUTRAL]
+        scores = score_features(pooled.pooled, pooled.members(labels))
         # Where several are perfect, the one that tells the element loudest.
         order = zip(scores.criterion(criterion), scores.mean_difference, strict=True)
         best = [int(np.lexsort((-loud, -first))[0]) for first, loud in order]
         found[name] = {
-            ".".join(finding.label): feature_vector(sae, [int(own)], language_model, ".".join(finding.label))
-            for finding, own in zip(search.findings, best, strict=True)
+            ".".join(label): feature_vector(sae, [own], language_model, ".".join(label))
+            for label, own in zip(labels, best, strict=True)
         }
     return found
 
