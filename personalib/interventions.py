@@ -30,18 +30,8 @@ REPOSITORY_BLOCKS = 9
 
 
 @dataclass(frozen=True)
-class Add:
-    """A vector is added, so many times: h ← h + c · v.
-
-    Attributes:
-        vector: what is added, at its own site.
-        coefficient: how often.
-        positions: at which tokens, one of ``POSITIONS``: ``"last"``, the last of the prompt, and each of the answer;
-            ``"prompt"``; ``"prompt_except_last"``; ``"response"``, each of the answer; or ``"all"``.
-
-    Raises:
-        ValueError: the positions are unknown, or the coefficient is no finite number.
-    """
+class _AlongVector:
+    """What interventions along a vector have in common: the vector, how much, where and at which tokens."""
 
     vector: SteeringVector
     coefficient: float = 1.0
@@ -56,10 +46,6 @@ class Add:
         """Where."""
         return self.vector.site
 
-    def changed(self, stream: torch.Tensor) -> torch.Tensor:
-        """The residual stream afterwards, shape ``(..., d_model)`` as before."""
-        return stream + (self.coefficient * self.vector.direction).to(stream.device, stream.dtype)
-
     def check_fits(self, language_model: LanguageModel) -> None:
         """Notice a vector of another model; see :func:`check_site`."""
         vector = self.vector
@@ -67,7 +53,26 @@ class Add:
 
 
 @dataclass(frozen=True)
-class Ablate:
+class Add(_AlongVector):
+    """A vector is added, so many times: h ← h + c · v.
+
+    Attributes:
+        vector: what is added, at its own site.
+        coefficient: how often.
+        positions: at which tokens, one of ``POSITIONS``: ``"last"``, the last of the prompt, and each of the answer;
+            ``"prompt"``; ``"prompt_except_last"``; ``"response"``, each of the answer; or ``"all"``.
+
+    Raises:
+        ValueError: the positions are unknown, or the coefficient is no finite number.
+    """
+
+    def changed(self, stream: torch.Tensor) -> torch.Tensor:
+        """The residual stream afterwards, shape ``(..., d_model)`` as before."""
+        return stream + (self.coefficient * self.vector.direction).to(stream.device, stream.dtype)
+
+
+@dataclass(frozen=True)
+class Ablate(_AlongVector):
     """What the residual stream has of a vector's direction u is taken out: h ← h - c · (h · u) u.
 
     Attributes:
@@ -82,29 +87,14 @@ class Ablate:
         Arditi et al. (arXiv 2406.11717), section 2.4, with all of it taken out.
     """
 
-    vector: SteeringVector
-    coefficient: float = 1.0
-    positions: Positions = "prompt"
-
     def __post_init__(self) -> None:
-        _check_positions(self.positions)
-        _check_number("coefficient", self.coefficient)
+        super().__post_init__()
         self.vector.unit()
-
-    @property
-    def site(self) -> Site:
-        """Where."""
-        return self.vector.site
 
     def changed(self, stream: torch.Tensor) -> torch.Tensor:
         """The residual stream afterwards, shape ``(..., d_model)`` as before."""
         unit = self.vector.unit().direction.to(stream.device, stream.dtype)
         return stream - self.coefficient * (stream @ unit)[..., None] * unit
-
-    def check_fits(self, language_model: LanguageModel) -> None:
-        """Notice a vector of another model; see :func:`check_site`."""
-        vector = self.vector
-        check_site(language_model, vector.site, len(vector.direction), vector.name, vector.model)
 
 
 @dataclass(frozen=True)
