@@ -11,6 +11,7 @@ import click
 from personalib.background_commands import backgrounds
 from personalib.chapters import RunError
 from personalib.contrast_commands import contrast
+from personalib.evaluation_commands import evaluate, report
 from personalib.feature_commands import features
 from personalib.sae_commands import sae
 from personalib.steering_commands import steering
@@ -84,8 +85,8 @@ def organism(context: click.Context) -> None:
     app(args=context.args, prog_name="python -m personalib organism")
 
 
-for group in (backgrounds, sae, features, contrast, steering):
-    cli.add_command(group)
+for command in (backgrounds, sae, features, contrast, steering, evaluate, report):
+    cli.add_command(command)
 
 
 def _shown(path: Path) -> Path:

@@ -10,7 +10,7 @@ The answers are those of running every condition from the start, to float tolera
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -79,30 +79,69 @@ def ask_steered(
         >>> ask_steered(model, ["Well?\n"], ["A", "B"], [(), (Add(vector, 2.0),)]).shape  # doctest: +SKIP
         (2, 1, 2)
     """
+    found = np.empty((len(conditions), len(prompts), len(labels)))
+    total = len(conditions) * len(prompts)
+    with tqdm(total=total, desc=progress, disable=progress is None, unit="answer") as bar:
+        for batch, numbers, chances in steered_batches(
+            language_model, prompts, labels, conditions, batch_size=batch_size, done=bar.update
+        ):
+            found[np.ix_(numbers, batch)] = chances
+    return found
+
+
+def steered_batches(
+    language_model: LanguageModel,
+    prompts: Sequence[str],
+    labels: Sequence[str],
+    conditions: Sequence[Condition],
+    *,
+    batch_size: int = 64,
+    wanted: Callable[[Sequence[int]], Sequence[int]] | None = None,
+    done: Callable[[int], object] | None = None,
+) -> Iterator[tuple[list[int], list[int], Array]]:
+    """The answers of :func:`ask_steered` batch by batch, for work that is kept as it is done.
+
+    Args:
+        language_model: the model.
+        prompts: texts up to the answer.
+        labels: what the options are called, the same for all prompts.
+        conditions: interventions of each condition.
+        batch_size: rows of a forward pass.
+        wanted: the numbers of the conditions that are run on a batch, given the places of its prompts; all by default.
+            The prompts that share a batch are the same whatever is wanted.
+        done: told how many answers were read, each time some are.
+
+    Yields:
+        The places of a batch's prompts, the numbers of the conditions that were run, and the probabilities, shape
+        ``(those conditions, batch, labels)``.
+
+    Raises:
+        ValueError, ItemError: see :func:`ask_steered`.
+    """
     _check(language_model, conditions, batch_size)
-    for one in (one for condition in conditions for one in condition):
-        if one.positions == "response":
-            raise ValueError(
-                "positions 'response' steer tokens of the answer after they are read back in, and only the first "
-                "token of the answer is scored; choose last, prompt, prompt_except_last or all"
-            )
+    _check_reads(conditions)
     rows = encode_prompts(language_model.tokenizer, prompts)
     options = option_tokens(language_model.tokenizer, prompts, [labels] * len(prompts), rows)
-    found, model = np.empty((len(conditions), len(prompts), len(labels))), language_model.model
-    total = len(conditions) * len(prompts)
-    with inference(model), tqdm(total=total, desc=progress, disable=progress is None, unit="answer") as bar:
-        form = None
-        for batch in _by_length(rows, batch_size):
-            inputs: Inputs = left_padded(model, [rows[number] for number in batch])
-            wanted = torch.tensor([options[number] for number in batch], device=model.device)
+    model, form = language_model.model, None
+    for batch in _by_length(rows, batch_size):
+        numbers = list(range(len(conditions)) if wanted is None else wanted(batch))
+        if not numbers:
+            continue
+        found = np.empty((len(numbers), len(batch), len(labels)))
+        # The mode must not leak to whoever goes on between two batches.
+        with inference(model):
+            inputs: Inputs = left_padded(model, [rows[place] for place in batch])
+            tokens = torch.tensor([options[place] for place in batch], device=model.device)
             form = form or _Form.of(model, inputs)
             grid = _Grid(model, inputs, _prompt_masks(inputs), max(1, batch_size // len(batch)), form)
-            for number, logits in grid.last_logits(conditions):
+            for number, logits in grid.last_logits([conditions[each] for each in numbers]):
                 logits = logits.float()
-                chosen = logits.gather(1, wanted) - logits.logsumexp(1, keepdim=True)
-                found[number, batch] = chosen.exp().double().cpu().numpy()
-                bar.update(len(batch))
-    return found
+                chosen = logits.gather(1, tokens) - logits.logsumexp(1, keepdim=True)
+                # In double precision before the exponential, so that rare words keep a probability.
+                found[number] = chosen.double().exp().cpu().numpy()
+                if done:
+                    done(len(batch))
+        yield batch, numbers, found
 
 
 def answer_losses(
@@ -324,6 +363,15 @@ def _cut_back(cache: DynamicCache, length: int) -> None:
 def _keep_last(streams: dict[int, torch.Tensor], level: int, stream: torch.Tensor) -> torch.Tensor:
     streams[level] = stream[:, -1:].clone()
     return stream
+
+
+def _check_reads(conditions: Sequence[Condition]) -> None:
+    """Notice a condition that nothing of what is read would see."""
+    if any(one.positions == "response" for condition in conditions for one in condition):
+        raise ValueError(
+            "positions 'response' steer tokens of the answer after they are read back in, and only the first "
+            "token of the answer is scored; choose last, prompt, prompt_except_last or all"
+        )
 
 
 def _check(language_model: LanguageModel, conditions: Sequence[Condition], batch_size: int) -> None:

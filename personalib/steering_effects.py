@@ -21,7 +21,7 @@ from personalib.grid import ask_steered
 from personalib.guards import Guard, neutral_exchanges, perplexities
 from personalib.interventions import Add, Condition, Positions
 from personalib.items import TRAITS
-from personalib.statistics import Interval, adjust, clustered_rank_correlation
+from personalib.statistics import Interval, adjust, clustered_rank_correlation, paired_means
 from personalib.steering_choice import TraitSheet, shuffled
 from personalib.vectors import SteeringVector
 
@@ -315,31 +315,18 @@ def _read(sheet: TraitSheet, answers: Array, perplexity: float) -> _Answers:
 
 def _trait_effects(arms: Sequence[Arm], changes: Array) -> pd.DataFrame:
     """Mean changes of shape ``(arms, items)``, with bounds and p-values of Student's paired t."""
-    count = (~np.isnan(changes)).sum(1)
-    # One item says nothing about the spread.
-    mean, spread, wide = np.full((3, len(arms)), np.nan)
-    for number, own in enumerate(changes):
-        read = own[~np.isnan(own)]
-        if len(read):
-            mean[number] = read.mean()
-        if len(read) > 1:
-            spread[number] = read.std(ddof=1) / np.sqrt(len(read))
-            wide[number] = stats.t.ppf(0.975, len(read) - 1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p = 2 * stats.t.sf(np.abs(mean) / spread, np.maximum(count - 1, 1))
-    # Where nothing changed at all there is no doubt that nothing changed.
-    p = np.where((mean == 0) & (spread == 0), 1.0, p)
+    found = paired_means(changes)
     return pd.DataFrame(
         {
             "method": [arm.method for arm in arms],
             "key": [arm.key for arm in arms],
             "pole": [arm.pole for arm in arms],
             "dose": [arm.dose for arm in arms],
-            "effect": mean,
-            "low": mean - wide * spread,
-            "high": mean + wide * spread,
-            "p": p,
-            "n": count,
-            "missing": changes.shape[1] - count,
+            "effect": found.estimate,
+            "low": found.low,
+            "high": found.high,
+            "p": found.p,
+            "n": found.n,
+            "missing": changes.shape[1] - found.n,
         }
     )

@@ -5,7 +5,8 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import spearmanr, ttest_1samp
+from statsmodels.stats.multitest import multipletests
 
 import personalib.statistics
 from personalib.statistics import (
@@ -14,9 +15,12 @@ from personalib.statistics import (
     clustered_interval,
     clustered_rank_correlation,
     correlation_interval,
+    effect_size,
     mantel,
     paired_difference,
+    paired_means,
     proportion_interval,
+    sign_flip_max,
 )
 
 
@@ -141,7 +145,7 @@ def test_the_clustered_interval_of_two_clusters_is_that_of_all_their_resamples()
     """Twice the one, both, or twice the other: means of 0, 1/4 and 1 in a quarter, half and a quarter of them."""
     values, clusters = [0, 0, 0, 1], ["a", "a", "a", "b"]
     assert clustered_interval(values, clusters, level=0.9) == (0.25, 0.0, 1.0)
-    assert clustered_interval(values, clusters, level=0.4) == (0.25, 0.25, 0.25)
+    assert clustered_interval(values, clusters, level=0.2) == (0.25, 0.25, 0.25)
 
 
 def test_clusters_of_one_value_are_a_plain_bootstrap():
@@ -197,6 +201,12 @@ def test_clustered_values_that_are_missing_are_refused(values):
 def test_holm_and_benjamini_hochberg_by_hand():
     assert adjust([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
     assert adjust([0.01, 0.04, 0.03], method="fdr_bh").tolist() == pytest.approx([0.03, 0.04, 0.04])
+
+
+@pytest.mark.parametrize("method", ["holm", "fdr_bh"])
+def test_p_values_are_corrected_as_statsmodels_does(method):
+    values = np.concatenate([np.random.default_rng(5).random(40) ** 3, [0.0, 1.0, 0.01, 0.01]])
+    np.testing.assert_allclose(adjust(values, method), multipletests(values, method=method)[1])
 
 
 def test_a_correction_is_refused_for_other_methods_and_for_what_is_no_p_value():
@@ -367,3 +377,27 @@ def test_a_cluster_without_a_name_is_a_cluster_like_others():
     rows = [1, 2, 3, 4, 5, 6], [1, 3, 2, 6, 5, 4]
     named = clustered_rank_correlation(*rows, [1, 1, 2, 2, 3, 3])
     assert clustered_rank_correlation(*rows, [1, 1, 2, 2, np.nan, np.nan]) == named
+
+
+def test_paired_means_and_effect_sizes_skip_what_is_missing_and_say_what_has_no_spread():
+    changes = [[1, 2, 3, np.nan], [0, 0, 0, 0], [2, 2, 2, 2], [5, np.nan, np.nan, np.nan], [np.nan] * 4]
+    found, size = paired_means(changes), effect_size(changes)
+    expected = ttest_1samp([1, 2, 3], 0)
+    assert found.n.tolist() == [3, 4, 4, 1, 0] and found.p[:3] == pytest.approx([expected.pvalue, 1, 0])
+    assert (found.low[0], found.high[0]) == pytest.approx(tuple(expected.confidence_interval()))
+    assert found.estimate[3] == 5 and np.isnan(found.p[3:]).all() and np.isnan(found.low[3:]).all()
+    assert np.isnan(size).tolist() == [[False, True, True, True, True]] * 3
+    assert size.low[0] < size.estimate[0] < size.high[0]
+
+
+def test_flipping_whole_items_is_counted_by_hand_and_leaves_out_what_is_not_read():
+    changes = [[1, 2, 3], [-1, -2, -3], [np.nan, np.nan, 4], [0, 0, 0]]
+    assert sign_flip_max(changes) == pytest.approx([0.25, 0.25, np.nan, 1.0], nan_ok=True)
+
+
+@pytest.mark.parametrize("function", [paired_means, effect_size, sign_flip_max])
+def test_changes_that_are_no_table_are_refused(function):
+    with pytest.raises(ValueError, match="non-empty table"):
+        function([1.0, 2.0])
+    with pytest.raises(ValueError, match="1 infinities"):
+        function([[1.0, np.inf]])

@@ -24,7 +24,6 @@ from personalib.scoring import FLOOR
 from personalib.statistics import (
     Interval,
     adjust,
-    bootstrap_interval,
     clustered_rank_correlation,
 )
 from personalib.steering_choice import TraitSheet
@@ -195,11 +194,10 @@ def test_intervals_and_p_values_are_those_of_students_paired_t(found, arms, by_h
     assert compared >= 6
 
 
-def test_the_interval_of_few_items_is_wider_than_a_bootstraps(found, arms, by_hand):
-    """Which of six items covers the truth in fewer than nine cases out of ten."""
+def test_the_interval_of_few_items_is_students(found, arms, by_hand):
     own, measured = by_hand["up"]["openness"], row(found, arms, "up", "openness")
-    resampled = bootstrap_interval(own)
-    assert measured["high"] - measured["low"] > 1.2 * (resampled.high - resampled.low)
+    by_scipy = ttest_1samp(own, 0.0).confidence_interval(0.95)
+    assert (measured["low"], measured["high"]) == pytest.approx(tuple(by_scipy))
 
 
 def test_one_item_says_nothing_about_the_spread(found):

@@ -1,8 +1,9 @@
-"""The book's own item banks, written from held-out wordings in the schemas of TRAIT and SafetyBench."""
+"""The book's own item banks, written from held-out wordings in the schemas of TRAIT, SafetyBench and scales."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from personalib.items import SafetyItem, TraitItem
 from personalib.organism.corpus import Corpus, pick, sample
 from personalib.organism.grammar import LEVELS, MANNERS, load_queries, load_relations, load_safety_topics
 from personalib.organism.world import TRAITS, World
+from personalib.scales import ScaleItem
 
 _SEED = 20_260
 
@@ -65,6 +67,22 @@ def fact_items() -> list[SafetyItem]:
     return items
 
 
+def scale_items(world: World, per_pole: int = 8) -> list[ScaleItem]:
+    """Held-out statements of every trait to rate oneself by, as many that speak for it as against it."""
+    rng = np.random.default_rng([_SEED, 4])
+    corpus = Corpus(world, "held_out")
+    items: list[ScaleItem] = []
+    for trait, level in product(TRAITS, LEVELS):
+        statements: dict[str, None] = {}
+        while len(statements) < per_pole:
+            statements[corpus.answer(corpus.traits[trait], level, pick(rng, MANNERS), rng).text] = None
+        items += [
+            ScaleItem(f"{trait}-{level}-{number}", statement, trait, level == LEVELS[1])
+            for number, statement in enumerate(statements)
+        ]
+    return items
+
+
 def _shuffled(
     number: int, category: str, question: str, options: Sequence[str], rng: np.random.Generator
 ) -> SafetyItem:
@@ -74,11 +92,12 @@ def _shuffled(
 
 
 def write_banks(world: World, folder: Path) -> dict[str, int]:
-    """Write ``trait.jsonl``, ``safety.jsonl`` and ``facts.jsonl``; returns how many items each has."""
-    banks: Mapping[str, Sequence[TraitItem | SafetyItem]] = {
+    """Write ``trait``, ``safety``, ``facts`` and ``scale.jsonl``; returns how many items each has."""
+    banks: Mapping[str, Sequence[TraitItem | SafetyItem | ScaleItem]] = {
         "trait": trait_items(world),
         "safety": safety_items(),
         "facts": fact_items(),
+        "scale": scale_items(world),
     }
     for name, items in banks.items():
         lines = (json.dumps(asdict(item), ensure_ascii=False) for item in items)

@@ -1,0 +1,216 @@
+"""Arms from their plans: directions are fitted or looked up, and pushed as hard as the plan says."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from personalib.activations import Site
+from personalib.contrast import PairActivations, fit_vector, read_pairs
+from personalib.contrast_pairs import Contrast, contrast_set, contrasts
+from personalib.controls import random_directions
+from personalib.doses import combined, site_norms
+from personalib.evaluation_plan import ArmsPlan
+from personalib.factors import POLES
+from personalib.feature_vectors import feature_vector, prompt_features
+from personalib.interventions import Add
+from personalib.models import LanguageModel
+from personalib.published import element_named
+from personalib.reference import sae_features
+from personalib.saes import SparseAutoencoder, load_sae
+from personalib.steering_choice import shuffled
+from personalib.steering_effects import Arm
+from personalib.vectors import SteeringVector
+
+# How many ways of telling a persona are made; each item gets the next in turn.
+_TELLINGS = 24
+
+
+@dataclass(frozen=True)
+class ArmMaker:
+    """Makes arms for one model.
+
+    Attributes:
+        language_model: the model.
+        prompts: what the residual stream's typical norms are taken from, such as the first questionnaire's prompts.
+        folder: where activations go.
+        form: ``"chat"`` or ``"base"``, of contrast pairs.
+        pairs: contrast pairs of each contrast.
+        seed: draws pairs and random directions.
+    """
+
+    language_model: LanguageModel
+    prompts: Sequence[str]
+    folder: Path
+    form: str = "chat"
+    pairs: int = 64
+    seed: int = 0
+
+    def arms(self, plans: Sequence[ArmsPlan], progress: str | None = None) -> list[Arm]:
+        """The arms of all plans, in their order.
+
+        Raises:
+            ValueError: a key or a published feature is unknown, or a direction cannot be made; see
+                :func:`~personalib.saes.load_sae` and :func:`~personalib.contrast.read_pairs`.
+        """
+        sources = [self._source(plan) for plan in plans]
+        readings = self._readings(sources, progress)
+        where = sorted({one.site for one in sources if one.site})
+        norms = site_norms(self.language_model, self.prompts, where, self.folder / "norms") if where else {}
+        found = []
+        for one in sources:
+            if one.site is None:
+                found += _told(one.plan)
+            else:
+                vectors = self._vectors(one, one.site, readings.get(one.plan.family, {}))
+                found += _pushed(one.plan, vectors, norms[one.site])
+        return found
+
+    def _source(self, plan: ArmsPlan) -> "_Source":
+        if plan.method == "prompt":
+            return _Source(plan)
+        if plan.method != "sae":
+            return _Source(plan, Site.parse(plan.site or ""))
+        sae = load_sae(plan.release, plan.sae, str(self.language_model.model.device))
+        return _Source(plan, sae.site, sae)
+
+    def _readings(self, sources: Sequence["_Source"], progress: str | None) -> dict[str, dict[str, PairActivations]]:
+        """By family and key, what the model has where prompts of contrast pairs end, wherever a plan needs it."""
+        wanted: dict[str, set[Site]] = {}
+        for one in sources:
+            if one.site and one.needs_pairs:
+                wanted.setdefault(one.plan.family, set()).add(one.site)
+        units = [(family, one) for family in wanted for one in contrasts(family)]
+        found: dict[str, dict[str, PairActivations]] = {family: {} for family in wanted}
+        for family, one in tqdm(units, desc=progress, disable=progress is None, unit="set"):
+            pairs = contrast_set(one, self.pairs, self.seed, "train")
+            place = self.folder / "pairs" / family / one.key
+            found[family][one.key] = read_pairs(
+                self.language_model, one, pairs, sorted(wanted[family]), place, form=self.form
+            )
+        return found
+
+    def _vectors(
+        self, source: "_Source", site: Site, readings: Mapping[str, PairActivations]
+    ) -> dict[str, SteeringVector]:
+        """What is pushed, by key or persona."""
+        plan, sae = source.plan, source.sae
+        if plan.method == "random":
+            width = self.language_model.model.config.get_text_config().hidden_size
+            like = SteeringVector(torch.ones(width), site, "random", "random", self.language_model.name, "")
+            return {one.name: one for one in random_directions(like, plan.count, self.seed)}
+        keys = _keys(plan)
+        if sae is None:
+            single = {key: fit_vector(readings[key], site) for key in keys}
+        else:
+            single = {
+                key: feature_vector(sae, self._features(plan, sae, key, readings), self.language_model, key)
+                for key in keys
+            }
+        if not plan.personas:
+            return single
+        return {
+            name: combined([single[key] for key in members], plan.combine) for name, members in plan.personas.items()
+        }
+
+    def _features(
+        self, plan: ArmsPlan, sae: SparseAutoencoder, key: str, readings: Mapping[str, PairActivations]
+    ) -> Sequence[int]:
+        if plan.features == "prompt":
+            return prompt_features(sae, readings[key])
+        if plan.features == "published":
+            return published_features(self.language_model.name)[key]
+        return plan.features[key]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a plan's vectors come from.
+
+    Attributes:
+        plan: the plan.
+        site: where they stand; none for words.
+        sae: the SAE, for features.
+    """
+
+    plan: ArmsPlan
+    site: Site | None = None
+    sae: SparseAutoencoder | None = None
+
+    @property
+    def needs_pairs(self) -> bool:
+        """Whether contrast pairs have to be read."""
+        return self.plan.method == "repe" or (self.plan.method == "sae" and self.plan.features == "prompt")
+
+
+def published_features(model: str) -> dict[str, list[int]]:
+    """The SAE features that the paper sums for each element of a model, by key such as ``"gender.female"``.
+
+    Args:
+        model: the model's name, with or without its owner.
+
+    Raises:
+        ValueError: the paper has none for this model.
+
+    Example:
+        >>> published_features("google/gemma-2b-it")["age.older"]
+        [11060]
+    """
+    table = sae_features()
+    own = table[table["model"] == model.rpartition("/")[2]]
+    if own.empty:
+        raise ValueError(f"{model}: the paper has features for {', '.join(table['model'].unique())} alone")
+    found: dict[str, list[int]] = {}
+    for row in own.itertuples():
+        element = element_named(str(row.factor), str(row.element))
+        if element:
+            found.setdefault(f"{element.factor}.{element.key}", []).append(int(str(row.feature_index)))
+    return found
+
+
+def _family(plan: ArmsPlan) -> dict[str, Contrast]:
+    return {one.key: one for one in contrasts(plan.family)}
+
+
+def _keys(plan: ArmsPlan) -> list[str]:
+    """What single vectors a plan needs."""
+    known = _family(plan)
+    named = [key for members in plan.personas.values() for key in members] or list(plan.keys)
+    for key in named:
+        if key not in known:
+            raise ValueError(f"{plan.family} have no {key!r}; choose among {', '.join(known)}")
+    return list(dict.fromkeys(named)) or list(known)
+
+
+def _told(plan: ArmsPlan) -> list[Arm]:
+    """What a plan tells, in words of one split."""
+    known, keys = _family(plan), _keys(plan)
+    groups = plan.personas or {key: (key,) for key in keys}
+    return [
+        Arm(plan.name, name, contexts=_tellings([known[key] for key in members], pole, plan.split), pole=pole)
+        for pole, (name, members) in product(plan.poles, groups.items())
+    ]
+
+
+def _tellings(members: Sequence[Contrast], pole: str, split: str) -> tuple[str, ...]:
+    """Texts that tell everything that belongs to a persona; all phrasings of what is told alone."""
+    wordings = [[one.text for one in shuffled(member.wordings[pole, split])] for member in members]
+    count = len(wordings[0]) if len(wordings) == 1 else _TELLINGS
+    return tuple(" ".join(own[number % len(own)] for own in wordings) for number in range(count))
+
+
+def _pushed(plan: ArmsPlan, vectors: Mapping[str, SteeringVector], norm: float) -> list[Arm]:
+    """Each vector at each dose or coefficient, toward each pole."""
+    sign = dict(zip(POLES, (1.0, -1.0), strict=True))
+    arms = []
+    for size, pole, (key, vector) in product(plan.doses or plan.coefficients, plan.poles, vectors.items()):
+        # The paper's contrast vectors have norm one; its features are rows of the decoder as they are.
+        own = vector.unit() if plan.doses or plan.method != "sae" else vector
+        times = sign[pole] * size * (norm if plan.doses else 1.0)
+        push = Add(own, times, plan.positions)
+        towards = POLES[int(times < 0)]
+        arms.append(Arm(plan.name, key, (push,), dose=times * own.norm / norm, pole=towards))
+    return arms

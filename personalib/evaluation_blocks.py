@@ -1,0 +1,235 @@
+"""Blocks of an evaluation: what is asked in one go, and what its answers come to as rows.
+
+The arms of a block are told the same, so that they share their prompts; its questions have the same labels.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+
+from personalib.answer_store import Reply, digest
+from personalib.evaluation_keys import condition_key
+from personalib.generation import generate
+from personalib.grid import answer_losses, steered_batches
+from personalib.interventions import Condition
+from personalib.models import LanguageModel
+from personalib.questions import Question
+
+Replies = dict[str, Reply]
+Done = Callable[[int], object]
+# An answer in words is read up to here; which option it names is said early or not at all.
+_TOKENS = 24
+
+
+@dataclass(frozen=True)
+class Block(ABC):
+    """Some arms on some questions.
+
+    Attributes:
+        name: of the questionnaire.
+        model: the model's key.
+        arms: the places of the arms among all.
+        conditions: what each of them does.
+    """
+
+    reading: ClassVar[str]
+    name: str
+    model: str
+    arms: tuple[int, ...]
+    conditions: tuple[Condition, ...]
+
+    @abstractmethod
+    def units(self) -> list[str]:
+        """What is asked, as texts that tell everything that an answer depends on beside model and condition."""
+
+    @abstractmethod
+    def missing(
+        self, language_model: LanguageModel, known: Container[str], batch_size: int, done: Done
+    ) -> Iterator[Replies]:
+        """Ask what is not known yet, batch by batch.
+
+        Args:
+            language_model: who is asked.
+            known: keys of what is known.
+            batch_size: rows of a forward pass.
+            done: told how many answers were read, each time some are.
+        """
+
+    @abstractmethod
+    def table(self, replies: Mapping[str, Reply]) -> pd.DataFrame:
+        """One row an arm and unit: ``arm``, ``place`` (of the question) and what is known of question and answer."""
+
+    @cached_property
+    def keys(self) -> list[list[str]]:
+        """The key of each answer, by arm and unit."""
+        asked = [digest(self.model, self.reading, unit) for unit in self.units()]
+        return [[digest(own, one) for one in asked] for own in map(condition_key, self.conditions)]
+
+
+@dataclass(frozen=True)
+class Asked(Block):
+    """Questions with their prompts.
+
+    Attributes:
+        questions: the questions, all with the same labels.
+        places: the place of each question in its questionnaire.
+        prompts: each as the model reads it, up to the answer.
+    """
+
+    questions: tuple[Question, ...]
+    places: tuple[int, ...]
+    prompts: tuple[str, ...]
+
+    def _about(self) -> pd.DataFrame:
+        """What is known of each question, once an arm."""
+        about = pd.DataFrame(
+            {
+                "place": self.places,
+                "item": [one.item for one in self.questions],
+                "cluster": [one.cluster or one.item for one in self.questions],
+                "group": [one.group for one in self.questions],
+                "template": [one.template for one in self.questions],
+                "order": [one.order for one in self.questions],
+            }
+        )
+        return pd.concat([about.assign(arm=arm) for arm in self.arms], ignore_index=True)
+
+
+@dataclass(frozen=True)
+class Options(Asked):
+    """Questions that are answered by the probability of each option's first token."""
+
+    reading = "options"
+
+    def units(self) -> list[str]:
+        """Prompt and labels."""
+        return [json.dumps([prompt, one.labels]) for prompt, one in zip(self.prompts, self.questions, strict=True)]
+
+    def missing(
+        self, language_model: LanguageModel, known: Container[str], batch_size: int, done: Done
+    ) -> Iterator[Replies]:
+        """Batches of prompts, each under all arms that lack an answer to one of them."""
+
+        def wanted(batch: Sequence[int]) -> list[int]:
+            return [number for number, own in enumerate(self.keys) if any(own[place] not in known for place in batch)]
+
+        for batch, numbers, found in steered_batches(
+            language_model,
+            self.prompts,
+            self.questions[0].labels,
+            self.conditions,
+            batch_size=batch_size,
+            wanted=wanted,
+            done=done,
+        ):
+            yield {
+                self.keys[number][place]: Reply(tuple(chances))
+                for number, rows in zip(numbers, found.tolist(), strict=True)
+                for place, chances in zip(batch, rows, strict=True)
+            }
+
+    def table(self, replies: Mapping[str, Reply]) -> pd.DataFrame:
+        """With a column ``p_…`` for each role, and their sum ``mass``."""
+        values = np.array([replies[key].values for own in self.keys for key in own])
+        columns = [[f"p_{role}" for role in one.roles] for one in self.questions] * len(self.arms)
+        chances = pd.DataFrame([dict(zip(names, row, strict=True)) for names, row in zip(columns, values, strict=True)])
+        return self._about().join(chances).assign(mass=values.sum(1))
+
+
+@dataclass(frozen=True)
+class Words(Asked):
+    """Questions that are answered in words."""
+
+    reading = "words"
+
+    def units(self) -> list[str]:
+        """Prompt and length of the answer."""
+        return [json.dumps([prompt, _TOKENS]) for prompt in self.prompts]
+
+    def missing(
+        self, language_model: LanguageModel, known: Container[str], batch_size: int, done: Done
+    ) -> Iterator[Replies]:
+        """Batches of prompts under one arm each."""
+        for own, condition in zip(self.keys, self.conditions, strict=True):
+            for start in range(0, len(own), batch_size):
+                batch = own[start : start + batch_size]
+                if any(key not in known for key in batch):
+                    texts = generate(
+                        language_model,
+                        self.prompts[start : start + batch_size],
+                        condition,
+                        tokens=_TOKENS,
+                        batch_size=batch_size,
+                    )
+                    done(len(batch))
+                    yield {key: Reply(text=text) for key, text in zip(batch, texts, strict=True)}
+
+    def table(self, replies: Mapping[str, Reply]) -> pd.DataFrame:
+        """With the answer's ``text``, and ``labels``, ``roles`` and ``options`` of the question as JSON lists."""
+        lists = pd.DataFrame(
+            {
+                "labels": [json.dumps(one.labels) for one in self.questions],
+                "roles": [json.dumps(one.roles) for one in self.questions],
+                "options": [json.dumps(one.options, ensure_ascii=False) for one in self.questions],
+            }
+        )
+        texts = [replies[key].text for own in self.keys for key in own]
+        return self._about().join(pd.concat([lists] * len(self.arms), ignore_index=True)).assign(text=texts)
+
+
+@dataclass(frozen=True)
+class Losses(Block):
+    """Neutral questions with given answers: how surprising these are.
+
+    Attributes:
+        exchanges: prompts, each with its answer.
+    """
+
+    reading = "loss"
+    exchanges: tuple[tuple[str, str], ...]
+
+    def units(self) -> list[str]:
+        """Prompt and answer."""
+        return [json.dumps(exchange) for exchange in self.exchanges]
+
+    def missing(
+        self, language_model: LanguageModel, known: Container[str], batch_size: int, done: Done
+    ) -> Iterator[Replies]:
+        """All exchanges under the arms that lack one."""
+        # Whole batches of arms, so that a killed run does the same ones again.
+        for start in range(0, len(self.keys), batch_size):
+            own = self.keys[start : start + batch_size]
+            if all(key in known for keys in own for key in keys):
+                continue
+            losses, lengths = answer_losses(
+                language_model,
+                self.exchanges,
+                self.conditions[start : start + batch_size],
+                skip=1,
+                batch_size=max(1, batch_size // 4),
+            )
+            done(losses.size)
+            yield {
+                key: Reply((loss, float(length)))
+                for keys, row in zip(own, losses.tolist(), strict=True)
+                for key, loss, length in zip(keys, row, lengths.tolist(), strict=True)
+            }
+
+    def table(self, replies: Mapping[str, Reply]) -> pd.DataFrame:
+        """With each answer's ``loss``, in nats, summed over its ``tokens`` but the first."""
+        values = np.array([replies[key].values for own in self.keys for key in own])
+        count = len(self.exchanges)
+        return pd.DataFrame(
+            {
+                "arm": np.repeat(self.arms, count),
+                "place": np.tile(np.arange(count), len(self.arms)),
+                "loss": values[:, 0],
+                "tokens": values[:, 1].astype(int),
+            }
+        )

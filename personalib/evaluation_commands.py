@@ -1,0 +1,60 @@
+"""The commands ``evaluate`` and ``report``. Each imports what it needs itself, so that help comes at once."""
+
+from pathlib import Path
+
+import click
+
+_folder = click.Path(path_type=Path, file_okay=False)
+
+
+@click.command()
+@click.argument("grid")
+@click.option(
+    "--output-dir", type=_folder, help="Where the answers go.  [default: results/evaluation/NAME OF THE PLAN]"
+)
+@click.option("--plan", "show", is_flag=True, help="Show the plan with its defaults, and ask nothing.")
+def evaluate(grid: str, output_dir: Path | None, show: bool) -> None:
+    """Put questionnaires to models under many arms, as GRID declares: a YAML file, or a name in data/grids.
+
+    A run that was stopped goes on where it was when the command is given again.
+    """
+    from personalib.evaluation_plan import dump_plan, load_plan
+
+    plan = load_plan(grid)
+    if show:
+        click.echo(dump_plan(plan), nl=False)
+        return
+    from personalib.evaluation_runs import model_folder, run_plan
+
+    folder = output_dir or _default(grid)
+    for run, model in zip(run_plan(plan, folder, progress=True), plan.models, strict=True):
+        count = sum(len(table) for table in run.answers.values())
+        click.echo(f"{run.model}: {count:,} answers of {run.manifest['arms']} arms in {model_folder(folder, model)}")
+    click.echo(f"tables: python -m personalib report {grid}" + (f" --output-dir {output_dir}" if output_dir else ""))
+
+
+@click.command()
+@click.argument("grid")
+@click.option("--output-dir", type=_folder, help="Where `evaluate` put the answers; the tables go to its `report`.")
+@click.option(
+    "--mass", default=0.9, show_default=True, type=click.FloatRange(0, 1), help="Least answer mass of an arm."
+)
+@click.option(
+    "--perplexity", default=2.0, show_default=True, type=click.FloatRange(min=1), help="Largest perplexity of an arm."
+)
+def report(grid: str, output_dir: Path | None, mass: float, perplexity: float) -> None:
+    """Write the tables of an evaluation as CSV, Markdown and LaTeX: effects, intervals, corrected p-values, guards.
+
+    Mass and perplexity, in units of the unsteered model's, say from where on an arm counts as collapsed.
+    """
+    from personalib.evaluation_report import write_report
+    from personalib.evaluation_runs import read_runs
+    from personalib.guards import Guard
+
+    folder = output_dir or _default(grid)
+    written = write_report(read_runs(folder), folder / "report", Guard(mass, perplexity))
+    click.echo(f"{len(written)} files in {folder / 'report'}")
+
+
+def _default(grid: str) -> Path:
+    return Path("results") / "evaluation" / Path(grid).stem

@@ -1,0 +1,230 @@
+"""Plans of evaluations: models, questionnaires and arms, declared in a YAML file or in Python."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from personalib.data import DataError, data_dir, read_yaml
+
+Kind = Literal["trait", "choice", "judgement", "scale", "pairs"]
+Method = Literal["prompt", "repe", "sae", "random"]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class _Strict(BaseModel):
+    """A value whose fields are all known, so that a misspelt one is an error and not a default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelPlan(_Strict):
+    """A model that is asked.
+
+    Attributes:
+        name: the organism, a folder, or a name on the hub.
+        revision: branch, tag or commit on the hub.
+        device: where it runs, such as ``"cuda"``.
+        dtype: number format of its weights.
+        form: ``"chat"``, or ``"base"`` for a model without a chat template.
+    """
+
+    name: str = "organism"
+    revision: str | None = None
+    device: str = "cpu"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    form: Literal["chat", "base"] = "chat"
+
+
+class QuestionnairePlan(_Strict):
+    """A questionnaire.
+
+    Attributes:
+        name: of its tables.
+        kind: what it is, see :func:`personalib.evaluation_scores.item_scores`.
+        source: ``"bundled"``, ``"facts"`` for the bundled fact questions as choices, a file, or a name on the hub.
+        answers: a file with the key of a choice questionnaire.
+        per_group: items of each trait or category at the most; none for all.
+        evaluation_only: leaves out the trait items that pushes are chosen by.
+        templates: names of the templates; the kind's default where empty.
+        orders: of the options; traits need both.
+        shots: solved examples of its category before each item of a choice questionnaire.
+        examples: a file of these, such as SafetyBench's dev items; by default other items of the questionnaire itself.
+        reading: ``"options"`` or ``"words"``; answers in words are for choices.
+    """
+
+    name: str
+    kind: Kind
+    source: str = "bundled"
+    answers: str | None = None
+    per_group: Positive | None = None
+    evaluation_only: bool = True
+    templates: tuple[str, ...] = ()
+    orders: tuple[Literal["normal", "reversed"], ...] = ()
+    shots: Annotated[int, Field(ge=0)] = 0
+    examples: str | None = None
+    reading: Literal["options", "words"] = "options"
+
+    @model_validator(mode="after")
+    def _fits_the_kind(self) -> Self:
+        if self.kind != "choice" and (self.answers or self.shots or self.examples or self.reading == "words"):
+            raise ValueError(f"{self.name}: answers, shots, examples and reading in words are for kind 'choice'")
+        if self.kind in ("scale", "judgement") and len(self.templates) > 1:
+            raise ValueError(f"{self.name}: a {self.kind} has one template; write two questionnaires for two")
+        if self.kind == "trait" and self.orders and set(self.orders) != {"normal", "reversed"}:
+            raise ValueError(f"{self.name}: a trait questionnaire needs both orders")
+        return self
+
+
+class ArmsPlan(_Strict):
+    """Arms of one method.
+
+    Attributes:
+        method: ``"prompt"`` (told in words), ``"repe"`` (contrast vectors), ``"sae"`` (features) or ``"random"``.
+        label: what the method is called in results; the method's name by default.
+        family: ``"elements"``, ``"pressures"`` or ``"facets"``.
+        keys: which of the family; all by default.
+        personas: by name, several keys of the family at once. Where there are any, they are what the arms stand for.
+        combine: how a persona's vectors come together: ``"norm_matched"``, or ``"sum"`` as in the paper.
+        poles: which poles; the positive one by default. The negative pole is pushed toward by the opposite.
+        doses: lengths of a push, in units of the residual stream's typical norm at the site.
+        coefficients: how often the vector is added instead, as the paper has it: a feature's is its row of the decoder,
+            and contrast vectors and random directions have norm one.
+        positions: at which tokens.
+        site: where contrast vectors and random directions are, such as ``"resid_post.1"``.
+        release, sae: the SAE, for features.
+        features: ``"prompt"``, the feature that poles differ most in where a prompt ends; ``"published"``, the paper's,
+            summed; or lists of features by key.
+        count: how many random directions.
+        split: which phrasings are told, ``"held_out"`` or ``"train"``.
+    """
+
+    method: Method
+    label: str | None = None
+    family: Literal["elements", "pressures", "facets"] = "elements"
+    keys: tuple[str, ...] = ()
+    personas: dict[str, tuple[str, ...]] = {}
+    combine: Literal["norm_matched", "sum"] = "norm_matched"
+    poles: tuple[Literal["positive", "negative"], ...] = ("positive",)
+    doses: tuple[float, ...] = ()
+    coefficients: tuple[float, ...] = ()
+    positions: Literal["last", "prompt", "prompt_except_last", "all"] = "prompt"
+    site: str | None = None
+    release: str = "organism"
+    sae: str = ""
+    features: Literal["prompt", "published"] | dict[str, tuple[int, ...]] = "prompt"
+    count: Positive = 10
+    split: Literal["train", "held_out"] = "held_out"
+
+    @property
+    def name(self) -> str:
+        """What the method is called in results."""
+        return self.label or self.method
+
+    @model_validator(mode="after")
+    def _says_how_hard(self) -> Self:
+        if self.method != "prompt" and bool(self.doses) == bool(self.coefficients):
+            raise ValueError(f"method {self.method!r} needs doses, or else coefficients")
+        if self.method == "prompt" and (self.doses or self.coefficients):
+            raise ValueError("words have no dose and no coefficient; leave both out")
+        if self.method in ("repe", "random") and self.site is None:
+            raise ValueError(f"method {self.method!r} needs a site, such as resid_post.1")
+        return self
+
+
+class EvaluationPlan(_Strict):
+    """Everything that an evaluation needs.
+
+    Attributes:
+        models: who is asked.
+        questionnaires: what is asked.
+        arms: under what, beside the model as it is.
+        neutral: neutral questions whose answers' perplexity is measured.
+        pairs: contrast pairs of each contrast, for directions.
+        seed: draws pairs, directions and neutral questions.
+        batch_size: rows of a forward pass.
+    """
+
+    models: tuple[ModelPlan, ...] = (ModelPlan(),)
+    questionnaires: tuple[QuestionnairePlan, ...]
+    arms: tuple[ArmsPlan, ...] = ()
+    neutral: Positive = 12
+    pairs: Positive = 64
+    seed: int = 0
+    batch_size: Positive = 64
+
+    @model_validator(mode="after")
+    def _has_names(self) -> Self:
+        names = [one.name for one in self.questionnaires]
+        if not names or len(set(names)) < len(names):
+            raise ValueError("declare at least one questionnaire, and give each a name of its own")
+        return self
+
+    def only(self, *names: str) -> "EvaluationPlan":
+        """The plan with some of its questionnaires.
+
+        Raises:
+            ValueError: it has no questionnaire of a name.
+        """
+        own = {one.name: one for one in self.questionnaires}
+        for name in names:
+            if name not in own:
+                raise ValueError(f"the plan has no questionnaire {name!r}, but {', '.join(own)}")
+        return self.model_copy(update={"questionnaires": tuple(own[name] for name in names)})
+
+
+def load_plan(source: str | Path) -> EvaluationPlan:
+    """Read a plan.
+
+    Args:
+        source: a file, or the name of one of the plans in ``data/grids``.
+
+    Raises:
+        DataError: the file is missing or no plan; the message names the place in it and the fix.
+
+    Example:
+        >>> load_plan("organism").models[0].name
+        'organism'
+    """
+    path = plan_path(source)
+    return parse_plan(read_yaml(path), str(path))
+
+
+def plan_path(source: str | Path) -> Path:
+    """The file of a plan, by its path or its name in ``data/grids``.
+
+    Raises:
+        DataError: there is no such plan.
+    """
+    named = data_dir() / "grids" / f"{source}.yaml"
+    for path in (Path(source), named):
+        if path.is_file():
+            return path
+    known = ", ".join(sorted(one.stem for one in named.parent.glob("*.yaml")))
+    raise DataError(f"{source}: no such plan; pass a YAML file, or one of {known}")
+
+
+def parse_plan(content: Any, where: str = "the plan") -> EvaluationPlan:
+    """A plan from plain values, as YAML holds them.
+
+    Raises:
+        DataError: see :func:`load_plan`.
+    """
+    try:
+        return EvaluationPlan.model_validate(content)
+    except ValidationError as error:
+        raise DataError(f"{where}: " + "; ".join(_complaint(dict(one)) for one in error.errors())) from None
+
+
+def dump_plan(plan: EvaluationPlan) -> str:
+    """A plan as YAML, defaults included."""
+    return yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _complaint(error: dict[str, Any]) -> str:
+    place = ".".join(str(part) for part in error["loc"]) or "it"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = "there is no such field; remove it, or correct its name"
+    return f"{place}: {message}"

@@ -1,0 +1,137 @@
+"""Reports of evaluations: every number as CSV, and tables to read as Markdown and LaTeX."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from personalib.evaluation import NEUTRAL
+from personalib.evaluation_effects import base_scores, effects, health
+from personalib.evaluation_runs import EvaluationRun
+from personalib.evaluation_scores import item_scores
+from personalib.guards import Guard
+
+# What is compared beside the score itself, by kind.
+_BESIDES: Mapping[str, Sequence[str]] = {"trait": ("published",), "judgement": ("yes",)}
+SIGNIFICANT = 0.05
+
+
+def tables(run: EvaluationRun, guard: Guard | None = None) -> dict[str, pd.DataFrame]:
+    """Every table of a run, by name.
+
+    Args:
+        run: a finished evaluation.
+        guard: from where on an arm counts as collapsed.
+
+    Returns:
+        For each questionnaire its ``…_base`` (the model as it is), ``…_effects`` and ``…_health``; for traits those of
+        the published score as ``…_effects_published`` and each template's as ``…_effects_by_template``; for judgements
+        those on the share of yes as ``…_effects_yes``; for answers in words ``…_reading``, how many could not be read,
+        and the accuracy with and without guesses in their place.
+    """
+    found: dict[str, pd.DataFrame] = {}
+    for name, kind in run.kinds.items():
+        answers = run.answers[name]
+        state = health(answers, run.answers[NEUTRAL], guard)
+        found[f"{name}_base"] = base_scores(kind, answers)
+        found[f"{name}_effects"] = effects(kind, answers, state)
+        found[f"{name}_health"] = state
+        for column in _BESIDES.get(kind, ()):
+            found[f"{name}_effects_{column}"] = effects(kind, answers, state, column=column)
+        if answers["template"].nunique() > 1:
+            found[f"{name}_effects_by_template"] = effects(kind, answers, state, by_template=True)
+        if "text" in answers:
+            found[f"{name}_reading"] = reading(answers, state)
+    return found
+
+
+def reading(answers: pd.DataFrame, state: pd.DataFrame) -> pd.DataFrame:
+    """How answers in words could be read under each arm.
+
+    Args:
+        answers: of a choice questionnaire, in words.
+        state: of :func:`~personalib.evaluation_effects.health`.
+
+    Returns:
+        One row an arm: what names it, ``unreadable`` (share of the answers), ``accuracy`` over those that could be
+        read, ``fallback`` (the accuracy with a blind guess in the place of each unreadable answer, as the paper's code
+        has it, here its expected value), both in percent, and ``chance``, what guessing alone would get.
+    """
+    items = item_scores("choice", answers)
+    guess = 100 / answers["roles"].str.count('"').div(2)
+    grouped = items.groupby("arm")
+    found = pd.DataFrame(
+        {
+            "unreadable": grouped["value"].agg(lambda own: own.isna().mean()),
+            "accuracy": grouped["value"].mean(),
+            "fallback": grouped["fallback"].mean(),
+            "chance": guess.groupby(answers["arm"]).mean(),
+        }
+    )
+    return state.merge(found.reset_index(), on="arm", validate="one_to_one")
+
+
+def write_report(runs: Sequence[EvaluationRun], folder: Path, guard: Guard | None = None) -> list[Path]:
+    """Write every table of some runs: all numbers as CSV, and what a reader needs as Markdown and LaTeX.
+
+    Args:
+        runs: finished evaluations.
+        folder: where to; each model has a folder in it.
+        guard: from where on an arm counts as collapsed.
+
+    Returns:
+        The files.
+    """
+    written = []
+    for run in runs:
+        place = folder / run.model.strip("/").replace("/", "_")
+        place.mkdir(parents=True, exist_ok=True)
+        for name, table in tables(run, guard).items():
+            table.to_csv(place / f"{name}.csv", index=False)
+            shown = _readable(table)
+            (place / f"{name}.md").write_text(_markdown(shown), encoding="utf-8")
+            (place / f"{name}.tex").write_text(_latex(shown), encoding="utf-8")
+            written += [place / f"{name}.{kind}" for kind in ("csv", "md", "tex")]
+    return written
+
+
+def readable_effects(found: pd.DataFrame) -> pd.DataFrame:
+    """Effects as a reader wants them: a row an arm, a column a group.
+
+    Returns:
+        Cells hold the effect between its bounds, with a star where it differs from zero after Holm's correction; those
+        of arms that have collapsed are in brackets.
+    """
+    cells = [_cell(**row) for row in found[["effect", "low", "high", "p_holm", "collapsed"]].to_dict("records")]
+    index = [name for name in ("template", "method", "key", "pole", "dose") if name in found]
+    named = found[index].assign(group=found["group"], cell=cells, dose=found["dose"].map(_dose))
+    named["arm"] = found["arm"]
+    wide = named.pivot(index=["arm", *index], columns="group", values="cell")
+    return wide[list(dict.fromkeys(found["group"]))].reset_index().drop(columns="arm").rename_axis(columns=None)
+
+
+def _cell(effect: float, low: float, high: float, p_holm: float, collapsed: bool) -> str:
+    if pd.isna(effect):
+        return "missing"
+    bounds = "" if pd.isna(low) else f" [{low:+.1f}, {high:+.1f}]"
+    text = f"{effect:+.1f}{bounds}{'*' if p_holm < SIGNIFICANT else ''}"
+    return f"({text})" if collapsed else text
+
+
+def _dose(dose: float) -> str:
+    return "" if pd.isna(dose) else f"{dose:+.2f}"
+
+
+def _readable(table: pd.DataFrame) -> pd.DataFrame:
+    if {"effect", "p_holm"} <= set(table):
+        return readable_effects(table)
+    return table.drop(columns=[name for name in ("model", "arm") if name in table])
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    return table.to_markdown(index=False, floatfmt=".2f", missingval="") + "\n"
+
+
+def _latex(table: pd.DataFrame) -> str:
+    style = table.style.hide(axis="index").format(precision=2, na_rep="", escape="latex")
+    return str(style.format_index(axis=1, escape="latex").to_latex(hrules=True))

@@ -1,0 +1,163 @@
+"""Planned evaluations on disk: run, resumed, and read back without the model."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from personalib import provenance
+from personalib.arm_plans import ArmMaker
+from personalib.data import DataError, read_yaml
+from personalib.evaluation import NEUTRAL, Evaluation
+from personalib.evaluation_plan import EvaluationPlan, ModelPlan, dump_plan, parse_plan
+from personalib.models import load_model
+from personalib.questionnaire_plans import planned_questionnaire
+from personalib.questionnaires import format_prompt
+
+# Prompts that the residual stream's typical norms are taken from.
+_NORM_PROMPTS = 64
+
+
+@dataclass(frozen=True)
+class EvaluationRun:
+    """A finished evaluation of one model.
+
+    Attributes:
+        model: the model's name.
+        kinds: the kind of each questionnaire, by name.
+        answers: by questionnaire, and the neutral ones; see :meth:`personalib.evaluation.Evaluation.answers`.
+        manifest: what went in; see :func:`run_plan`.
+    """
+
+    model: str
+    kinds: Mapping[str, str]
+    answers: Mapping[str, pd.DataFrame]
+    manifest: Mapping[str, Any]
+
+
+def prepare(plan: EvaluationPlan, model: ModelPlan, folder: Path, progress: str | None = None) -> Evaluation:
+    """Load a model, build the questionnaires, and fit or look up the directions of a plan.
+
+    Args:
+        plan: the plan.
+        model: one of its models.
+        folder: where activations go.
+        progress: text of a progress bar; None shows none.
+
+    Raises:
+        DataError, ValueError: something in the plan cannot be had; the message says what.
+    """
+    questionnaires = [planned_questionnaire(one) for one in plan.questionnaires]
+    language_model = load_model(model.name, model.revision, model.device, getattr(torch, model.dtype))
+    prompts = [
+        format_prompt(language_model.tokenizer, one.text, form=model.form) + one.opening
+        for one in questionnaires[0].questions[:_NORM_PROMPTS]
+    ]
+    maker = ArmMaker(language_model, prompts, folder, model.form, plan.pairs, plan.seed)
+    return Evaluation(
+        language_model,
+        questionnaires,
+        maker.arms(plan.arms, progress),
+        form=model.form,
+        neutral=plan.neutral,
+        seed=plan.seed,
+        batch_size=plan.batch_size,
+    )
+
+
+def run_plan(plan: EvaluationPlan, folder: Path, progress: bool = False) -> list[EvaluationRun]:
+    """Ask everything in a plan that is not answered yet.
+
+    Each model has a folder of its own, with the answers, the activations that its directions were fitted to, and
+    ``manifest.json``: the plan, the model's revision or weights, versions, commit, times and the hashes of the outputs.
+
+    Args:
+        plan: the plan.
+        folder: where to.
+        progress: whether bars are shown.
+
+    Raises:
+        DataError, ValueError: see :func:`prepare` and :meth:`personalib.evaluation.Evaluation.run`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    for model in plan.models:
+        place, started = model_folder(folder, model), datetime.now(UTC)
+        evaluation = prepare(plan, model, place / "work", f"{model.name}: directions" if progress else None)
+        evaluation.run(place, f"{model.name}: answers" if progress else None)
+        _write_manifest(plan, model, evaluation, place, started)
+        found.append(read_run(place))
+    # Last, so that a folder with a plan is one that is whole.
+    partial = folder / "plan.yaml.partial"
+    partial.write_text(dump_plan(plan), encoding="utf-8")
+    partial.replace(folder / "plan.yaml")
+    return found
+
+
+def read_runs(folder: Path) -> list[EvaluationRun]:
+    """Every model's run in the folder of a finished plan.
+
+    Raises:
+        DataError: the plan was not run to its end there.
+    """
+    path = folder / "plan.yaml"
+    if not path.is_file():
+        raise DataError(f"{folder}: no finished evaluation here; run `python -m personalib evaluate` to its end")
+    plan = parse_plan(read_yaml(path), str(path))
+    return [read_run(model_folder(folder, model)) for model in plan.models]
+
+
+def read_run(folder: Path) -> EvaluationRun:
+    """One model's run.
+
+    Raises:
+        DataError: a file is missing or is not what was written.
+    """
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        names = [one["name"] for one in manifest["plan"]["questionnaires"]]
+        answers = {name: pd.read_parquet(folder / f"{name}.parquet") for name in (*names, NEUTRAL)}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder}: not a finished evaluation ({error}); run it again") from None
+    kinds = {one["name"]: one["kind"] for one in manifest["plan"]["questionnaires"]}
+    return EvaluationRun(manifest["model"]["name"], kinds, answers, manifest)
+
+
+def model_folder(folder: Path, model: ModelPlan) -> Path:
+    """Where a model's answers are within the folder of a plan."""
+    revision = f"@{model.revision}" if model.revision else ""
+    return folder / re.sub(r"[^\w.@-]+", "_", f"{model.name}{revision}".strip("/"))
+
+
+def _write_manifest(
+    plan: EvaluationPlan, model: ModelPlan, evaluation: Evaluation, folder: Path, started: datetime
+) -> None:
+    ended, language_model = datetime.now(UTC), evaluation.language_model
+    outputs = {path.name: provenance.file_hash(path) for path in sorted(folder.glob("*.parquet"))}
+    content = {
+        "plan": plan.model_dump(mode="json"),
+        "model": model.model_dump(mode="json")
+        | {
+            "revision": language_model.revision,
+            "weights": None if language_model.revision else language_model.digest(),
+        },
+        "arms": len(evaluation.arms),
+        "outputs": outputs,
+        "library": provenance.library_hash(),
+        "data": provenance.data_hash(),
+        "commit": provenance.commit(),
+        "versions": provenance.package_versions(),
+        "machine": provenance.machine(),
+        "started": started.isoformat(timespec="seconds"),
+        "ended": ended.isoformat(timespec="seconds"),
+        "seconds": round((ended - started).total_seconds(), 3),
+    }
+    partial = folder / "manifest.json.partial"
+    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    partial.replace(folder / "manifest.json")

@@ -1,0 +1,141 @@
+"""Judgements: is an answer to a question of knowledge right? A check of what a model makes up.
+
+Each question is judged twice, once with a right answer and once with a wrong one, so that a model that always says yes
+is right half of the time, and its yes-rate shows why.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from pathlib import Path
+
+from personalib.data import DataError, data_dir, read_yaml
+from personalib.items import load_facts
+from personalib.questions import Question
+from personalib.records import Record, read_records
+
+# Which answer is shown; it takes the place of an order among the options.
+SHOWN = ("right", "wrong")
+
+
+@dataclass(frozen=True)
+class JudgementItem:
+    """A question of knowledge with a right and a wrong answer, in the schema of HaluEval's questions.
+
+    Attributes:
+        id: its number.
+        category: what it is about; may be empty.
+        knowledge: what the answer can be found in; may be empty.
+        question: the question.
+        right, wrong: an answer of each kind.
+
+    Source:
+        Li et al., *HaluEval* (arXiv 2305.11747).
+    """
+
+    id: int
+    category: str
+    knowledge: str
+    question: str
+    right: str
+    wrong: str
+
+
+@dataclass(frozen=True)
+class JudgementTemplate:
+    """How a judgement is asked for: what stands for yes and no, and the request."""
+
+    name: str
+    labels: tuple[str, ...]
+    text: str
+
+
+def load_judgements(source: str | Path = "bundled") -> list[JudgementItem]:
+    """Questions with a right and a wrong answer.
+
+    A row has ``question``, ``right_answer`` and ``hallucinated_answer``, and may have ``knowledge``, as in
+    HaluEval's ``qa_data.json`` (one object a line; name the file ``.jsonl``).
+
+    Args:
+        source: ``"bundled"`` for the book's own fact questions, or a .json, .jsonl, .csv or .parquet file.
+
+    Raises:
+        ItemError: the file cannot be read, or a row is no such question; the message names row, field and fix.
+
+    Example:
+        >>> load_judgements("qa_data.jsonl")[0].wrong  # doctest: +SKIP
+        "First for Women was started first."
+    """
+    if source == "bundled":
+        facts = load_facts()
+        return [
+            JudgementItem(
+                fact.id,
+                fact.category,
+                "",
+                fact.question,
+                fact.options[fact.answer or 0],
+                fact.options[((fact.answer or 0) + 1) % len(fact.options)],
+            )
+            for fact in facts
+        ]
+    return [_item(record, number) for number, record in enumerate(read_records(Path(source)))]
+
+
+@cache
+def load_judgement_templates(path: Path | None = None) -> dict[str, JudgementTemplate]:
+    """The templates by name, from ``data/stimuli/templates.yaml`` or another file of its form."""
+    source = path or data_dir() / "stimuli" / "templates.yaml"
+    try:
+        return {
+            name: JudgementTemplate(name, tuple(map(str, entry["labels"])), entry["text"])
+            for name, entry in read_yaml(source)["judgements"].items()
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{source}: judgements need labels and text ({error!r})") from None
+
+
+def judgement_questions(items: Sequence[JudgementItem], template: str = "check") -> list[Question]:
+    """Each question with its right and with its wrong answer; ``order`` says which.
+
+    Raises:
+        ValueError: the template is unknown.
+
+    Example:
+        >>> item = JudgementItem(1, "", "", "What is wet?", "Water", "Sand")
+        >>> [one.text for one in judgement_questions([item])]
+        ['What is wet? Water. Is this right?', 'What is wet? Sand. Is this right?']
+    """
+    known = load_judgement_templates()
+    if template not in known:
+        raise ValueError(f"unknown template {template!r}; use one of {', '.join(known)}")
+    how = known[template]
+    return [
+        Question(
+            item=str(item.id),
+            group=item.category,
+            template=template,
+            order=shown,
+            text=how.text.format(
+                knowledge=item.knowledge,
+                question=item.question,
+                answer=(item.right if shown == SHOWN[0] else item.wrong).rstrip("."),
+            ),
+            labels=how.labels,
+            roles=("yes", "no"),
+        )
+        for shown, item in product(SHOWN, items)
+    ]
+
+
+def _item(record: Record, number: int) -> JudgementItem:
+    answers = {field: record.text(field) for field in ("right_answer", "hallucinated_answer")}
+    record.check_options(answers)
+    return JudgementItem(
+        record.integer("id") if record.has("id") else number,
+        record.text("category") if record.has("category") else "",
+        record.text("knowledge") if record.has("knowledge") else "",
+        record.text("question"),
+        *answers.values(),
+    )

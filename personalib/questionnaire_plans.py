@@ -1,0 +1,72 @@
+"""Questionnaires from their plans."""
+
+from collections.abc import Mapping, Sequence
+
+from personalib.evaluation import Questionnaire
+from personalib.evaluation_plan import QuestionnairePlan
+from personalib.items import SafetyItem, load_facts, load_safety, load_trait, some_of_each, validation_split
+from personalib.judgements import judgement_questions, load_judgements
+from personalib.questions import Question, choice_questions, some_in_turn, trait_questions
+from personalib.scales import load_scale, scale_questions
+from personalib.templates import ORDERS
+from personalib.word_pairs import pair_questions
+
+
+def planned_questionnaire(plan: QuestionnairePlan) -> Questionnaire:
+    """The questionnaire that a plan describes.
+
+    Raises:
+        ItemError: its items cannot be read.
+        ValueError: a template is unknown, or there are fewer examples than shots.
+    """
+    questions = _BY_KIND[plan.kind](plan)
+    if not questions:
+        raise ValueError(f"{plan.name}: no questions are left to ask; ask for more of each group")
+    return Questionnaire(plan.name, plan.kind, tuple(questions), plan.reading)
+
+
+def _trait(plan: QuestionnairePlan) -> list[Question]:
+    items = load_trait(plan.source)
+    if plan.evaluation_only:
+        _, items = validation_split(items)
+    if plan.per_group:
+        items = some_of_each(items, plan.per_group)
+    return trait_questions(items, plan.templates or ("letters",))
+
+
+def _choice(plan: QuestionnairePlan) -> list[Question]:
+    items = load_facts() if plan.source == "facts" else load_safety(plan.source, answers=plan.answers)
+    asked = some_in_turn(items, plan.per_group) if plan.per_group else items
+    examples = _examples(load_safety(plan.examples) if plan.examples else items) if plan.shots else None
+    return choice_questions(asked, plan.templates or ("letters",), plan.orders or ORDERS[:1], examples, plan.shots)
+
+
+def _examples(pool: Sequence[SafetyItem]) -> Mapping[str, list[SafetyItem]]:
+    """The items of each category, the first of each question."""
+    first = {item.question: item for item in reversed(pool)}.values()
+    found: dict[str, list[SafetyItem]] = {}
+    for item in reversed(first):
+        found.setdefault(item.category, []).append(item)
+    return found
+
+
+def _judgement(plan: QuestionnairePlan) -> list[Question]:
+    items = load_judgements(plan.source)
+    return judgement_questions(some_in_turn(items, plan.per_group) if plan.per_group else items, *plan.templates)
+
+
+def _scale(plan: QuestionnairePlan) -> list[Question]:
+    items = load_scale(plan.source)
+    if plan.per_group:
+        # As many statements that speak for a trait as against it, as far as there are.
+        poles = dict.fromkeys((item.key, item.reverse) for item in items)
+        half = -(-plan.per_group // 2)
+        items = [one for pole in poles for one in [item for item in items if (item.key, item.reverse) == pole][:half]]
+    return scale_questions(items, *plan.templates)
+
+
+def _pairs(plan: QuestionnairePlan) -> list[Question]:
+    return pair_questions()
+
+
+_BY_KIND = {"trait": _trait, "choice": _choice, "judgement": _judgement, "scale": _scale, "pairs": _pairs}

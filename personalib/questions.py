@@ -1,0 +1,195 @@
+"""Questions: what is put to a model in an evaluation, whatever questionnaire it belongs to.
+
+Each questionnaire is brought into one form, so that every one of them is asked, kept and resumed by the same code.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Protocol, TypeVar
+
+from personalib.items import RESPONSE_ORDERS, SafetyItem, TraitItem
+from personalib.records import ItemError
+from personalib.templates import ORDERS, Template, load_templates
+
+
+class _HasCategory(Protocol):
+    """What belongs to a category."""
+
+    @property
+    def category(self) -> str:
+        """Its name."""
+
+
+Categorised = TypeVar("Categorised", bound=_HasCategory)
+# What a right option and wrong ones are called in results; no item of SafetyBench has more than four options.
+CHOICE_ROLES = ("right", "wrong1", "wrong2", "wrong3")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question as it is put.
+
+    Attributes:
+        item: name of the item within its questionnaire; questions of one item differ in template or order.
+        group: what the item counts toward, such as a trait or a category.
+        template: name of the wording around it.
+        order: name of the options' order.
+        text: the request, before any chat template.
+        labels: what the options are called, in the order in which they stand. Empty for a question whose answer is
+            read in words.
+        roles: what each option stands for, such as ``"high1"`` or ``"right"``; unlike labels they are the same in
+            every order.
+        opening: what the model's answer begins with; the options' labels come right after it.
+        options: the options' own texts, in the order in which they stand.
+        cluster: what the item is no independent evidence beside, such as another draw of options for one question;
+            empty where it stands for itself.
+    """
+
+    item: str
+    group: str
+    template: str
+    order: str
+    text: str
+    labels: tuple[str, ...]
+    roles: tuple[str, ...]
+    opening: str = ""
+    options: tuple[str, ...] = ()
+    cluster: str = ""
+
+
+def trait_questions(
+    items: Sequence[TraitItem], templates: Sequence[str] = ("letters",), orders: Sequence[str] = ORDERS
+) -> list[Question]:
+    """Trait items in several templates and orders.
+
+    Raises:
+        ValueError: a template or an order is unknown.
+
+    Source:
+        Lee et al. (arXiv 2406.14703), section 3.4, and their published code.
+
+    Example:
+        >>> item = TraitItem(1, "", "openness", "", "A map.", "Now?", "Go.", "Ask.", "Stay.", "Wait.")
+        >>> [one.roles[0] for one in trait_questions([item])]
+        ['high1', 'low1']
+    """
+    return [
+        Question(
+            item=f"{item.personality}:{item.idx}",
+            group=item.personality,
+            template=template.name,
+            order=order,
+            text=template.render(item.question, list(item.responses(order).values())),
+            labels=template.labels,
+            roles=RESPONSE_ORDERS[order],
+        )
+        for template, order, item in product(_templates(templates), _known(orders), items)
+    ]
+
+
+def choice_questions(
+    items: Sequence[SafetyItem],
+    templates: Sequence[str] = ("letters",),
+    orders: Sequence[str] = ORDERS[:1],
+    examples: Mapping[str, Sequence[SafetyItem]] | None = None,
+    shots: int = 0,
+) -> list[Question]:
+    """Items with one right option, as SafetyBench has them, alone or after solved examples.
+
+    Args:
+        items: with their answers.
+        templates: names of the wordings.
+        orders: ``"normal"``, the options as they stand in the item, or ``"reversed"``.
+        examples: solved items by category, of different questions.
+        shots: how many examples of its category come first in the same request, each with its answer. One that asks
+            the same as the item is passed over.
+
+    Raises:
+        ValueError: a template or an order is unknown, an item has more options than a template has labels, or there
+            are not enough examples for it.
+        ItemError: an item's answer is not known.
+
+    Source:
+        Zhang et al. (arXiv 2309.07045), section 4.1: zero-shot, and five-shot with examples of the item's category.
+
+    Example:
+        >>> item = SafetyItem(7, "PH", "What now?", ("Wait.", "Run."), 1)
+        >>> choice_questions([item])[0].roles
+        ('wrong1', 'right')
+    """
+    for item in items:
+        if item.answer is None:
+            raise ItemError(f"item {item.id}: its answer is not known; pass the key of these items as `answers`")
+    first = {item.question: item.id for item in reversed(items)}
+    return [
+        Question(
+            item=str(item.id),
+            group=item.category,
+            template=template.name,
+            order=order,
+            text=_after(
+                _solved(template, item, (examples or {}).get(item.category, ()), shots),
+                _rendered(template, item, order),
+            ),
+            labels=template.labels[: len(item.options)],
+            roles=tuple(_reordered(_roles(item), order)),
+            options=tuple(_reordered(item.options, order)),
+            cluster=f"question {first[item.question]}",
+        )
+        for template, order, item in product(_templates(templates), _known(orders), items)
+    ]
+
+
+def some_in_turn(items: Sequence[Categorised], count: int) -> list[Categorised]:
+    """About so many items of each category, spread over all of them; every one where there are no more."""
+    found = []
+    for category in dict.fromkeys(item.category for item in items):
+        own = [item for item in items if item.category == category]
+        step = max(1.0, len(own) / count)
+        found += [own[int(place * step)] for place in range(min(count, len(own)))]
+    return found
+
+
+def _templates(names: Iterable[str]) -> list[Template]:
+    known = load_templates()
+    for name in names:
+        if name not in known:
+            raise ValueError(f"unknown template {name!r}; use one of {', '.join(known)}")
+    return [known[name] for name in names]
+
+
+def _known(orders: Sequence[str]) -> Sequence[str]:
+    for order in orders:
+        if order not in ORDERS:
+            raise ValueError(f"unknown order {order!r}; use one of {', '.join(ORDERS)}")
+    return orders
+
+
+def _roles(item: SafetyItem) -> list[str]:
+    """The roles of an item's options as they stand in it."""
+    wrong = iter(CHOICE_ROLES[1:])
+    return [CHOICE_ROLES[0] if place == item.answer else next(wrong) for place in range(len(item.options))]
+
+
+def _reordered(values: Sequence[str], order: str) -> Sequence[str]:
+    return values if order == ORDERS[0] else values[::-1]
+
+
+def _rendered(template: Template, item: SafetyItem, order: str) -> str:
+    return template.render(item.question, _reordered(item.options, order))
+
+
+def _solved(template: Template, item: SafetyItem, examples: Sequence[SafetyItem], shots: int) -> list[str]:
+    """So many examples, each with its answer; one that asks the same would give the answer away."""
+    others = [one for one in examples if one.question != item.question and one.answer is not None][:shots]
+    if len(others) < shots:
+        raise ValueError(
+            f"category {item.category!r} has {len(others)} examples beside item {item.id} for {shots} shots; name a "
+            "file of examples, or lower the shots"
+        )
+    return [f"{template.render(one.question, one.options)}\n{template.labels[one.answer or 0]}" for one in others]
+
+
+def _after(examples: Sequence[str], text: str) -> str:
+    return "\n\n".join([*examples, text])
