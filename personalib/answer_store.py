@@ -52,6 +52,8 @@ class AnswerStore:
         found: dict[str, Reply] = {}
         for path in sorted(self.folder.glob("*.parquet")):
             try:
+                if pq.read_schema(path).names != _SCHEMA.names:
+                    raise ValueError("it has other columns")
                 part = pq.read_table(path, schema=_SCHEMA).to_pydict()
             except (OSError, ValueError, pa.ArrowException) as error:
                 raise DataError(f"{path}: not a file of answers ({error}); remove it, and it is asked anew") from None
@@ -99,11 +101,14 @@ class AnswerStore:
 def write_whole(table: pa.Table, path: Path) -> None:
     """Write a Parquet file under another name and rename it when the disk has it."""
     partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        pq.write_table(table, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            pq.write_table(table, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror}; run it again, and it goes on") from None
 
 
 def digest(*parts: str | bytes) -> str:

@@ -101,7 +101,8 @@ class ArmMaker:
         if plan.method == "random":
             width = self.language_model.model.config.get_text_config().hidden_size
             like = SteeringVector(torch.ones(width), site, "random", "random", self.language_model.name, "")
-            return {one.name: one for one in random_directions(like, plan.count, self.seed)}
+            drawn = random_directions(like, plan.count, self.seed)
+            return {f"random {number}": one for number, one in enumerate(drawn)}
         keys = _keys(plan)
         if sae is None:
             single = {key: fit_vector(readings[key], site) for key in keys}
@@ -121,9 +122,10 @@ class ArmMaker:
     ) -> Sequence[int]:
         if plan.features == "prompt":
             return prompt_features(sae, readings[key])
-        if plan.features == "published":
-            return published_features(self.language_model.name)[key]
-        return plan.features[key]
+        known = published_features(self.language_model.name) if plan.features == "published" else plan.features
+        if key not in known:
+            raise ValueError(f"{key} has no features; name it under `features`, or leave it out of `keys`")
+        return known[key]
 
 
 @dataclass(frozen=True)
@@ -209,8 +211,7 @@ def _pushed(plan: ArmsPlan, vectors: Mapping[str, SteeringVector], norm: float) 
     for size, pole, (key, vector) in product(plan.doses or plan.coefficients, plan.poles, vectors.items()):
         # The paper's contrast vectors have norm one; its features are rows of the decoder as they are.
         own = vector.unit() if plan.doses or plan.method != "sae" else vector
-        times = sign[pole] * size * (norm if plan.doses else 1.0)
-        push = Add(own, times, plan.positions)
-        towards = POLES[int(times < 0)]
-        arms.append(Arm(plan.name, key, (push,), dose=times * own.norm / norm, pole=towards))
+        amount = sign[pole] * size
+        times, dose = (amount * norm, amount) if plan.doses else (amount, amount * own.norm / norm)
+        arms.append(Arm(plan.name, key, (Add(own, times, plan.positions),), dose=dose, pole=POLES[int(amount < 0)]))
     return arms

@@ -74,7 +74,7 @@ class Evaluation:
         names = [one.name for one in self.questionnaires]
         if len({*names, NEUTRAL}) <= len(names):
             raise ValueError(f"questionnaires {', '.join(names)}; give each a name of its own, and none {NEUTRAL!r}")
-        if not self.arms or self.arms[0].method != NONE.method:
+        if not self.arms or self.arms[0] != NONE:
             object.__setattr__(self, "arms", (NONE, *self.arms))
 
     def run(self, folder: Path, progress: str | None = None) -> None:
@@ -100,7 +100,7 @@ class Evaluation:
                 for block in self._blocks:
                     for replies in block.missing(self.language_model, known, self.batch_size, bar.update):
                         store.add(replies)
-                        known |= replies.keys()
+                        known.update(replies)
             for name, table in self.answers(folder).items():
                 write_whole(pa.Table.from_pandas(table, preserve_index=False), folder / f"{name}.parquet")
 

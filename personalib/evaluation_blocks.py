@@ -204,20 +204,21 @@ class Losses(Block):
         """All exchanges under the arms that lack one."""
         # Whole batches of arms, so that a killed run does the same ones again.
         for start in range(0, len(self.keys), batch_size):
-            own = self.keys[start : start + batch_size]
-            if all(key in known for keys in own for key in keys):
+            numbers = range(start, min(start + batch_size, len(self.keys)))
+            lacking = [number for number in numbers if any(key not in known for key in self.keys[number])]
+            if not lacking:
                 continue
             losses, lengths = answer_losses(
                 language_model,
                 self.exchanges,
-                self.conditions[start : start + batch_size],
+                [self.conditions[number] for number in lacking],
                 skip=1,
                 batch_size=max(1, batch_size // 4),
             )
             done(losses.size)
             yield {
                 key: Reply((loss, float(length)))
-                for keys, row in zip(own, losses.tolist(), strict=True)
+                for keys, row in zip([self.keys[number] for number in lacking], losses.tolist(), strict=True)
                 for key, loss, length in zip(keys, row, lengths.tolist(), strict=True)
             }
 

@@ -30,13 +30,14 @@ def health(answers: pd.DataFrame, neutral: pd.DataFrame, guard: Guard | None = N
         answers, both in units of the unsteered model's, and ``collapsed``. Answers in words, and word pairs, which are
         two words of many, have no answer mass: the perplexity alone decides.
     """
-    sums = neutral.groupby("arm")[["loss", "tokens"]].sum()
+    # A loss that is no number makes the sum none: that arm has collapsed.
+    sums = neutral.groupby("arm")[["loss", "tokens"]].agg(lambda own: own.sum(skipna=False))
     perplexity = np.exp(sums["loss"] / sums["tokens"])
     found = neutral.drop_duplicates("arm").sort_values("arm")[list(_ARM)].reset_index(drop=True)
     found["perplexity"] = (perplexity / perplexity.loc[0]).to_numpy()
     found["mass"] = np.nan
     if "mass" in answers and "p_attribute" not in answers:
-        masses = answers.groupby("arm")["mass"].mean()
+        masses = answers["mass"].fillna(0.0).groupby(answers["arm"]).mean()
         found["mass"] = (masses / masses.loc[0]).to_numpy()
     left = found["mass"].fillna(1.0).to_numpy()
     return found.assign(collapsed=(guard or Guard()).collapsed(left, found["perplexity"].to_numpy()))
@@ -97,19 +98,28 @@ def base_scores(kind: str, answers: pd.DataFrame, *, column: str = "value") -> p
         all are alike, and stay between 0 and 100.
     """
     items = item_scores(kind, answers)
-    items = items[(items["arm"] == 0)].dropna(subset=[column])
+    items = items[items["arm"] == 0]
     groups = list(items.groupby("group", sort=False))
     rows = []
     for name, own in [*groups, *([(ALL, items)] if len(groups) > 1 else [])]:
-        values = own.groupby("cluster", sort=False)[column].mean().to_numpy()
-        if kind in _SHARES:
-            rows.append(
-                [name, *(100 * np.array(clustered_interval(values / 100, np.arange(len(values))))), len(values)]
-            )
-        else:
-            means = paired_means(values[None, :])
-            rows.append([name, means.estimate[0], means.low[0], means.high[0], len(values)])
+        values = own.dropna(subset=[column]).groupby("cluster", sort=False)[column].mean().to_numpy()
+        rows.append([name, *_level_of(values, shares=kind in _SHARES), len(values)])
     return pd.DataFrame(rows, columns=["group", "value", "low", "high", "n"])
+
+
+def _level_of(values: Array, *, shares: bool) -> tuple[float, float, float]:
+    """The mean of independent values with its bounds."""
+    if not len(values):
+        return (np.nan,) * 3
+    if not shares:
+        means = paired_means(values[None, :])
+        return float(means.estimate[0]), float(means.low[0]), float(means.high[0])
+    if np.ptp(values) == 0:
+        # As many trials as values: resampling would give no width.
+        found = proportion_interval(round(values.sum() / 100), len(values))
+        return float(values[0]), min(100 * found.low, float(values[0])), max(100 * found.high, float(values[0]))
+    found = clustered_interval(values / 100, np.arange(len(values)))
+    return 100 * found.estimate, 100 * found.low, 100 * found.high
 
 
 def _compare(items: pd.DataFrame, column: str, level: float, *, shares: bool) -> pd.DataFrame:
@@ -120,9 +130,9 @@ def _compare(items: pd.DataFrame, column: str, level: float, *, shares: bool) ->
     changes = wide - before
     changes = _by_cluster(changes.mask(changes.abs() < _ROUNDING, 0.0))
     means, sizes = paired_means(changes, level=level), effect_size(changes, level=level)
-    low, high = means.low, means.high
+    low, high, p = means.low, means.high, means.p
     if shares:
-        low, high = _beyond_no_change(changes, low, high, level)
+        low, high, p = _of_shares(changes, low, high, p, level)
     found = {
         "arm": wide.columns,
         "base": _means(_by_cluster(before.where(both))),
@@ -130,7 +140,7 @@ def _compare(items: pd.DataFrame, column: str, level: float, *, shares: bool) ->
         "effect": means.estimate,
         "low": low,
         "high": high,
-        "p": means.p,
+        "p": p,
         "size": sizes.estimate,
         "size_low": sizes.low,
         "size_high": sizes.high,
@@ -140,15 +150,24 @@ def _compare(items: pd.DataFrame, column: str, level: float, *, shares: bool) ->
     return pd.DataFrame(found).iloc[1:]
 
 
-def _beyond_no_change(changes: Array, low: Array, high: Array, level: float) -> tuple[Array, Array]:
-    """Bounds of changes between right and wrong: where none of n changed, those that Wilson has for none of n.
+def _of_shares(changes: Array, low: Array, high: Array, p: Array, level: float) -> tuple[Array, Array, Array]:
+    """Bounds and p-values of changes between right and wrong, where all that were read changed alike.
 
-    Student's t would give no width, as if nothing could have changed.
+    Student's t would give no width and no doubt. The bounds are then Wilson's, for none of n changed or for all of
+    them, and the p-value is that of a sign test.
     """
-    count = (~np.isnan(changes)).sum(1)
-    still = (count > 0) & (np.nan_to_num(changes) == 0).all(1)
-    reach = np.array([100 * proportion_interval(0, n, level=level).high if n else np.nan for n in count])
-    return np.where(still, -reach, low), np.where(still, reach, high)
+    low, high, p = low.copy(), high.copy(), p.copy()
+    for number, row in enumerate(changes):
+        read = row[~np.isnan(row)]
+        if not len(read) or np.ptp(read) > 0:
+            continue
+        change, rare = float(read[0]), proportion_interval(0, len(read), level=level).high
+        if change == 0:
+            low[number], high[number] = -100 * rare, 100 * rare
+        else:
+            low[number], high[number] = sorted((change, change * (1 - rare)))
+            p[number] = min(1.0, 2 * 0.5 ** len(read))
+    return low, high, p
 
 
 def _by_cluster(table: pd.DataFrame) -> Array:

@@ -1,5 +1,6 @@
 """Keys of answers: hashes of everything that an answer depends on."""
 
+import json
 from functools import cache
 from importlib.metadata import version
 
@@ -19,11 +20,23 @@ def model_key(language_model: LanguageModel) -> str:
     model, tokenizer = language_model.model, language_model.tokenizer
     return digest(
         language_model.revision or language_model.digest(),
-        str(sorted(tokenizer.get_vocab().items())) if language_model.revision is None else "",
+        _form(language_model) if language_model.revision is None else "",
         str(model.dtype),
         model.device.type,
         _code_key(),
     )
+
+
+def _form(language_model: LanguageModel) -> str:
+    """What weights do not say: the configuration, and how texts are encoded."""
+    tokenizer, model = language_model.tokenizer, language_model.model
+    encoder = tokenizer.get_vocab()
+    if tokenizer.is_fast:
+        # Padding and truncation are set by whoever used it last.
+        encoder = json.loads(tokenizer.backend_tokenizer.to_str()) | {"padding": None, "truncation": None}
+    about = model.config.to_dict() | {"_name_or_path": None, "transformers_version": None}
+    ends = model.generation_config.eos_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id
+    return json.dumps([encoder, about, ends], sort_keys=True, default=str)
 
 
 def condition_key(condition: Condition) -> str:
@@ -34,9 +47,10 @@ def condition_key(condition: Condition) -> str:
 def _parts(one: Intervention) -> list[str | bytes]:
     where: list[str | bytes] = [type(one).__name__, str(one.site), one.positions]
     if isinstance(one, Clamp):
-        return [*where, repr((one.features, one.value)), one.sae.digest()]
+        use = one.sae.network.cfg.to_dict(), one.sae.normalisation, one.sae.centred
+        return [*where, repr((one.features, float(one.value), use)), one.sae.digest()]
     vector = one.vector.direction.detach().cpu().to(torch.float64).contiguous()
-    return [*where, repr(one.coefficient), vector.numpy().tobytes()]
+    return [*where, repr(float(one.coefficient)), vector.numpy().tobytes()]
 
 
 @cache

@@ -7,6 +7,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from personalib.data import DataError, data_dir, read_yaml
+from personalib.templates import ORDERS
 
 Kind = Literal["trait", "choice", "judgement", "scale", "pairs"]
 Method = Literal["prompt", "repe", "sae", "random"]
@@ -43,7 +44,8 @@ class QuestionnairePlan(_Strict):
     Attributes:
         name: of its tables.
         kind: what it is, see :func:`personalib.evaluation_scores.item_scores`.
-        source: ``"bundled"``, ``"facts"`` for the bundled fact questions as choices, a file, or a name on the hub.
+        source: ``"bundled"``, ``"facts"`` for the bundled fact questions as choices, a file, or a name on the hub. For
+            word pairs a file has pairs and openings, as ``data/stimuli/word_pairs.yaml`` has.
         answers: a file with the key of a choice questionnaire.
         per_group: items of each trait or category at the most; none for all.
         evaluation_only: leaves out the trait items that pushes are chosen by.
@@ -54,7 +56,7 @@ class QuestionnairePlan(_Strict):
         reading: ``"options"`` or ``"words"``; answers in words are for choices.
     """
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]
     kind: Kind
     source: str = "bundled"
     answers: str | None = None
@@ -68,12 +70,23 @@ class QuestionnairePlan(_Strict):
 
     @model_validator(mode="after")
     def _fits_the_kind(self) -> Self:
-        if self.kind != "choice" and (self.answers or self.shots or self.examples or self.reading == "words"):
-            raise ValueError(f"{self.name}: answers, shots, examples and reading in words are for kind 'choice'")
-        if self.kind in ("scale", "judgement") and len(self.templates) > 1:
-            raise ValueError(f"{self.name}: a {self.kind} has one template; write two questionnaires for two")
-        if self.kind == "trait" and self.orders and set(self.orders) != {"normal", "reversed"}:
-            raise ValueError(f"{self.name}: a trait questionnaire needs both orders")
+        choosing = self.answers or self.shots or self.examples or self.reading == "words"
+        refused = {
+            "neutral answers are called that; give the questionnaire another name": self.name == "neutral",
+            "answers, shots, examples and reading in words are for kind 'choice'": choosing and self.kind != "choice",
+            "a questionnaire of this kind has one template; write two for two": self.kind in ("scale", "judgement")
+            and len(self.templates) > 1,
+            "a questionnaire of this kind has no orders; leave them out": self.orders
+            and self.kind not in ("trait", "choice"),
+            "traits need both orders": self.kind == "trait" and self.orders and set(self.orders) != set(ORDERS),
+            "word pairs have no groups to cut and no templates; leave both out": self.kind == "pairs"
+            and (self.per_group or self.templates),
+            "examples are for shots; say how many": self.examples and not self.shots,
+            "the bundled facts have their answers; leave them out": self.answers and self.source == "facts",
+        }
+        for problem, there in refused.items():
+            if there:
+                raise ValueError(f"{self.name}: {problem}")
         return self
 
 
@@ -159,14 +172,19 @@ class EvaluationPlan(_Strict):
         names = [one.name for one in self.questionnaires]
         if not names or len(set(names)) < len(names):
             raise ValueError("declare at least one questionnaire, and give each a name of its own")
+        models = [(one.name, one.revision) for one in self.models]
+        if not models or len(set(models)) < len(models):
+            raise ValueError("declare at least one model, and each once: their answers have one folder")
         return self
 
     def only(self, *names: str) -> "EvaluationPlan":
         """The plan with some of its questionnaires.
 
         Raises:
-            ValueError: it has no questionnaire of a name.
+            ValueError: it has no questionnaire of a name, none is named, or one twice.
         """
+        if not names or len(set(names)) < len(names):
+            raise ValueError("name the questionnaires to keep, each once")
         own = {one.name: one for one in self.questionnaires}
         for name in names:
             if name not in own:

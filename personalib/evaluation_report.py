@@ -1,5 +1,6 @@
 """Reports of evaluations: every number as CSV, and tables to read as Markdown and LaTeX."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pandas as pd
 from personalib.evaluation import NEUTRAL
 from personalib.evaluation_effects import base_scores, effects, health
 from personalib.evaluation_runs import EvaluationRun
-from personalib.evaluation_scores import item_scores
+from personalib.evaluation_scores import item_scores, named_options
 from personalib.guards import Guard
 
 # What is compared beside the score itself, by kind.
@@ -59,10 +60,11 @@ def reading(answers: pd.DataFrame, state: pd.DataFrame) -> pd.DataFrame:
     """
     items = item_scores("choice", answers)
     guess = 100 / answers["roles"].str.count('"').div(2)
+    silent = pd.Series([place is None for place in named_options(answers)], answers.index)
     grouped = items.groupby("arm")
     found = pd.DataFrame(
         {
-            "unreadable": grouped["value"].agg(lambda own: own.isna().mean()),
+            "unreadable": silent.groupby(answers["arm"]).mean(),
             "accuracy": grouped["value"].mean(),
             "fallback": grouped["fallback"].mean(),
             "chance": guess.groupby(answers["arm"]).mean(),
@@ -84,7 +86,7 @@ def write_report(runs: Sequence[EvaluationRun], folder: Path, guard: Guard | Non
     """
     written = []
     for run in runs:
-        place = folder / run.model.strip("/").replace("/", "_")
+        place = folder / _folder(run)
         place.mkdir(parents=True, exist_ok=True)
         for name, table in tables(run, guard).items():
             table.to_csv(place / f"{name}.csv", index=False)
@@ -110,6 +112,12 @@ def readable_effects(found: pd.DataFrame) -> pd.DataFrame:
     return wide[list(dict.fromkeys(found["group"]))].reset_index().drop(columns="arm").rename_axis(columns=None)
 
 
+def _folder(run: EvaluationRun) -> str:
+    """The folder of a model's tables: two revisions of a model have two."""
+    revision = run.manifest.get("model", {}).get("revision")
+    return re.sub(r"[^\w.@-]+", "_", run.model.strip("/") + (f"@{revision}" if revision else ""))
+
+
 def _cell(effect: float, low: float, high: float, p_holm: float, collapsed: bool) -> str:
     if pd.isna(effect):
         return "missing"
@@ -129,7 +137,10 @@ def _readable(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    return table.to_markdown(index=False, floatfmt=".2f", missingval="") + "\n"
+    words = [place for place, name in enumerate(table) if not pd.api.types.is_float_dtype(table[name])]
+    # tabulate takes what looks like a number for one, and "+0.40" would lose its sign.
+    shown = table.astype(object).where(table.notna(), None)
+    return str(shown.to_markdown(index=False, floatfmt=".2f", missingval="", disable_numparse=words)) + "\n"
 
 
 def _latex(table: pd.DataFrame) -> str:

@@ -16,12 +16,15 @@ from personalib.arm_plans import ArmMaker
 from personalib.data import DataError, read_yaml
 from personalib.evaluation import NEUTRAL, Evaluation
 from personalib.evaluation_plan import EvaluationPlan, ModelPlan, dump_plan, parse_plan
+from personalib.items import load_trait, some_of_each
 from personalib.models import load_model
 from personalib.questionnaire_plans import planned_questionnaire
 from personalib.questionnaires import format_prompt
+from personalib.questions import trait_questions
 
-# Prompts that the residual stream's typical norms are taken from.
-_NORM_PROMPTS = 64
+# The bundled trait items of each trait whose prompts the residual stream's typical norms are taken from: always the same,
+# so that a dose means one thing whatever is asked.
+_NORM_ITEMS = 4
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,8 @@ def prepare(plan: EvaluationPlan, model: ModelPlan, folder: Path, progress: str 
     """
     questionnaires = [planned_questionnaire(one) for one in plan.questionnaires]
     language_model = load_model(model.name, model.revision, model.device, getattr(torch, model.dtype))
-    prompts = [
-        format_prompt(language_model.tokenizer, one.text, form=model.form) + one.opening
-        for one in questionnaires[0].questions[:_NORM_PROMPTS]
-    ]
+    usual = trait_questions(some_of_each(load_trait(), _NORM_ITEMS))
+    prompts = [format_prompt(language_model.tokenizer, one.text, form=model.form) for one in usual]
     maker = ArmMaker(language_model, prompts, folder, model.form, plan.pairs, plan.seed)
     return Evaluation(
         language_model,
@@ -85,7 +86,11 @@ def run_plan(plan: EvaluationPlan, folder: Path, progress: bool = False) -> list
     Raises:
         DataError, ValueError: see :func:`prepare` and :meth:`personalib.evaluation.Evaluation.run`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "plan.yaml").unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written to: {error.strerror}") from None
     found = []
     for model in plan.models:
         place, started = model_folder(folder, model), datetime.now(UTC)
@@ -139,7 +144,10 @@ def _write_manifest(
     plan: EvaluationPlan, model: ModelPlan, evaluation: Evaluation, folder: Path, started: datetime
 ) -> None:
     ended, language_model = datetime.now(UTC), evaluation.language_model
-    outputs = {path.name: provenance.file_hash(path) for path in sorted(folder.glob("*.parquet"))}
+    outputs = {
+        path.name: provenance.file_hash(path)
+        for path in sorted(folder / f"{name}.parquet" for name in (*(one.name for one in plan.questionnaires), NEUTRAL))
+    }
     content = {
         "plan": plan.model_dump(mode="json"),
         "model": model.model_dump(mode="json")

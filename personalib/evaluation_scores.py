@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from personalib.extraction import chosen_option
-from personalib.scoring import FLOOR, per_item
+from personalib.scoring import DECIMALS, FLOOR, per_item
 
 _UNIT = ("arm", "group", "item", "cluster", "template")
 
@@ -45,6 +45,13 @@ def item_scores(kind: str, answers: pd.DataFrame) -> pd.DataFrame:
     return _KINDS[kind](answers)
 
 
+def named_options(answers: pd.DataFrame) -> list[int | None]:
+    """For each answer in words the place of the option that it names; see :mod:`personalib.extraction`."""
+    lists = answers[["labels", "options"]].map(json.loads)
+    asked = zip(answers["text"], lists["labels"], lists["options"], strict=True)
+    return [chosen_option(text, labels, options) for text, labels, options in asked]
+
+
 def _trait(answers: pd.DataFrame) -> pd.DataFrame:
     rows = answers.rename(columns={"group": "personality", "item": "idx"})
     items = per_item(rows, by=("arm", "template")).rename(columns={"personality": "group", "idx": "item"})
@@ -59,18 +66,18 @@ def _choice(answers: pd.DataFrame) -> pd.DataFrame:
 
 def _options(answers: pd.DataFrame) -> pd.DataFrame:
     shares = answers.filter(regex="^p_").fillna(-1.0)
+    # To so many decimals as elsewhere, so that rounding errors decide nothing.
+    shares = shares.round(DECIMALS)
     right = 100.0 * (shares["p_right"] >= shares.max(axis=1))
     rows = answers.assign(value=right.where(answers["mass"] >= FLOOR))
     return _mean_over_orders(rows, ["value", "mass"])
 
 
 def _words(answers: pd.DataFrame) -> pd.DataFrame:
-    lists = answers[["labels", "roles", "options"]].map(json.loads)
-    asked = zip(answers["text"], lists["labels"], lists["options"], strict=True)
-    places = [chosen_option(text, labels, options) for text, labels, options in asked]
-    named = [None if place is None else roles[place] for place, roles in zip(places, lists["roles"], strict=True)]
+    roles, places = answers["roles"].map(json.loads), named_options(answers)
+    named = [None if place is None else own[place] for place, own in zip(places, roles, strict=True)]
     value = pd.Series([np.nan if role is None else 100.0 * (role == "right") for role in named], answers.index)
-    chance = 100.0 / lists["roles"].str.len()
+    chance = 100.0 / roles.str.len()
     rows = answers.assign(value=value, fallback=value.fillna(chance), mass=np.nan)
     return _mean_over_orders(rows, ["value", "fallback", "mass"])
 

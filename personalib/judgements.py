@@ -80,7 +80,14 @@ def load_judgements(source: str | Path = "bundled") -> list[JudgementItem]:
             )
             for fact in facts
         ]
-    return [_item(record, number) for number, record in enumerate(read_records(Path(source)))]
+    items, seen = [], {}  # type: list[JudgementItem], dict[int, str]
+    for number, record in enumerate(read_records(Path(source))):
+        item = _item(record, number)
+        if item.id in seen:
+            raise record.error("id", f"{item.id} is that of {seen[item.id]} too; give each question its own")
+        seen[item.id] = record.where
+        items.append(item)
+    return items
 
 
 @cache
@@ -131,7 +138,8 @@ def judgement_questions(items: Sequence[JudgementItem], template: str = "check")
 
 def _item(record: Record, number: int) -> JudgementItem:
     answers = {field: record.text(field) for field in ("right_answer", "hallucinated_answer")}
-    record.check_options(answers)
+    # The template closes the sentence, so a full stop makes no difference.
+    record.check_options({field: answer.rstrip(".") for field, answer in answers.items()})
     return JudgementItem(
         record.integer("id") if record.has("id") else number,
         record.text("category") if record.has("category") else "",

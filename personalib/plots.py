@@ -363,7 +363,9 @@ def radar(data: pd.DataFrame, axes: Axes | None = None, *, limit: float = 100.0)
         text.set_horizontalalignment("left" if side > 0 else "right" if side < 0 else "center")
     axes.set_ylim(0, limit)
     axes.tick_params(axis="x", pad=4)
-    _legend(axes, outside=True)
+    if axes.get_legend_handles_labels()[0]:
+        # Below the names of the traits.
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=min(4, rows["kind"].nunique()))
     return axes
 
 

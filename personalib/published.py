@@ -14,6 +14,8 @@ from personalib.data import DataError
 from personalib.factors import Element, inflect, load_factors
 from personalib.records import Record, read_records
 
+# Titles of factors in the paper's files that differ from ours.
+_FACTORS = {"ai familiar degree": "ai familiarity"}
 _FIELDS = ("idx", "attributes", "fixed_bg", "generative_bg", "features")
 
 
@@ -78,9 +80,9 @@ class FeaturePattern:
 
 def element_named(factor: str, value: str) -> Element | None:
     """The element that a file names by titles, in any case; the beginning of a title will do if no other has it."""
-    wanted = value.strip().lower()
+    wanted, title = value.strip().lower(), factor.strip().lower()
     for one in load_factors():
-        if wanted and one.title.lower() == factor.strip().lower():
+        if wanted and one.title.lower() == _FACTORS.get(title, title):
             exact = [each for each in one.elements if each.title.lower() == wanted]
             found = exact or [each for each in one.elements if each.title.lower().startswith(wanted)]
             return found[0] if len(found) == 1 else None

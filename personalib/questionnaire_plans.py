@@ -1,15 +1,17 @@
 """Questionnaires from their plans."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from personalib.evaluation import Questionnaire
+from personalib.evaluation_effects import ALL
 from personalib.evaluation_plan import QuestionnairePlan
 from personalib.items import SafetyItem, load_facts, load_safety, load_trait, some_of_each, validation_split
 from personalib.judgements import judgement_questions, load_judgements
 from personalib.questions import Question, choice_questions, some_in_turn, trait_questions
 from personalib.scales import load_scale, scale_questions
 from personalib.templates import ORDERS
-from personalib.word_pairs import pair_questions
+from personalib.word_pairs import load_openings, load_word_pairs, pair_questions
 
 
 def planned_questionnaire(plan: QuestionnairePlan) -> Questionnaire:
@@ -22,6 +24,8 @@ def planned_questionnaire(plan: QuestionnairePlan) -> Questionnaire:
     questions = _BY_KIND[plan.kind](plan)
     if not questions:
         raise ValueError(f"{plan.name}: no questions are left to ask; ask for more of each group")
+    if any(one.group == ALL for one in questions):
+        raise ValueError(f"{plan.name}: a group is called {ALL!r}, as all groups together are; give it another name")
     return Questionnaire(plan.name, plan.kind, tuple(questions), plan.reading)
 
 
@@ -60,13 +64,18 @@ def _scale(plan: QuestionnairePlan) -> list[Question]:
     if plan.per_group:
         # As many statements that speak for a trait as against it, as far as there are.
         poles = dict.fromkeys((item.key, item.reverse) for item in items)
-        half = -(-plan.per_group // 2)
-        items = [one for pole in poles for one in [item for item in items if (item.key, item.reverse) == pole][:half]]
+        half, odd = divmod(plan.per_group, 2)
+        items = [
+            one
+            for pole in poles
+            for one in [item for item in items if (item.key, item.reverse) == pole][: half + (odd and not pole[1])]
+        ]
     return scale_questions(items, *plan.templates)
 
 
 def _pairs(plan: QuestionnairePlan) -> list[Question]:
-    return pair_questions()
+    path = None if plan.source == "bundled" else Path(plan.source)
+    return pair_questions(load_word_pairs(path), load_openings(path))
 
 
 _BY_KIND = {"trait": _trait, "choice": _choice, "judgement": _judgement, "scale": _scale, "pairs": _pairs}

@@ -91,8 +91,8 @@ class Record:
 def read_records(path: Path) -> list[Record]:
     """The rows of a ``.json``, ``.jsonl``, ``.csv`` or ``.parquet`` file.
 
-    A JSON file holds a list of objects, or an object of objects whose keys become the field ``id`` (as in
-    SafetyBench's answer key).
+    A JSON file holds a list of objects; or an object of objects, whose keys become the field ``id`` (as in
+    SafetyBench's answer key), or of lists of objects, whose keys become ``category`` (as in its examples).
 
     Raises:
         ItemError: the file cannot be read, is not what its name says, or holds no row.
@@ -135,11 +135,18 @@ def _record(where: str, value: Any) -> Record:
 def _read_json(path: Path) -> Iterator[Record]:
     content = json.loads(path.read_text(encoding="utf-8-sig"))
     if isinstance(content, dict):
-        content = [{"id": key, **value} if isinstance(value, dict) else value for key, value in content.items()]
+        content = [row for key, value in content.items() for row in _named_rows(key, value)]
     if not isinstance(content, list):
         raise ItemError(f"{path}: holds a single value; write a list of objects")
     for number, value in enumerate(content, start=1):
         yield _record(f"{path}, row {number}", value)
+
+
+def _named_rows(key: str, value: Any) -> list[Any]:
+    """The rows that stand under a key: one object whose ``id`` it is, or a list of a ``category``."""
+    if isinstance(value, list) and value:
+        return [{"category": key, **row} if isinstance(row, dict) else row for row in value]
+    return [{"id": key, **value} if isinstance(value, dict) else value]
 
 
 def _read_jsonl(path: Path) -> Iterator[Record]:

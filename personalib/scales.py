@@ -71,7 +71,7 @@ def load_scale(source: str | Path = "bundled") -> list[ScaleItem]:
     path = data_dir() / "items" / "scale.jsonl" if source == "bundled" else Path(source)
     items, seen = [], {}  # type: list[ScaleItem], dict[str, str]
     for number, record in enumerate(read_records(path)):
-        item = _pool_item(record, number) if record.has("label") else _scale_item(record, number)
+        item = _pool_item(record, number) if _is_pools(record) else _scale_item(record, number)
         if item.id in seen:
             raise record.error("id", f"{item.id} is that of {seen[item.id]} too; give each statement its own")
         seen[item.id] = record.where
@@ -133,6 +133,11 @@ def _pool_item(record: Record, number: int) -> ScaleItem:
     statement = record.text("text")
     closed = statement if statement.endswith((".", "!", "?")) else f"{statement}."
     return ScaleItem(_id(record, number), closed, record.text("label").lower(), sign < 0)
+
+
+def _is_pools(record: Record) -> bool:
+    """Whether a row is one of the pool's tables: its own form may have a label, too, and then a key in letters."""
+    return record.has("label") and not record.has("statement")
 
 
 def _id(record: Record, number: int) -> str:

@@ -20,7 +20,7 @@ FLOOR = 0.1
 _BY = ("template", "context_id")
 _ITEM = ("personality", "idx")
 # Decimals that decide a choice: shares that differ by less are tied, and not told apart by rounding errors.
-_DECIMALS = 9
+DECIMALS = 9
 _COLUMNS = [f"p_{response}" for response in RESPONSES]
 
 
@@ -58,7 +58,7 @@ def per_item(rows: pd.DataFrame, *, by: Sequence[str] = _BY, floor: float = FLOO
     table["high"] = table["high1"] + table["high2"]
     table["choice"] = _choice(table)
     table["pole"] = table["choice"].str[:-1].where(read)
-    rounded = table.round(_DECIMALS)
+    rounded = table.round(DECIMALS)
     table["tied"] = rounded[["high1", "high2"]].max(axis=1) == rounded[["low1", "low2"]].max(axis=1)
     return table.assign(mass=masses.mean(axis=1, skipna=False), read=read).reset_index()
 
@@ -252,7 +252,7 @@ def _place(keys: Sequence[str], values: Sequence[object]) -> str:
 def _choice(shares: pd.DataFrame) -> pd.Series:
     """The response with the largest share; missing where the shares are."""
     table = shares[list(RESPONSES)]
-    first = table.round(_DECIMALS).fillna(-1.0).to_numpy().argmax(axis=1)
+    first = table.round(DECIMALS).fillna(-1.0).to_numpy().argmax(axis=1)
     chosen = pd.Series(np.array(RESPONSES, dtype=object)[first], index=table.index, dtype="str")
     return chosen.where(table.notna().all(axis=1))
 

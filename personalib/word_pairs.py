@@ -88,10 +88,17 @@ def pair_questions(
             roles=("attribute", "opposite"),
             opening=opening,
         )
-        for pair, (number, opening) in product(pairs or load_word_pairs(), enumerate(openings or load_openings()))
+        for pair, (number, opening) in product(
+            load_word_pairs() if pairs is None else pairs,
+            enumerate(load_openings() if openings is None else openings),
+        )
     ]
 
 
-def _two(words: Sequence[str]) -> tuple[str, str]:
+def _two(words: object) -> tuple[str, str]:
+    if not isinstance(words, list) or len(words) != 2 or not all(isinstance(one, str) and one for one in words):
+        raise ValueError(f"{words!r} are not two texts; put words such as no in quotes")
     one, other = words
+    if one == other:
+        raise ValueError(f"{one!r} is no opposite of itself")
     return one, other

@@ -20,7 +20,7 @@ from small_models import (
 )
 
 from personalib.activations import Site, blocks, capture
-from personalib.grid import answer_losses, ask_steered
+from personalib.grid import answer_losses, ask_steered, steered_batches
 from personalib.interventions import POSITIONS, Ablate, Add, Clamp
 from personalib.questionnaires import ask, check_option_tokens, encode_prompts, left_padded, option_tokens
 from personalib.records import ItemError
@@ -355,6 +355,136 @@ def test_the_progress_bar_is_named_and_counts_answers(llama, capsys):
     ask_steered(llama, PROMPTS, LABELS, added("prompt"), batch_size=4, progress="Trust")
     shown = capsys.readouterr().err
     assert "Trust" in shown and "54/54" in shown
+
+
+# Batch by batch
+
+
+def in_one(batches, conditions):
+    """The answers of batches in one array, missing where a condition was not run."""
+    found = np.full((conditions, len(PROMPTS), len(LABELS)), np.nan)
+    for batch, numbers, chances in batches:
+        assert chances.shape == (len(numbers), len(batch), len(LABELS)) and chances.dtype == np.float64
+        assert np.isnan(found[np.ix_(numbers, batch)]).all(), "nothing is answered twice"
+        found[np.ix_(numbers, batch)] = chances
+    return found
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+@pytest.mark.parametrize("name", ["gemma2", "falcon"])
+def test_batches_are_the_answers_of_the_whole(name, batch_size):
+    language_model = small(name)
+    batches = list(steered_batches(language_model, PROMPTS, LABELS, MIXED, batch_size=batch_size))
+    whole = ask_steered(language_model, PROMPTS, LABELS, MIXED, batch_size=batch_size)
+    assert np.array_equal(in_one(batches, len(MIXED)), whole)
+    assert len(batches) == -(-len(PROMPTS) // batch_size)
+    assert all(len(batch) <= batch_size and numbers == list(range(len(MIXED))) for batch, numbers, _ in batches)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 64])
+def test_what_is_not_wanted_is_not_run_and_leaves_the_batches_as_they_are(llama, batch_size):
+    whole = list(steered_batches(llama, PROMPTS, LABELS, MIXED, batch_size=batch_size))
+    seen, chosen = [], {}
+
+    def wanted(batch):
+        seen.append(list(batch))
+        # Others in each batch, and none in every third.
+        place = len(seen)
+        chosen[tuple(batch)] = [] if place % 3 == 0 else list(range(place % 2, len(MIXED), place + 1))
+        return chosen[tuple(batch)]
+
+    some = list(steered_batches(llama, PROMPTS, LABELS, MIXED, batch_size=batch_size, wanted=wanted))
+    assert seen == [batch for batch, _, _ in whole]
+    assert [(batch, numbers) for batch, numbers, _ in some] == [
+        (batch, chosen[tuple(batch)]) for batch in seen if chosen[tuple(batch)]
+    ]
+    full = in_one(whole, len(MIXED))
+    for batch, numbers, chances in some:
+        np.testing.assert_allclose(chances, full[np.ix_(numbers, batch)], rtol=0, atol=2e-6)
+
+
+def test_conditions_may_be_wanted_in_any_order(llama):
+    order = list(np.random.default_rng(2).permutation(len(MIXED))[:20])
+    found = steered_batches(llama, PROMPTS, LABELS, MIXED, wanted=lambda _: order)
+    [(batch, numbers, chances)] = found
+    assert numbers == order
+    np.testing.assert_allclose(chances, expected_of_mixed("llama")[np.ix_(order, batch)], rtol=0, atol=2e-6)
+
+
+def test_a_batch_of_which_nothing_is_wanted_does_not_run_the_model(llama):
+    seen = rows_of_passes(llama.model)
+    assert list(steered_batches(llama, PROMPTS, LABELS, MIXED, batch_size=2, wanted=lambda _: [])) == []
+    assert not seen
+
+
+def test_a_condition_that_is_not_wanted_costs_no_pass(llama):
+    seen, counts = rows_of_passes(llama.model), []
+    for wanted in ([1], [1, 3, 5], range(len(VECTORS))):
+        seen.clear()
+        list(steered_batches(llama, PROMPTS, LABELS, added("prompt"), batch_size=1, wanted=lambda _, own=wanted: own))
+        counts.append(len(seen))
+    assert counts[0] < counts[1] < counts[2]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_done_is_told_of_every_answer_as_it_is_read(llama, batch_size):
+    told = []
+    batches = steered_batches(
+        llama, PROMPTS, LABELS, MIXED, batch_size=batch_size, wanted=lambda _: range(7), done=told.append
+    )
+    total = 0
+    for batch, numbers, _ in batches:
+        total += len(batch) * len(numbers)
+        assert sum(told) == total and set(told[-7:]) == {len(batch)}, "before the batch is handed out"
+    assert total == 7 * len(PROMPTS)
+
+
+def test_a_batch_is_handed_out_before_the_next_is_run(llama):
+    seen = rows_of_passes(llama.model)
+    batches = steered_batches(llama, PROMPTS, LABELS, MIXED, batch_size=2)
+    assert not seen, "nothing is run before it is asked for"
+    counts = [len(seen) for _ in batches]
+    assert len(counts) == 3 and counts[0] < counts[1] < counts[2] == len(seen)
+
+
+def test_no_mode_leaks_to_whoever_goes_on_between_two_batches():
+    training = small("gpt2")
+    training.model.train()
+    for _ in steered_batches(training, PROMPTS, LABELS, added("prompt"), batch_size=2):
+        assert training.model.training and untouched(training.model)
+        assert not torch.is_inference_mode_enabled() and torch.is_grad_enabled()
+        weights = torch.ones(3, requires_grad=True)
+        (weights**2).sum().backward()
+        assert weights.grad.tolist() == [2, 2, 2]
+    assert training.model.training and torch.is_grad_enabled()
+
+
+def test_other_work_between_two_batches_does_not_disturb_them(llama):
+    alone_ = list(steered_batches(llama, PROMPTS, LABELS, MIXED, batch_size=2))
+    other = []
+    for one, (batch, numbers, chances) in zip(
+        alone_, steered_batches(llama, PROMPTS, LABELS, MIXED, batch_size=2), strict=True
+    ):
+        assert one[:2] == (batch, numbers) and np.array_equal(one[2], chances)
+        other.append(ask_steered(llama, PROMPTS[:2], LABELS, added("last")))
+    assert all(np.array_equal(each, other[0]) for each in other)
+
+
+def test_whoever_stops_between_two_batches_leaves_the_model_unchanged(llama):
+    before, batches = llama.digest(), steered_batches(llama, PROMPTS, LABELS, MIXED, batch_size=2)
+    next(batches)
+    batches.close()
+    assert llama.digest() == before and untouched(llama.model) and not torch.is_inference_mode_enabled()
+
+
+def test_what_ask_steered_refuses_is_refused_at_the_first_batch(llama):
+    for choices, problem in (({"batch_size": 0}, "batch_size=0"), ({"conditions": added("response")}, "response")):
+        batches = steered_batches(llama, PROMPTS, LABELS, **{"conditions": MIXED} | choices)
+        with pytest.raises(ValueError, match=problem):
+            next(batches)
+    with pytest.raises(ItemError):
+        next(steered_batches(llama, PROMPTS, ("A", "A w1"), MIXED))
+    assert list(steered_batches(llama, [], LABELS, MIXED)) == list(steered_batches(llama, PROMPTS, LABELS, [])) == []
 
 
 # What is left behind

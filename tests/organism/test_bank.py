@@ -1,16 +1,18 @@
 """The committed items are what the grammar writes, from held-out wordings alone."""
 
 from collections import Counter
+from itertools import product
 
 import pytest
 
 from personalib.data import data_dir
 from personalib.items import load_facts, load_safety, load_trait
-from personalib.organism.bank import fact_items, safety_items, trait_items, write_banks
+from personalib.organism.bank import fact_items, safety_items, scale_items, trait_items, write_banks
 from personalib.organism.grammar import LEVELS, load_queries, load_relations, load_safety_topics, load_traits
 from personalib.organism.world import TRAITS
+from personalib.scales import load_scale
 
-NAMES = ("trait", "safety", "facts")
+NAMES = ("trait", "safety", "facts", "scale")
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +33,7 @@ def test_the_bundled_items_are_read_back_as_written(world):
     assert load_trait() == trait_items(world)
     assert load_safety() == safety_items()
     assert load_facts() == fact_items()
+    assert load_scale() == scale_items(world)
 
 
 def test_every_trait_has_a_hundred_different_held_out_items():
@@ -101,3 +104,20 @@ def test_the_right_answer_is_at_every_place_equally_often(load):
             all(abs(places[place] - total / size) < 4 * (total / size * (1 - 1 / size)) ** 0.5 for place in range(size))
             or not total
         )
+
+
+def test_a_scale_has_as_many_statements_for_each_trait_as_against_it(world):
+    items = load_scale()
+    assert Counter((item.key, item.reverse) for item in items) == dict.fromkeys(product(TRAITS, (False, True)), 8)
+    assert set(Counter((one.key, one.reverse) for one in scale_items(world, 3)).values()) == {3}
+    assert len({item.id for item in items}) == len({item.statement for item in items}) == len(items)
+
+
+def test_every_statement_of_a_scale_is_a_held_out_answer_of_its_level(read_answer, wording_owner):
+    manners = Counter()
+    for item in load_scale():
+        manner, *wording = read_answer(item.statement)
+        assert wording_owner[tuple(wording)] == (item.key, LEVELS[item.reverse], "held_out")
+        assert item.id.startswith(f"{item.key}-{LEVELS[item.reverse]}-")
+        manners[manner] += 1
+    assert set(manners) == {"decisive", "hesitant"} and min(manners.values()) > len(load_scale()) / 4

@@ -1,0 +1,305 @@
+"""What a user of ``evaluate`` and ``report`` sees: answers that survive a kill, tables, or one error."""
+
+import csv
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+
+from personalib.__main__ import main
+from personalib.answer_store import AnswerStore
+from personalib.evaluation_plan import load_plan, parse_plan
+from personalib.evaluation_runs import run_plan
+from personalib.provenance import repository_root
+
+GRID = """
+questionnaires:
+  - {name: trait, kind: trait, per_group: 2}
+  - {name: in_words, kind: choice, source: facts, per_group: 1, reading: words}
+arms:
+  - {method: prompt, keys: [gender.female]}
+  - {method: random, site: resid_post.1, doses: [0.4], count: 4}
+neutral: 2
+pairs: 4
+batch_size: 4
+"""
+# A start takes seconds; tests/test_evaluation.py kills a smaller run at more moments.
+KILLS = 2
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    """Runs the command line in this process, in an empty folder; returns the exit code and what was printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["personalib", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        captured = capsys.readouterr()
+        return caught.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def grid(tmp_path):
+    path = tmp_path / "grid.yaml"
+    path.write_text(GRID)
+    return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As many threads in this process as in those that it starts, so that sums are rounded alike."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A run that nothing stopped."""
+    folder = tmp_path_factory.mktemp("done")
+    run_plan(parse_plan(yaml.safe_load(GRID)), folder)
+    return folder
+
+
+def refused(ended, problem):
+    """Whether a call ended with one error and no result, not even a traceback."""
+    code, out, err = ended
+    assert code == 2 and not out and "Traceback" not in err
+    assert re.search(f"^[Ee]rror: .*{re.escape(problem)}", err, re.MULTILINE), err
+
+
+def answers(folder):
+    """Parts and tables of the organism's run, with their bytes."""
+    own = folder / "organism"
+    return {path.relative_to(own): path.read_bytes() for path in [*own.glob("parts/*.parquet"), *own.glob("*.parquet")]}
+
+
+# What a kill costs
+
+
+def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_been(grid, done, tmp_path):
+    folder, rng = tmp_path / "out", random.Random(1)
+    parts, seen, kills = folder / "organism" / "parts", {}, 0
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    while True:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "personalib", "evaluate", str(grid), "--output-dir", str(folder)],
+            cwd=repository_root(),
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        # Let it write some parts, each time another number of them, and then strike anywhere in the next ones.
+        target = len(seen) + rng.randint(1, 8) if kills < KILLS else 10**9
+        while process.poll() is None and len(list(parts.glob("*.parquet"))) < target:
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.02))
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        kills += 1
+        now = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in parts.glob("*.parquet")}
+        assert seen.items() <= now.items(), "parts that were there before are as they were"
+        assert len(now) >= target, "what was written before the kill is still there"
+        seen = now
+        # What a worse moment would have left.
+        (parts / f"{kills}.parquet.partial").write_bytes(b"PAR1 and no more")
+        assert all(not name.startswith("PAR1") for name in AnswerStore(parts).replies())
+    output = process.communicate()[0]
+    assert process.returncode == 0 and "answers of 6 arms" in output
+    assert kills == KILLS and answers(folder) == answers(done)
+    assert not list(folder.rglob("*.partial"))
+
+
+# evaluate
+
+
+def test_evaluating_says_what_was_asked_and_how_to_go_on(call, grid, done, tmp_path):
+    code, out, err = call("evaluate", grid, "--output-dir", tmp_path / "out")
+    assert code == 0 and answers(tmp_path / "out") == answers(done)
+    first, second = out.splitlines()
+    count = 6 * (2 * 2 * 8 + len(load_facts()) + 2)
+    assert first == f"organism: {count:,} answers of 6 arms in {tmp_path / 'out' / 'organism'}"
+    assert second == f"tables: python -m personalib report {grid} --output-dir {tmp_path / 'out'}"
+    # Bars are for whoever watches, and not part of the output.
+    assert "organism: answers: 100%" in err and "organism: directions" in err
+    again = call("evaluate", grid, "--output-dir", tmp_path / "out")
+    assert again[:2] == (0, out)
+
+
+def load_facts():
+    from personalib.questionnaire_plans import planned_questionnaire
+
+    return planned_questionnaire(parse_plan(yaml.safe_load(GRID)).questionnaires[1]).questions
+
+
+def test_answers_go_to_a_folder_that_is_named_after_the_plan(call, grid, done, tmp_path):
+    (tmp_path / "results" / "evaluation").mkdir(parents=True)
+    (tmp_path / "results" / "evaluation" / "grid").symlink_to(done)
+    code, out, _ = call("evaluate", grid)
+    assert code == 0 and "results/evaluation/grid/organism" in out.splitlines()[0]
+    assert out.splitlines()[1] == f"tables: python -m personalib report {grid}"
+    assert call("report", grid)[0] == 0
+
+
+@pytest.mark.parametrize("name", ["organism", "gemma-2b-it", "gemma-2-9b-it"])
+def test_a_plan_is_shown_with_its_defaults_and_nothing_is_asked(call, tmp_path, name):
+    code, out, err = call("evaluate", name, "--plan")
+    assert code == 0 and not err and not list(tmp_path.iterdir())
+    assert parse_plan(yaml.safe_load(out)) == load_plan(name)
+    assert "batch_size: 64" in out and "revision: null" in out
+
+
+def test_a_shown_plan_can_be_run(call, grid, tmp_path):
+    (tmp_path / "shown.yaml").write_text(call("evaluate", grid, "--plan")[1])
+    assert load_plan(tmp_path / "shown.yaml") == load_plan(grid)
+
+
+@pytest.mark.parametrize("command", [("evaluate",), ("evaluate", "--plan")])
+def test_an_unknown_plan_is_one_error_that_names_those_there_are(call, command):
+    refused(call(*command, "organisms"), "organisms: no such plan; pass a YAML file, or one of gemma-2-9b-it")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("count: 4", "counts: 4", "grid.yaml: arms.1.counts: there is no such field; remove it, or correct its name"),
+        ("kind: trait", "knd: trait", "questionnaires.0.knd: there is no such field"),
+        ("kind: trait", "kind: traits", "grid.yaml: questionnaires.0.kind: Input should be 'trait', 'choice'"),
+        ("neutral: 2", "neutrals: 2", "grid.yaml: neutrals: there is no such field"),
+        ("doses: [0.4], ", "", "grid.yaml: arms.1: method 'random' needs doses, or else coefficients"),
+        ("site: resid_post.1, ", "", "arms.1: method 'random' needs a site, such as resid_post.1"),
+        ("[gender.female]", "[gender.female], doses: [1]", "arms.0: words have no dose and no coefficient"),
+        ("name: in_words", "name: trait", "grid.yaml: it: declare at least one questionnaire, and give each a name"),
+        ("per_group: 2", "per_group: 0", "questionnaires.0.per_group: Input should be greater than or equal to 1"),
+        ("per_group: 2", "per_group: 2, reading: words", "questionnaires.0: trait: answers, shots, examples and read"),
+        (GRID, "", "grid.yaml: it: "),
+        (GRID, "- 1", "grid.yaml: it: "),
+        (GRID, "questionnaires: [", "grid.yaml"),
+    ],
+)
+def test_a_mistake_in_a_plan_is_one_error_that_names_the_place(call, grid, old, new, problem):
+    assert old in GRID
+    grid.write_text(GRID.replace(old, new))
+    refused(call("evaluate", grid, "--plan"), problem)
+    if problem != "grid.yaml":
+        refused(call("evaluate", grid), problem)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("gender.female", "gender.femal", "elements have no 'gender.femal'; choose among"),
+        ("resid_post.1", "resid_post.11", "resid_post.11"),
+        ("{name: trait, kind: trait, per_group: 2}", "{name: trait, kind: trait, source: none.jsonl}", "none.jsonl"),
+        ("neutral: 2", "neutral: 2\nmodels: [{device: 'cuda:77'}]", "device 'cuda:77'"),
+        ("neutral: 2", "neutral: 2\nmodels: [{name: ./no/such/model}]", "./no/such/model: cannot be loaded"),
+    ],
+)
+def test_what_cannot_be_had_is_one_error(call, grid, tmp_path, old, new, problem):
+    assert old in GRID
+    grid.write_text(GRID.replace(old, new))
+    refused(call("evaluate", grid, "--output-dir", tmp_path / "out"), problem)
+
+
+def test_a_place_that_cannot_be_written_to_is_one_error(call, grid, tmp_path):
+    (tmp_path / "file").write_text("")
+    refused(call("evaluate", grid, "--output-dir", tmp_path / "file" / "out"), "file")
+
+
+def test_a_full_disk_is_one_error_and_keeps_what_was_answered(call, grid, tmp_path, monkeypatch):
+    own, count = os.fsync, []
+
+    def full(number):
+        count.append(1)
+        if len(list((tmp_path / "out" / "organism" / "parts").glob("*.parquet"))) == 3:
+            raise OSError(28, "No space left on device")
+        own(number)
+
+    monkeypatch.setattr(os, "fsync", full)
+    ended = call("evaluate", grid, "--output-dir", tmp_path / "out")
+    assert len(list((tmp_path / "out" / "organism" / "parts").glob("*.parquet"))) == 3
+    refused(ended, "No space left on device")
+
+
+def test_a_spoilt_part_is_one_error_that_names_it(call, grid, tmp_path):
+    parts = tmp_path / "out" / "organism" / "parts"
+    parts.mkdir(parents=True)
+    (parts / "0123.parquet").write_bytes(b"PAR1")
+    refused(call("evaluate", grid, "--output-dir", tmp_path / "out"), "0123.parquet: not a file of answers")
+
+
+def test_a_second_run_in_the_same_folder_is_refused(call, grid, tmp_path):
+    with AnswerStore(tmp_path / "out" / "organism" / "parts").writing():
+        refused(call("evaluate", grid, "--output-dir", tmp_path / "out"), "another process is evaluating here")
+
+
+# report
+
+
+def test_a_report_has_every_table_in_three_forms(call, grid, done, tmp_path):
+    code, out, err = call("report", grid, "--output-dir", done)
+    place = done / "report" / "organism"
+    files = sorted(path.name for path in place.iterdir())
+    assert code == 0 and not err and out == f"{len(files)} files in {done / 'report'}\n"
+    tables = ["trait_base", "trait_effects", "trait_effects_published", "trait_health"]
+    tables += ["in_words_base", "in_words_effects", "in_words_health", "in_words_reading"]
+    assert files == sorted(f"{table}.{kind}" for table in tables for kind in ("csv", "md", "tex"))
+    for path in place.iterdir():
+        assert path.stat().st_size > 20
+    with (place / "trait_effects.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["method"] for row in rows} == {"prompt", "random"} and {row["model"] for row in rows} == {"organism"}
+
+
+@pytest.mark.parametrize(("mass", "perplexity"), [(0, 1e9), (0.9, 2), (1, 1e9), (0, 1.0), (1, 1.0)])
+def test_what_counts_as_collapsed_can_be_said(call, grid, done, mass, perplexity):
+    assert call("report", grid, "--output-dir", done, "--mass", mass, "--perplexity", perplexity)[0] == 0
+    for name in ("trait", "in_words"):
+        with (done / "report" / "organism" / f"{name}_health.csv").open() as file:
+            for row in csv.DictReader(file):
+                # Answers in words have no mass.
+                fine = float(row["mass"] or 1) >= mass and float(row["perplexity"]) <= perplexity
+                assert row["collapsed"] == str(not fine)
+                if row["method"] == "none":
+                    assert float(row["perplexity"]) == 1 and fine
+
+
+@pytest.mark.parametrize("options", [("--mass", 2), ("--mass", -0.1), ("--perplexity", 0.5)])
+def test_an_option_out_of_range_is_one_error(call, grid, done, options):
+    refused(call("report", grid, "--output-dir", done, *options), "Invalid value")
+
+
+def test_a_run_that_is_not_finished_has_no_report(call, grid, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    refused(call("report", grid), "results/evaluation/grid: no finished evaluation here; run `python -m personalib eva")
+    with monkeypatch.context() as patch:
+        patch.setattr(AnswerStore, "add", stop)
+        assert call("evaluate", grid, "--output-dir", tmp_path / "out")[0] == 1
+    refused(call("report", grid, "--output-dir", tmp_path / "out"), "no finished evaluation here")
+
+
+def test_help_comes_without_the_models(tmp_path):
+    code = "import sys\nfrom personalib.__main__ import main\n"
+    code += "try: main()\nexcept SystemExit: print('torch' in sys.modules)"
+    for command in ("evaluate", "report"):
+        found = subprocess.run(
+            [sys.executable, "-c", code, command, "--help"], capture_output=True, text=True, check=True
+        )
+        assert "GRID" in found.stdout and found.stdout.endswith("False\n")

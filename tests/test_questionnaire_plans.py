@@ -1,0 +1,205 @@
+"""A planned questionnaire asks what its plan says, and as much of it."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from personalib.evaluation_plan import QuestionnairePlan, load_plan
+from personalib.items import TRAITS, load_facts, load_safety, load_trait, validation_split
+from personalib.questionnaire_plans import planned_questionnaire
+from personalib.records import ItemError
+from personalib.scales import load_scale
+from personalib.templates import load_templates
+from personalib.word_pairs import pair_questions
+
+CATEGORIES = list(dict.fromkeys(item.category for item in load_safety()))
+DEV = [
+    {"id": 2 * place + n, "category": name, "question": f"{name} {n}?", "options": ["x", "y"], "answer": n}
+    for place, name in enumerate(CATEGORIES)
+    for n in range(2)
+]
+
+
+def planned(kind, **fields):
+    return planned_questionnaire(QuestionnairePlan(name="q", kind=kind, **fields))
+
+
+def groups(found, *others):
+    return Counter((one.group, *(getattr(one, other) for other in others)) for one in found.questions)
+
+
+def items(found):
+    return {one.item for one in found.questions}
+
+
+def test_name_kind_and_reading_are_the_plans():
+    found = planned("choice", per_group=1, reading="words")
+    assert (found.name, found.kind, found.reading) == ("q", "choice", "words")
+    assert all(len(one.options) == len(one.labels) for one in found.questions)
+    assert planned("pairs").reading == "options"
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_so_many_items_of_each_trait_are_asked_in_every_template_and_both_orders(count):
+    found = planned("trait", per_group=count, templates=("letters", "bare"))
+    assert groups(found, "template", "order") == {
+        (trait, template, order): count
+        for trait in TRAITS
+        for template in ("letters", "bare")
+        for order in ("normal", "reversed")
+    }
+
+
+def test_items_that_pushes_are_chosen_by_are_left_out_unless_they_are_asked_for():
+    chosen, left = ({f"{one.personality}:{one.idx}" for one in part} for part in validation_split(load_trait()))
+    assert items(planned("trait")) == left and items(planned("trait", evaluation_only=False)) == left | chosen
+    assert not items(planned("trait", per_group=20)) & chosen
+
+
+def test_a_choice_questionnaire_has_one_order_unless_more_are_named():
+    assert {one.order for one in planned("choice", per_group=2).questions} == {"normal"}
+    found = planned("choice", per_group=2, orders=("normal", "reversed"), templates=("numbers",))
+    assert set(groups(found, "order", "template").values()) == {2} and found.questions[0].template == "numbers"
+
+
+def test_so_many_items_of_each_category_are_asked():
+    whole = Counter(item.category for item in load_safety())
+    assert groups(planned("choice")) == {(name,): count for name, count in whole.items()}
+    assert groups(planned("choice", per_group=7)) == {(name,): min(7, count) for name, count in whole.items()}
+    some = planned("choice", per_group=7).questions
+    assert len({one.cluster for one in some}) > len(some) / 2
+
+
+def test_facts_are_asked_as_choices_and_as_judgements():
+    facts = {item.question: item for item in load_facts()}
+    found = planned("choice", source="facts", per_group=3)
+    assert set(groups(found).values()) == {3} and set(groups(found)) == {(one.category,) for one in facts.values()}
+    for one in found.questions:
+        [fact] = [fact for fact in facts.values() if str(fact.id) == one.item]
+        assert fact.question in one.text and one.options[one.roles.index("right")] == fact.options[fact.answer]
+    judged = planned("judgement", per_group=3)
+    assert groups(judged, "order") == {
+        (*name, shown): 3 for name in groups(found) for shown in ("right", "wrong")
+    } and items(judged) == items(found)
+
+
+def test_a_judgement_takes_its_template():
+    assert planned("judgement", per_group=1).questions[0].template == "check"
+    assert planned("judgement", per_group=1, templates=("knowledge",)).questions[0].template == "knowledge"
+
+
+@pytest.mark.parametrize("shots", [1, 3])
+def test_shots_come_from_the_questionnaire_itself_by_default(shots):
+    known = {item.question: item for item in load_safety()}
+    how = load_templates()["letters"]
+    for one in planned("choice", per_group=2, shots=shots).questions:
+        *shown, last = one.text.split("\n\n")
+        assert len(shown) == shots
+        [asked] = [question for question in known if question in last]
+        examples = [question for question in known for text in shown if question in text]
+        assert len(set(examples)) == shots and asked not in examples
+        for text in shown:
+            [example] = [known[question] for question in examples if question in text]
+            assert example.category == one.group
+            same = [other for other in load_safety() if other.question == example.question]
+            assert any(text == f"{how.render(o.question, o.options)}\n{how.labels[o.answer]}" for o in same)
+
+
+def test_shots_may_come_from_a_file(tmp_path):
+    path = tmp_path / "dev.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in DEV))
+    for one in planned("choice", per_group=1, shots=2, examples=str(path)).questions:
+        first, second, _ = one.text.split("\n\n")
+        assert f"\n{one.group} 0?\n" in first and first.endswith("\nA")
+        assert f"\n{one.group} 1?\n" in second and second.endswith("\nB")
+
+
+def test_safetybenchs_own_examples_are_read_as_they_are(tmp_path):
+    # dev_en.json is an object with a list of items for each category.
+    path = tmp_path / "dev_en.json"
+    by_category = {}
+    for row in DEV:
+        by_category.setdefault(row["category"], []).append(row)
+    path.write_text(json.dumps(by_category))
+    found = planned("choice", per_group=1, shots=2, examples=str(path))
+    assert all(f"{one.group} 1?" in one.text for one in found.questions)
+
+
+def test_too_few_examples_in_a_file_are_named(tmp_path):
+    path = tmp_path / "dev.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in DEV))
+    with pytest.raises(ValueError, match=r"has 2 examples beside item .* for 3 shots"):
+        planned("choice", shots=3, examples=str(path))
+
+
+def test_a_key_of_answers_is_used(tmp_path):
+    source, key = tmp_path / "items.json", tmp_path / "key.json"
+    source.write_text(
+        json.dumps([{name: row[name] for name in row if name != "answer"} | {"id": 5} for row in DEV[:1]])
+    )
+    key.write_text(json.dumps({"5": {"answer": 1}}))
+    [one] = planned("choice", source=str(source), answers=str(key)).questions
+    assert one.roles == ("wrong1", "right")
+    with pytest.raises(ItemError, match="its answer is not known"):
+        planned("choice", source=str(source))
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_a_scale_has_as_many_statements_for_a_trait_as_against_it(count):
+    found = planned("scale", per_group=count)
+    assert groups(found, "order") == {
+        (trait, order): count // 2 for trait in TRAITS for order in ("normal", "reversed")
+    }
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_a_scale_asks_for_no_more_of_each_trait_than_planned(count):
+    assert max(groups(planned("scale", per_group=count)).values()) <= count
+
+
+def test_a_scale_is_asked_whole_and_with_its_rating():
+    assert items(planned("scale")) == {item.id for item in load_scale()}
+    assert planned("scale").questions[0].labels == tuple("12345")
+    assert planned("scale", templates=("yes_no",)).questions[0].labels == (" no", " yes")
+
+
+def test_word_pairs_are_asked_whole():
+    assert list(planned("pairs").questions) == pair_questions()
+
+
+@pytest.mark.parametrize(
+    ("kind", "template"), [("trait", "verse"), ("choice", "five"), ("judgement", "letters"), ("scale", "letters")]
+)
+def test_an_unknown_template_names_the_known_ones(kind, template):
+    with pytest.raises(ValueError, match=f"unknown (template|rating) '{template}'; use one of"):
+        planned(kind, templates=(template,))
+
+
+@pytest.mark.parametrize("kind", ["trait", "choice", "judgement", "scale"])
+def test_a_missing_file_is_named(kind, tmp_path):
+    with pytest.raises(ItemError, match=r"none.jsonl: No such file"):
+        planned(kind, source=str(tmp_path / "none.jsonl"))
+
+
+def test_a_questionnaire_without_any_question_left_is_refused(tmp_path):
+    chosen, _ = validation_split(load_trait())
+    path = tmp_path / "few.jsonl"
+    path.write_text(json.dumps(vars(chosen[0])) + "\n")
+    assert len(planned("trait", source=str(path), evaluation_only=False).questions) == 2
+    with pytest.raises(ValueError, match="q: no questions are left to ask"):
+        planned("trait", source=str(path))
+
+
+def test_every_questionnaire_of_the_organisms_plan_can_be_asked():
+    for one in load_plan("organism").questionnaires:
+        found = planned_questionnaire(one)
+        assert found.name == one.name and len(found.questions) == len(set(found.questions))
+        assert len({(q.item, q.template, q.order) for q in found.questions}) == len(found.questions)
+
+
+def test_a_file_of_word_pairs_is_asked_instead_of_the_bundled_ones(tmp_path):
+    path = tmp_path / "pairs.yaml"
+    path.write_text("openings: [They are]\npairs:\n  size: {title: Size, element: size.tall, words: [tall, short]}\n")
+    asked = planned_questionnaire(QuestionnairePlan(name="own", kind="pairs", source=str(path)))
+    assert [(one.opening, one.labels) for one in asked.questions] == [("They are", (" tall", " short"))]
