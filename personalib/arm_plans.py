@@ -35,7 +35,7 @@ class ArmMaker:
 
     Attributes:
         language_model: the model.
-        prompts: what the residual stream's typical norms are taken from, such as the first questionnaire's prompts.
+        prompts: what the residual stream's typical norms are taken from.
         folder: where activations go.
         form: ``"chat"`` or ``"base"``, of contrast pairs.
         pairs: contrast pairs of each contrast.

@@ -17,7 +17,7 @@ _MODULES = ("block_hooks", "generation", "grid", "interventions", "questionnaire
 
 def model_key(language_model: LanguageModel) -> str:
     """A hash of a model, its tokenizer, number format and kind of device, and of the code that runs it."""
-    model, tokenizer = language_model.model, language_model.tokenizer
+    model = language_model.model
     return digest(
         language_model.revision or language_model.digest(),
         _form(language_model) if language_model.revision is None else "",

@@ -101,7 +101,8 @@ class ArmsPlan(_Strict):
         personas: by name, several keys of the family at once. Where there are any, they are what the arms stand for.
         combine: how a persona's vectors come together: ``"norm_matched"``, or ``"sum"`` as in the paper.
         poles: which poles; the positive one by default. The negative pole is pushed toward by the opposite.
-        doses: lengths of a push, in units of the residual stream's typical norm at the site.
+        doses: lengths of a push, in units of the residual stream's typical norm at the site (see
+            :func:`~personalib.doses.site_norms`; on the bundled trait items).
         coefficients: how often the vector is added instead, as the paper has it: a feature's is its row of the decoder,
             and contrast vectors and random directions have norm one.
         positions: at which tokens.

@@ -22,8 +22,8 @@ from personalib.questionnaire_plans import planned_questionnaire
 from personalib.questionnaires import format_prompt
 from personalib.questions import trait_questions
 
-# The bundled trait items of each trait whose prompts the residual stream's typical norms are taken from: always the same,
-# so that a dose means one thing whatever is asked.
+# Bundled items of each trait whose prompts the residual stream's typical norms are taken from: always the same, so that
+# a dose means one thing whatever is asked.
 _NORM_ITEMS = 4
 
 
@@ -144,10 +144,8 @@ def _write_manifest(
     plan: EvaluationPlan, model: ModelPlan, evaluation: Evaluation, folder: Path, started: datetime
 ) -> None:
     ended, language_model = datetime.now(UTC), evaluation.language_model
-    outputs = {
-        path.name: provenance.file_hash(path)
-        for path in sorted(folder / f"{name}.parquet" for name in (*(one.name for one in plan.questionnaires), NEUTRAL))
-    }
+    tables = [folder / f"{name}.parquet" for name in (*(one.name for one in plan.questionnaires), NEUTRAL)]
+    outputs = {path.name: provenance.file_hash(path) for path in sorted(tables)}
     content = {
         "plan": plan.model_dump(mode="json"),
         "model": model.model_dump(mode="json")

@@ -21,8 +21,8 @@ def gains(effects: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
     """How much of the known effects each arm has.
 
     Args:
-        effects: of traits, see :func:`personalib.evaluation_effects.effects`; methods are called like ``"sae elements"``
-            (method and family) or ``"random"``.
+        effects: of traits, see :func:`personalib.evaluation_effects.effects`; methods are called by method and family,
+            like ``"sae elements"``, or ``"random"``.
         truth: the known effects: ``key``, ``pole``, ``trait``, and ``truth``, in points.
 
     Returns:
@@ -70,8 +70,8 @@ def costs(state: pd.DataFrame, lost: Mapping[str, pd.DataFrame]) -> pd.DataFrame
         lost: by name, effects on something that should not change, one row an arm.
 
     Returns:
-        One row an arm: ``arm``, ``mass_lost`` (percent of the unsteered answer mass), ``perplexity_gain`` (percent), and
-        under each name the points that are lost; less than zero where something is gained.
+        One row an arm: ``arm``, ``mass_lost`` (percent of the unsteered answer mass), ``perplexity_gain`` (percent),
+        and under each name the points that are lost; less than zero where something is gained.
     """
     found = pd.DataFrame(
         {
