@@ -6,22 +6,12 @@ Each questionnaire is brought into one form, so that every one of them is asked,
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Protocol, TypeVar
+from typing import Any
 
 from personalib.items import RESPONSE_ORDERS, SafetyItem, TraitItem
 from personalib.records import ItemError
 from personalib.templates import ORDERS, Template, load_templates
 
-
-class _HasCategory(Protocol):
-    """What belongs to a category."""
-
-    @property
-    def category(self) -> str:
-        """Its name."""
-
-
-Categorised = TypeVar("Categorised", bound=_HasCategory)
 # What a right option and wrong ones are called in results; no item of SafetyBench has more than four options.
 CHOICE_ROLES = ("right", "wrong1", "wrong2", "wrong3")
 
@@ -141,8 +131,8 @@ def choice_questions(
     ]
 
 
-def some_in_turn(items: Sequence[Categorised], count: int) -> list[Categorised]:
-    """About so many items of each category, spread over all of them; every one where there are no more."""
+def some_in_turn(items: Sequence[Any], count: int) -> list[Any]:
+    """About so many items of each ``category``, spread over all of them; every one where there are no more."""
     found = []
     for category in dict.fromkeys(item.category for item in items):
         own = [item for item in items if item.category == category]
