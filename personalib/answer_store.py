@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -50,16 +51,19 @@ class AnswerStore:
             DataError: a file is not one of answers.
         """
         found: dict[str, Reply] = {}
-        for path in sorted(self.folder.glob("*.parquet")):
-            try:
-                if pq.read_schema(path).names != _SCHEMA.names:
-                    raise ValueError("it has other columns")
-                part = pq.read_table(path, schema=_SCHEMA).to_pydict()
-            except (OSError, ValueError, pa.ArrowException) as error:
-                raise DataError(f"{path}: not a file of answers ({error}); remove it, and it is asked anew") from None
+        for path in self._files():
+            part = self._part(path, _SCHEMA.names)
             rows = zip(part["key"], part["values"], part["text"], strict=True)
             found |= {key: Reply(tuple(values), text) for key, values, text in rows}
         return found
+
+    def keys(self) -> set[str]:
+        """The keys of all answers so far, without the answers.
+
+        Raises:
+            DataError: see :meth:`replies`.
+        """
+        return {str(key) for path in self._files() for key in self._part(path, ["key"])["key"]}
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -96,6 +100,18 @@ class AnswerStore:
         )
         path = self.folder / f"{digest(*keys)}.parquet"
         write_whole(table, path)
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("*.parquet"))
+
+    def _part(self, path: Path, columns: list[str]) -> dict[str, list[Any]]:
+        """Some columns of a file of answers."""
+        try:
+            if pq.read_schema(path).names != _SCHEMA.names:
+                raise ValueError("it has other columns")
+            return dict(pq.read_table(path, schema=_SCHEMA, columns=columns).to_pydict())
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise DataError(f"{path}: not a file of answers ({error}); remove it, and it is asked anew") from None
 
 
 def write_whole(table: pa.Table, path: Path) -> None:

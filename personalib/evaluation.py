@@ -93,7 +93,7 @@ class Evaluation:
         """
         store = AnswerStore(folder / "parts")
         with store.writing():
-            known = set(store.replies())
+            known = store.keys()
             wanted = self._keys()
             done = sum(key in known for key in wanted)
             with tqdm(total=len(wanted), initial=done, desc=progress, disable=progress is None, unit="answer") as bar:

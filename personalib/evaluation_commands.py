@@ -1,29 +1,40 @@
 """The commands ``evaluate`` and ``report``. Each imports what it needs itself, so that help comes at once."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from personalib.evaluation_plan import EvaluationPlan
 
 _folder = click.Path(path_type=Path, file_okay=False)
 
 
 @click.command()
-@click.argument("grid")
+@click.argument("grids", metavar="GRID...", nargs=-1, required=True)
 @click.option(
     "--output-dir", type=_folder, help="Where the answers go.  [default: results/evaluation/NAME OF THE PLAN]"
 )
 @click.option("--plan", "show", is_flag=True, help="Show the plan with its defaults, and ask nothing.")
-def evaluate(grid: str, output_dir: Path | None, show: bool) -> None:
-    """Put questionnaires to models under many arms, as GRID declares: a YAML file, or a name in data/grids.
+def evaluate(grids: tuple[str, ...], output_dir: Path | None, show: bool) -> None:
+    """Put questionnaires to models under many arms, as each GRID declares: a YAML file, or a name in data/grids.
 
     A run that was stopped goes on where it was when the command is given again.
     """
     from personalib.evaluation_plan import dump_plan, load_plan
 
-    plan = load_plan(grid)
-    if show:
-        click.echo(dump_plan(plan), nl=False)
-        return
+    if output_dir and len(grids) > 1:
+        raise click.UsageError("--output-dir is the place of one plan; leave it out for several")
+    for grid, plan in [(grid, load_plan(grid)) for grid in grids]:
+        if show:
+            click.echo(dump_plan(plan), nl=False)
+        else:
+            _evaluate(grid, plan, output_dir)
+
+
+def _evaluate(grid: str, plan: "EvaluationPlan", output_dir: Path | None) -> None:
+    """Run one plan, and say where its answers are."""
     from personalib.evaluation_runs import model_folder, run_plan
 
     folder = output_dir or _default(grid)

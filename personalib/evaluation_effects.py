@@ -13,6 +13,7 @@ ALL = "all"
 _ARM = ("model", "arm", "method", "key", "pole", "dose")
 # What is right or wrong, or yes or no: bounds beyond 0 and 100 would be no bounds.
 _SHARES = ("choice", "judgement")
+_SHARE_COLUMNS = ("published", "yes", "fallback")
 # Changes below this are rounding of float32 arithmetic, and no change.
 _ROUNDING = 1e-3
 
@@ -67,10 +68,11 @@ def effects(
     Returns:
         One row an arm but the first and a group, and the group ``"all"`` where there are several: what names the arm,
         ``group`` (and ``template``); ``base`` and ``score``, the means without and with the arm over the items read
-        both times; ``effect``, their difference, from ``low`` to ``high`` with its ``p`` (Student's paired t; where no
-        answer changed between right and wrong, the bounds are Wilson's for none of n); ``size``, Cohen's d_z with
+        both times; ``effect``, their difference, from ``low`` to ``high`` with its ``p``; ``size``, Cohen's d_z with
         Hedges' correction, from ``size_low`` to ``size_high``; ``n`` clusters read and ``missing`` ones; ``p_holm`` and
-        ``p_fdr``, corrected for all groups and arms of one method; ``mass``, ``perplexity`` and ``collapsed``.
+        ``p_fdr``, corrected for all groups and arms of one method; ``mass``, ``perplexity`` and ``collapsed``. Bounds
+        and p-values are those of Student's paired t. For what is right or wrong they stay between -100 and 100, and
+        where all that were read changed alike they are Wilson's, with a sign test.
     """
     items = item_scores(kind, answers)
     parts = dict(list(items.groupby("template", sort=False))) if by_template else {"": items}
@@ -80,7 +82,7 @@ def effects(
         whole = [(ALL, own)] if len(groups) > 1 else []
         found = pd.concat(
             [
-                _compare(group, column, level, shares=kind in _SHARES).assign(group=name)
+                _compare(group, column, level, shares=_is_share(kind, column)).assign(group=name)
                 for name, group in [*groups, *whole]
             ]
         )
@@ -103,8 +105,12 @@ def base_scores(kind: str, answers: pd.DataFrame, *, column: str = "value") -> p
     rows = []
     for name, own in [*groups, *([(ALL, items)] if len(groups) > 1 else [])]:
         values = own.dropna(subset=[column]).groupby("cluster", sort=False)[column].mean().to_numpy()
-        rows.append([name, *_level_of(values, shares=kind in _SHARES), len(values)])
+        rows.append([name, *_level_of(values, shares=_is_share(kind, column)), len(values)])
     return pd.DataFrame(rows, columns=["group", "value", "low", "high", "n"])
+
+
+def _is_share(kind: str, column: str) -> bool:
+    return kind in _SHARES or column in _SHARE_COLUMNS
 
 
 def _level_of(values: Array, *, shares: bool) -> tuple[float, float, float]:
@@ -131,12 +137,14 @@ def _compare(items: pd.DataFrame, column: str, level: float, *, shares: bool) ->
     changes = _by_cluster(changes.mask(changes.abs() < _ROUNDING, 0.0))
     means, sizes = paired_means(changes, level=level), effect_size(changes, level=level)
     low, high, p = means.low, means.high, means.p
+    base, score = _means(_by_cluster(before.where(both))), _means(_by_cluster(wide.where(both)))
     if shares:
         low, high, p = _of_shares(changes, low, high, p, level)
+        low, high = np.maximum(low, -100.0), np.minimum(high, 100.0)
     found = {
         "arm": wide.columns,
-        "base": _means(_by_cluster(before.where(both))),
-        "score": _means(_by_cluster(wide.where(both))),
+        "base": base,
+        "score": score,
         "effect": means.estimate,
         "low": low,
         "high": high,

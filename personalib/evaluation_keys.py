@@ -12,7 +12,7 @@ from personalib.models import LanguageModel
 from personalib.provenance import files_hash, package_dir
 
 # The modules that compute an answer. A change in any of them makes every answer a new one.
-_MODULES = ("block_hooks", "generation", "grid", "interventions", "questionnaires", "steering")
+_MODULES = ("block_hooks", "evaluation_blocks", "generation", "grid", "interventions", "questionnaires", "steering")
 
 
 def model_key(language_model: LanguageModel) -> str:

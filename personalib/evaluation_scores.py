@@ -68,7 +68,9 @@ def _options(answers: pd.DataFrame) -> pd.DataFrame:
     shares = answers.filter(regex="^p_").fillna(-1.0)
     # To so many decimals as elsewhere, so that rounding errors decide nothing.
     shares = shares.round(DECIMALS)
-    right = 100.0 * (shares["p_right"] >= shares.max(axis=1))
+    best = shares.eq(shares.max(axis=1), axis=0)
+    # Where several share the largest probability, the right one is chosen as often as any of them.
+    right = 100.0 * best["p_right"] / best.sum(axis=1)
     rows = answers.assign(value=right.where(answers["mass"] >= FLOOR))
     return _mean_over_orders(rows, ["value", "mass"])
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 # Up to the end of its part of the sentence, what follows is turned down.
 _TURNED_DOWN = re.compile(r"(?:\b(?:not|never|neither|nor|cannot)\b|n['’]t\b)[^.,;:!?\n]*$", re.IGNORECASE)
+# After a label A there may come a reason; any other word makes it an article.
+_ARTICLE = re.compile(r"\s+(?!(?:because|since|as|for|but|it|and|or|so|if|is)\b)[a-z]")
 _WORD_OF_CHOICE = r"(?i:answer|option|choice|choose|number|letter)(?:\s+(?i:is|would be))?\s*:?\s*[(*\"']*"
 
 
@@ -37,12 +39,17 @@ def chosen_option(answer: str, labels: Sequence[str], options: Sequence[str]) ->
     if first:
         another = re.match(rf"[^\w\n]+(?:(?:and|or)[^\w\n]+)?{label}", answer[first.end() :])
         return None if another or _lists_several(answer, names, options) else names.index(first[1])
-    said = list(re.finditer(_WORD_OF_CHOICE + label, answer))
+    said = [one for one in re.finditer(_WORD_OF_CHOICE + label, answer) if not _is_article(one, answer)]
     if said:
         named = {one[1] for one in said}
         clear = len(named) == 1 and not any(_TURNED_DOWN.search(answer[: one.start()]) for one in said)
         return names.index(named.pop()) if clear else None
     return _quoted(answer, options)
+
+
+def _is_article(label: re.Match[str], answer: str) -> bool:
+    """Whether an "A" is no label but the article of what follows, as in "My answer is A good plan"."""
+    return label[1] == "A" and _ARTICLE.match(answer[label.end() :]) is not None
 
 
 def _lists_several(answer: str, names: Sequence[str], options: Sequence[str]) -> bool:

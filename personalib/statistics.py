@@ -312,7 +312,7 @@ def clustered_interval(
         return Interval(float(sample.mean()), np.nan, np.nan)
     drawn = np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))
     means = sums[drawn].sum(1) / sizes[drawn].sum(1)
-    low, high = _bounds(means, level, len(sums))
+    low, high = expanded_bounds(means, level, len(sums))
     return Interval(float(sample.mean()), low, high)
 
 
@@ -381,7 +381,7 @@ def correlation_interval(
     def correlations(weights: Array) -> Array:
         return _weighted_pearson(one, other, weights)
 
-    low, high = _bounds(_resampled(correlations, np.arange(len(left)), resamples, seed), level, len(left))
+    low, high = expanded_bounds(_resampled(correlations, np.arange(len(left)), resamples, seed), level, len(left))
     return Interval(_pearson(left, right), low, high)
 
 
@@ -467,6 +467,27 @@ def mantel(a: ArrayLike, b: ArrayLike, *, permutations: int = 999, seed: int = 0
     return r, float((1 + (np.abs(drawn) >= abs(r) - 1e-12).sum()) / (1 + permutations))
 
 
+def expanded_bounds(drawn: ArrayLike, level: float, n: int) -> tuple[float, float]:
+    """Percentiles of what resamples gave, widened as Student's t is wider than the normal distribution for n units.
+
+    Args:
+        drawn: the statistic in each resample; NaN where it has no value.
+        level: share of such intervals that hold the true value.
+        n: how many units were resampled, at least two.
+
+    Source:
+        Hesterberg, *The American Statistician* 69 (2015), section 3.3.
+
+    Example:
+        >>> [round(bound, 2) for bound in expanded_bounds(range(1001), 0.8, 10)]
+        [72.44, 927.56]
+    """
+    wider = _expanded(level, n)
+    # A resample of few units can have a constant side: it has no correlation and says nothing about the spread.
+    low, high = np.nanquantile(np.asarray(drawn, dtype=np.float64), [(1 - wider) / 2, (1 + wider) / 2])
+    return float(low), float(high)
+
+
 def _expanded(level: float, n: int) -> float:
     """The level to take percentiles at so that they are as wide as Student's t of n normal values at this one.
 
@@ -476,14 +497,6 @@ def _expanded(level: float, n: int) -> float:
     """
     wide = stats.t.ppf((1 + level) / 2, n - 1) * np.sqrt(n / (n - 1))
     return float(1 - 2 * stats.norm.sf(wide))
-
-
-def _bounds(drawn: Array, level: float, n: int) -> tuple[float, float]:
-    """Expanded percentiles of what resamples of n units gave."""
-    wider = _expanded(level, n)
-    # A resample of few units can have a constant side: it has no correlation and says nothing about the spread.
-    low, high = np.nanquantile(drawn, [(1 - wider) / 2, (1 + wider) / 2])
-    return float(low), float(high)
 
 
 def _resampled(statistic: Callable[[Array], Array], places: NDArray[np.int64], resamples: int, seed: int) -> Array:

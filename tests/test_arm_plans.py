@@ -314,8 +314,8 @@ def test_the_two_models_have_features_of_their_own():
 def test_the_papers_grids_name_features_that_were_published(name):
     plan = load_plan(name)
     known = published_features(plan.models[0].name)
-    own = [one for one in plan.arms if one.method == "sae"]
-    assert own and all(one.features == "published" for one in own)
+    own = [one for one in plan.arms if one.features == "published"]
+    assert own and all(one.method == "sae" and one.family == "elements" for one in own)
     for one in own:
         named = {key for members in one.personas.values() for key in members} or set(one.keys)
         assert named <= known.keys()

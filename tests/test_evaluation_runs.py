@@ -134,8 +134,8 @@ def test_preparing_passes_the_plan_on(plan, small_folder, tmp_path, monkeypatch)
     monkeypatch.setattr(ArmMaker, "arms", arms)
     other = planned(seed=5, neutral=3, batch_size=7, questionnaires=plan.questionnaires[::-1])
     found = prepare(other, ModelPlan(name=str(small_folder), form="base", dtype="bfloat16"), tmp_path)
-    facts = len(planned_questionnaire(plan.questionnaires[1]).questions)
-    assert seen == [("base", 4, 5, min(64, facts), other.arms, None)]
+    # Doses mean the same whatever is asked: typical norms are taken from four bundled items a trait in both orders.
+    assert seen == [("base", 4, 5, 8 * 4 * 2, other.arms, None)]
     assert (found.form, found.neutral, found.seed, found.batch_size) == ("base", 3, 5, 7)
     assert found.language_model.model.dtype == torch.bfloat16
     assert [one.name for one in found.questionnaires] == ["facts", "trait"]
