@@ -24,7 +24,8 @@ RESPONSE_ORDERS: Mapping[str, tuple[str, ...]] = {
     "normal": ("high1", "low1", "high2", "low2"),
     "reversed": ("low1", "high1", "low2", "high2"),
 }
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+# A data set on the hub: its id, and where it has several parts, which configuration and which split of it.
+_HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?::(?P<config>[\w.-]+)(?:/(?P<split>[\w.-]+))?)?")
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,8 @@ def load_safety(source: str | Path = "bundled", *, answers: str | Path | None = 
     """Safety items in SafetyBench's schema.
 
     Args:
-        source: ``"bundled"`` for the book's own items, or a .json, .jsonl, .csv or .parquet file.
+        source: ``"bundled"`` for the book's own items, a .json, .jsonl, .csv or .parquet file, or a data set on the hub
+            with its configuration and split, such as ``"thu-coai/SafetyBench:test/en"``.
         answers: a file with ``id`` and ``answer`` of every item, such as SafetyBench's key; it replaces any
             answers among the items.
 
@@ -161,8 +163,9 @@ def load_safety(source: str | Path = "bundled", *, answers: str | Path | None = 
     Example:
         >>> load_safety("test_en.json", answers="test_answers_en.json")  # doctest: +SKIP
     """
-    path = data_dir() / "items" / "safety.jsonl" if source == "bundled" else Path(source)
-    records = read_records(path)
+    if source == "bundled":
+        source = data_dir() / "items" / "safety.jsonl"
+    records = _hub_records(str(source)) if _is_hub_id(source) else read_records(Path(source))
     if answers is not None:
         records = _with_answers(records, Path(answers))
     items = [_safety_item(record) for record in records]
@@ -183,18 +186,25 @@ def _is_hub_id(source: str | Path) -> bool:
 
 
 def _hub_records(name: str) -> list[Record]:
-    """All splits of a data set on the hub, one after the other."""
+    """A split of a data set on the hub, or all of them, one after the other."""
     # Imported here: reading the bundled items needs no hub client, and importing it takes a second.
     from datasets import load_dataset
 
+    parts = _HUB_ID.fullmatch(name)
+    if parts is None:
+        raise ItemError(f"{name}: not the name of a data set; write owner/name, or owner/name:configuration/split")
     try:
-        splits = load_dataset(name)
+        splits = load_dataset(parts["name"], parts["config"]) if parts["config"] else load_dataset(parts["name"])
     except (OSError, RuntimeError, ValueError) as error:
         raise ItemError(
             f"{name}: the data set cannot be loaded from the hub ({type(error).__name__}: {error}). TRAIT is "
-            f"gated: accept the licence at https://huggingface.co/datasets/{name}, log in with `hf auth login`, "
-            "and be online the first time; or pass the path of a local .json, .jsonl, .csv or .parquet file"
+            f"gated: accept the licence at https://huggingface.co/datasets/{parts['name']}, log in with "
+            "`hf auth login`, and be online the first time; or pass the path of a local .json, .jsonl, .csv or .parquet file"
         ) from None
+    if parts["split"]:
+        if parts["split"] not in splits:
+            raise ItemError(f"{name}: there is no such split; choose one of {', '.join(map(str, splits))}")
+        splits = {parts["split"]: splits[parts["split"]]}
     return [
         Record(f"{name}, split {split}, row {number}", row)
         for split, rows in splits.items()

@@ -297,6 +297,25 @@ def test_a_data_set_on_the_hub_has_one_split_a_trait(monkeypatch):
     assert asked == [("mirlab/TRAIT", {})]
 
 
+def test_safety_items_come_from_a_configuration_and_split_of_the_hub(monkeypatch):
+    import datasets
+
+    rows = {"id": [0, 1], "category": ["PH", "PH"], "question": ["One?", "Two?"], "options": [["a", "b"], ["c", "d"]]}
+    asked = []
+
+    def load_dataset(name, config=None):
+        asked.append((name, config))
+        parts = {"en": datasets.Dataset.from_dict(rows), "zh": datasets.Dataset.from_dict(rows | {"id": [7, 8]})}
+        return datasets.DatasetDict(parts)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    items = load_safety("thu-coai/SafetyBench:test/en")
+    assert asked == [("thu-coai/SafetyBench", "test")] and [item.id for item in items] == [0, 1]
+    assert items[0].options == ("a", "b") and items[0].answer is None
+    with pytest.raises(ItemError, match="no such split; choose one of en, zh"):
+        load_safety("thu-coai/SafetyBench:test/fr")
+
+
 def test_a_bad_row_on_the_hub_is_named_with_its_split(monkeypatch):
     import datasets
 
