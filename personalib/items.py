@@ -197,9 +197,9 @@ def _hub_records(name: str) -> list[Record]:
         splits = load_dataset(parts["name"], parts["config"]) if parts["config"] else load_dataset(parts["name"])
     except (OSError, RuntimeError, ValueError) as error:
         raise ItemError(
-            f"{name}: the data set cannot be loaded from the hub ({type(error).__name__}: {error}). TRAIT is "
-            f"gated: accept the licence at https://huggingface.co/datasets/{parts['name']}, log in with "
-            "`hf auth login`, and be online the first time; or pass the path of a local .json, .jsonl, .csv or .parquet file"
+            f"{name}: the data set cannot be loaded from the hub ({type(error).__name__}: {error}). TRAIT is gated: "
+            f"accept the licence at https://huggingface.co/datasets/{parts['name']}, log in with `hf auth login`, "
+            "and be online the first time; or pass the path of a local .json, .jsonl, .csv or .parquet file"
         ) from None
     if parts["split"]:
         if parts["split"] not in splits:
