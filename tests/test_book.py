@@ -12,6 +12,8 @@ INDEX = "# A small book\n\nSee {doc}`/notebooks/01_tiny` and {cite:p}`nobody2026
 REFERENCE = "@misc{nobody2026nothing, author = {Nobody, A.}, title = {Nothing}, year = {2026}}\n"
 CODE = "from personalib.runs import results_dir\nif seed > 8:\n    raise ValueError('too large')\nprint('seed', seed)"
 
+OTHER = "from IPython.display import Markdown\nMarkdown('| a | b |\\n| - | - |\\n| 1 | see {doc}`01_tiny` |')"
+
 
 @pytest.fixture
 def book(tmp_path, write_notebook):
@@ -24,7 +26,7 @@ def book(tmp_path, write_notebook):
     )
     (root / "book" / "references.bib").write_text(REFERENCE)
     write_notebook(CODE, parameters="seed: int = 7", folder=root / "notebooks")
-    write_notebook("print('other')", name="02_other", folder=root / "notebooks", markdown=("# Another?",))
+    write_notebook(OTHER, name="02_other", folder=root / "notebooks", markdown=("# Another?",))
     return Book(root)
 
 
@@ -37,6 +39,9 @@ def test_a_book_is_built_once_and_never_stale(book, write_notebook):
     assert "papermill" in front
     page = (book.html / "notebooks" / "01_tiny.html").read_text()
     assert "seed 7" in page
+    # What a cell says in Markdown is read as a page is: with tables and references.
+    other = (book.html / "notebooks" / "02_other.html").read_text()
+    assert "<table" in other and '<td><p>see <a class="reference internal" href="01_tiny.html">' in other
     assert str(book.root) not in (book.html / "_sources" / "notebooks" / "01_tiny.ipynb").read_text()
 
     again = build_book(book)
