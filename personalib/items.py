@@ -7,7 +7,7 @@ from pathlib import Path
 
 from personalib.data import data_dir
 from personalib.organism.grammar import digest
-from personalib.records import READERS, ItemError, Record, read_records
+from personalib.records import READERS, ItemError, Record, check_unique, read_records
 
 TRAITS = (
     "openness",
@@ -123,7 +123,7 @@ def load_trait(source: str | Path = "bundled") -> list[TraitItem]:
     records = _hub_records(str(source)) if _is_hub_id(source) else read_records(Path(source))
     records = [_with_parts(record, number) for number, record in enumerate(records)]
     items = [_trait_item(record) for record in records]
-    _check_unique(records, [(item.personality, item.idx) for item in items], "idx")
+    check_unique(records, [(item.personality, item.idx) for item in items], "idx")
     return items
 
 
@@ -169,7 +169,7 @@ def load_safety(source: str | Path = "bundled", *, answers: str | Path | None = 
     if answers is not None:
         records = _with_answers(records, Path(answers))
     items = [_safety_item(record) for record in records]
-    _check_unique(records, [item.id for item in items], "id")
+    check_unique(records, [item.id for item in items], "id")
     return items
 
 
@@ -255,7 +255,7 @@ def _safety_item(record: Record) -> SafetyItem:
 def _with_answers(records: Iterable[Record], path: Path) -> list[Record]:
     """The records with their answers from another file."""
     rows = read_records(path)
-    _check_unique(rows, [row.integer("id") for row in rows], "id")
+    check_unique(rows, [row.integer("id") for row in rows], "id")
     key = {row.integer("id"): row for row in rows}
     joined = []
     for record in records:
@@ -265,12 +265,3 @@ def _with_answers(records: Iterable[Record], path: Path) -> list[Record]:
         answer = {"answer": key[number].integer("answer")}
         joined.append(Record(f"{record.where} (answered in {key[number].where})", {**record.fields, **answer}))
     return joined
-
-
-def _check_unique(records: Iterable[Record], keys: Iterable[object], field: str) -> None:
-    """Refuse two items of one number: their answers would be mixed up."""
-    seen: dict[object, str] = {}
-    for record, key in zip(records, keys, strict=True):
-        if key in seen:
-            raise record.error(field, f"{key} is that of {seen[key]} too; give each item its own number")
-        seen[key] = record.where

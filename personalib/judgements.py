@@ -13,7 +13,7 @@ from pathlib import Path
 from personalib.data import DataError, data_dir, read_yaml
 from personalib.items import load_facts
 from personalib.questions import Question
-from personalib.records import Record, read_records
+from personalib.records import Record, check_unique, read_records
 
 # Which answer is shown; it takes the place of an order among the options.
 SHOWN = ("right", "wrong")
@@ -80,13 +80,9 @@ def load_judgements(source: str | Path = "bundled") -> list[JudgementItem]:
             )
             for fact in facts
         ]
-    items, seen = [], {}  # type: list[JudgementItem], dict[int, str]
-    for number, record in enumerate(read_records(Path(source))):
-        item = _item(record, number)
-        if item.id in seen:
-            raise record.error("id", f"{item.id} is that of {seen[item.id]} too; give each question its own")
-        seen[item.id] = record.where
-        items.append(item)
+    records = read_records(Path(source))
+    items = [_item(record, number) for number, record in enumerate(records)]
+    check_unique(records, [item.id for item in items], "id", "question")
     return items
 
 

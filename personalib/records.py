@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,25 @@ def read_records(path: Path) -> list[Record]:
     if not records:
         raise ItemError(f"{path}: holds no rows; check that it was written completely")
     return records
+
+
+def check_unique(records: Iterable[Record], keys: Iterable[object], field: str, thing: str = "item") -> None:
+    """Refuse two items of one number or name: their answers would be mixed up.
+
+    Args:
+        records: the rows.
+        keys: what tells each row's item from the others.
+        field: the field that holds it, for the message.
+        thing: what a row is, for the message.
+
+    Raises:
+        ItemError: two rows have one key; the message names both.
+    """
+    seen: dict[object, str] = {}
+    for record, key in zip(records, keys, strict=True):
+        if key in seen:
+            raise record.error(field, f"{key} is that of {seen[key]} too; give each {thing} its own")
+        seen[key] = record.where
 
 
 def _parsed_list(text: str) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from personalib.data import DataError, data_dir, read_yaml
 from personalib.questions import Question
-from personalib.records import Record, read_records
+from personalib.records import Record, check_unique, read_records
 
 _TRUE = {"true", "yes", "1", "-", "r", "reverse", "reversed"}
 _FALSE = {"false", "no", "0", "+", ""}
@@ -69,13 +69,12 @@ def load_scale(source: str | Path = "bundled") -> list[ScaleItem]:
         'extraversion'
     """
     path = data_dir() / "items" / "scale.jsonl" if source == "bundled" else Path(source)
-    items, seen = [], {}  # type: list[ScaleItem], dict[str, str]
-    for number, record in enumerate(read_records(path)):
-        item = _pool_item(record, number) if _is_pools(record) else _scale_item(record, number)
-        if item.id in seen:
-            raise record.error("id", f"{item.id} is that of {seen[item.id]} too; give each statement its own")
-        seen[item.id] = record.where
-        items.append(item)
+    records = read_records(path)
+    items = [
+        _pool_item(record, number) if _is_pools(record) else _scale_item(record, number)
+        for number, record in enumerate(records)
+    ]
+    check_unique(records, [item.id for item in items], "id", "statement")
     return items
 
 

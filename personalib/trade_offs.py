@@ -37,29 +37,28 @@ def gains(effects: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
         right_on=["key", "pole", "trait"],
         how="left",
     )
-    rows = []
-    for arm, own in known.groupby("arm", sort=False):
-        first = own.iloc[0]
-        method, _, family = str(first["method"]).partition(" ")
-        read = own.dropna(subset=["effect"])
-        wanted, found = read["truth"].fillna(0.0), read["effect"]
-        gain = float(wanted @ found / (wanted @ wanted)) if wanted.any() else np.nan
-        rest = found - np.nan_to_num(gain) * wanted
-        rows.append(
-            {
-                "arm": arm,
-                "method": method,
-                "family": family,
-                "kind": KINDS.get(method, method),
-                "key": first["key"],
-                "dose": abs(first["dose"]),
-                "cluster": cluster(str(first["key"])),
-                "collapsed": bool(first["collapsed"]),
-                "gain": gain,
-                "off_target": float(np.sqrt((rest**2).mean())) if len(rest) else np.nan,
-            }
-        )
-    return pd.DataFrame(rows)
+    return pd.DataFrame([{"arm": arm} | _gain(own) for arm, own in known.groupby("arm", sort=False)])
+
+
+def _gain(own: pd.DataFrame) -> dict[str, object]:
+    """One arm's row but for its number."""
+    first = own.iloc[0]
+    method, _, family = str(first["method"]).partition(" ")
+    read = own.dropna(subset=["effect"])
+    wanted, found = read["truth"].fillna(0.0), read["effect"]
+    gain = float(wanted @ found / (wanted @ wanted)) if wanted.any() else np.nan
+    rest = found - np.nan_to_num(gain) * wanted
+    return {
+        "method": method,
+        "family": family,
+        "kind": KINDS.get(method, method),
+        "key": first["key"],
+        "dose": abs(first["dose"]),
+        "cluster": cluster(str(first["key"])),
+        "collapsed": bool(first["collapsed"]),
+        "gain": gain,
+        "off_target": float(np.sqrt((rest**2).mean())) if len(rest) else np.nan,
+    }
 
 
 def costs(state: pd.DataFrame, lost: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
