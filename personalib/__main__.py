@@ -11,8 +11,11 @@ import click
 from personalib.background_commands import backgrounds
 from personalib.chapters import RunError
 from personalib.contrast_commands import contrast
+from personalib.direction_commands import directions
 from personalib.evaluation_commands import evaluate, report
 from personalib.feature_commands import features
+from personalib.model_commands import models
+from personalib.reproduction_commands import compare
 from personalib.sae_commands import sae
 from personalib.steering_commands import steering
 
@@ -85,7 +88,7 @@ def organism(context: click.Context) -> None:
     app(args=context.args, prog_name="python -m personalib organism")
 
 
-for command in (backgrounds, sae, features, contrast, steering, evaluate, report):
+for command in (models, backgrounds, sae, features, contrast, directions, steering, evaluate, report, compare):
     cli.add_command(command)
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import nnsight
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,11 +21,12 @@ from transformers import PreTrainedModel
 from personalib.data import DataError
 from personalib.encoding import Encoded, encode, length_batches, padded
 from personalib.journal import Journal
+from personalib.model_parts import blocks, blocks_path
 from personalib.models import LanguageModel
+from personalib.remote import RemoteModel, running
+from personalib.remote import traceable as traceable
 
 Tokens = Literal["last", "mean", "max", "all"]
-# Where architectures of transformers keep their blocks.
-_BLOCKS = ("model.layers", "transformer.h", "gpt_neox.layers", "model.decoder.layers", "model.language_model.layers")
 
 
 class Site(NamedTuple):
@@ -84,37 +84,6 @@ class Activations:
         return self.values(site)[self.offsets[number] : self.offsets[number + 1]]
 
 
-def blocks(model: PreTrainedModel) -> torch.nn.ModuleList:
-    """The blocks of a decoder, in order.
-
-    Raises:
-        ValueError: they are in none of the known places.
-    """
-    return model.get_submodule(blocks_path(model))
-
-
-def blocks_path(model: PreTrainedModel) -> str:
-    """The name of the module that holds the blocks of a decoder.
-
-    Raises:
-        ValueError: they are in none of the known places.
-    """
-    for path in _BLOCKS:
-        try:
-            if isinstance(model.get_submodule(path), torch.nn.ModuleList):
-                return path
-        except AttributeError:
-            continue
-    raise ValueError(f"the blocks of {type(model).__name__} are in none of {', '.join(_BLOCKS)}; add their place there")
-
-
-def traceable(language_model: LanguageModel) -> Any:
-    """The model in nnsight's hands, ready to be traced."""
-    return nnsight.TransformersModel(
-        language_model.model, tokenizer=language_model.tokenizer, task="text-generation", dispatch=True
-    )
-
-
 def capture(  # noqa: PLR0913 - each argument is one choice in what is captured and how
     language_model: LanguageModel,
     texts: Sequence[str],
@@ -128,6 +97,8 @@ def capture(  # noqa: PLR0913 - each argument is one choice in what is captured 
     progress: str | None = None,
 ) -> Activations:
     """Run a model over texts and keep the residual stream at some sites.
+
+    A :class:`personalib.remote.RemoteModel` is run by its service; what comes back is the tokens that count.
 
     Tokens that count are those of the text, or of a span of it, without the tokenizer's special tokens: at a
     beginning-of-sequence token the residual stream is many times larger than anywhere else.
@@ -147,6 +118,7 @@ def capture(  # noqa: PLR0913 - each argument is one choice in what is captured 
     Raises:
         ValueError: there is no such site or selection, there are no texts, not one span a text, or a text without a
             token that counts.
+        DataError: the model is remote, and is not run; see :func:`personalib.remote.running`.
 
     Example:
         >>> found = capture(load_model(), texts, [Site(3)], Path("results/acts"))  # doctest: +SKIP
@@ -159,6 +131,8 @@ def capture(  # noqa: PLR0913 - each argument is one choice in what is captured 
     found = Activations(folder, offsets, tuple(sites))
     width = language_model.model.config.get_text_config().hidden_size
     key = _key(language_model, encoded, sites, tokens, dtype)
+    if isinstance(language_model, RemoteModel):
+        key = f"{key} {language_model.runner}"
     if _finished(folder) == key:
         return found
     folder.mkdir(parents=True, exist_ok=True)
@@ -170,7 +144,7 @@ def capture(  # noqa: PLR0913 - each argument is one choice in what is captured 
         with tqdm(total=len(texts), desc=progress, disable=progress is None, unit="text") as bar:
             for number, batch in enumerate(length_batches(encoded, batch_tokens)):
                 if number not in done:
-                    _capture_batch(network, encoded, batch, tokens, found, files)
+                    _capture_batch(language_model, network, encoded, batch, tokens, found, files)
                     journal.add({"batch": number})
                 bar.update(len(batch))
     _write(folder / "activations.json", key, found, dtype)
@@ -179,6 +153,7 @@ def capture(  # noqa: PLR0913 - each argument is one choice in what is captured 
 
 
 def _capture_batch(
+    language_model: LanguageModel,
     network: Any,
     encoded: Sequence[Encoded],
     batch: Sequence[int],
@@ -187,28 +162,39 @@ def _capture_batch(
     files: Sequence[NDArray[Any]],
 ) -> None:
     """Run a batch and write what it gives to disk before it counts as done."""
-    streams = _streams(network, found.sites, [encoded[index].ids for index in batch])
+    counted = [encoded[index].places[-1:] if tokens == "last" else encoded[index].places for index in batch]
+    streams = _streams(language_model, network, found.sites, [encoded[index].ids for index in batch], counted)
     for file, stream in zip(files, streams, strict=True):
-        for row, index in enumerate(batch):
-            file[found.offsets[index] : found.offsets[index + 1]] = _select(stream[row, encoded[index].places], tokens)
+        for index, own in zip(batch, stream.split([len(places) for places in counted]), strict=True):
+            file[found.offsets[index] : found.offsets[index + 1]] = _select(own, tokens)
         file.flush()  # type: ignore[attr-defined]
 
 
 @torch.inference_mode()
-def _streams(network: Any, sites: Sequence[Site], rows: Sequence[list[int]]) -> list[torch.Tensor]:
-    """The residual stream at each site, each of shape (rows, tokens, width)."""
+def _streams(
+    language_model: LanguageModel,
+    network: Any,
+    sites: Sequence[Site],
+    rows: Sequence[list[int]],
+    counted: Sequence[Sequence[int]],
+) -> list[torch.Tensor]:
+    """The residual stream at each site, each of shape (tokens that count, width), one text's after another's."""
     inputs = padded(rows)
     # The run meets the sites in this order, and stops after the last.
     order = sorted(set(sites), key=lambda site: (site.layer, site.stream == "resid_post"))
     path = blocks_path(network._module)
-    with network.trace(inputs, use_cache=False) as tracer:
-        met = nnsight.save({})
-        for site in order:
-            block = network.get(f"{path}.{site.layer}")
-            value = block.input if site.stream == "resid_pre" else block.output
-            met[site] = value[0] if isinstance(value, tuple) else value
+    # In words and tensors, since a service knows no class of this library.
+    parts = [(f"{path}.{site.layer}", site.stream) for site in order]
+    row = torch.tensor([number for number, places in enumerate(counted) for _ in places])
+    place = torch.tensor([each for places in counted for each in places])
+    with running(language_model) as backend, network.trace(inputs, use_cache=False, backend=backend) as tracer:
+        met = [].save()  # type: ignore[attr-defined]
+        for part, stream in parts:
+            block = network.get(part)
+            value = block.input if stream == "resid_pre" else block.output
+            met.append((value[0] if isinstance(value, tuple) else value)[row, place].detach())
         tracer.stop()
-    return [met[site].float().cpu() for site in sites]
+    return [met[order.index(site)].float().cpu() for site in sites]
 
 
 def _select(stream: torch.Tensor, tokens: str) -> NDArray[np.float32]:

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from personalib.activations import Site, blocks
+from personalib.activations import Site
+from personalib.model_parts import blocks
 
 Inputs = Mapping[str, Any]
 Cut = Callable[[PreTrainedModel], AbstractContextManager[None]]

@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from personalib.activations import Site, Tokens, blocks, capture
+from personalib.activations import Site, Tokens, capture
 from personalib.contrast_pairs import SPLITS, Contrast, ContrastPair, contrast_set
 from personalib.directions import DEFAULT_METHOD, direction
+from personalib.model_parts import blocks
 from personalib.models import LanguageModel
 from personalib.questionnaires import format_prompt
 from personalib.vectors import SteeringVector, texts_hash

@@ -83,8 +83,9 @@ def contrast() -> None:
 @click.option("--gguf", is_flag=True, help="Write control vectors of llama.cpp beside them.")
 def fit(site: str | None, out: Path, gguf: bool, method: str, **options: Any) -> None:
     """Write the vectors of a family, one safetensors file a contrast with a vector a site."""
-    from personalib.activations import Site, blocks
+    from personalib.activations import Site
     from personalib.contrast import fit_vector
+    from personalib.model_parts import blocks
     from personalib.vectors import export_gguf, save_vectors
 
     model, _, readings = _read([Site.parse(site)] if site else None, **options)

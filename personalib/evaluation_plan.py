@@ -50,6 +50,7 @@ class QuestionnairePlan(_Strict):
         per_group: items of each trait or category at the most; none for all.
         evaluation_only: leaves out the trait items that pushes are chosen by.
         templates: names of the templates; the kind's default where empty.
+        template_file: a file of templates in the form of ``data/stimuli/templates.yaml``, such as the paper's own.
         orders: of the options; traits need both.
         shots: solved examples of its category before each item of a choice questionnaire.
         examples: a file of these, such as SafetyBench's dev items; by default other items of the questionnaire itself.
@@ -63,6 +64,7 @@ class QuestionnairePlan(_Strict):
     per_group: Positive | None = None
     evaluation_only: bool = True
     templates: tuple[str, ...] = ()
+    template_file: str | None = None
     orders: tuple[Literal["normal", "reversed"], ...] = ()
     shots: Annotated[int, Field(ge=0)] = 0
     examples: str | None = None
@@ -74,6 +76,8 @@ class QuestionnairePlan(_Strict):
         refused = {
             "neutral answers are called that; give the questionnaire another name": self.name == "neutral",
             "answers, shots, examples and reading in words are for kind 'choice'": choosing and self.kind != "choice",
+            "a file of templates is for kinds 'trait' and 'choice'; leave it out": self.template_file
+            and self.kind not in ("trait", "choice"),
             "a questionnaire of this kind has one template; write two for two": self.kind in ("scale", "judgement")
             and len(self.templates) > 1,
             "a questionnaire of this kind has no orders; leave them out": self.orders
@@ -112,6 +116,8 @@ class ArmsPlan(_Strict):
             summed; or lists of features by key.
         count: how many random directions.
         split: which phrasings are told, ``"held_out"`` or ``"train"``.
+        contrast_file: a file of contrast prompts that contrast vectors are fitted to instead of the book's, see
+            :mod:`personalib.supplied_contrasts`.
     """
 
     method: Method
@@ -130,6 +136,7 @@ class ArmsPlan(_Strict):
     features: Literal["prompt", "published"] | dict[str, tuple[int, ...]] = "prompt"
     count: Positive = 10
     split: Literal["train", "held_out"] = "held_out"
+    contrast_file: str | None = None
 
     @property
     def name(self) -> str:
@@ -144,6 +151,8 @@ class ArmsPlan(_Strict):
             raise ValueError("words have no dose and no coefficient; leave both out")
         if self.method in ("repe", "random") and self.site is None:
             raise ValueError(f"method {self.method!r} needs a site, such as resid_post.1")
+        if self.contrast_file and self.method != "repe":
+            raise ValueError("a file of contrasts is for method 'repe'; leave it out")
         return self
 
 
@@ -177,6 +186,30 @@ class EvaluationPlan(_Strict):
         if not models or len(set(models)) < len(models):
             raise ValueError("declare at least one model, and each once: their answers have one folder")
         return self
+
+    @property
+    def site(self) -> str:
+        """Where the plan pushes contrast vectors or directions of chance first.
+
+        Raises:
+            ValueError: it pushes none.
+        """
+        for arm in self.arms:
+            if arm.site:
+                return arm.site
+        raise ValueError("the plan has no arm with a site; say where to push, such as resid_post.1")
+
+    @property
+    def features(self) -> ArmsPlan:
+        """Its first arms by features.
+
+        Raises:
+            ValueError: it has none.
+        """
+        for arm in self.arms:
+            if arm.method == "sae":
+                return arm
+        raise ValueError("the plan has no arm of method 'sae'; say which SAE is meant")
 
     def only(self, *names: str) -> "EvaluationPlan":
         """The plan with some of its questionnaires.

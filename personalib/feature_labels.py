@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from personalib.activations import Activations
 from personalib.element_texts import LabelledTexts
 from personalib.encoding import Encoded, encode
+from personalib.model_parts import final_norm
 from personalib.models import LanguageModel
 from personalib.saes import SparseAutoencoder
 
 _BLOCK = 2**23
-# Where architectures of transformers keep the norm before the output.
-_NORMS = ("model.norm", "transformer.ln_f", "gpt_neox.final_layer_norm", "model.decoder.final_layer_norm")
 _WORD = re.compile(r"[\w']+|[^\w\s]")
 
 
@@ -170,23 +169,14 @@ def logit_lens(language_model: LanguageModel, directions: torch.Tensor) -> torch
         nostalgebraist, *interpreting GPT: the logit lens* (2020).
 
     Raises:
-        ValueError: the norm before the output is in none of the known places.
+        ValueError: the norm before the output is not found.
     """
     model = language_model.model
-    norm = next((found for name in _NORMS if (found := _module(model, name)) is not None), None)
-    if norm is None:
-        raise ValueError(f"the last norm of {type(model).__name__} is in none of {', '.join(_NORMS)}; add it there")
+    norm = final_norm(model)
     given = directions.to(model.device, model.dtype)
     head = model.get_output_embeddings()
     logits = head(norm(given)) - head(norm(torch.zeros_like(given[:1])))
     return logits.float().cpu()
-
-
-def _module(model: torch.nn.Module, name: str) -> torch.nn.Module | None:
-    try:
-        return model.get_submodule(name)
-    except AttributeError:
-        return None
 
 
 def _overlap(word: re.Match[str], start: int, end: int) -> bool:

@@ -10,8 +10,9 @@ from typing import Literal
 
 import torch
 
-from personalib.activations import Site, blocks
+from personalib.activations import Site
 from personalib.feature_vectors import feature_vector
+from personalib.model_parts import blocks
 from personalib.models import LanguageModel
 from personalib.saes import SparseAutoencoder
 from personalib.vectors import SteeringVector

@@ -1,4 +1,4 @@
-"""Language models by name: the organism, a folder, or a model of the Hugging Face hub.
+"""Language models by name: the organism, one of the table of models, a folder, or any other of the Hugging Face hub.
 
 Weights are read from safetensors only, and no code that comes with them is run.
 """
@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from personalib.data import DataError, data_dir
+from personalib.data import DataError
+from personalib.model_parts import Parts, check_parts, tell_parts
+from personalib.registry import ORGANISM as ORGANISM
+from personalib.registry import Entry, find_entry, load_registry
 
-ORGANISM = "organism"
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,16 @@ class LanguageModel:
     tokenizer: PreTrainedTokenizerBase
     revision: str | None = None
 
+    @property
+    def entry(self) -> Entry:
+        """What the table of models knows of it; see :func:`personalib.registry.find_entry`."""
+        return find_entry(self.name)
+
+    @property
+    def form(self) -> str:
+        """How it is asked: ``"chat"``, or ``"base"`` for a model that was not instructed or has no chat template."""
+        return self.entry.form if self.tokenizer.chat_template else "base"
+
     def digest(self) -> str:
         """A hash of the weights, for a model without a revision."""
         return weights_digest(self.model)
@@ -45,25 +60,62 @@ def weights_digest(module: torch.nn.Module) -> str:
 
 
 def load_model(
-    name: str = ORGANISM, revision: str | None = None, device: str = "cpu", dtype: torch.dtype = torch.float32
+    name: str = ORGANISM,
+    revision: str | None = None,
+    device: str = "cpu",
+    dtype: torch.dtype | None = None,
 ) -> LanguageModel:
-    """Load a model and its tokenizer.
+    """Load a model and its tokenizer, and check that its parts are where they are looked for.
 
     Args:
-        name: ``"organism"``, a folder, or a name on the hub such as ``google/gemma-2b-it``.
-        revision: branch, tag or commit on the hub.
-        device: where to, such as ``"cuda"``.
-        dtype: number format of the weights.
+        name: ``"organism"``, another name of the table (see :func:`personalib.registry.load_registry`), a folder, a
+            name on the hub such as ``google/gemma-2b-it``, or a YAML file with an entry of one's own.
+        revision: branch, tag or commit on the hub; by default the one of the table.
+        device: where to, such as ``"cuda"``; ``"auto"`` for a GPU if there is one, but the organism stays on the CPU.
+        dtype: number format of the weights; by default that of the table, or else the one that they are kept in.
 
     Raises:
-        DataError: there is no such model, it has no safetensors, access to it was not granted, or there is no such
-            device.
+        DataError: there is no such model, it has no safetensors, access to it was not granted, there is no such
+            device, or its parts are not found; see :func:`personalib.model_parts.check_parts`.
     """
-    source = str(data_dir() / "organism") if name == ORGANISM else name
+    entry = find_entry(name)
+    kept = entry.dtype and getattr(torch, entry.dtype)
+    model, tokenizer = _read(entry, name, revision or entry.revision, dtype or kept or "auto")
+    device = usual_device(name) if device == AUTO else device
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=False)
+        model = model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        # torch says so with an assertion where it was built without CUDA.
+        raise DataError(f"device {device!r}: {str(error).splitlines()[0]}") from None
+    try:
+        if entry.parts:
+            tell_parts(model, Parts(**entry.parts.model_dump()))
+        check_parts(model.eval())
+    except ValueError as error:
+        raise DataError(f"{name}: {error}") from None
+    return LanguageModel(name, model, tokenizer, _commit(entry, revision or entry.revision))
+
+
+def _commit(entry: Entry, revision: str | None) -> str | None:
+    """The commit of a model of the hub: the name of the snapshot that it was loaded from; none for a folder."""
+    if Path(entry.source).is_dir():
+        return None
+    found = try_to_load_from_cache(entry.source, "config.json", revision=revision)
+    return Path(found).parent.name if isinstance(found, str) else None
+
+
+def usual_device(name: str) -> str:
+    """Where a model runs if nothing is said: the organism on the CPU, others on a GPU if there is one."""
+    return "cuda" if name != ORGANISM and torch.cuda.is_available() else "cpu"
+
+
+def _read(
+    entry: Entry, name: str, revision: str | None, dtype: torch.dtype | str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(entry.source, revision=revision, trust_remote_code=False)
         model = AutoModelForCausalLM.from_pretrained(
-            source,
+            entry.source,
             revision=revision,
             dtype=dtype,
             use_safetensors=True,
@@ -71,12 +123,12 @@ def load_model(
             # Gemma 2 caps the attention's logits, which other implementations leave out.
             attn_implementation="eager",
         )
-    except (OSError, ValueError, SafetensorError) as error:
-        kind = "the folder" if Path(source).is_dir() else "no folder; on the hub"
-        raise DataError(f"{name}: cannot be loaded ({kind}): {' '.join(str(error).split())}") from None
-    try:
-        model = model.to(device)
-    except (RuntimeError, AssertionError) as error:
-        # torch says so with an assertion where it was built without CUDA.
-        raise DataError(f"device {device!r}: {str(error).splitlines()[0]}") from None
-    return LanguageModel(name, model.eval(), tokenizer, getattr(model.config, "_commit_hash", None))
+    except (OSError, ValueError, SafetensorError, HfHubHTTPError) as error:
+        said = " ".join(str(error).split())
+        if Path(entry.source).is_dir():
+            raise DataError(f"{name}: cannot be loaded (the folder): {said}") from None
+        if entry.name in load_registry():
+            where = f"{entry.hub} is not on this machine, and could not be fetched"
+            raise DataError(f"{name}: cannot be loaded: {where}; {entry.fetching()}") from None
+        raise DataError(f"{name}: cannot be loaded (no folder; on the hub): {said}") from None
+    return model, tokenizer

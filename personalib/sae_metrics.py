@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from personalib.activations import Site, blocks_path, traceable
+from personalib.activations import Site, traceable
 from personalib.encoding import Encoded, encode, length_batches, padded
+from personalib.model_parts import blocks_path
 from personalib.models import LanguageModel
 from personalib.saes import SparseAutoencoder
 

@@ -17,7 +17,7 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 from sae_lens import SAE
 from sae_lens.loading.pretrained_sae_loaders import get_conversion_loader_name
-from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+from sae_lens.loading.pretrained_saes_directory import PretrainedSAELookup, get_pretrained_saes_directory
 from safetensors import SafetensorError
 
 from personalib.activations import Site
@@ -201,6 +201,16 @@ def load_sae(
     return _from_release(release, sae_id, device, dtype)
 
 
+def release_files(release: str, sae_id: str) -> tuple[str, tuple[str, ...]]:
+    """The repository of an SAE on the hub, and the files that its weights may be in.
+
+    Raises:
+        DataError: there is no such release, or no such SAE in it.
+    """
+    entry = _table_entry(release, sae_id)
+    return entry.repo_id, tuple(f"{entry.saes_map[sae_id]}/{name}" for name in _WEIGHTS)
+
+
 def _from_folder(folder: Path, device: str, dtype: str) -> SAE:
     try:
         with warnings.catch_warnings():
@@ -210,7 +220,7 @@ def _from_folder(folder: Path, device: str, dtype: str) -> SAE:
         raise DataError(f"{folder}: cannot be loaded as an SAE of sae-lens ({_message(error)})") from None
 
 
-def _from_release(release: str, sae_id: str, device: str, dtype: str) -> SparseAutoencoder:
+def _table_entry(release: str, sae_id: str) -> PretrainedSAELookup:
     table = get_pretrained_saes_directory()
     if release not in table:
         near = get_close_matches(release, table, n=3)
@@ -221,6 +231,11 @@ def _from_release(release: str, sae_id: str, device: str, dtype: str) -> SparseA
         some = list(entry.saes_map)[:6]
         more = " and others" if len(entry.saes_map) > len(some) else ""
         raise DataError(f"{release} has no SAE {sae_id!r}; there are {', '.join(some)}{more}")
+    return entry
+
+
+def _from_release(release: str, sae_id: str, device: str, dtype: str) -> SparseAutoencoder:
+    entry = _table_entry(release, sae_id)
     if (loader := get_conversion_loader_name(release)) not in _LOADERS:
         raise DataError(
             f"{release}: its weights are not in safetensors or NumPy arrays ({loader}); they are not loaded"
@@ -230,7 +245,8 @@ def _from_release(release: str, sae_id: str, device: str, dtype: str) -> SparseA
             warnings.simplefilter("ignore", UserWarning)
             network, config, _ = SAE.from_pretrained_with_cfg_and_sparsity(release, sae_id, device, dtype)
     except _UNREADABLE as error:
-        raise DataError(f"{release}, {sae_id}: cannot be loaded ({_message(error)})") from None
+        fetch = f"if it is not on this machine, run: hf download {entry.repo_id} --include '{entry.saes_map[sae_id]}/*'"
+        raise DataError(f"{release}, {sae_id}: cannot be loaded ({_message(error)}); {fetch}") from None
     revision = _revision(entry.repo_id, entry.saes_map[sae_id])
     return _wrap(network, release, sae_id, revision, config.get("neuronpedia_id"), entry.model)
 

@@ -17,8 +17,9 @@ from transformers import (
     Qwen2Config,
 )
 
-from personalib.activations import Site, blocks
+from personalib.activations import Site
 from personalib.interventions import Ablate, Add, Clamp
+from personalib.model_parts import blocks
 from personalib.models import LanguageModel
 from personalib.saes import SparseAutoencoder
 from personalib.vectors import SteeringVector

@@ -18,9 +18,10 @@ from transformers import (
 )
 
 from personalib import activations
-from personalib.activations import Activations, Site, blocks, capture
+from personalib.activations import Activations, Site, capture
 from personalib.data import DataError, data_dir
 from personalib.journal import Journal
+from personalib.model_parts import blocks
 from personalib.models import LanguageModel, load_model
 from personalib.organism.tokenizer import load_tokenizer
 
@@ -277,12 +278,6 @@ def test_a_strange_folder_is_not_touched(tmp_path):
     with pytest.raises(DataError, match="not written by this program"):
         capture(small("llama"), TEXTS, [Site(1)], tmp_path)
     assert (tmp_path / "activations.json").read_text() == '{"mine": 1}'
-
-
-def test_a_model_without_known_blocks_is_named():
-    model = torch.nn.Linear(2, 2)
-    with pytest.raises(ValueError, match=r"the blocks of Linear are in none of model\.layers"):
-        blocks(model)
 
 
 def test_a_journal_in_use_stops_a_second_run(tmp_path):

@@ -7,7 +7,7 @@ import torch
 from small_models import CONFIGS, DEPTH, SITES, WIDTH, small, untouched
 from transformers import OPTConfig, OPTForCausalLM
 
-from personalib.activations import Site, blocks
+from personalib.activations import Site
 from personalib.block_hooks import (
     changing,
     cut,
@@ -21,6 +21,7 @@ from personalib.block_hooks import (
     ways_to_cut_short,
     without_logits,
 )
+from personalib.model_parts import blocks
 from personalib.questionnaires import left_padded
 
 every_model = pytest.mark.parametrize("name", CONFIGS)

@@ -15,13 +15,14 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from personalib import contrast_commands
 from personalib.__main__ import cli, main
-from personalib.activations import Site, blocks
+from personalib.activations import Site
 from personalib.contrast import fit_vector, read_contrasts
 from personalib.contrast_pairs import FAMILIES, contrasts
 from personalib.data import data_dir
 from personalib.directions import METHODS
 from personalib.grid import ask_steered
 from personalib.items import TRAITS, load_trait, validation_split
+from personalib.model_parts import blocks
 from personalib.models import load_model
 from personalib.organism.tokenizer import load_tokenizer
 from personalib.provenance import repository_root

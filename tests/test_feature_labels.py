@@ -267,6 +267,9 @@ def test_promoted_and_suppressed_tokens_are_the_ends_of_the_logit_lens(model, sa
         assert labels[feature].suppressed == tuple(order[:-6:-1])
 
 
-def test_a_norm_in_an_unknown_place_is_named():
-    with pytest.raises(ValueError, match=r"norm of MptForCausalLM is in none of model\.norm, transformer\.ln_f"):
-        logit_lens(small("mpt"), torch.ones(1, D_MODEL))
+def test_a_norm_in_no_usual_place_is_found():
+    own, directions = small("mpt"), torch.eye(D_MODEL)[:3]
+    with torch.inference_mode():
+        wanted = own.model.lm_head(own.model.transformer.norm_f(directions))
+        wanted = wanted - own.model.lm_head(own.model.transformer.norm_f(torch.zeros(1, D_MODEL)))
+    torch.testing.assert_close(logit_lens(own, directions), wanted)

@@ -7,8 +7,9 @@ from sae_lens import SAE
 from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaConfig
 
 from personalib import sae_metrics
-from personalib.activations import Site, blocks
+from personalib.activations import Site
 from personalib.data import data_dir
+from personalib.model_parts import blocks
 from personalib.models import LanguageModel
 from personalib.organism.tokenizer import load_tokenizer
 from personalib.sae_metrics import CrossEntropy, cross_entropy, reconstruction

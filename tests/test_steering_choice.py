@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from personalib import steering_choice
-from personalib.activations import Site, blocks
+from personalib.activations import Site
 from personalib.contrast import fit_vector, read_contrasts
 from personalib.contrast_pairs import Contrast, Wording, contrasts
 from personalib.data import DataError, data_dir
@@ -19,6 +19,7 @@ from personalib.factors import POLES
 from personalib.grid import ask_steered
 from personalib.interventions import Add
 from personalib.items import TRAITS, load_trait, some_of_each, validation_split
+from personalib.model_parts import blocks
 from personalib.models import LanguageModel, load_model
 from personalib.questionnaires import ask, ask_trait, format_prompt
 from personalib.readings import validation_accuracy

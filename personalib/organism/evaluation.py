@@ -285,6 +285,37 @@ def load_organism(folder: Path | None = None, device: str = "cpu") -> Organism:
     return Organism(model.to(device).eval(), load_tokenizer(source), load_world(), tokens)
 
 
+def beside_world(language_model: LanguageModel) -> Organism:
+    """A model beside the organism's world, so that the same questions can be put to it in the same words.
+
+    Only the organism has learned from that world. Any other model is a stranger to it: what the two share is there by
+    accident or by what the words mean anyway.
+    """
+    folder = Path(language_model.entry.source)
+    if language_model.name == ORGANISM or (folder / "world.yaml").is_file():
+        return load_organism(folder, str(language_model.model.device))
+    return Organism(language_model.model, language_model.tokenizer, load_world(), 0)
+
+
+def stranger_note(model: str) -> str:
+    """What a reader of a chapter about the organism has to know where another model was asked; Markdown.
+
+    Empty for the organism.
+    """
+    if model == ORGANISM:
+        return ""
+    return f"""
+:::{{admonition}} This run asks another model
+:class: important
+All answers on this page are those of `{Path(model).name}`; read its name where the text says *the
+organism*.
+It never saw the organism's world.
+Where the page holds answers against *the world* or *the truth*, it holds them against numbers that were drawn at
+random: agreement is then by chance, and a check of the method that ought to find none.
+:::
+"""
+
+
 def summary(results: Mapping[str, Any]) -> str:
     """The results as lines for a terminal: one number a line, the worst of a group behind its name."""
     lines = []

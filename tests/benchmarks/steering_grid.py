@@ -31,7 +31,7 @@ import torch
 from steering_case import CONDITIONS, Array, Case, get_model, make_case
 from steering_floor import Floor
 
-from personalib.activations import blocks
+from personalib.model_parts import blocks
 from personalib.models import ORGANISM, LanguageModel
 
 PACKAGES = ("torch", "transformers", "transformer-lens", "steering-vectors", "repeng", "numpy", "personalib")

@@ -1,0 +1,78 @@
+"""Directions of AxBench: a weight matrix with a concept a row, and the files beside it that say what the rows are."""
+
+import json
+from pathlib import Path
+
+from personalib.activations import Site
+from personalib.data import DataError
+from personalib.direction_files_contents import matrix, unpickled
+from personalib.direction_files_origin import UNKNOWN, Origin, Row
+from personalib.models import LanguageModel
+from personalib.vectors import SteeringVector
+
+
+def read_axbench(
+    path: Path,
+    language_model: LanguageModel | None = None,
+    *,
+    site: Site | None = None,
+    concepts: Path | None = None,
+) -> list[SteeringVector]:
+    """Read the weights of AxBench's rank-one methods: a ``.pt`` tensor of shape ``(concepts, d_model)``.
+
+    Args:
+        path: the file.
+        language_model: the model, to check against.
+        site: where the directions belong; by default the ``layer`` of the ``config.json`` beside, as ``resid_post``.
+        concepts: the ``metadata.jsonl`` that names each row's concept; by default the one beside or in ``../generate``.
+
+    Raises:
+        DataError: it is no such tensor, has not one concept a row, no site is known, or it is not of this model.
+
+    Source:
+        Wu et al., *AxBench* (arXiv 2501.17148), and its code: weights are added to the output of ``model.layers[N]``.
+    """
+    values = matrix(path, unpickled(path))
+    layer, model = _trained(path.with_name("config.json"))
+    place = site or layer
+    if place is None:
+        raise DataError(f"{path}: no config.json beside it tells its layer; pass a site, such as resid_post.20")
+    names = _concepts(concepts or concepts_of(path) or path.with_name("metadata.jsonl"))
+    if len(names) != len(values):
+        raise DataError(
+            f"{path}: {len(values)} rows and {len(names)} concepts; pass the metadata.jsonl of its training"
+        )
+    rows = [Row(name, place, own) for name, own in zip(names, values, strict=True)]
+    return Origin(path, "axbench", f"row N is concept N, at {place}", model).vectors(rows, language_model)
+
+
+def concepts_of(path: Path) -> Path | None:
+    """The ``metadata.jsonl`` that belongs to weights of AxBench; None where there is none."""
+    places = (path.with_name("metadata.jsonl"), path.parent.parent / "generate" / "metadata.jsonl")
+    return next((each for each in places if each.is_file()), None)
+
+
+def _trained(path: Path) -> tuple[Site | None, str]:
+    """Site and model that a ``config.json`` names."""
+    if not path.is_file():
+        return None, UNKNOWN
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        layer, model = found.get("layer"), found.get("model_name", UNKNOWN)
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{path}: no JSON object ({error}); write layer and model_name, or remove it") from None
+    return (Site(layer) if type(layer) is int and layer >= 0 else None), str(model)
+
+
+def _concepts(path: Path) -> list[str]:
+    """The names of concepts, in the order of their rows."""
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        numbered = [(line.get("concept_id", row), str(line["concept"])) for row, line in enumerate(lines)]
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; pass the metadata.jsonl that names the concepts") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: a line is no JSON object with a concept ({error!r})") from None
+    if sorted(number for number, _ in numbered) != list(range(len(lines))):
+        raise DataError(f"{path}: concept_id does not number the rows from 0; give each row one concept")
+    return [name for _, name in sorted(numbered)]

@@ -1,0 +1,177 @@
+"""The parts of a decoder that the book reads and changes: its blocks, the norm after them, and the unembedding.
+
+They are found by their usual places, or else by what they are, and are checked by a run of the model when it is loaded.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from transformers import PreTrainedModel
+
+# Where architectures of transformers keep their blocks, and the norm after them.
+_BLOCKS = ("model.layers", "transformer.h", "gpt_neox.layers", "model.decoder.layers", "model.language_model.layers")
+_NORMS = (
+    *("model.norm", "transformer.ln_f", "gpt_neox.final_layer_norm", "model.decoder.final_layer_norm"),
+    "model.language_model.norm",
+)
+# Places that somebody has told, for models whose parts are in none of the usual ones.
+_TOLD: WeakKeyDictionary[torch.nn.Module, "Parts"] = WeakKeyDictionary()
+# Tokens of the probing run.
+_PROBE = 6
+# How far the output may be from what the parts give, as a share of its size, by bytes of a number.
+_TOLERANCE = {2: 0.05, 4: 1e-3, 8: 1e-6}
+_ADVICE = "name the places in a YAML file, under parts: {blocks: …, norm: …}, and pass that file as the model"
+
+
+class Parts(NamedTuple):
+    """Names of modules of a model, such as ``model.layers`` and ``model.norm``.
+
+    Attributes:
+        blocks: the list of the blocks.
+        norm: the norm after the last block.
+    """
+
+    blocks: str
+    norm: str
+
+
+def blocks(model: PreTrainedModel) -> torch.nn.ModuleList:
+    """The blocks of a decoder, in order.
+
+    Raises:
+        ValueError: they are not found.
+    """
+    found = model.get_submodule(blocks_path(model))
+    assert isinstance(found, torch.nn.ModuleList)
+    return found
+
+
+def blocks_path(model: PreTrainedModel) -> str:
+    """The name of the module that holds the blocks of a decoder.
+
+    Raises:
+        ValueError: they are not found.
+    """
+    if model in _TOLD:
+        return _TOLD[model].blocks
+    for path in _BLOCKS:
+        if isinstance(_module(model, path), torch.nn.ModuleList):
+            return path
+    deep = _depth(model)
+    lists = [
+        name
+        for name, part in model.named_modules()
+        if isinstance(part, torch.nn.ModuleList) and len(part) == deep and len({type(one) for one in part}) == 1
+    ]
+    # Lists of blocks lie side by side or within one another where a model has several towers.
+    if len(lists) == 1:
+        return lists[0]
+    where = f"{len(lists)} lists have as many parts as it has blocks" if lists else f"not in {', '.join(_BLOCKS)}"
+    raise ValueError(f"the blocks of {type(model).__name__} are not found ({where}); {_ADVICE}")
+
+
+def final_norm(model: PreTrainedModel) -> torch.nn.Module:
+    """The norm between the last block and the unembedding.
+
+    Raises:
+        ValueError: it is not found.
+    """
+    told = (_TOLD[model].norm,) if model in _TOLD else _NORMS
+    for path in told:
+        if (found := _module(model, path)) is not None:
+            return found
+    # Beside the blocks, what comes after them.
+    home = model.get_submodule(blocks_path(model).rpartition(".")[0])
+    beside = [part for name, part in home.named_children() if "norm" in type(part).__name__.lower()]
+    if len(beside) == 1:
+        return beside[0]
+    raise ValueError(f"the last norm of {type(model).__name__} is not found, not in {', '.join(told)}; {_ADVICE}")
+
+
+def tell_parts(model: PreTrainedModel, parts: Parts) -> None:
+    """Say where the parts of a model are.
+
+    Raises:
+        ValueError: there is no such part, or the blocks are no list.
+    """
+    for kind, path in parts._asdict().items():
+        found = _module(model, path)
+        if found is None or (kind == "blocks" and not isinstance(found, torch.nn.ModuleList)):
+            lists = [name for name, part in model.named_modules() if isinstance(part, torch.nn.ModuleList)]
+            known = f"; lists of modules are {', '.join(lists[:5]) or 'not in it'}" if kind == "blocks" else ""
+            raise ValueError(f"parts, {kind}: {type(model).__name__} has no {path!r} of that kind{known}")
+    _TOLD[model] = parts
+
+
+@torch.inference_mode()
+def check_parts(model: PreTrainedModel) -> None:
+    """Run a model on a few tokens, and see that its parts are what they are taken for.
+
+    Every block has to give the residual stream, and the last one's, put through norm and unembedding, the output.
+
+    Raises:
+        ValueError: they are not; the message says what to pass.
+    """
+    width = model.config.get_text_config().hidden_size
+    ids = torch.arange(_PROBE, device=model.device)[None] % model.config.get_text_config().vocab_size
+    with _watched(blocks(model)) as streams:
+        logits = model(input_ids=ids, use_cache=False).logits
+    wanted = (1, _PROBE, width)
+    for number, stream in enumerate(streams):
+        if stream is None or tuple(stream.shape) != wanted:
+            got = "is never run" if stream is None else f"gives {tuple(stream.shape)}, not {wanted}"
+            raise ValueError(f"block {number} of {blocks_path(model)} {got}; {_ADVICE}")
+    last = streams[-1]
+    assert last is not None
+    made = _through_output(model, last)
+    if made.shape != logits.shape or not _proportional(made, logits):
+        raise ValueError(
+            f"the output of {type(model).__name__} is not its last block through norm and unembedding; {_ADVICE}"
+        )
+
+
+@contextmanager
+def _watched(parts: torch.nn.ModuleList) -> Iterator[list[torch.Tensor | None]]:
+    """What each part gives, while this is open."""
+    met: list[torch.Tensor | None] = [None] * len(parts)
+
+    def keep(place: int) -> Any:
+        def hook(_: torch.nn.Module, __: Any, output: Any) -> None:
+            met[place] = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+    handles = [part.register_forward_hook(keep(place)) for place, part in enumerate(parts)]
+    try:
+        yield met
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _through_output(model: PreTrainedModel, stream: torch.Tensor) -> torch.Tensor:
+    logits: torch.Tensor = model.get_output_embeddings()(final_norm(model)(stream)).float()
+    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    return cap * torch.tanh(logits / cap) if cap else logits
+
+
+def _proportional(made: torch.Tensor, logits: torch.Tensor) -> bool:
+    """Whether two tensors are the same but for a factor above zero, by which some architectures scale their logits."""
+    one, other = made.flatten(), logits.float().flatten()
+    factor = (one @ other) / (one @ one)
+    error = (factor * one - other).norm() / other.norm()
+    return bool(factor > 0 and error <= _TOLERANCE[logits.element_size()])
+
+
+def _depth(model: PreTrainedModel) -> int:
+    return int(model.config.get_text_config().num_hidden_layers)
+
+
+def _module(model: torch.nn.Module, name: str) -> torch.nn.Module | None:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        return None

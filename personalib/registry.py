@@ -1,0 +1,150 @@
+"""The models that the book knows by name: where they come from, what they need, and which SAEs read them."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from personalib.data import DataError, data_dir, read_yaml
+
+NumberFormat = Literal["float32", "bfloat16", "float16"]
+ORGANISM = "organism"
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class KnownSaes(_Strict):
+    """SAEs of a model.
+
+    Attributes:
+        release: in the table of sae-lens, or a folder.
+        ids: within the release, the one to look at first in front; none for a folder.
+    """
+
+    release: str
+    ids: tuple[str, ...] = ("",)
+
+
+class KnownParts(_Strict):
+    """Where a model has its parts, see :class:`personalib.model_parts.Parts`."""
+
+    blocks: str
+    norm: str
+
+
+class Entry(_Strict):
+    """A model of the table.
+
+    Attributes:
+        name: what it is called here.
+        title: what it is, in a few words.
+        hub: its name on the hub, or a folder; none for the organism.
+        revision: the commit that the entry was written for.
+        parameters: how many numbers its weights are.
+        dtype: their number format.
+        form: ``"chat"``, or ``"base"`` for a model that was not instructed.
+        licence: its name and its page.
+        gated: whether the licence has to be accepted on the hub before anything can be fetched.
+        coefficients: by which the paper multiplies its features.
+        saes: its SAEs; trained on the spot where there are none.
+        parts: where its blocks and its last norm are, if in no usual place.
+    """
+
+    name: str
+    title: str = ""
+    hub: str | None = None
+    revision: str | None = None
+    parameters: int | None = None
+    dtype: NumberFormat | None = None
+    form: Literal["chat", "base"] = "chat"
+    licence: str = ""
+    gated: bool = False
+    coefficients: tuple[float, ...] = ()
+    saes: KnownSaes | None = None
+    parts: KnownParts | None = None
+
+    @property
+    def source(self) -> str:
+        """What transformers loads it by."""
+        return self.hub or str(data_dir() / "organism")
+
+    @property
+    def gigabytes(self) -> float | None:
+        """The size of its weights, in units of 10^9 bytes."""
+        if self.parameters is None:
+            return None
+        return self.parameters * _BYTES[self.dtype or "float32"] / 1e9
+
+    def fetching(self) -> str:
+        """What to do to have it on this machine."""
+        size = f" ({self.gigabytes:.1f} GB)" if self.gigabytes else ""
+        pin = f" --revision {self.revision}" if self.revision else ""
+        download = f"hf download {self.hub}{pin}"
+        if self.gated:
+            page = f"https://huggingface.co/{self.hub}"
+            return f"accept the licence on {page}, then run: hf auth login && {download}{size}"
+        return f"run: {download}{size}"
+
+
+@cache
+def load_registry() -> dict[str, Entry]:
+    """The table of models, by name, from ``data/models.yaml``.
+
+    Raises:
+        DataError: the file is missing or an entry is wrong.
+
+    Example:
+        >>> load_registry()["gemma-2b-it"].hub
+        'google/gemma-2b-it'
+    """
+    path = data_dir() / "models.yaml"
+    content = read_yaml(path)
+    return {name: _entry({"name": name, **entry}, f"{path}, {name}") for name, entry in content.items()}
+
+
+def find_entry(name: str) -> Entry:
+    """What is known of a model.
+
+    Args:
+        name: a name of the table or of the hub; a folder; or a YAML file with an entry of one's own, for a model that
+            needs more than its name.
+
+    Returns:
+        The entry of the table; for another model one that knows the name alone.
+
+    Raises:
+        DataError: the YAML file is missing or no entry.
+
+    Example:
+        >>> find_entry("google/gemma-2-9b-it").name
+        'gemma-2-9b-it'
+        >>> find_entry("somebody/some-model").saes is None
+        True
+    """
+    if name.endswith((".yaml", ".yml")):
+        if not Path(name).is_file():
+            raise DataError(f"{name}: no such file; pass a YAML file with an entry, a folder, or a model's name")
+        content = read_yaml(Path(name))
+        return _entry({"name": Path(name).stem, **(content if isinstance(content, dict) else {"entry": content})}, name)
+    table = load_registry()
+    if name in table:
+        return table[name]
+    # A folder is what it holds, whatever its name; the hub tells no letter's case apart.
+    by_hub = {entry.hub.lower(): entry for entry in table.values() if entry.hub}
+    return (
+        by_hub.get(name.lower(), Entry(name=name, hub=name)) if not Path(name).is_dir() else Entry(name=name, hub=name)
+    )
+
+
+def _entry(content: dict[str, Any], where: str) -> Entry:
+    try:
+        return Entry.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        known = f"; there are {', '.join(Entry.model_fields)}" if first["type"] == "extra_forbidden" else ""
+        raise DataError(f"{where}: {place}: {first['msg'].lower()}{known}") from None

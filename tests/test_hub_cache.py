@@ -1,0 +1,59 @@
+"""What is in the hub's cache is told from its files: whole, in part, or not there."""
+
+import pytest
+from hub import put
+from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+from personalib.hub_cache import Presence, model_presence, sae_presence
+from personalib.registry import find_entry
+
+ENTRY = find_entry("gemma-2b-it")
+SMALL = {"config.json": b"{}", "tokenizer_config.json": b"{ }"}
+INDEX = b'{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors", "c": "model-1.safetensors"}}'
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({}, Presence.NONE),
+        (SMALL, Presence.PART),
+        (SMALL | {"model.safetensors": b"x"}, Presence.WHOLE),
+        ({"model.safetensors": b"x"}, Presence.PART),
+        (SMALL | {"model.safetensors.index.json": INDEX, "model-1.safetensors": b"1"}, Presence.PART),
+        (
+            SMALL | {"model.safetensors.index.json": INDEX, "model-1.safetensors": b"1", "model-2.safetensors": b"2"},
+            Presence.WHOLE,
+        ),
+        # A pickle is no weights here.
+        (SMALL | {"pytorch_model.bin": b"x"}, Presence.PART),
+    ],
+)
+def test_a_model_is_there_when_all_its_files_are(cache, files, found):
+    if files:
+        put(cache, ENTRY.hub, ENTRY.revision, files)
+    assert model_presence(ENTRY) == found
+
+
+def test_another_commit_is_another_model(cache):
+    put(cache, ENTRY.hub, "f" * 40, SMALL | {"model.safetensors": b"x"})
+    assert model_presence(ENTRY) == Presence.NONE
+
+
+def test_the_organism_and_folders_are_always_there(tmp_path):
+    assert model_presence(find_entry("organism")) == Presence.WHOLE
+    assert model_presence(find_entry(str(tmp_path))) == Presence.WHOLE
+
+
+def test_an_sae_is_there_when_its_weights_are(cache):
+    release, sae_id = "gemma-scope-9b-it-res-canonical", "layer_31/width_131k/canonical"
+    assert sae_presence(release, sae_id) == Presence.NONE
+    path = get_pretrained_saes_directory()[release].saes_map[sae_id]
+    put(cache, "google/gemma-scope-9b-it-res", "0" * 40, {f"{path}/params.npz": b"x"})
+    assert sae_presence(release, sae_id) == Presence.WHOLE
+    assert sae_presence(release, "layer_20/width_131k/canonical") == Presence.NONE
