@@ -133,7 +133,8 @@ class Clamp:
     def changed(self, stream: torch.Tensor) -> torch.Tensor:
         """The residual stream afterwards, shape ``(..., d_model)`` as before."""
         rows = stream.reshape(-1, stream.shape[-1])
-        return stream + self.sae.written(rows, self.features, self.value).to(stream.dtype).reshape(stream.shape)
+        # The SAE may be on another device than the model.
+        return stream + self.sae.written(rows, self.features, self.value).to(stream).reshape(stream.shape)
 
     def check_fits(self, language_model: LanguageModel) -> None:
         """Notice an SAE of another model; see :func:`check_site`."""

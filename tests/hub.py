@@ -1,7 +1,7 @@
 """The hub's cache, laid out as the hub's own client leaves it, with models and SAEs that are small enough for a test.
 
-The stand-in for Gemma-2-9B has that model's module tree, depth, tokenizer files, sharded index and commit. Its stream
-is narrow. Six of its 42 blocks are the organism's, and the others are of chance and add little: with chance alone no
+The stand-in for Gemma-2-9B has that model's module tree, depth, sharded index and commit. Its stream is narrow, its
+tokenizer the organism's, and its weights are of chance, but for a leaning toward the labels of options: without it no
 answer could be read, and most of what a chapter does would never be done.
 """
 
@@ -12,16 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, Gemma2ForCausalLM
+from transformers import AutoTokenizer, Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerBase
 
-from personalib.data import data_dir
+from personalib.data import data_dir, read_yaml
 from personalib.registry import find_entry
-from personalib.saes import DEFAULT_SAE, load_sae
 
 SAE_COMMIT = "0" * 40
-# The block of the stand-in behind which the organism's block of DEFAULT_SAE lies.
-LAYER = 31
-DEPTH = 42
+DEPTH, D_MODEL, D_SAE = 42, 32, 256
+SIZES = {"d_in": D_MODEL, "d_sae": D_SAE}
+# How much more of the coordinate that every token has is in the labels of options.
+LEANING = 2.5
 
 # What Python runs when it starts. The width of a released SAE stands in a table of sae-lens; as published, it would be
 # gigabytes.
@@ -71,48 +71,73 @@ def put(cache: Path, repository: str, commit: str, files: dict[str, bytes]) -> N
 def put_gemma_9b(cache: Path, scratch: Path) -> None:
     """The stand-in for Gemma-2-9B, instructed, and its SAEs of Gemma Scope."""
     entry = find_entry("gemma-2-9b-it")
-    spread_organism(DEPTH, LAYER).save_pretrained(scratch / "model", max_shard_size="2MB")
-    AutoTokenizer.from_pretrained(data_dir() / "organism").save_pretrained(scratch / "model")
+    tokenizer = AutoTokenizer.from_pretrained(data_dir() / "organism")
+    answering_gemma(tokenizer, DEPTH).save_pretrained(scratch / "model", max_shard_size="300KB")
+    tokenizer.save_pretrained(scratch / "model")
     put(cache, entry.hub, entry.revision, {path.name: path.read_bytes() for path in (scratch / "model").iterdir()})
-    scope = gemma_scope_weights()
-    names = {"layer_31/width_131k/average_l0_109": scope, "layer_20/width_131k/average_l0_81": scope}
-    put(cache, "google/gemma-scope-9b-it-res", SAE_COMMIT, {f"{name}/params.npz": own for name, own in names.items()})
+    names = ("layer_31/width_131k/average_l0_109", "layer_20/width_131k/average_l0_81")
+    files = {f"{name}/params.npz": gemma_scope_weights(seed) for seed, name in enumerate(names)}
+    put(cache, "google/gemma-scope-9b-it-res", SAE_COMMIT, files)
 
 
-def spread_organism(depth: int, layer: int) -> Gemma2ForCausalLM:
-    """A deep Gemma 2 that computes what the organism does: its blocks lie around a layer, and the rest add nothing."""
-    organism = Gemma2ForCausalLM.from_pretrained(data_dir() / "organism", dtype=torch.float32)
-    config = organism.config
-    # What the organism does up to DEFAULT_SAE's site is done when the layer is.
-    start = layer - int(DEFAULT_SAE.split("/")[0].rpartition(".")[2])
+def answering_gemma(tokenizer: PreTrainedTokenizerBase, depth: int) -> Gemma2ForCausalLM:
+    """A Gemma 2 of chance that mostly answers with the label of an option."""
+    config = Gemma2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=D_MODEL,
+        intermediate_size=D_MODEL,
+        num_hidden_layers=depth,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        query_pre_attn_scalar=16,
+        initializer_range=0.3,
+        final_logit_softcapping=None,
+    )
     torch.manual_seed(0)
-    config.num_hidden_layers, config.layer_types = depth, ["sliding_attention", "full_attention"] * (depth // 2)
     model = Gemma2ForCausalLM(config)
+    templates = read_yaml(data_dir() / "stimuli" / "templates.yaml")
+    labels = {str(label) for template in labelled(templates) for label in template["labels"]}
+    options = [place for place in range(len(tokenizer)) if tokenizer.decode([place]).strip() in labels]
     with torch.no_grad():
+        # One coordinate that every token has, which no block changes much, and of which the labels have more.
+        embedding = model.model.embed_tokens.weight
+        embedding[:, 0] = 2.0
+        embedding[options, 0] *= LEANING
         for block in model.model.layers:
-            # Gemma multiplies by one plus these weights: a hundredth of what a block of chance would add.
-            block.post_attention_layernorm.weight.fill_(-0.99)
-            block.post_feedforward_layernorm.weight.fill_(-0.99)
-        for number, block in enumerate(organism.model.layers):
-            model.model.layers[start + number].load_state_dict(block.state_dict())
-        model.model.embed_tokens.load_state_dict(organism.model.embed_tokens.state_dict())
-        model.model.norm.load_state_dict(organism.model.norm.state_dict())
+            block.post_attention_layernorm.weight.fill_(-0.8)
+            block.post_feedforward_layernorm.weight.fill_(-0.8)
     return model.to(torch.bfloat16).eval()
 
 
-def gemma_scope_weights() -> bytes:
-    """The organism's SAE as a file of Gemma Scope."""
-    state = load_sae(sae_id=DEFAULT_SAE).network.state_dict()
-    names = {"W_enc": "w_enc", "W_dec": "w_dec", "b_enc": "b_enc", "b_dec": "b_dec", "threshold": "threshold"}
+def labelled(content: object) -> list[dict]:
+    """The parts of a file that have labels."""
+    if isinstance(content, dict):
+        own = [content] if "labels" in content else []
+        return own + [found for value in content.values() for found in labelled(value)]
+    return [found for value in content for found in labelled(value)] if isinstance(content, list) else []
+
+
+def gemma_scope_weights(seed: int) -> bytes:
+    """An SAE of chance as a file of Gemma Scope; about one feature in eight fires at a token."""
+    rng = np.random.default_rng(seed)
+    decoder = rng.normal(size=(D_SAE, D_MODEL))
+    decoder /= np.linalg.norm(decoder, axis=1, keepdims=True)
+    arrays = {
+        "w_enc": decoder.T,
+        "w_dec": decoder,
+        "b_enc": np.zeros(D_SAE),
+        "b_dec": np.zeros(D_MODEL),
+        "threshold": np.full(D_SAE, 1.5),
+    }
     content = io.BytesIO()
-    np.savez(content, **{new: state[old].numpy() for old, new in names.items()})
+    np.savez(content, **{name: own.astype("f4") for name, own in arrays.items()})
     return content.getvalue()
 
 
 def narrow(folder: Path) -> None:
     """Let Python processes that find this folder first take Gemma Scope's SAEs for as narrow as ours are."""
-    sae = load_sae(sae_id=DEFAULT_SAE)
-    widths = {"gemma-scope-9b-it-res-canonical": {"d_in": sae.directions.shape[1], "d_sae": sae.width}}
+    widths = {"gemma-scope-9b-it-res-canonical": SIZES}
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "sitecustomize.py").write_text(NARROW.format(widths=widths))

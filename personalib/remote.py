@@ -1,0 +1,239 @@
+"""Models that are too large to hold: their traces are run by NDIF, the service of nnsight.
+
+Only a model's configuration and tokenizer are loaded on this side. Its weights are a skeleton without numbers, which is
+enough to name its parts. A trace is sent as its source with the tensors that it mentions, and what it saves comes back.
+"""
+
+import io
+import os
+import pickle
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import nnsight
+import torch
+import websocket
+import zstandard
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
+from nnsight.intervention.backends.local import LocalSimulationBackend
+from nnsight.intervention.backends.remote import RemoteBackend, RemoteError
+from nnsight.schema.response import ResponseModel
+from nnsight.tracing.backend import Backend
+from transformers import AutoTokenizer
+
+from personalib.data import DataError
+from personalib.model_parts import Parts, tell_parts
+from personalib.models import LanguageModel
+from personalib.registry import ORGANISM, Entry, find_entry
+
+# Seconds that a service may take to answer the first call.
+_PATIENCE = 20.0
+# What a result may be made of, beside numbers, texts and their containers.
+_KNOWN = {
+    ("collections", "OrderedDict"),
+    ("torch._utils", "_rebuild_tensor_v2"),
+    ("nnsight.schema.response", "Status"),
+}
+# What goes wrong on the way to a service, there, and with what comes back.
+_FAILURES = (
+    OSError,
+    ValueError,
+    KeyError,
+    AttributeError,
+    pickle.UnpicklingError,
+    zstandard.ZstdError,
+    RemoteError,
+    websocket.WebSocketException,
+    httpx.HTTPError,
+    HfHubHTTPError,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteModel(LanguageModel):
+    """A model whose traces are run elsewhere.
+
+    What reads activations (:func:`personalib.activations.capture`) and what scores options
+    (:func:`personalib.remote_scoring.ask_remote`) takes it like any other model. Everything else in the library runs a
+    model on this side, and this one has no weights there.
+
+    Attributes:
+        network: the model in nnsight's hands.
+        host: the service's address; none for a rehearsal, see :func:`rehearsed`.
+    """
+
+    network: Any
+    host: str | None
+
+    @property
+    def runner(self) -> str:
+        """Who runs it, for files with results: the same weights may round differently there."""
+        return self.host or "rehearsal"
+
+
+def load_remote_model(name: str, revision: str | None = None, host: str | None = None) -> RemoteModel:
+    """Make a model ready to be run by a service, without its weights.
+
+    Args:
+        name: a name of the table of models, or of the hub, such as ``meta-llama/Llama-3.1-405B-Instruct``.
+        revision: branch, tag or commit on the hub. A service holds each model under the revision that it was put there
+            by, most often none, so that the commit in the table of models is left out.
+        host: the service's address; by default that of nnsight's settings, ``NDIF_HOST`` or NDIF itself.
+
+    Returns:
+        The model. Its ``revision`` is the commit of the configuration that was read here; which commit the service has
+        is not told.
+
+    Raises:
+        DataError: the model is in a folder, or its configuration or tokenizer cannot be had.
+
+    Example:
+        >>> model = load_remote_model("meta-llama/Llama-3.1-405B-Instruct")  # doctest: +SKIP
+    """
+    entry = find_entry(name)
+    if entry.name == ORGANISM or Path(entry.source).is_dir():
+        raise DataError(f"{name}: is on this machine, and no service has it; load it with load_model")
+    network = _skeleton(entry, name, revision)
+    # The hub's cache keeps files in a folder that is named by their commit.
+    found = try_to_load_from_cache(entry.source, "config.json", revision=revision)
+    commit = Path(found).parent.name if isinstance(found, str) else revision or "main"
+    where = host or nnsight.CONFIG.API.HOST
+    return RemoteModel(name, network._module, network.tokenizer, commit, network=network, host=where)
+
+
+def _skeleton(entry: Entry, name: str, revision: str | None) -> Any:
+    """A model without weights, in nnsight's hands."""
+    try:
+        network = nnsight.TransformersModel(
+            entry.source,
+            task="text-generation",
+            tokenizer=AutoTokenizer.from_pretrained(entry.source, revision=revision, trust_remote_code=False),
+            revision=revision,
+            trust_remote_code=False,
+            # As it is loaded here; the service is told, so that its attention is computed the same way.
+            attn_implementation="eager",
+        )
+        if entry.parts:
+            tell_parts(network._module, Parts(**entry.parts.model_dump()))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        said = " ".join(str(error).split())
+        raise DataError(
+            f"{name}: its configuration and tokenizer cannot be loaded from the hub, so no service can be asked: {said}"
+        ) from None
+    # Else nnsight would fetch the weights as soon as a trace is run here.
+    network.dispatched = True
+    return network
+
+
+def rehearsed(language_model: LanguageModel) -> RemoteModel:
+    """A model of this side, to be run as a service would run it.
+
+    Its traces are packed as they would be sent, unpacked where no local module can be imported, and run. It is the
+    simulation of nnsight, which needs no key and no network.
+    """
+    own = language_model
+    return RemoteModel(own.name, own.model, own.tokenizer, own.revision, network=traceable(own), host=None)
+
+
+def traceable(language_model: LanguageModel) -> Any:
+    """The model in nnsight's hands, ready to be traced."""
+    if isinstance(language_model, RemoteModel):
+        return language_model.network
+    return nnsight.TransformersModel(
+        language_model.model, tokenizer=language_model.tokenizer, task="text-generation", dispatch=True
+    )
+
+
+@contextmanager
+def running(language_model: LanguageModel) -> Iterator[Backend | None]:
+    """While this is open, traces of a model can be run by what it gives.
+
+    The body of such a trace may mention nothing but torch, tensors, texts, numbers and their containers.
+
+    Yields:
+        The ``backend`` of a trace; none for a model that is run in place.
+
+    Raises:
+        DataError: there is no key for the service, it is not reached, or it does not do what was asked.
+
+    Example:
+        >>> with running(model) as backend:  # doctest: +SKIP
+        ...     with traceable(model).trace(inputs, backend=backend):
+        ...         logits = network.output.logits[:, -1].save()
+    """
+    if not isinstance(language_model, RemoteModel):
+        yield None
+    elif language_model.host is None:
+        # The rehearsal takes folders out of the path and puts them back at its end.
+        path = list(sys.path)
+        try:
+            yield LocalSimulationBackend(language_model.network)
+        finally:
+            sys.path[:] = path
+    else:
+        with _service(language_model, language_model.host) as backend:
+            yield backend
+
+
+@contextmanager
+def _service(remote_model: RemoteModel, host: str) -> Iterator[Backend]:
+    key = os.environ.get("NDIF_API_KEY") or nnsight.CONFIG.API.APIKEY
+    if not key:
+        raise DataError(
+            f"{remote_model.name}: {host} wants a key, and there is none; put it into the environment as NDIF_API_KEY, "
+            "or call nnsight.CONFIG.set_default_api_key once on this machine (keys: https://login.ndif.us)"
+        )
+    usual, network = websocket.getdefaulttimeout(), remote_model.network
+    websocket.setdefaulttimeout(_PATIENCE)
+    try:
+        yield _Service(network.to_model_key(), host=host, api_key=key, env=network._remoteable_get_env())
+    except _FAILURES as error:
+        # An error of a job is its whole traceback, whose last line tells what happened. Services repeat wrong keys.
+        said = ([line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__])[-1]
+        raise DataError(
+            f"{remote_model.name}: not run by {host}: {said.replace(key, '(the key)')}; nnsight.status() tells which "
+            "models NDIF holds, NDIF_HOST names another service"
+        ) from None
+    finally:
+        websocket.setdefaulttimeout(usual)
+
+
+class _Service(RemoteBackend):
+    """A service whose answers are read as tensors, and never run."""
+
+    def finalize(self, content: bytes) -> Any:
+        """The values of a result."""
+        return _read(zstandard.ZstdDecompressor().decompress(content) if self.compress else content)
+
+    @staticmethod
+    def parse(message: str | bytes) -> ResponseModel:
+        """A message about a job, which may have its result in it."""
+        if isinstance(message, bytes):
+            return ResponseModel(**_read(message))
+        return ResponseModel.model_validate_json(message)
+
+
+class _Tensors(pickle.Unpickler):
+    """Rebuilds tensors, and nothing that could do anything else.
+
+    The reader of torch that is as strict (``weights_only``) does not know the protocol that services write.
+    """
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What a result names."""
+        if (module, name) not in _KNOWN:
+            raise pickle.UnpicklingError(f"the result holds {module}.{name}, which is no tensor; it is not loaded")
+        return super().find_class(module, name)
+
+
+def _read(content: bytes) -> Any:
+    """What torch has written."""
+    strict = SimpleNamespace(Unpickler=_Tensors, __name__="tensors")
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=False, pickle_module=strict)
