@@ -23,10 +23,13 @@ from personalib.reference import sae_features
 from personalib.saes import SparseAutoencoder, load_sae
 from personalib.steering_choice import shuffled
 from personalib.steering_effects import Arm
-from personalib.vectors import SteeringVector
+from personalib.supplied_contrasts import supplied_contrasts, supplied_set
+from personalib.vectors import SteeringVector, texts_hash
 
 # How many ways of telling a persona are made; each item gets the next in turn.
 _TELLINGS = 24
+# A family of contrasts, and the file that they are from if they are not the book's.
+_Told = tuple[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class ArmMaker:
             if one.site is None:
                 found += _told(one.plan)
             else:
-                vectors = self._vectors(one, one.site, readings.get(one.plan.family, {}))
+                vectors = self._vectors(one, one.site, readings.get(one.told, {}))
                 found += _pushed(one.plan, vectors, norms[one.site])
         return found
 
@@ -77,19 +80,21 @@ class ArmMaker:
         sae = load_sae(plan.release, plan.sae, str(self.language_model.model.device))
         return _Source(plan, sae.site, sae)
 
-    def _readings(self, sources: Sequence["_Source"], progress: str | None) -> dict[str, dict[str, PairActivations]]:
+    def _readings(self, sources: Sequence["_Source"], progress: str | None) -> dict[_Told, dict[str, PairActivations]]:
         """By family and key, what the model has where prompts of contrast pairs end, wherever a plan needs it."""
-        wanted: dict[str, set[Site]] = {}
+        wanted: dict[_Told, set[Site]] = {}
         for one in sources:
             if one.site and one.needs_pairs:
-                wanted.setdefault(one.plan.family, set()).add(one.site)
-        units = [(family, one) for family in wanted for one in contrasts(family)]
-        found: dict[str, dict[str, PairActivations]] = {family: {} for family in wanted}
-        for family, one in tqdm(units, desc=progress, disable=progress is None, unit="set"):
-            pairs = contrast_set(one, self.pairs, self.seed, "train")
-            place = self.folder / "pairs" / family / one.key
-            found[family][one.key] = read_pairs(
-                self.language_model, one, pairs, sorted(wanted[family]), place, form=self.form
+                wanted.setdefault(one.told, set()).add(one.site)
+        units = [(told, one) for told in wanted for one in _contrasts(*told)]
+        found: dict[_Told, dict[str, PairActivations]] = {told: {} for told in wanted}
+        for told, one in tqdm(units, desc=progress, disable=progress is None, unit="set"):
+            family, file = told
+            count, seed = self.pairs, self.seed
+            pairs = supplied_set(Path(file), one, count, seed) if file else contrast_set(one, count, seed, "train")
+            place = self.folder / "pairs" / (f"{family} {texts_hash([file])}" if file else family) / one.key
+            found[told][one.key] = read_pairs(
+                self.language_model, one, pairs, sorted(wanted[told]), place, form=self.form
             )
         return found
 
@@ -143,6 +148,11 @@ class _Source:
     sae: SparseAutoencoder | None = None
 
     @property
+    def told(self) -> _Told:
+        """What its contrasts are, and the file that they are from."""
+        return self.plan.family, self.plan.contrast_file
+
+    @property
     def needs_pairs(self) -> bool:
         """Whether contrast pairs have to be read."""
         return self.plan.method == "repe" or (self.plan.method == "sae" and self.plan.features == "prompt")
@@ -173,8 +183,12 @@ def published_features(model: str) -> dict[str, list[int]]:
     return found
 
 
+def _contrasts(family: str, file: str | None) -> tuple[Contrast, ...]:
+    return supplied_contrasts(Path(file), family) if file else contrasts(family)
+
+
 def _family(plan: ArmsPlan) -> dict[str, Contrast]:
-    return {one.key: one for one in contrasts(plan.family)}
+    return {one.key: one for one in _contrasts(plan.family, plan.contrast_file)}
 
 
 def _keys(plan: ArmsPlan) -> list[str]:

@@ -5,10 +5,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from personalib.chapters import Chapter, RunError
@@ -31,9 +33,11 @@ class Book:
 
     Attributes:
         root: the folder with ``_config.yml``, ``book/`` and ``notebooks/``.
+        built: where its products go; ``book/_build`` in the root by default.
     """
 
     root: Path
+    built: Path | None = None
 
     @property
     def config(self) -> Path:
@@ -48,7 +52,7 @@ class Book:
     @property
     def products(self) -> Path:
         """The folder of everything that is built."""
-        return self.root / "book" / "_build"
+        return self.built or self.root / "book" / "_build"
 
     @property
     def executed(self) -> Path:
@@ -83,7 +87,11 @@ class BuiltBook:
 
 
 def build_book(
-    book: Book, texts: Mapping[str, str] | None = None, only: Collection[str] = (), force: bool = False
+    book: Book,
+    texts: Mapping[str, str] | None = None,
+    only: Collection[str] = (),
+    force: bool = False,
+    jobs: int = 1,
 ) -> BuiltBook:
     """Execute the chapters whose inputs changed, and build the pages if they changed.
 
@@ -94,6 +102,7 @@ def build_book(
         texts: parameters as written on the command line; each goes to all chapters that declare it.
         only: names of the chapters to execute, all where it is empty.
         force: whether to execute chapters that did not change too.
+        jobs: how many chapters are executed at a time.
 
     Raises:
         RunError: a parameter or chapter is unknown (nothing has run then), or a chapter failed.
@@ -101,9 +110,9 @@ def build_book(
     """
     chapters = book.chapters()
     _check_contents(book, chapters)
-    parameters = _distribute(chapters, texts or {})
+    parameters = distribute(chapters, texts or {})
     selected = _select(chapters, only)
-    runs = _run_chapters(book, selected, parameters, force)
+    runs = _run_chapters(book, selected, parameters, force, jobs)
     others = [chapter for chapter in chapters if chapter not in selected]
     reused = {chapter.name: read_run(chapter.path, parameters[chapter.name], book.executed) for chapter in others}
     outdated = tuple(name for name, run in reused.items() if run is None)
@@ -142,8 +151,12 @@ def _stem(file: str) -> str:
     return file.removesuffix(".ipynb").removesuffix(".md")
 
 
-def _distribute(chapters: Sequence[Chapter], texts: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """For each chapter the parameters that it declares, in their types; each parameter must have a taker."""
+def distribute(chapters: Sequence[Chapter], texts: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """For each chapter the parameters that it declares, in their types.
+
+    Raises:
+        RunError: no chapter has one of the parameters, or a value is of another type.
+    """
     declared = {name for chapter in chapters for name in chapter.parameters}
     for name in texts:
         if name not in declared:
@@ -164,21 +177,50 @@ def _select(chapters: Sequence[Chapter], only: Collection[str]) -> list[Chapter]
 
 
 def _run_chapters(
-    book: Book, chapters: Sequence[Chapter], parameters: Mapping[str, Mapping[str, Any]], force: bool
+    book: Book, chapters: Sequence[Chapter], parameters: Mapping[str, Mapping[str, Any]], force: bool, jobs: int
 ) -> list[Run]:
-    runs = []
+    known = {} if force else {one.name: read_run(one.path, parameters[one.name], book.executed) for one in chapters}
+    found = {name: run for name, run in known.items() if run}
+    waiting = [chapter for chapter in chapters if chapter.name not in found]
+    if waiting:
+        _remove(book.html)
     with progress_bar(len(chapters), "chapter") as bar:
-        for chapter in chapters:
-            bar.set_description(chapter.name)
-            given = parameters[chapter.name]
-            run = None if force else read_run(chapter.path, given, book.executed)
-            if run is None:
-                _remove(book.html)
-                run = run_notebook(chapter.path, given, book.executed, reuse=False, position=1)
-            runs.append(run)
+        bar.update(len(found))
+        bar.set_description(waiting[0].name if waiting else "chapters")
+        for run in _executed(waiting, parameters, book.executed, jobs):
+            found[run.name] = run
+            left = [chapter.name for chapter in waiting if chapter.name not in found]
+            bar.set_description(left[0] if left else "chapters")
             bar.update()
-        bar.set_description("chapters")
-    return runs
+    return [found[chapter.name] for chapter in chapters]
+
+
+def _executed(
+    chapters: Sequence[Chapter], parameters: Mapping[str, Mapping[str, Any]], folder: Path, jobs: int
+) -> Iterator[Run]:
+    """Each chapter's run as it ends; an error of one lets those that are under way come to their end."""
+    lines: SimpleQueue[int] = SimpleQueue()
+
+    def execute(chapter: Chapter) -> Run:
+        line = lines.get()
+        try:
+            return run_notebook(chapter.path, parameters[chapter.name], folder, reuse=False, position=line)
+        finally:
+            lines.put(line)
+
+    # The lines below the book's own bar, one for each chapter that runs.
+    for line in range(1, jobs + 1):
+        lines.put(line)
+    if jobs == 1:  # in this thread, where it can be interrupted
+        yield from map(execute, chapters)
+        return
+    with ThreadPoolExecutor(jobs) as pool:
+        tasks = [pool.submit(execute, chapter) for chapter in chapters]
+        try:
+            for task in as_completed(tasks):
+                yield task.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _build_pages(book: Book, runs: Sequence[Run]) -> bool:

@@ -10,7 +10,7 @@ from personalib.items import SafetyItem, load_facts, load_safety, load_trait, so
 from personalib.judgements import judgement_questions, load_judgements
 from personalib.questions import Question, choice_questions, some_in_turn, trait_questions
 from personalib.scales import load_scale, scale_questions
-from personalib.templates import ORDERS
+from personalib.templates import ORDERS, Template, load_templates
 from personalib.word_pairs import load_openings, load_word_pairs, pair_questions
 
 
@@ -35,14 +35,25 @@ def _trait(plan: QuestionnairePlan) -> list[Question]:
         _, items = validation_split(items)
     if plan.per_group:
         items = some_of_each(items, plan.per_group)
-    return trait_questions(items, plan.templates or ("letters",))
+    return trait_questions(items, _templates(plan))
 
 
 def _choice(plan: QuestionnairePlan) -> list[Question]:
     items = load_facts() if plan.source == "facts" else load_safety(plan.source, answers=plan.answers)
     asked = some_in_turn(items, plan.per_group) if plan.per_group else items
     examples = _examples(load_safety(plan.examples) if plan.examples else items) if plan.shots else None
-    return choice_questions(asked, plan.templates or ("letters",), plan.orders or ORDERS[:1], examples, plan.shots)
+    return choice_questions(asked, _templates(plan), plan.orders or ORDERS[:1], examples, plan.shots)
+
+
+def _templates(plan: QuestionnairePlan) -> Sequence[str | Template]:
+    """The book's templates by name; those of a file themselves, its first one where the plan names none."""
+    if plan.template_file is None:
+        return plan.templates or ("letters",)
+    known = load_templates(Path(plan.template_file))
+    for name in plan.templates:
+        if name not in known:
+            raise ValueError(f"{plan.name}: {plan.template_file} has no template {name!r}, but {', '.join(known)}")
+    return [known[name] for name in plan.templates or list(known)[:1]]
 
 
 def _examples(pool: Sequence[SafetyItem]) -> Mapping[str, list[SafetyItem]]:

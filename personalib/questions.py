@@ -49,9 +49,14 @@ class Question:
 
 
 def trait_questions(
-    items: Sequence[TraitItem], templates: Sequence[str] = ("letters",), orders: Sequence[str] = ORDERS
+    items: Sequence[TraitItem], templates: Sequence[str | Template] = ("letters",), orders: Sequence[str] = ORDERS
 ) -> list[Question]:
     """Trait items in several templates and orders.
+
+    Args:
+        items: the items.
+        templates: names of the book's templates, or templates of one's own.
+        orders: of the options.
 
     Raises:
         ValueError: a template or an order is unknown.
@@ -80,7 +85,7 @@ def trait_questions(
 
 def choice_questions(
     items: Sequence[SafetyItem],
-    templates: Sequence[str] = ("letters",),
+    templates: Sequence[str | Template] = ("letters",),
     orders: Sequence[str] = ORDERS[:1],
     examples: Mapping[str, Sequence[SafetyItem]] | None = None,
     shots: int = 0,
@@ -89,7 +94,7 @@ def choice_questions(
 
     Args:
         items: with their answers.
-        templates: names of the wordings.
+        templates: names of the wordings, or wordings of one's own.
         orders: ``"normal"``, the options as they stand in the item, or ``"reversed"``.
         examples: solved items by category, of different questions.
         shots: how many examples of its category come first in the same request, each with its answer. One that asks
@@ -141,12 +146,12 @@ def some_in_turn(items: Sequence[Any], count: int) -> list[Any]:
     return found
 
 
-def _templates(names: Iterable[str]) -> list[Template]:
+def _templates(wanted: Iterable[str | Template]) -> list[Template]:
     known = load_templates()
-    for name in names:
-        if name not in known:
-            raise ValueError(f"unknown template {name!r}; use one of {', '.join(known)}")
-    return [known[name] for name in names]
+    for one in wanted:
+        if isinstance(one, str) and one not in known:
+            raise ValueError(f"unknown template {one!r}; use one of {', '.join(known)}")
+    return [known[one] if isinstance(one, str) else one for one in wanted]
 
 
 def _known(orders: Sequence[str]) -> Sequence[str]:

@@ -50,6 +50,16 @@ OPPOSITES = (
 _SAFETY_NAMES = {"Base": "base", "chance**": "chance"}
 
 
+def bare_name(model: str) -> str:
+    """A model's name as the tables have it: without its owner, or the folder that it lies in.
+
+    Example:
+        >>> bare_name("google/gemma-2b-it")
+        'gemma-2b-it'
+    """
+    return model.rstrip("/").rpartition("/")[2]
+
+
 def trait_scores() -> pd.DataFrame:
     """TRAIT scores of gemma-2b-it, unsteered and with the SAE features of each background element added.
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from string import Formatter
 
 from personalib.data import DataError, data_dir, read_yaml
 
@@ -40,16 +41,65 @@ class Template:
 
 @cache
 def load_templates(path: Path | None = None) -> dict[str, Template]:
-    """The multiple-choice templates by name, from ``data/stimuli/templates.yaml`` or another file of its form."""
+    """The multiple-choice templates by name, from ``data/stimuli/templates.yaml`` or another file of its form.
+
+    Raises:
+        DataError: a template lacks a part, or a text that belongs into it has no place; the message names file, key and
+            fix.
+    """
     source = path or data_dir() / "stimuli" / "templates.yaml"
     content = read_yaml(source)
     try:
-        return {
+        found = {
             name: Template(name, tuple(str(label) for label in entry["labels"]), entry["option"], entry["text"])
             for name, entry in content["templates"].items()
         }
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{source}: templates need labels, option and text ({error!r})") from None
+    for one in found.values():
+        _check(source, one)
+    return found
+
+
+def _check(source: Path, template: Template) -> None:
+    """Refuse a template that would drop the question, or the options, without a word."""
+    place = f"{source}: templates.{template.name}"
+    if len(set(template.labels)) < len(template.labels):
+        raise DataError(f"{place}.labels: a label stands twice; give each option its own")
+    for key, text, wanted in (
+        ("option", template.option, ("label", "text")),
+        ("text", template.text, ("question", "options")),
+    ):
+        check_placeholders(f"{place}.{key}", text, wanted)
+
+
+def check_placeholders(place: str, text: object, wanted: Sequence[str]) -> None:
+    """Check that a format has each of some fields, and no other.
+
+    Args:
+        place: of the format, for the message.
+        text: the format, such as ``"{label}. {text}"``.
+        wanted: names of the fields.
+
+    Raises:
+        DataError: it is no text, a field is missing or unknown, or a brace stands alone.
+
+    Example:
+        >>> check_placeholders("templates.yaml: letters.option", "{label}. {text}", ("label", "text"))
+    """
+    if not isinstance(text, str):
+        raise DataError(f"{place}: is {text!r}; write a text, in quotes")
+    try:
+        fields = [name for _, name, _, _ in Formatter().parse(text) if name is not None]
+    except ValueError as error:
+        raise DataError(f"{place}: {error}; write {{{{ and }}}} for braces of the text itself") from None
+    for name in wanted:
+        if name not in fields:
+            raise DataError(f"{place}: {{{name}}} is missing; write it where that is to stand")
+    for name in fields:
+        if name not in wanted:
+            known = " and ".join(f"{{{one}}}" for one in wanted)
+            raise DataError(f"{place}: {{{name}}} is no field of it; the fields are {known}, {{{{ and }}}} are braces")
 
 
 @cache

@@ -21,7 +21,7 @@ SAE_COMMIT = "0" * 40
 DEPTH, D_MODEL, D_SAE = 42, 32, 256
 SIZES = {"d_in": D_MODEL, "d_sae": D_SAE}
 # How much more of the coordinate that every token has is in the labels of options.
-LEANING = 2.5
+LEANING = 4.0
 
 # What Python runs when it starts. The width of a released SAE stands in a table of sae-lens; as published, it would be
 # gigabytes.

@@ -203,3 +203,23 @@ def test_a_file_of_word_pairs_is_asked_instead_of_the_bundled_ones(tmp_path):
     path.write_text("openings: [They are]\npairs:\n  size: {title: Size, element: size.tall, words: [tall, short]}\n")
     asked = planned_questionnaire(QuestionnairePlan(name="own", kind="pairs", source=str(path)))
     assert [(one.opening, one.labels) for one in asked.questions] == [("They are", (" tall", " short"))]
+
+
+@pytest.mark.parametrize("kind", ["trait", "choice"])
+def test_templates_may_come_from_a_file(kind, tmp_path):
+    path = tmp_path / "own.yaml"
+    line = "option: '{label}) {text}', text: '{question}\n\n{options}\n\n"
+    path.write_text(
+        f"templates:\n  one: {{labels: [A, B, C, D], {line}one'}}\n  two: {{labels: [1, 2, 3, 4], {line}two'}}\n"
+    )
+    first = planned(kind, per_group=1, template_file=str(path)).questions
+    assert {one.template for one in first} == {"one"} and all(one.text.endswith("one") for one in first)
+    second = planned(kind, per_group=1, template_file=str(path), templates=("two",)).questions
+    assert second[0].labels[:2] == ("1", "2") and second[0].text.endswith("two")
+    with pytest.raises(ValueError, match=r"own\.yaml has no template 'letters', but one, two"):
+        planned(kind, template_file=str(path), templates=("letters",))
+
+
+def test_a_file_of_templates_is_for_traits_and_choices():
+    with pytest.raises(ValueError, match="a file of templates is for kinds 'trait' and 'choice'"):
+        planned("scale", template_file="own.yaml")

@@ -87,3 +87,23 @@ def test_unquoted_numbers_are_labels_too(tmp_path):
     path = tmp_path / "templates.yaml"
     path.write_text("templates: {n: {labels: [1, 2], option: '{label} {text}', text: '{question} {options}'}}")
     assert load_templates(path)["n"].render("Now?", ["Go.", "Stay."]) == "Now? 1 Go.\n2 Stay."
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ("{labels: [A, B], option: '{label} {text}', text: '{question}'}", r"templates\.n\.text: {options} is missing"),
+        ("{labels: [A, B], option: '{label} {text}', text: '{options}'}", r"templates\.n\.text: {question} is missing"),
+        ("{labels: [A, B], option: '{text}', text: '{question} {options}'}", r"templates\.n\.option: {label} is miss"),
+        ("{labels: [A, B], option: '{label} {text}', text: '{question} {options} {x}'}", r"text: {x} is no field"),
+        ("{labels: [A, B], option: '{label} {text}', text: '{question} {options} {'}", r"text: .*write {{ and }}"),
+        ("{labels: [A, B], option: 3, text: '{question} {options}'}", r"option: is 3; write a text"),
+        ("{labels: [A, A], option: '{label} {text}', text: '{question} {options}'}", r"labels: a label stands twice"),
+    ],
+)
+def test_a_template_that_would_drop_something_is_one_error_that_names_file_key_and_fix(tmp_path, entry, problem):
+    path = tmp_path / "templates.yaml"
+    path.write_text(f"templates: {{n: {entry}}}")
+    with pytest.raises(DataError, match=problem) as raised:
+        load_templates(path)
+    assert str(raised.value).startswith(str(path))

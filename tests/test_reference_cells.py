@@ -1,0 +1,59 @@
+"""Every published number is one cell, under keys that an evaluation has too."""
+
+import pytest
+
+from personalib.data import DataError
+from personalib.factors import load_factors
+from personalib.items import TRAITS
+from personalib.reference import SAFETY_CATEGORIES, bare_name, option_probabilities, safety_accuracy, trait_scores
+from personalib.reference_cells import CELL, OPTIONS, SAFETY, SCORE, reference_cells, reference_models
+
+KEYS = {"base", *(f"{one.key}.{element.key}" for one in load_factors() for element in one.elements)}
+
+
+@pytest.mark.parametrize("model", ["gemma-2b-it", "google/gemma-2b-it", "/models/gemma-2b-it/"])
+def test_every_number_is_there_once_under_known_keys(model):
+    cells = reference_cells(model)
+    counts = cells["quantity"].value_counts()
+    assert counts[SCORE] == len(trait_scores()) == 360
+    assert counts[SAFETY] == (safety_accuracy()["condition"] != "chance").sum()
+    assert counts[OPTIONS] == (option_probabilities()["model"] == "gemma-2b-it").sum()
+    assert not cells.duplicated(list(CELL)).any() and set(cells["condition"]) <= KEYS
+    assert set(cells.loc[cells["quantity"] == SCORE, "group"]) == set(TRAITS)
+    assert set(cells.loc[cells["quantity"] == SAFETY, "group"]) == {*SAFETY_CATEGORIES, "Avg"}
+
+
+def test_bounds_hold_their_number_and_are_as_wide_as_the_items_make_them():
+    cells = reference_cells("gemma-2b-it")
+    bounded = cells[cells["quantity"] != OPTIONS]
+    assert (bounded["published_low"] <= bounded["published"]).all()
+    assert (bounded["published"] <= bounded["published_high"]).all()
+    width = (bounded["published_high"] - bounded["published_low"]) / 2
+    assert width[bounded["published"].between(45, 55) & (bounded["quantity"] == SCORE)].mean() == pytest.approx(
+        3.1, abs=0.05
+    )
+    whole = (bounded["quantity"] == SAFETY) & (bounded["group"] == "Avg")
+    assert width[whole].max() < 1 < width[(bounded["quantity"] == SAFETY) & ~whole].min()
+    assert cells.loc[cells["quantity"] == OPTIONS, "published_low"].isna().all()
+
+
+def test_inferred_category_sizes_sum_to_the_questionnaire():
+    cells = reference_cells("gemma-2b-it")
+    base = cells[(cells["quantity"] == SAFETY) & (cells["condition"] == "base")].set_index("group")["published_n"]
+    assert base.drop("Avg").sum() == pytest.approx(base["Avg"], abs=4) and base["Avg"] == 11435
+
+
+def test_a_model_with_option_probabilities_alone_has_those():
+    cells = reference_cells("google/gemma-2-9b-it")
+    assert set(cells["quantity"]) == {OPTIONS} and len(cells) == 32
+    assert cells.loc[cells["coefficient"] == 0, "condition"].eq("base").all()
+
+
+def test_a_model_without_numbers_is_one_message_that_names_those_with():
+    with pytest.raises(DataError, match="organism: nothing was published of this model") as caught:
+        reference_cells("organism")
+    assert all(name in str(caught.value) for name in reference_models())
+
+
+def test_a_name_loses_its_owner_and_its_folder():
+    assert [bare_name(one) for one in ("a/b", "b", "/x/y/b", "b/")] == ["b"] * 4
