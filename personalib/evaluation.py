@@ -16,8 +16,10 @@ from tqdm.auto import tqdm
 
 from personalib.answer_store import AnswerStore, write_whole
 from personalib.data import DataError
-from personalib.evaluation_blocks import Block, Losses, Options, Words
+from personalib.engines import Engine
+from personalib.evaluation_blocks import Block, Done, Losses, Options, Replies, Words
 from personalib.evaluation_keys import model_key
+from personalib.evaluation_shards import Asker
 from personalib.guards import neutral_exchanges
 from personalib.models import LanguageModel
 from personalib.questionnaires import format_prompt
@@ -77,7 +79,7 @@ class Evaluation:
         if not self.arms or self.arms[0] != NONE:
             object.__setattr__(self, "arms", (NONE, *self.arms))
 
-    def run(self, folder: Path, progress: str | None = None) -> None:
+    def run(self, folder: Path, progress: str | None = None, engine: Engine | None = None) -> None:
         """Ask whatever is not answered yet, and write every answer to a folder.
 
         The folder has ``parts``, what was answered batch by batch, and, once all is answered, one Parquet file a
@@ -86,9 +88,13 @@ class Evaluation:
         Args:
             folder: where to; several evaluations may share one as long as their questionnaires have other names.
             progress: text of a progress bar over all answers; None shows none.
+            engine: where it is asked; None asks the model that is loaded. Other processes load it by its name, have to
+                have the same one, and use as many threads. The answers are the same to the last bit on machines of one
+                kind; this process alone writes them, as they come.
 
         Raises:
-            DataError: the folder cannot be written to, or another process writes to it.
+            DataError: the folder cannot be written to, another process writes to it, or the engine cannot do it; see
+                :meth:`personalib.engines.Engine.run` and :class:`personalib.evaluation_shards.Asker`.
             ValueError: see :func:`~personalib.grid.ask_steered` and :func:`~personalib.generation.generate`.
         """
         store = AnswerStore(folder / "parts")
@@ -97,10 +103,9 @@ class Evaluation:
             wanted = self._keys()
             done = sum(key in known for key in wanted)
             with tqdm(total=len(wanted), initial=done, desc=progress, disable=progress is None, unit="answer") as bar:
-                for block in self._blocks:
-                    for replies in block.missing(self.language_model, known, self.batch_size, bar.update):
-                        store.add(replies)
-                        known.update(replies)
+                for replies in self._asked(known, bar.update, engine):
+                    store.add(replies)
+                    known.update(replies)
             for name, table in self.answers(folder).items():
                 write_whole(pa.Table.from_pandas(table, preserve_index=False), folder / f"{name}.parquet")
 
@@ -126,6 +131,16 @@ class Evaluation:
         for block in self._blocks:
             tables.setdefault(block.name, []).append(block.table(replies))
         return {name: self._in_order(pd.concat(own, ignore_index=True)) for name, own in tables.items()}
+
+    def _asked(self, known: set[str], done: Done, engine: Engine | None) -> Iterator[Replies]:
+        """What is not known yet, batch by batch."""
+        if engine:
+            conditions = [tuple(arm.condition) for arm in self.arms]
+            asker = Asker.of(self.language_model, conditions, self._model, self.batch_size)
+            yield from asker.replies(self.language_model, self._blocks, known, engine, done)
+            return
+        for block in self._blocks:
+            yield from block.missing(self.language_model, known, self.batch_size, done)
 
     def _keys(self) -> list[str]:
         return [key for block in self._blocks for own in block.keys for key in own]

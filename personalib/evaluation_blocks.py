@@ -6,9 +6,9 @@ The arms of a block are told the same, so that they share their prompts; its que
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,8 @@ Replies = dict[str, Reply]
 Done = Callable[[int], object]
 # An answer in words is read up to here; which option it names is said early or not at all.
 _TOKENS = 24
+# How many forward passes a shard has at least, if there is so much to ask: more than it takes to begin one.
+_PASSES = 16
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,30 @@ class Block(ABC):
         """
 
     @abstractmethod
+    def shards(self, language_model: LanguageModel, known: set[str], batch_size: int) -> Iterator[Self]:
+        """What is not known yet as blocks of whole batches, each of which can be asked elsewhere.
+
+        :meth:`missing` of a shard with nothing known has the batches that :meth:`missing` of the block would have, so
+        that sums are rounded alike.
+
+        Args:
+            language_model: who is asked; it is not run.
+            known: keys of what is known; those of each batch are added when it is handed out.
+            batch_size: rows of a forward pass.
+        """
+
+    @abstractmethod
     def table(self, replies: Mapping[str, Reply]) -> pd.DataFrame:
         """One row an arm and unit: ``arm``, ``place`` (of the question) and what is known of question and answer."""
+
+    def _part(self, numbers: Sequence[int]) -> Self:
+        """The block with some of its arms."""
+        arms, conditions = zip(*((self.arms[each], self.conditions[each]) for each in numbers), strict=True)
+        return replace(self, arms=arms, conditions=conditions)
+
+    def _lacking(self, batch: Sequence[int], known: Container[str]) -> list[int]:
+        """The arms under which a unit of a batch is not known yet."""
+        return [number for number, own in enumerate(self.keys) if any(own[place] not in known for place in batch)]
 
     @cached_property
     def keys(self) -> list[list[str]]:
@@ -85,6 +109,16 @@ class Asked(Block):
     questions: tuple[Question, ...]
     places: tuple[int, ...]
     prompts: tuple[str, ...]
+
+    def _shard(self, numbers: Sequence[int], batches: Sequence[Sequence[int]]) -> Self:
+        """Some batches under some arms."""
+        units = [place for batch in batches for place in batch]
+        return replace(
+            self._part(numbers),
+            questions=tuple(self.questions[each] for each in units),
+            places=tuple(self.places[each] for each in units),
+            prompts=tuple(self.prompts[each] for each in units),
+        )
 
     def _about(self) -> pd.DataFrame:
         """What is known of each question, once an arm."""
@@ -115,17 +149,13 @@ class Options(Asked):
         self, language_model: LanguageModel, known: Container[str], batch_size: int, done: Done
     ) -> Iterator[Replies]:
         """Batches of prompts, each under all arms that lack an answer to one of them."""
-
-        def wanted(batch: Sequence[int]) -> list[int]:
-            return [number for number, own in enumerate(self.keys) if any(own[place] not in known for place in batch)]
-
         for batch, numbers, found in steered_batches(
             language_model,
             self.prompts,
             self.questions[0].labels,
             self.conditions,
             batch_size=batch_size,
-            wanted=wanted,
+            wanted=partial(self._lacking, known=known),
             done=done,
         ):
             yield {
@@ -133,6 +163,37 @@ class Options(Asked):
                 for number, rows in zip(numbers, found.tolist(), strict=True)
                 for place, chances in zip(batch, rows, strict=True)
             }
+
+    def shards(self, language_model: LanguageModel, known: set[str], batch_size: int) -> Iterator[Self]:
+        """Batches that lack the same arms; where these are few, several together."""
+        waiting: list[list[int]] = []
+        under: list[int] = []
+        for batch in self._batches(language_model, batch_size):
+            numbers = self._lacking(batch, known)
+            if waiting and (numbers != under or len(waiting) * len(under) >= _PASSES):
+                yield self._shard(under, waiting)
+                waiting = []
+            if numbers:
+                under = numbers
+                waiting.append(batch)
+                known.update(self.keys[number][place] for number in numbers for place in batch)
+        if waiting:
+            yield self._shard(under, waiting)
+
+    def _batches(self, language_model: LanguageModel, batch_size: int) -> list[list[int]]:
+        """The prompts that share a batch, in the order in which batches are asked."""
+        found: list[list[int]] = []
+
+        def nothing(batch: Sequence[int]) -> list[int]:
+            found.append(list(batch))
+            return []
+
+        labels, size = self.questions[0].labels, batch_size
+        for _ in steered_batches(
+            language_model, self.prompts, labels, self.conditions, batch_size=size, wanted=nothing
+        ):
+            pass
+        return found
 
     def table(self, replies: Mapping[str, Reply]) -> pd.DataFrame:
         """With a column ``p_…`` for each role, and their sum ``mass``."""
@@ -170,6 +231,15 @@ class Words(Asked):
                     done(len(batch))
                     yield {key: Reply(text=text) for key, text in zip(batch, texts, strict=True)}
 
+    def shards(self, language_model: LanguageModel, known: set[str], batch_size: int) -> Iterator[Self]:
+        """Each batch under one arm: to answer takes a pass a token."""
+        for number, own in enumerate(self.keys):
+            for start in range(0, len(own), batch_size):
+                batch = range(start, min(start + batch_size, len(own)))
+                if any(own[place] not in known for place in batch):
+                    known.update(own[start : start + batch_size])
+                    yield self._shard([number], [batch])
+
     def table(self, replies: Mapping[str, Reply]) -> pd.DataFrame:
         """With the answer's ``text``, and ``labels``, ``roles`` and ``options`` of the question as JSON lists."""
         lists = pd.DataFrame(
@@ -202,12 +272,7 @@ class Losses(Block):
         self, language_model: LanguageModel, known: Container[str], batch_size: int, done: Done
     ) -> Iterator[Replies]:
         """All exchanges under the arms that lack one."""
-        # Whole batches of arms, so that a killed run does the same ones again.
-        for start in range(0, len(self.keys), batch_size):
-            numbers = range(start, min(start + batch_size, len(self.keys)))
-            lacking = [number for number in numbers if any(key not in known for key in self.keys[number])]
-            if not lacking:
-                continue
+        for lacking in self._batches(known, batch_size):
             losses, lengths = answer_losses(
                 language_model,
                 self.exchanges,
@@ -221,6 +286,20 @@ class Losses(Block):
                 for keys, row in zip([self.keys[number] for number in lacking], losses.tolist(), strict=True)
                 for key, loss, length in zip(keys, row, lengths.tolist(), strict=True)
             }
+
+    def shards(self, language_model: LanguageModel, known: set[str], batch_size: int) -> Iterator[Self]:
+        """All exchanges under a batch of arms."""
+        for lacking in self._batches(known, batch_size):
+            known.update(key for number in lacking for key in self.keys[number])
+            yield self._part(lacking)
+
+    def _batches(self, known: Container[str], batch_size: int) -> Iterator[list[int]]:
+        """Arms that lack an exchange: those of each whole batch, so that a killed run does the same ones again."""
+        for start in range(0, len(self.keys), batch_size):
+            numbers = range(start, min(start + batch_size, len(self.keys)))
+            lacking = [number for number in numbers if any(key not in known for key in self.keys[number])]
+            if lacking:
+                yield lacking
 
     def table(self, replies: Mapping[str, Reply]) -> pd.DataFrame:
         """With each answer's ``loss``, in nats, summed over its ``tokens`` but the first."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from personalib.engines import Engine
     from personalib.evaluation_plan import EvaluationPlan
 
 _folder = click.Path(path_type=Path, file_okay=False)
@@ -17,28 +18,49 @@ _folder = click.Path(path_type=Path, file_okay=False)
     "--output-dir", type=_folder, help="Where the answers go.  [default: results/evaluation/NAME OF THE PLAN]"
 )
 @click.option("--plan", "show", is_flag=True, help="Show the plan with its defaults, and ask nothing.")
-def evaluate(grids: tuple[str, ...], output_dir: Path | None, show: bool) -> None:
+@click.option(
+    "--engine",
+    "where",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Ask in this process, or by the workers of a Ray cluster.",
+)
+@click.option("--address", help="HOST:PORT of the cluster's head, or auto.  [default: Ray on this machine alone]")
+@click.option("--workers", type=click.IntRange(min=1), help="Of the cluster.  [default: one a GPU, else one a machine]")
+def evaluate(
+    grids: tuple[str, ...],
+    output_dir: Path | None,
+    show: bool,
+    where: str,
+    address: str | None,
+    workers: int | None,
+) -> None:
     """Put questionnaires to models under many arms, as each GRID declares: a YAML file, or a name in data/grids.
 
-    A run that was stopped goes on where it was when the command is given again.
+    A run that was stopped goes on where it was when the command is given again, with whichever engine.
     """
+    from personalib.engines import ray_engine
     from personalib.evaluation_plan import dump_plan, load_plan
 
     if output_dir and len(grids) > 1:
         raise click.UsageError("--output-dir is the place of one plan; leave it out for several")
+    if where == "local" and (address or workers):
+        raise click.UsageError("--address and --workers are of a cluster; add --engine ray")
+    engine = ray_engine(address, workers) if where == "ray" else None
     for grid, plan in [(grid, load_plan(grid)) for grid in grids]:
         if show:
             click.echo(dump_plan(plan), nl=False)
         else:
-            _evaluate(grid, plan, output_dir)
+            _evaluate(grid, plan, output_dir, engine)
 
 
-def _evaluate(grid: str, plan: "EvaluationPlan", output_dir: Path | None) -> None:
+def _evaluate(grid: str, plan: "EvaluationPlan", output_dir: Path | None, engine: "Engine | None") -> None:
     """Run one plan, and say where its answers are."""
     from personalib.evaluation_runs import model_folder, run_plan
 
     folder = output_dir or _default(grid)
-    for run, model in zip(run_plan(plan, folder, progress=True), plan.models, strict=True):
+    for run, model in zip(run_plan(plan, folder, True, engine), plan.models, strict=True):
         count = sum(len(table) for table in run.answers.values())
         click.echo(f"{run.model}: {count:,} answers of {run.manifest['arms']} arms in {model_folder(folder, model)}")
     click.echo(f"tables: python -m personalib report {grid}" + (f" --output-dir {output_dir}" if output_dir else ""))

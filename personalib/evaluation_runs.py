@@ -14,6 +14,7 @@ import torch
 from personalib import provenance
 from personalib.arm_plans import ArmMaker
 from personalib.data import DataError, read_yaml
+from personalib.engines import Engine
 from personalib.evaluation import NEUTRAL, Evaluation
 from personalib.evaluation_plan import EvaluationPlan, ModelPlan, dump_plan, parse_plan
 from personalib.items import load_trait, some_of_each
@@ -72,7 +73,9 @@ def prepare(plan: EvaluationPlan, model: ModelPlan, folder: Path, progress: str 
     )
 
 
-def run_plan(plan: EvaluationPlan, folder: Path, progress: bool = False) -> list[EvaluationRun]:
+def run_plan(
+    plan: EvaluationPlan, folder: Path, progress: bool = False, engine: Engine | None = None
+) -> list[EvaluationRun]:
     """Ask everything in a plan that is not answered yet.
 
     Each model has a folder of its own, with the answers, the activations that its directions were fitted to, and
@@ -82,6 +85,8 @@ def run_plan(plan: EvaluationPlan, folder: Path, progress: bool = False) -> list
         plan: the plan.
         folder: where to.
         progress: whether bars are shown.
+        engine: where the questions are asked; None asks here. Directions are fitted here in any case, so that this
+            process needs the model and its kind of device too.
 
     Raises:
         DataError, ValueError: see :func:`prepare` and :meth:`personalib.evaluation.Evaluation.run`.
@@ -95,8 +100,8 @@ def run_plan(plan: EvaluationPlan, folder: Path, progress: bool = False) -> list
     for model in plan.models:
         place, started = model_folder(folder, model), datetime.now(UTC)
         evaluation = prepare(plan, model, place / "work", f"{model.name}: directions" if progress else None)
-        evaluation.run(place, f"{model.name}: answers" if progress else None)
-        _write_manifest(plan, model, evaluation, place, started)
+        evaluation.run(place, f"{model.name}: answers" if progress else None, engine)
+        _write_manifest(plan, model, evaluation, place, started, engine)
         found.append(read_run(place))
     # Last, so that a folder with a plan is one that is whole.
     partial = folder / "plan.yaml.partial"
@@ -141,7 +146,12 @@ def model_folder(folder: Path, model: ModelPlan) -> Path:
 
 
 def _write_manifest(
-    plan: EvaluationPlan, model: ModelPlan, evaluation: Evaluation, folder: Path, started: datetime
+    plan: EvaluationPlan,
+    model: ModelPlan,
+    evaluation: Evaluation,
+    folder: Path,
+    started: datetime,
+    engine: Engine | None,
 ) -> None:
     ended, language_model = datetime.now(UTC), evaluation.language_model
     tables = [folder / f"{name}.parquet" for name in (*(one.name for one in plan.questionnaires), NEUTRAL)]
@@ -160,6 +170,7 @@ def _write_manifest(
         "commit": provenance.commit(),
         "versions": provenance.package_versions(),
         "machine": provenance.machine(),
+        "engine": engine.name if engine else "local",
         "started": started.isoformat(timespec="seconds"),
         "ended": ended.isoformat(timespec="seconds"),
         "seconds": round((ended - started).total_seconds(), 3),

@@ -216,3 +216,56 @@ def test_rows_come_from_what_is_known_whoever_asked_it(llama):
     replies = {key: Reply((number / 100, 0.5)) for number, key in enumerate(key for own in one.keys for key in own)}
     table = one.table(replies)
     assert table["p_right"].tolist() == [number / 100 for number in range(len(replies))]
+
+
+# What is asked elsewhere
+
+
+def sharded(one, llama, known=(), batch_size=4):
+    """What the shards of a block answer, each asked with nothing known."""
+    shards = list(one.shards(llama, set(known), batch_size))
+    return shards, [batch for shard in shards for batch in asked(shard, llama, batch_size=batch_size)[0]]
+
+
+@every_kind
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+@pytest.mark.parametrize("passes", [1, 16])
+def test_shards_have_the_batches_of_the_block_and_answer_the_same_to_the_last_bit(
+    llama, kind, batch_size, passes, monkeypatch
+):
+    monkeypatch.setattr(evaluation_blocks, "_PASSES", passes)
+    one = block(kind, llama)
+    shards, found = sharded(one, llama, batch_size=batch_size)
+    assert found == asked(one, llama, batch_size=batch_size)[0]
+    assert (len(shards) == len(found)) == (passes == 1 or len(found) == 1 or kind is not Options)
+
+
+@every_kind
+def test_shards_of_a_resumed_run_have_what_is_left(llama, kind):
+    one = block(kind, llama)
+    batches, _ = asked(one, llama, batch_size=2)
+    for gone in range(len(batches)):
+        known = {key for batch in batches[:gone] + batches[gone + 2 :] for key in batch}
+        _, found = sharded(one, llama, known, batch_size=2)
+        assert found == batches[gone : gone + 2]
+
+
+@pytest.mark.parametrize("kind", [Options, Words])
+def test_questions_that_are_put_twice_are_in_one_shard_only(llama, kind):
+    """As the block itself asks: what one batch answers is known to the next."""
+    one, known = block(kind, llama, texts=TEXTS[:2] * 3), set()
+    expected = []
+    for batch in one.missing(llama, known, 2, lambda _: None):
+        expected.append(batch)
+        known.update(batch)
+    _, found = sharded(one, llama, batch_size=2)
+    assert found == expected
+
+
+@every_kind
+def test_handing_out_shards_runs_no_model(llama, kind, monkeypatch):
+    monkeypatch.setattr(llama.model, "forward", lambda *_, **__: pytest.fail("the model was run"))
+    known, one = set(), block(kind, llama)
+    assert list(one.shards(llama, known, 2))
+    assert known == {key for own in one.keys for key in own}
+    assert not list(one.shards(llama, known, 2))
