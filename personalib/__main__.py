@@ -12,6 +12,7 @@ from personalib.background_commands import backgrounds
 from personalib.chapters import RunError
 from personalib.contrast_commands import contrast
 from personalib.direction_commands import directions
+from personalib.edition_commands import reproduce
 from personalib.evaluation_commands import evaluate, report
 from personalib.feature_commands import features
 from personalib.model_commands import models
@@ -88,7 +89,19 @@ def organism(context: click.Context) -> None:
     app(args=context.args, prog_name="python -m personalib organism")
 
 
-for command in (models, backgrounds, sae, features, contrast, directions, steering, evaluate, report, compare):
+for command in (
+    models,
+    reproduce,
+    backgrounds,
+    sae,
+    features,
+    contrast,
+    directions,
+    steering,
+    evaluate,
+    report,
+    compare,
+):
     cli.add_command(command)
 
 

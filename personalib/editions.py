@@ -1,0 +1,187 @@
+"""Editions: the whole book executed on one model, planned, resumed, and built into pages of its own."""
+
+import json
+import re
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from personalib.book import Book, BuiltBook, build_book, distribute
+from personalib.chapters import RunError
+from personalib.data import DataError, data_dir
+from personalib.hub_cache import Presence, model_presence
+from personalib.items import load_trait, some_of_each
+from personalib.memory import MemoryEstimate, Workload, estimate_memory, free_memory, read_config
+from personalib.models import AUTO, LanguageModel, load_model, usual_device
+from personalib.provenance import repository_root
+from personalib.questionnaires import ask_trait
+from personalib.registry import Entry, find_entry
+from personalib.runs import read_run
+
+# Items of each trait that the probe asks, in both orders.
+_PROBED = 2
+# Tokens of the longest prompts of the chapters, which are life stories and solved examples.
+_TOKENS = 768
+
+
+@dataclass(frozen=True)
+class ChapterPlan:
+    """What is known of a chapter before it runs.
+
+    Attributes:
+        name: of the notebook.
+        asks: whether it asks the model; the others are about published numbers or the organism, and the same in every
+            edition.
+        done: whether an earlier run with these inputs is there.
+        seconds: how long it will take, by the probe; none where nothing is known.
+    """
+
+    name: str
+    asks: bool
+    done: bool
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class EditionPlan:
+    """What an edition will take.
+
+    Attributes:
+        model: the model's name.
+        device: where it will run.
+        chapters: in reading order.
+        memory: what the largest batch of a chapter needs.
+        free: bytes that are free on the device, before the model is loaded.
+        rate: prompts a second, by the probe.
+    """
+
+    model: str
+    device: str
+    chapters: tuple[ChapterPlan, ...]
+    memory: MemoryEstimate
+    free: int
+    rate: float
+
+    @property
+    def seconds(self) -> float:
+        """What the chapters that are not done will take together, one after the other."""
+        return sum(chapter.seconds or 0.0 for chapter in self.chapters if not chapter.done)
+
+
+def edition_book(model: str, folder: Path | None = None, root: Path | None = None) -> Book:
+    """The book of one model, with products of its own in ``results/editions``."""
+    name = re.sub(r"[^\w.-]+", "-", Path(find_entry(model).name).name)
+    home = root or repository_root()
+    return Book(home, folder or home / "results" / "editions" / name)
+
+
+def edition_texts(model: str, texts: Mapping[str, str]) -> dict[str, str]:
+    """The parameters of an edition: the model, and what else was asked for."""
+    if texts.get("model", model) != model:
+        raise RunError(f"the edition is that of {model}; leave the parameter 'model' out")
+    return {**texts, "model": model}
+
+
+def check_presence(entry: Entry) -> None:
+    """Notice before anything runs that a model has to be fetched.
+
+    Raises:
+        DataError: it is not on this machine; the message says how large it is and what to type.
+    """
+    if model_presence(entry) != Presence.WHOLE:
+        raise DataError(f"{entry.name} is {model_presence(entry)} on this machine; {entry.fetching()}")
+
+
+def plan_edition(
+    book: Book, model: str, texts: Mapping[str, str] | None = None, only: Collection[str] = ()
+) -> EditionPlan:
+    """What an edition will take, from the model's configuration and a probe of a few seconds.
+
+    Args:
+        book: see :func:`edition_book`.
+        model: see :func:`personalib.models.load_model`.
+        texts: other parameters, as written on the command line.
+        only: names of chapters; all where it is empty.
+
+    Raises:
+        DataError: the model is not on this machine, or more memory is needed than its device has.
+        RunError: a parameter or a chapter is unknown.
+    """
+    entry, given = find_entry(model), edition_texts(model, texts or {})
+    check_presence(entry)
+    device = given.get("device", AUTO)
+    device = usual_device(model) if device == AUTO else device
+    chapters = [one for one in book.chapters() if not only or one.name in only]
+    unknown = set(only) - {one.name for one in chapters}
+    if unknown:
+        raise RunError(f"no chapter {min(unknown)!r}; there are {', '.join(one.name for one in book.chapters())}")
+    parameters = distribute(chapters, given)
+    free = free_memory(device)
+    memory = _memory(model, given.get("revision") or None, entry)
+    if memory.total > free:
+        raise DataError(f"{model} needs {memory} on {device}, and {free / 1e9:.1f} GB are free; take another device")
+    rate = probe(load_model(model, given.get("revision") or None, device))
+    plans = []
+    for chapter in chapters:
+        asks = "model" in chapter.parameters
+        done = read_run(chapter.path, parameters[chapter.name], book.executed) is not None
+        plans.append(ChapterPlan(chapter.name, asks, done, _seconds(chapter.name, rate if asks else None)))
+    return EditionPlan(model, device, tuple(plans), memory, free, rate)
+
+
+def make_edition(
+    book: Book, model: str, texts: Mapping[str, str] | None = None, only: Collection[str] = (), jobs: int = 1
+) -> BuiltBook:
+    """Execute the chapters on a model, those that are done left as they are, and build the pages.
+
+    Args:
+        book: see :func:`edition_book`.
+        model: see :func:`personalib.models.load_model`.
+        texts: other parameters, as written on the command line.
+        only: names of chapters; all where it is empty.
+        jobs: how many chapters are executed at a time.
+
+    Raises:
+        DataError: the model is not on this machine.
+        RunError, BookError: see :func:`personalib.book.build_book`.
+    """
+    check_presence(find_entry(model))
+    return build_book(book, edition_texts(model, texts or {}), only, jobs=jobs)
+
+
+def probe(language_model: LanguageModel) -> float:
+    """Prompts a second that a model answers, measured on a few trait items."""
+    items = some_of_each(load_trait(), _PROBED)
+    model, tokenizer, form = language_model.model, language_model.tokenizer, language_model.form
+    ask_trait(model, tokenizer, items[:1], template="letters", form=form)  # what is done once, is not timed
+    started = time.perf_counter()
+    rows = ask_trait(model, tokenizer, items, template="letters", form=form)
+    return len(rows) / (time.perf_counter() - started)
+
+
+def _memory(model: str, revision: str | None, entry: Entry) -> MemoryEstimate:
+    config = read_config(model, revision)
+    dtype = getattr(torch, entry.dtype) if entry.dtype else config.dtype or torch.float32
+    width = config.get_text_config().hidden_size
+    features = 8 * width if entry.saes is None else _sae_width(entry.saes.ids[0], width)
+    return estimate_memory(config, dtype, Workload(tokens=_TOKENS, sae_width=features))
+
+
+def _sae_width(sae_id: str, d_model: int) -> int:
+    """The number of features that the name of an SAE tells; sixteen a coordinate where it tells none."""
+    found = re.search(r"width_(\d+)(k?)|_(\d+)x", sae_id)
+    if found and found[1]:
+        return int(found[1]) * (1024 if found[2] else 1)
+    return d_model * (int(found[3]) if found else 16)
+
+
+def _seconds(chapter: str, rate: float | None) -> float | None:
+    """How long a chapter takes, as if all of its time were the model's; its usual time where no model is asked."""
+    known = json.loads((data_dir() / "benchmarks" / "chapters.json").read_text(encoding="utf-8"))
+    seconds = known["seconds"].get(chapter)
+    if seconds is None or rate is None:
+        return seconds
+    return float(seconds * max(known["rate"] / rate, 1.0))
