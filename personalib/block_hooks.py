@@ -1,7 +1,7 @@
 """Running part of a model: changing the residual stream at a site, starting there, stopping there.
 
 All of it by hooks that are gone afterwards, whatever happens in between, and for every architecture whose blocks
-:func:`personalib.activations.blocks` knows.
+:func:`personalib.model_parts.blocks` knows.
 """
 
 import inspect

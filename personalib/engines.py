@@ -11,7 +11,9 @@ from typing import Any, Protocol, TypeVar
 
 from personalib.data import DataError
 
+#: What a job takes.
 Job = TypeVar("Job")
+#: What a job gives.
 Result = TypeVar("Result")
 
 

@@ -94,7 +94,7 @@ class Evaluation:
 
         Raises:
             DataError: the folder cannot be written to, another process writes to it, or the engine cannot do it; see
-                :meth:`personalib.engines.Engine.run` and :class:`personalib.evaluation_shards.Asker`.
+                :meth:`personalib.engines.Engine.run` and ``evaluation_shards.Asker``.
             ValueError: see :func:`~personalib.grid.ask_steered` and :func:`~personalib.generation.generate`.
         """
         store = AnswerStore(folder / "parts")

@@ -26,7 +26,7 @@ class Asker:
         weights: a hash of its weights, if not.
         dtype: number format, such as ``"float32"``.
         device: kind of device, such as ``"cuda"``.
-        key: of the model; see :func:`personalib.evaluation_keys.model_key`.
+        key: of the model; see ``evaluation_keys.model_key``.
         threads: of PyTorch on the CPU. Sums over other numbers of threads are rounded otherwise.
         batch_size: rows of a forward pass.
         conditions: of all arms, which are sent once a worker and not with each shard.

@@ -30,7 +30,7 @@ def supplied_contrasts(path: Path, family: str) -> tuple[Contrast, ...]:
 
     Args:
         path: the file.
-        family: one of :data:`personalib.contrast_pairs.FAMILIES`.
+        family: one of ``contrast_pairs.FAMILIES``.
 
     Raises:
         DataError: the file has no contrasts of the family, or one is not as it should be; the message names file, key

@@ -119,7 +119,7 @@ def labelled(content: object) -> list[dict]:
 
 
 def gemma_scope_weights(seed: int) -> bytes:
-    """An SAE of chance as a file of Gemma Scope; about one feature in eight fires at a token."""
+    """An SAE of chance as a file of Gemma Scope; a few dozen features fire at a token."""
     rng = np.random.default_rng(seed)
     decoder = rng.normal(size=(D_SAE, D_MODEL))
     decoder /= np.linalg.norm(decoder, axis=1, keepdims=True)
@@ -128,7 +128,7 @@ def gemma_scope_weights(seed: int) -> bytes:
         "w_dec": decoder,
         "b_enc": np.zeros(D_SAE),
         "b_dec": np.zeros(D_MODEL),
-        "threshold": np.full(D_SAE, 1.5),
+        "threshold": np.full(D_SAE, 3.5),
     }
     content = io.BytesIO()
     np.savez(content, **{name: own.astype("f4") for name, own in arrays.items()})
