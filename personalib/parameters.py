@@ -3,6 +3,7 @@
 import ast
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
@@ -60,12 +61,15 @@ class Parameter:
     def parse(self, text: str) -> Any:
         """Read a value from the command line: text as it stands where text is due, else YAML.
 
+        A path of a file or folder that is there becomes an absolute one: a chapter runs in a folder of its own.
+
         Raises:
             ParameterError: the text cannot be read as this parameter's type.
         """
         for candidate in _readings(text):
             try:
-                return self.check(candidate)
+                value = self.check(candidate)
+                return _absolute(value) if isinstance(value, str) else value
             except ParameterError:
                 continue
         raise ParameterError(f"parameter {self.name!r} is {self.annotation} (default {self.default!r}), not {text!r}")
@@ -134,6 +138,15 @@ def _literal(name: str, value: ast.expr) -> object:
         raise ParameterError(
             f"parameter {name!r} must be a literal, not `{ast.unparse(value)}`; compute it in a later cell"
         ) from None
+
+
+def _absolute(text: str) -> str:
+    """A path that is there, from the root of the file system; a mere name, such as that of a model, stays as it is."""
+    is_path = "/" in text or text.endswith((".yaml", ".yml"))
+    try:
+        return str(Path(text).resolve()) if is_path and Path(text).exists() else text
+    except OSError:  # too long for a path
+        return text
 
 
 def _readings(text: str) -> list[object]:

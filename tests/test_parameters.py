@@ -74,6 +74,20 @@ def test_text_of_another_type_is_refused_with_the_expected_one(declared, name, t
         declared[name].parse(text)
 
 
+def test_a_path_that_is_there_is_read_from_where_the_reader_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    (tmp_path / "plan.yaml").touch()
+    (tmp_path / "organism").mkdir()
+    model = Parameter("model", "str", "organism")
+    assert model.parse("models/mine") == str(tmp_path / "models" / "mine")
+    assert model.parse("./organism") == str(tmp_path / "organism")
+    assert model.parse("plan.yaml") == str(tmp_path / "plan.yaml")
+    # Names are names, whatever lies beside the reader.
+    for name in ("organism", "google/gemma-2b-it", "other.yaml", "a/" * 5000):
+        assert model.parse(name) == name
+
+
 def test_a_whole_number_serves_as_a_float_but_no_truth_value_as_a_number(declared):
     assert declared["scale"].check(2) == 2.0
     with pytest.raises(ParameterError, match="'items' is int"):
