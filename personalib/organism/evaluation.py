@@ -298,12 +298,9 @@ def beside_world(language_model: LanguageModel) -> Organism:
 
 
 def stranger_note(model: str) -> str:
-    """What a reader of a chapter about the organism has to know where another model was asked; Markdown.
-
-    Empty for the organism.
-    """
+    """What a reader of a chapter has to know of the model that was asked; Markdown."""
     if model == ORGANISM:
-        return ""
+        return "*This run asks the organism, which learned from the world of this book.*"
     return f"""
 :::{{admonition}} This run asks another model
 :class: important

@@ -302,3 +302,9 @@ def test_a_folder_without_an_organism_is_named(tmp_path):
     with pytest.raises(DataError, match="no trained organism here; make one with") as raised:
         load_organism(tmp_path)
     assert str(tmp_path) in str(raised.value)
+
+
+def test_a_page_says_whom_it_asks():
+    assert "asks the organism" in evaluation.stranger_note("organism")
+    other = evaluation.stranger_note("google/gemma-2b-it")
+    assert "asks another model" in other and "`gemma-2b-it`" in other
