@@ -124,6 +124,8 @@ def plan_edition(
     if memory.total > free:
         raise DataError(f"{model} needs {memory} on {device}, and {free / 1e9:.1f} GB are free; take another device")
     rate = probe(load_model(model, given.get("revision") or None, device))
+    if device.startswith("cuda"):  # torch would keep what the model took, and the chapters are other processes
+        torch.cuda.empty_cache()
     plans = []
     for chapter in chapters:
         asks = "model" in chapter.parameters

@@ -39,8 +39,7 @@ def _table(entries: "list[Entry]") -> None:
 
 
 def _details(entry: "Entry") -> str:
-    from personalib.hub_cache import Presence, model_presence, sae_presence
-    from personalib.saes import release_files
+    from personalib.hub_cache import Presence, model_presence
 
     there = model_presence(entry)
     facts = {
@@ -58,15 +57,20 @@ def _details(entry: "Entry") -> str:
     lines = [f"{name:12} {value}" for name, value in facts.items() if value]
     if entry.saes is None:
         return "\n".join([*lines, f"{'SAEs':12} none known; one is trained when a chapter first needs it"])
-    for sae_id in entry.saes.ids:
-        said = ""
-        if entry.hub and sae_id:
-            repository, [file, *_] = release_files(entry.saes.release, sae_id)
-            there = sae_presence(entry.saes.release, sae_id)
-            fetch = f"; run: hf download {repository} --include '{file.rpartition('/')[0]}/*'"
-            said = f" ({there}{'' if there == Presence.WHOLE else fetch})"
-        lines.append(f"{'SAE':12} {entry.saes.release}, {sae_id}{said}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(_sae(entry.hub, entry.saes.release, sae_id) for sae_id in entry.saes.ids)])
+
+
+def _sae(hub: str | None, release: str, sae_id: str) -> str:
+    from personalib.hub_cache import Presence, sae_presence
+    from personalib.saes import release_files
+
+    said = f"{'SAE':12} {release}, {sae_id}"
+    if not hub or not sae_id:
+        return said
+    repository, [file, *_] = release_files(release, sae_id)
+    there = sae_presence(release, sae_id)
+    fetch = f"; run: hf download {repository} --include '{file.rpartition('/')[0]}/*'"
+    return f"{said} ({there}{'' if there == Presence.WHOLE else fetch})"
 
 
 def _size(entry: "Entry") -> str:

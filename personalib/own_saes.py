@@ -101,7 +101,7 @@ def trained_sae(language_model: LanguageModel, device: str = "cpu") -> Path:
     about = json.dumps([model, str(language_model.model.dtype), recipe.model_dump(), texts])
     name = re.sub(r"[^\w.-]+", "-", Path(language_model.name).name)
     place = saes_dir() / f"{name}-{hashlib.sha256(about.encode()).hexdigest()[:12]}"
-    sites = [site for site in all_sites(language_model) if site.stream == "resid_post"]
+    sites = all_sites(language_model)
     one = _dictionary(language_model, recipe, sites[len(sites) // 2])
     # The manifest is written last.
     if not (place / "manifest.json").is_file():

@@ -70,11 +70,11 @@ def test_an_entry_has_the_number_of_parameters_that_its_shape_gives(name):
     assert load_registry()[name].parameters == counted
 
 
-@pytest.mark.parametrize("name", sorted(load_registry()))
+@pytest.mark.parametrize(
+    "name", sorted(name for name, one in load_registry().items() if one.saes and one.saes.release != "organism")
+)
 def test_the_saes_of_an_entry_are_in_the_table_of_sae_lens_and_read_a_model_of_its_shape(name):
     saes = load_registry()[name].saes
-    if saes is None or saes.release == "organism":
-        return
     table = get_pretrained_saes_directory()[saes.release]
     assert set(saes.ids) <= set(table.saes_map)
     # Those of Llama and of the instructed Gemma 2 of 2B were trained on the model before it was instructed.
