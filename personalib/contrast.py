@@ -78,6 +78,25 @@ def all_sites(language_model: LanguageModel) -> list[Site]:
     return [Site(layer) for layer in range(len(blocks(language_model.model)))]
 
 
+def spread(sites: Sequence[Site], at_most: int) -> list[Site]:
+    """Some of the sites of a deep model, evenly over its depth, the first and the last among them.
+
+    Args:
+        sites: in the order of depth.
+        at_most: how many; all where there are no more, and the middle one for one.
+
+    Example:
+        >>> [site.layer for site in spread([Site(layer) for layer in range(42)], 5)]
+        [0, 10, 20, 31, 41]
+    """
+    if at_most < 1:
+        raise ValueError(f"at_most={at_most}; keep at least one site")
+    if at_most == 1:
+        return [sites[len(sites) // 2]]
+    places = np.linspace(0, len(sites) - 1, min(at_most, len(sites))).round().astype(int)
+    return [sites[place] for place in places]
+
+
 def prompts(
     language_model: LanguageModel, pair: ContrastPair, form: str = "chat"
 ) -> tuple[list[str], list[tuple[int, int]]]:

@@ -17,6 +17,8 @@ _folder = click.Path(path_type=Path, file_okay=False)
 @click.option(
     "--output-dir", type=_folder, help="Where the answers go.  [default: results/evaluation/NAME OF THE PLAN]"
 )
+@click.option("--protocol", help="Ask and push as it says: paper, book, or a YAML file.  [default: as the plan says]")
+@click.option("--prompts", help="A YAML file of templates and contrast prompts that the protocol has instead.")
 @click.option("--plan", "show", is_flag=True, help="Show the plan with its defaults, and ask nothing.")
 @click.option(
     "--engine",
@@ -31,6 +33,8 @@ _folder = click.Path(path_type=Path, file_okay=False)
 def evaluate(
     grids: tuple[str, ...],
     output_dir: Path | None,
+    protocol: str | None,
+    prompts: str | None,
     show: bool,
     where: str,
     address: str | None,
@@ -38,21 +42,38 @@ def evaluate(
 ) -> None:
     """Put questionnaires to models under many arms, as each GRID declares: a YAML file, or a name in data/grids.
 
-    A run that was stopped goes on where it was when the command is given again, with whichever engine.
+    A run that was stopped goes on where it was when the command is given again, with whichever engine. With a protocol
+    the answers have a folder of their own, results/evaluation/PLAN-PROTOCOL.
     """
     from personalib.engines import ray_engine
-    from personalib.evaluation_plan import dump_plan, load_plan
+    from personalib.evaluation_plan import dump_plan
 
     if output_dir and len(grids) > 1:
         raise click.UsageError("--output-dir is the place of one plan; leave it out for several")
     if where == "local" and (address or workers):
         raise click.UsageError("--address and --workers are of a cluster; add --engine ray")
     engine = ray_engine(address, workers) if where == "ray" else None
-    for grid, plan in [(grid, load_plan(grid)) for grid in grids]:
+    for name, plan in [_planned(grid, protocol, prompts) for grid in grids]:
         if show:
             click.echo(dump_plan(plan), nl=False)
         else:
-            _evaluate(grid, plan, output_dir, engine)
+            _evaluate(name, plan, output_dir, engine)
+
+
+def _planned(grid: str, protocol: str | None, prompts: str | None) -> "tuple[str, EvaluationPlan]":
+    """A plan, in the manner of a protocol where there is one, and the name of its folder."""
+    from personalib.evaluation_plan import load_plan
+    from personalib.protocol import apply_protocol, load_protocol
+
+    plan = load_plan(grid)
+    if protocol is None:
+        if prompts:
+            raise click.UsageError("--prompts belong to a protocol; add --protocol")
+        return grid, plan
+    manner = load_protocol(protocol, prompts)
+    if len(plan.models) > 1:
+        raise click.UsageError(f"{grid} asks {len(plan.models)} models; a protocol is for one, write a plan for each")
+    return f"{Path(grid).stem}-{manner.name}", apply_protocol(plan, manner, plan.models[0].name)
 
 
 def _evaluate(grid: str, plan: "EvaluationPlan", output_dir: Path | None, engine: "Engine | None") -> None:

@@ -165,7 +165,7 @@ def load_protocol(source: str | Path, prompts: str | Path | None = None) -> Prot
     return found
 
 
-def apply_protocol(plan: EvaluationPlan, protocol: Protocol, model: str) -> EvaluationPlan:
+def apply_protocol(plan: EvaluationPlan, protocol: Protocol, model: str, strength: bool = True) -> EvaluationPlan:
     """A plan in the manner of a protocol, for one model.
 
     What is asked stays, and whom it is asked of; so do arms that the protocol has no word on, such as random directions
@@ -175,6 +175,7 @@ def apply_protocol(plan: EvaluationPlan, protocol: Protocol, model: str) -> Eval
         plan: the plan.
         protocol: the protocol.
         model: the name of one of its models, or of another one.
+        strength: whether how hard is pushed is the protocol's too, or stays the plan's.
 
     Example:
         >>> from personalib.evaluation_plan import load_plan
@@ -184,7 +185,7 @@ def apply_protocol(plan: EvaluationPlan, protocol: Protocol, model: str) -> Eval
     """
     own = [one for one in plan.models if bare_name(one.name) == bare_name(model)] or [ModelPlan(name=model)]
     arms: list[ArmsPlan] = []
-    for one in (_steered(arm, protocol, model) for arm in plan.arms):
+    for one in (_steered(arm, protocol, model, strength) for arm in plan.arms):
         # Doses apart, two arms of a plan may now be one.
         if one not in arms:
             arms.append(one)
@@ -212,12 +213,11 @@ def _asked(plan: QuestionnairePlan, protocol: Protocol) -> QuestionnairePlan:
     return plan.model_copy(update=changes)
 
 
-def _steered(plan: ArmsPlan, protocol: Protocol, model: str) -> ArmsPlan:
+def _steered(plan: ArmsPlan, protocol: Protocol, model: str, strength: bool) -> ArmsPlan:
     steering = protocol.background if plan.method == "random" else protocol.steering(plan.family)
     if plan.method not in (steering.method, "random"):
         return plan
-    strength: dict[str, Any] = steering.strength(model)
-    changes = {"positions": steering.positions, **strength}
+    changes: dict[str, Any] = {"positions": steering.positions, **(steering.strength(model) if strength else {})}
     if plan.method == "sae":
         changes |= {"combine": steering.combine, "poles": ("positive",), **_features(plan, steering, model)}
     if plan.method == "repe" and protocol.supplies("contrasts") and plan.family == PRESSURES:

@@ -12,7 +12,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from personalib import activations
 from personalib.activations import Site
-from personalib.contrast import all_sites, fit_vector, prompts, read_contrasts, read_pairs
+from personalib.contrast import all_sites, fit_vector, prompts, read_contrasts, read_pairs, spread
 from personalib.contrast_pairs import FAMILIES, SPLITS, contrast_set, contrasts
 from personalib.data import data_dir
 from personalib.directions import METHODS, direction
@@ -162,6 +162,19 @@ def test_what_was_read_says_what_it_is_of(model, tmp_path):
 def test_a_commit_of_the_hub_goes_before_the_hash_of_the_weights(model, tmp_path):
     known = LanguageModel("hub/small", model.model, model.tokenizer, revision="0a1b2c")
     assert read_pairs(known, TRUST, PAIRS, [Site(1)], tmp_path).revision == "0a1b2c"
+
+
+@pytest.mark.parametrize(
+    ("depth", "at_most", "layers"),
+    [(6, 12, range(6)), (6, 6, range(6)), (42, 3, [0, 20, 41]), (7, 1, [3]), (5, 2, [0, 4])],
+)
+def test_some_sites_are_spread_over_the_depth(depth, at_most, layers):
+    assert spread([Site(layer) for layer in range(depth)], at_most) == [Site(layer) for layer in layers]
+
+
+def test_no_sites_are_refused():
+    with pytest.raises(ValueError, match="keep at least one"):
+        spread([Site(0)], 0)
 
 
 def test_all_sites_are_what_every_block_leaves(model):

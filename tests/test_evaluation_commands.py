@@ -303,3 +303,50 @@ def test_help_comes_without_the_models(tmp_path):
             [sys.executable, "-c", code, command, "--help"], capture_output=True, text=True, check=True
         )
         assert "GRID" in found.stdout and found.stdout.endswith("False\n")
+
+
+# Protocols
+
+
+def test_a_protocol_is_shown_as_it_would_be_asked(call):
+    code, out, _ = call("evaluate", "gemma-2b-it", "--protocol", "paper", "--plan")
+    plan = parse_plan(yaml.safe_load(out))
+    assert code == 0
+    trait = plan.questionnaires[0]
+    assert (trait.templates, trait.per_group, trait.evaluation_only) == (("letters",), 1000, False)
+    assert {one.coefficients for one in plan.arms if one.method == "sae" and one.family == "elements"} == {(200.0,)}
+
+
+def test_a_protocol_has_a_folder_of_its_own(call, grid, tmp_path):
+    protocol = tmp_path / "strict.yaml"
+    text = (repository_root() / "data" / "protocols" / "book.yaml").read_text()
+    # Few items, and another template than the plan's.
+    text = text.replace("per_group: null\n  evaluation_only", "per_group: 1\n  evaluation_only")
+    protocol.write_text(text.replace("name: book", "name: strict").replace("[letters]", "[numbers]", 1))
+    assert call("evaluate", grid)[0] == 0
+    code, out, _ = call("evaluate", grid, "--protocol", protocol)
+    place = tmp_path / "results" / "evaluation" / "grid-strict"
+    assert code == 0 and "python -m personalib report grid-strict" in out
+    plan = parse_plan(yaml.safe_load((place / "plan.yaml").read_text()))
+    assert (plan.questionnaires[0].templates, plan.questionnaires[0].per_group) == (("numbers",), 1)
+    assert (place.parent / "grid" / "plan.yaml").is_file()
+    assert call("report", "grid-strict")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["organism", "--prompts", "own.yaml"], "--prompts belong to a protocol; add --protocol"),
+        (["organism", "--protocol", "papr"], "papr: no such protocol"),
+    ],
+)
+def test_a_protocol_that_cannot_be_followed_is_one_error(call, arguments, said):
+    code, _, err = call("evaluate", *arguments)
+    assert code == 2 and said in err
+
+
+def test_a_protocol_is_for_one_model(call, tmp_path):
+    grid = tmp_path / "two.yaml"
+    grid.write_text("models: [{name: organism}, {name: gpt2}]\n" + GRID)
+    code, _, err = call("evaluate", grid, "--protocol", "paper")
+    assert code == 2 and "asks 2 models; a protocol is for one" in err
