@@ -13,6 +13,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+import yaml
+
 from personalib.chapters import Chapter, RunError
 from personalib.data import read_yaml
 from personalib.progress import progress_bar
@@ -34,10 +36,12 @@ class Book:
     Attributes:
         root: the folder with ``_config.yml``, ``book/`` and ``notebooks/``.
         built: where its products go; ``book/_build`` in the root by default.
+        pages: further pages in Markdown, with their figures beside them, that come before the last part.
     """
 
     root: Path
     built: Path | None = None
+    pages: tuple[Path, ...] = ()
 
     @property
     def config(self) -> Path:
@@ -154,18 +158,27 @@ def _stem(file: str) -> str:
 def distribute(chapters: Sequence[Chapter], texts: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """For each chapter the parameters that it declares, in their types.
 
+    A name goes to every chapter that declares it; ``10.pairs`` or ``10_steering_with_contrast_vectors.pairs`` to one
+    chapter alone, before what goes to all.
+
     Raises:
-        RunError: no chapter has one of the parameters, or a value is of another type.
+        RunError: no chapter has one of the parameters, there is no such chapter, or a value is of another type.
     """
-    declared = {name for chapter in chapters for name in chapter.parameters}
-    for name in texts:
-        if name not in declared:
-            near = get_close_matches(name, declared, n=3) or sorted(declared)
-            raise RunError(f"no chapter has a parameter {name!r}; there are {', '.join(near) or 'none'}")
-    return {
-        chapter.name: chapter.parse({name: text for name, text in texts.items() if name in chapter.parameters})
-        for chapter in chapters
-    }
+    found: dict[str, dict[str, str]] = {chapter.name: {} for chapter in chapters}
+    for name, text in sorted(texts.items(), key=lambda item: "." in item[0]):
+        own, _, parameter = name.rpartition(".")
+        meant = [one for one in chapters if own in ("", one.name, one.name.partition("_")[0])]
+        if not meant:
+            raise RunError(f"{name}: no chapter {own!r}; there are {', '.join(found)}")
+        declaring = [one for one in meant if parameter in one.parameters]
+        if not declaring:
+            declared = sorted({each for one in meant for each in one.parameters})
+            near = get_close_matches(parameter, declared, n=3) or declared
+            start = f"chapter {meant[0].name} has no" if own else "no chapter has a"
+            raise RunError(f"{start} parameter {parameter!r}; there are {', '.join(near) or 'none'}")
+        for one in declaring:
+            found[one.name][parameter] = text
+    return {chapter.name: chapter.parse(found[chapter.name]) for chapter in chapters}
 
 
 def _select(chapters: Sequence[Chapter], only: Collection[str]) -> list[Chapter]:
@@ -250,7 +263,24 @@ def _stage(book: Book, runs: Sequence[Run]) -> Path:
     generated = source / "book" / "_generated"
     generated.mkdir(exist_ok=True)
     (generated / "status.md").write_text(status_page(runs), encoding="utf-8")
+    _stage_pages(book, source / "book")
     return source
+
+
+def _stage_pages(book: Book, target: Path) -> None:
+    """Add a book's further pages, and their entries in the table of contents."""
+    if not book.pages:
+        return
+    contents = read_yaml(book.toc)
+    entries = [{"file": f"book/{page.stem}"} for page in book.pages]
+    if "parts" in contents:
+        contents["parts"].insert(-1, {"caption": "Held against what was published", "chapters": entries})
+    else:
+        contents.setdefault("chapters", []).extend(entries)
+    (target / "_toc.yml").write_text(yaml.safe_dump(contents, sort_keys=False), encoding="utf-8")
+    for page in book.pages:
+        for file in (page, *page.parent.glob(f"{page.stem}.png")):
+            shutil.copy(file, target)
 
 
 def _stage_notebook(executed: Path, target: Path) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from personalib.edition_comparison import Comparison
     from personalib.editions import EditionPlan
 
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 @click.option("--chapters", multiple=True, metavar="CHAPTER", help="Execute this chapter alone. May be repeated.")
 @click.option("-p", "--parameter", "parameters", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter.")
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Chapters at a time.")
+@click.option("--compare", "grid", metavar="GRID", help="Hold this plan against what was published of the model.")
+@click.option("--no-compare", is_flag=True, help="Leave that out; by default it is done where the model has a plan.")
 @click.option("--plan", "only_plan", is_flag=True, help="Say what it will take, and do nothing.")
 @click.option("--output-dir", type=click.Path(path_type=Path), help="Where it goes.  [default: results/editions/MODEL]")
 def reproduce(
@@ -21,24 +24,47 @@ def reproduce(
     chapters: tuple[str, ...],
     parameters: tuple[tuple[str, str], ...],
     jobs: int,
+    grid: str | None,
+    no_compare: bool,
     only_plan: bool,
     output_dir: Path | None,
 ) -> None:
-    """Execute the book on a model and build its edition of the pages; a run that was stopped goes on."""
+    """Execute the book on a model and build its edition of the pages; a run that was stopped goes on.
+
+    Of the paper's own models the published numbers are measured, too, by the plan in data/grids that has the model's
+    name, and held against each other cell by cell on a page of the edition. With some --chapters alone that is left to
+    --compare.
+    """
+    from personalib.edition_comparison import plan_comparison
     from personalib.editions import edition_book, make_edition, plan_edition
 
-    book = edition_book(model, output_dir)
-    click.echo(_shown(plan_edition(book, model, dict(parameters), chapters)))
+    if grid and no_compare:
+        raise click.UsageError("--compare and --no-compare contradict each other; leave one out")
+    book, texts = edition_book(model, output_dir), dict(parameters)
+    plan = plan_edition(book, model, texts, chapters)
+    wanted = grid is not None or not (no_compare or chapters)
+    comparison = plan_comparison(model, plan.device, texts, grid) if wanted else None
+    click.echo(_shown(plan) + (f"\n{_shown_comparison(comparison, plan.rate)}" if comparison else ""))
     if only_plan:
         return
-    built = make_edition(book, model, dict(parameters), chapters, jobs)
+    built = make_edition(book, model, texts, chapters, jobs, comparison)
     executed = [run for run in built.runs if not run.reused]
     click.echo(f"chapters: {len(executed)} executed, {len(built.runs) - len(executed)} unchanged")
     click.echo(f"results: {book.executed / 'results'}")
+    if comparison and not comparison.missing:
+        click.echo(f"compared: {book.products / 'reproduction'}")
     if built.index is None:
         click.echo(f"no pages yet: {len(built.outdated)} chapters have not been executed on {model}")
     else:
         click.echo(f"pages: {built.index}")
+
+
+def _shown_comparison(comparison: "Comparison", rate: float | None) -> str:
+    start = f"published numbers, plan {comparison.name}, protocol {comparison.protocol.name}:"
+    if comparison.missing:
+        return f"{start} not compared, since items are missing ({comparison.missing})"
+    time = f", about {_time(comparison.questions / rate)}" if rate else ""
+    return f"{start} {comparison.questions:,} prompts at the most{time}"
 
 
 def _shown(plan: "EditionPlan") -> str:
@@ -52,10 +78,13 @@ def _shown(plan: "EditionPlan") -> str:
         ]
         for chapter in plan.chapters
     ]
+    left = "nothing is left to execute"
+    if plan.rate is not None:
+        left = f"{plan.rate:.1f} prompts a second, about {_time(plan.seconds)} in all"
     lines = [
         tabulate(rows, ["chapter", "asks", "time, by the probe"]),
         "",
-        f"{plan.model} on {plan.device}: {plan.rate:.1f} prompts a second, about {_time(plan.seconds)} in all",
+        f"{plan.model} on {plan.device}: {left}",
         f"memory: at most {plan.memory}; {plan.free / 1e9:.1f} GB are free",
     ]
     return "\n".join(lines)

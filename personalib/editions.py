@@ -4,7 +4,7 @@ import json
 import re
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ import torch
 from personalib.book import Book, BuiltBook, build_book, distribute
 from personalib.chapters import RunError
 from personalib.data import DataError, data_dir
+from personalib.edition_comparison import Comparison, make_comparison
 from personalib.hub_cache import Presence, model_presence
 from personalib.items import load_trait, some_of_each
 from personalib.memory import MemoryEstimate, Workload, estimate_memory, free_memory, read_config
@@ -55,7 +56,7 @@ class EditionPlan:
         chapters: in reading order.
         memory: what the largest batch of a chapter needs.
         free: bytes that are free on the device, before the model is loaded.
-        rate: prompts a second, by the probe.
+        rate: prompts a second, by the probe; none where nothing is left to do.
     """
 
     model: str
@@ -63,7 +64,7 @@ class EditionPlan:
     chapters: tuple[ChapterPlan, ...]
     memory: MemoryEstimate
     free: int
-    rate: float
+    rate: float | None
 
     @property
     def seconds(self) -> float:
@@ -80,7 +81,7 @@ def edition_book(model: str, folder: Path | None = None, root: Path | None = Non
 
 def edition_texts(model: str, texts: Mapping[str, str]) -> dict[str, str]:
     """The parameters of an edition: the model, and what else was asked for."""
-    if texts.get("model", model) != model:
+    if any(name.rpartition(".")[2] == "model" and value != model for name, value in texts.items()):
         raise RunError(f"the edition is that of {model}; leave the parameter 'model' out")
     return {**texts, "model": model}
 
@@ -118,26 +119,32 @@ def plan_edition(
     unknown = set(only) - {one.name for one in chapters}
     if unknown:
         raise RunError(f"no chapter {min(unknown)!r}; there are {', '.join(one.name for one in book.chapters())}")
-    parameters = distribute(chapters, given)
+    parameters = distribute(book.chapters(), given)
     free = free_memory(device)
     memory = _memory(model, given.get("revision") or None, entry)
     if memory.total > free:
         raise DataError(f"{model} needs {memory} on {device}, and {free / 1e9:.1f} GB are free; take another device")
-    rate = probe(load_model(model, given.get("revision") or None, device))
-    if device.startswith("cuda"):  # torch would keep what the model took, and the chapters are other processes
-        torch.cuda.empty_cache()
+    done = {one.name: read_run(one.path, parameters[one.name], book.executed) is not None for one in chapters}
+    rate = None if all(done.values()) else _measured_rate(model, given.get("revision") or None, device)
     plans = []
     for chapter in chapters:
         asks = "model" in chapter.parameters
-        done = read_run(chapter.path, parameters[chapter.name], book.executed) is not None
-        plans.append(ChapterPlan(chapter.name, asks, done, _seconds(chapter.name, rate if asks else None)))
+        seconds = _seconds(chapter.name, rate if asks else None)
+        plans.append(ChapterPlan(chapter.name, asks, done[chapter.name], seconds))
     return EditionPlan(model, device, tuple(plans), memory, free, rate)
 
 
 def make_edition(
-    book: Book, model: str, texts: Mapping[str, str] | None = None, only: Collection[str] = (), jobs: int = 1
+    book: Book,
+    model: str,
+    texts: Mapping[str, str] | None = None,
+    only: Collection[str] = (),
+    jobs: int = 1,
+    comparison: Comparison | None = None,
 ) -> BuiltBook:
     """Execute the chapters on a model, those that are done left as they are, and build the pages.
+
+    With a comparison the pages are built twice: as soon as there are chapters to read, and once more with the report.
 
     Args:
         book: see :func:`edition_book`.
@@ -145,13 +152,26 @@ def make_edition(
         texts: other parameters, as written on the command line.
         only: names of chapters; all where it is empty.
         jobs: how many chapters are executed at a time.
+        comparison: see :func:`personalib.edition_comparison.plan_comparison`; one that misses items is left out.
 
     Raises:
         DataError: the model is not on this machine.
         RunError, BookError: see :func:`personalib.book.build_book`.
     """
     check_presence(find_entry(model))
-    return build_book(book, edition_texts(model, texts or {}), only, jobs=jobs)
+    given = edition_texts(model, texts or {})
+    if comparison is None or comparison.missing:
+        return build_book(book, given, only, jobs=jobs)
+    earlier = sorted((book.products / "reproduction").glob("*/reproduction.md"))
+    build_book(replace(book, pages=tuple(earlier)), given, only, jobs=jobs)
+    return build_book(replace(book, pages=(make_comparison(comparison, book.products),)), given, only, jobs=jobs)
+
+
+def _measured_rate(model: str, revision: str | None, device: str) -> float:
+    rate = probe(load_model(model, revision, device))
+    if device.startswith("cuda"):  # torch would keep what the model took, and the chapters are other processes
+        torch.cuda.empty_cache()
+    return rate
 
 
 def probe(language_model: LanguageModel) -> float:

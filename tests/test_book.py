@@ -1,9 +1,11 @@
 import shutil
+from dataclasses import replace
 
 import pytest
+from matplotlib import image
 
-from personalib.book import Book, BookError, build_book, status_page
-from personalib.chapters import RunError
+from personalib.book import Book, BookError, build_book, distribute, status_page
+from personalib.chapters import Chapter, RunError
 from personalib.provenance import repository_root
 
 pytestmark = pytest.mark.usefixtures("small_data")
@@ -115,3 +117,51 @@ def test_the_status_page_tells_of_commits(book):
     assert "| {doc}`/notebooks/01_a` | 2026-01-02 03:04 | 12.3 | `abcdef0123` with changes |" in page
     assert "| {doc}`/notebooks/02_b` | 2026-01-02 03:04 | 12.3 | none |" in page
     assert "| torch | 2.13.0 |" in page
+
+
+# Parameters
+
+
+@pytest.fixture
+def chapters(tmp_path, write_notebook):
+    paths = [write_notebook("print(seed)", name=name, parameters="seed: int = 7") for name in ("01_tiny", "02_other")]
+    return [Chapter.read(path) for path in paths]
+
+
+@pytest.mark.parametrize("whom", ["02.seed", "02_other.seed"])
+def test_a_parameter_of_one_chapter_goes_before_that_of_all(chapters, whom):
+    for texts in ({"seed": "8", whom: "9"}, {whom: "9", "seed": "8"}):
+        assert distribute(chapters, texts) == {"01_tiny": {"seed": 8}, "02_other": {"seed": 9}}
+    assert distribute(chapters, {whom: "9"}) == {"01_tiny": {}, "02_other": {"seed": 9}}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("03.seed", "03.seed: no chapter '03'; there are 01_tiny, 02_other"),
+        ("02.sed", "chapter 02_other has no parameter 'sed'; there are seed"),
+        ("sed", "no chapter has a parameter 'sed'; there are seed"),
+    ],
+)
+def test_a_parameter_of_nobody_is_refused(chapters, name, said):
+    with pytest.raises(RunError, match=said):
+        distribute(chapters, {name: "9"})
+
+
+def test_a_further_page_stands_before_the_last_part(book, tmp_path):
+    page = tmp_path / "further" / "reproduction.md"
+    page.parent.mkdir()
+    page.write_text("# Further\n\n![A figure](reproduction.png)\n")
+    image.imsave(page.with_suffix(".png"), [[0.0, 1.0]])
+    contents = "format: jb-book\nroot: book/index\nparts:\n"
+    contents += "".join(
+        f"  - caption: {name}\n    chapters:\n      - file: notebooks/{name}\n" for name in ("01_tiny", "02_other")
+    )
+    book.toc.write_text(contents)
+    built = build_book(replace(book, pages=(page,)))
+    front = built.index.parent.joinpath("book", "index.html").read_text()
+    places = [front.index(f"{name}.html") for name in ("notebooks/01_tiny", "reproduction", "notebooks/02_other")]
+    assert places == sorted(places)
+    assert "_images/reproduction.png" in (book.html / "book" / "reproduction.html").read_text()
+    # Without it the pages are others.
+    assert not build_book(book).pages_reused and not (book.html / "book" / "reproduction.html").exists()
