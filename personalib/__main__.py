@@ -19,6 +19,7 @@ from personalib.model_commands import models
 from personalib.reproduction_commands import compare
 from personalib.sae_commands import sae
 from personalib.steering_commands import steering
+from personalib.sweep_commands import sweep
 
 _parameter_option = click.option(
     "-p",
@@ -101,6 +102,7 @@ for command in (
     evaluate,
     report,
     compare,
+    sweep,
 ):
     cli.add_command(command)
 

@@ -51,7 +51,13 @@ class LanguageModel:
 
 
 def weights_digest(module: torch.nn.Module) -> str:
-    """A hash of a module's weights: names, number formats, shapes and values."""
+    """A hash of a module's weights: names, number formats, shapes and values.
+
+    Raises:
+        DataError: the weights are not on this side, as those of a remote model.
+    """
+    if any(one.is_meta for one in module.parameters()):
+        raise DataError("a remote model has no weights on this side to be known by; name it by its revision")
     found = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())

@@ -4,43 +4,42 @@ Only a model's configuration and tokenizer are loaded on this side. Its weights 
 enough to name its parts. A trace is sent as its source with the tensors that it mentions, and what it saves comes back.
 """
 
-import io
 import os
 import pickle
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import nnsight
-import torch
 import websocket
 import zstandard
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 from nnsight.intervention.backends.local import LocalSimulationBackend
-from nnsight.intervention.backends.remote import RemoteBackend, RemoteError
-from nnsight.schema.response import ResponseModel
+from nnsight.intervention.backends.remote import RemoteError
 from nnsight.tracing.backend import Backend
 from transformers import AutoTokenizer
 
 from personalib.data import DataError
 from personalib.model_parts import Parts, tell_parts
-from personalib.models import LanguageModel
+from personalib.models import AUTO, LanguageModel, load_model
 from personalib.registry import ORGANISM, Entry, find_entry
+from personalib.remote_guard import Refusal, refuse_runs
+from personalib.remote_results import Service
 
+# The host by which a model is run on this side, as a service would run it.
+REHEARSAL = "rehearsal"
 # Seconds that a service may take to answer the first call.
 _PATIENCE = 20.0
-# What a result may be made of, beside numbers, texts and their containers.
-_KNOWN = {
-    ("collections", "OrderedDict"),
-    ("torch._utils", "_rebuild_tensor_v2"),
-    ("nnsight.schema.response", "Status"),
-}
+_ELSEWHERE = """Its weights were not loaded on this machine.
+Traces were sent, and what they save came back; the service chose the number format and has the commit that it has."""
+_REHEARSED = """No service was asked.
+Each trace was packed as it would be sent, unpacked where nothing of this library can be imported, and run on this
+machine, which has the weights."""
 # What goes wrong on the way to a service, there, and with what comes back.
 _FAILURES = (
     OSError,
@@ -61,21 +60,23 @@ class RemoteModel(LanguageModel):
     """A model whose traces are run elsewhere.
 
     What reads activations (:func:`personalib.activations.capture`) and what scores options
-    (:func:`personalib.remote_scoring.ask_remote`) takes it like any other model. Everything else in the library runs a
-    model on this side, and this one has no weights there.
+    (:func:`personalib.remote_scoring.ask_remote`, :func:`personalib.remote_items.ask_items`) takes it like any other
+    model. Everything else in the library runs a model on this side, and this one refuses that.
 
     Attributes:
         network: the model in nnsight's hands.
         host: the service's address; none for a rehearsal, see :func:`rehearsed`.
+        refusal: what stops runs on this side; none for a model that is run there as well.
     """
 
     network: Any
     host: str | None
+    refusal: Refusal | None = None
 
     @property
     def runner(self) -> str:
         """Who runs it, for files with results: the same weights may round differently there."""
-        return self.host or "rehearsal"
+        return self.host or REHEARSAL
 
 
 def load_remote_model(name: str, revision: str | None = None, host: str | None = None) -> RemoteModel:
@@ -85,27 +86,36 @@ def load_remote_model(name: str, revision: str | None = None, host: str | None =
         name: a name of the table of models, or of the hub, such as ``meta-llama/Llama-3.1-405B-Instruct``.
         revision: branch, tag or commit on the hub. A service holds each model under the revision that it was put there
             by, most often none, so that the commit in the table of models is left out.
-        host: the service's address; by default that of nnsight's settings, ``NDIF_HOST`` or NDIF itself.
+        host: the service's address; by default that of nnsight's settings, ``NDIF_HOST`` or NDIF itself. With
+            ``"rehearsal"`` the model is loaded on this side, and its traces are run as in :func:`rehearsed`.
 
     Returns:
-        The model. Its ``revision`` is the commit of the configuration that was read here; which commit the service has
-        is not told.
+        The model, which refuses to be run on this side. Its ``revision`` is the commit of the configuration that was
+        read here; which commit the service has is not told.
 
     Raises:
-        DataError: the model is in a folder, or its configuration or tokenizer cannot be had.
+        DataError: the model is in a folder, or its configuration or tokenizer cannot be had; for a rehearsal, see
+            :func:`personalib.models.load_model`.
 
     Example:
         >>> model = load_remote_model("meta-llama/Llama-3.1-405B-Instruct")  # doctest: +SKIP
     """
+    where = host or nnsight.CONFIG.API.HOST
+    if where == REHEARSAL:
+        own = load_model(name, revision, AUTO)
+        return replace(rehearsed(own), refusal=refuse_runs(own.model, name))
     entry = find_entry(name)
     if entry.name == ORGANISM or Path(entry.source).is_dir():
-        raise DataError(f"{name}: is on this machine, and no service has it; load it with load_model")
+        raise DataError(
+            f"{name}: is on this machine, and no service has it; load it with load_model, or try a service's path on "
+            f"this machine with NDIF_HOST={REHEARSAL}"
+        )
     network = _skeleton(entry, name, revision)
     # The hub's cache keeps files in a folder that is named by their commit.
     found = try_to_load_from_cache(entry.source, "config.json", revision=revision)
     commit = Path(found).parent.name if isinstance(found, str) else revision or "main"
-    where = host or nnsight.CONFIG.API.HOST
-    return RemoteModel(name, network._module, network.tokenizer, commit, network=network, host=where)
+    refusal = refuse_runs(network._module, name)
+    return RemoteModel(name, network._module, network.tokenizer, commit, network=network, host=where, refusal=refusal)
 
 
 def _skeleton(entry: Entry, name: str, revision: str | None) -> Any:
@@ -142,6 +152,17 @@ def rehearsed(language_model: LanguageModel) -> RemoteModel:
     return RemoteModel(own.name, own.model, own.tokenizer, own.revision, network=traceable(own), host=None)
 
 
+def runner_note(language_model: LanguageModel) -> str:
+    """What a reader of a page has to know of who ran the model; Markdown, empty where this machine did."""
+    if not isinstance(language_model, RemoteModel):
+        return ""
+    if language_model.host:
+        title, body = f"The model of this page is run by {language_model.host}", _ELSEWHERE
+    else:
+        title, body = "This was a rehearsal of a remote run", _REHEARSED
+    return f"\n:::{{admonition}} {title}\n:class: important\n{body}\n:::\n"
+
+
 def traceable(language_model: LanguageModel) -> Any:
     """The model in nnsight's hands, ready to be traced."""
     if isinstance(language_model, RemoteModel):
@@ -172,9 +193,10 @@ def running(language_model: LanguageModel) -> Iterator[Backend | None]:
         yield None
     elif language_model.host is None:
         # The rehearsal takes folders out of the path and puts them back at its end.
-        path = list(sys.path)
+        path, refusal = list(sys.path), language_model.refusal
         try:
-            yield LocalSimulationBackend(language_model.network)
+            with refusal.lifted() if refusal else nullcontext():
+                yield LocalSimulationBackend(language_model.network)
         finally:
             sys.path[:] = path
     else:
@@ -193,7 +215,7 @@ def _service(remote_model: RemoteModel, host: str) -> Iterator[Backend]:
     usual, network = websocket.getdefaulttimeout(), remote_model.network
     websocket.setdefaulttimeout(_PATIENCE)
     try:
-        yield _Service(network.to_model_key(), host=host, api_key=key, env=network._remoteable_get_env())
+        yield Service(network.to_model_key(), host=host, api_key=key, env=network._remoteable_get_env())
     except _FAILURES as error:
         # An error of a job is its whole traceback, whose last line tells what happened. Services repeat wrong keys.
         said = ([line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__])[-1]
@@ -203,37 +225,3 @@ def _service(remote_model: RemoteModel, host: str) -> Iterator[Backend]:
         ) from None
     finally:
         websocket.setdefaulttimeout(usual)
-
-
-class _Service(RemoteBackend):
-    """A service whose answers are read as tensors, and never run."""
-
-    def finalize(self, content: bytes) -> Any:
-        """The values of a result."""
-        return _read(zstandard.ZstdDecompressor().decompress(content) if self.compress else content)
-
-    @staticmethod
-    def parse(message: str | bytes) -> ResponseModel:
-        """A message about a job, which may have its result in it."""
-        if isinstance(message, bytes):
-            return ResponseModel(**_read(message))
-        return ResponseModel.model_validate_json(message)
-
-
-class _Tensors(pickle.Unpickler):
-    """Rebuilds tensors, and nothing that could do anything else.
-
-    The reader of torch that is as strict (``weights_only``) does not know the protocol that services write.
-    """
-
-    def find_class(self, module: str, name: str) -> Any:
-        """What a result names."""
-        if (module, name) not in _KNOWN:
-            raise pickle.UnpicklingError(f"the result holds {module}.{name}, which is no tensor; it is not loaded")
-        return super().find_class(module, name)
-
-
-def _read(content: bytes) -> Any:
-    """What torch has written."""
-    strict = SimpleNamespace(Unpickler=_Tensors, __name__="tensors")
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=False, pickle_module=strict)

@@ -1,4 +1,4 @@
-"""Chapters run on a model of the hub's cache, by the path that a user with the real weights takes.
+"""Every chapter runs on a model of the hub's cache, by the path that a user with the real weights takes.
 
 The stand-in (see ``hub.py``) has weights of chance, so nothing is asked of the numbers; chapters are asked for little.
 """
@@ -10,24 +10,91 @@ import sys
 from pathlib import Path
 
 import hub
+import pandas as pd
 import pytest
 
 from personalib.provenance import repository_root
 
 MODEL = "gemma-2-9b-it"
+NOTEBOOKS = repository_root() / "notebooks"
+ELEMENTS = "[gender.female, age.older, socioeconomic_status.poor]"
+PLAN = f"""
+questionnaires:
+  - {{name: trait, kind: trait, per_group: 1, templates: [letters, bare]}}
+  - {{name: self_report, kind: scale, per_group: 2, templates: [yes_no]}}
+  - {{name: safety, kind: choice, per_group: 2}}
+  - {{name: safety_five_shot, kind: choice, per_group: 1, shots: 5}}
+  - {{name: safety_in_words, kind: choice, per_group: 1, reading: words}}
+  - {{name: bias, kind: pairs}}
+  - {{name: judgement, kind: judgement, per_group: 2}}
+  - {{name: facts, kind: choice, source: facts, per_group: 1}}
+arms:
+  - {{method: prompt, keys: {ELEMENTS}}}
+  - {{method: repe, keys: {ELEMENTS}, site: resid_post.1, doses: [0.05]}}
+  - {{method: sae, keys: {ELEMENTS}, sae: resid_post.1/width_1024, doses: [0.05]}}
+  - {{method: random, site: resid_post.1, doses: [0.05], count: 3}}
+  - &persona
+    method: prompt
+    label: persona in words
+    personas: {{N: [gender.female, age.older], P: [gender.male, age.young]}}
+  - {{<<: *persona, method: repe, label: persona by contrast vectors, site: resid_post.1, doses: [0.05, -0.05]}}
+  - {{<<: *persona, method: sae, label: persona by features, sae: resid_post.1/width_1024, doses: [0.05, -0.05]}}
+pairs: 4
+neutral: 2
+"""
 LITTLE = {
-    "00_start_here": {"items_per_trait": 2},
-    "05_what_is_a_feature": {"documents": 12, "per_element": 6, "concepts": 16, "coordinates": 8},
-    "06_finding_background_features": {"per_element": 6, "shuffles": 19, "documents": 4, "stories": 2},
+    "02.items_per_trait": 3,
+    "02.pressure_items": 1,
+    "02.every": 12,
+    "02.open_questions": 8,
+    "00.items_per_trait": 2,
+    "03.items_per_trait": 3,
+    "03.persons": 2,
+    "03.items_per_person": 1,
+    "03.floor": 0.01,
+    "04.population": 24,
+    "04.items_per_trait": 2,
+    "04.readers": 2,
+    "04.neutral": 2,
+    "05.documents": 12,
+    "05.concepts": 16,
+    "05.coordinates": 8,
+    "06.documents": 4,
+    "06.stories": 2,
+    "per_element": 6,
+    "shuffles": 19,
+    "per_trait": 1,
+    "07.pairs": 16,
+    "07.coefficients": "[1.0]",
+    "08.pairs": 6,
+    "09.pairs": 4,
+    "10.pairs": 12,
+    "10.blocks": 2,
+    "10.coefficients": "[1.0]",
+    "10.questions": 1,
+    "doses": "[0.05]",
+    "randoms": 3,
+    "12.doses": "[0.4, 3.2]",
+    "12.randoms": 1,
+    "12.five_shot": 1,
+    "12.per_group": 1,
+    "13.randoms": 2,
+    "14.doses": "[0.02, 0.05]",
+    "14.randoms": 2,
+    "16.items_per_trait": 1,
 }
+# They tell of published numbers and of how the organism was made; they ask no other model.
+OTHERS = {"01_the_question", "02_a_world_with_known_causes", "15_what_the_published_numbers_can_tell"}
 
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """What a process sees that has the stand-in in the hub's cache and no network."""
+    """What a process sees that has the stand-ins in the hub's cache and no network."""
     place = tmp_path_factory.mktemp("hub")
     hub.put_gemma_9b(place / "cache", place / "scratch")
+    hub.put_gemma_2b(place / "cache", place / "scratch")
     hub.narrow(place / "narrow")
+    (place / "plan.yaml").write_text(PLAN)
     return {"place": place, "HF_HUB_CACHE": str(place / "cache"), "PYTHONPATH": str(place / "narrow")}
 
 
@@ -35,7 +102,8 @@ def call(environment, *arguments):
     given = {name: value for name, value in environment.items() if name != "place"}
     return subprocess.run(
         [sys.executable, "-m", "personalib", *arguments],
-        env={**os.environ, "HF_HUB_OFFLINE": "1", **given},
+        # A thread a chapter: two chapters with two threads each on two cores would wait for one another.
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **given},
         cwd=repository_root(),
         capture_output=True,
         text=True,
@@ -43,19 +111,48 @@ def call(environment, *arguments):
     )
 
 
-@pytest.mark.parametrize("chapter", sorted(LITTLE))
-def test_a_chapter_runs_on_gemma(chapter, environment):
-    given = {"model": MODEL, **LITTLE[chapter]}
-    parameters = [part for name, value in given.items() for part in ("-p", name, str(value))]
-    out = environment["place"] / "out"
-    done = call(environment, "run", chapter, *parameters, "--output-dir", str(out))
+def parameters(environment, **given):
+    texts = {"grid": environment["place"] / "plan.yaml", **given}
+    return [part for name, value in texts.items() for part in ("-p", name, str(value))]
+
+
+@pytest.fixture(scope="module")
+def edition(environment):
+    """The whole book on the stand-in, by the one command of a user with the real weights."""
+    out = environment["place"] / "edition"
+    arguments = ("--model", MODEL, "--no-compare", "--jobs", "2", "--output-dir", str(out))
+    done = call(environment, "reproduce", *arguments, *parameters(environment, **LITTLE))
     assert done.returncode == 0, done.stderr.replace("\r", "\n")[-1500:]
-    manifest = json.loads((out / f"{chapter}.manifest.json").read_text())
-    assert manifest["parameters"]["model"] == MODEL
-    page = (out / f"{chapter}.ipynb").read_text()
-    assert "This run asks another model" in page
-    figures = list((out / "results" / chapter).glob("*.png"))
-    assert figures and all(path.with_suffix(".csv").is_file() for path in figures)
+    return out
+
+
+def test_every_chapter_is_run_on_gemma_or_asks_no_other_model(edition):
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        manifest = json.loads((edition / "executed" / f"{path.stem}.manifest.json").read_text())
+        assert (manifest["parameters"].get("model") == MODEL) != (path.stem in OTHERS), path.stem
+        page = (edition / "executed" / path.name).read_text()
+        assert ("This run asks another model" in page) != (path.stem in OTHERS), path.stem
+        figures = list((edition / "executed" / "results" / path.stem).glob("*.png"))
+        assert figures and all(one.with_suffix(".csv").is_file() for one in figures), path.stem
+
+
+def test_its_pages_are_built(edition):
+    for path in NOTEBOOKS.glob("*.ipynb"):
+        assert (edition / "html" / "notebooks" / f"{path.stem}.html").is_file()
+
+
+def test_the_papers_protocol_pushes_published_features(environment):
+    out = environment["place"] / "paper"
+    given = {"model": "gemma-2b-it", "protocol": "paper"}
+    done = call(
+        environment, "run", "11_traits_under_steering", *parameters(environment, **given), "--output-dir", str(out)
+    )
+    assert done.returncode == 0, done.stderr.replace("\r", "\n")[-1500:]
+    page = (out / "11_traits_under_steering.ipynb").read_text()
+    assert "arXiv 2410.10863, as published" in page and "Where this run leaves it" in page
+    pushed = pd.read_csv(out / "results" / "11_traits_under_steering" / "sae.csv")
+    # Coefficient 200 in units of the stream's norm; an element may have several features, which are summed.
+    assert pushed["dose"].between(0.5, 4.0).all() and set(pushed["key"]) == set(ELEMENTS.strip("[]").split(", "))
 
 
 def test_without_the_weights_there_is_one_message(tmp_path):

@@ -1,0 +1,248 @@
+"""Sweeps: one chapter at every combination of some of its parameters, declared in a YAML file.
+
+A sweep says which parameters vary and over which values, which are fixed, and what is made of the results. Everything
+is checked against the chapter's own parameters before anything runs. A sweep's points are run by
+:mod:`personalib.sweep_runs`, and their results are put together by :mod:`personalib.sweep_tables`.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from personalib.chapters import Chapter, RunError
+from personalib.data import DataError, data_dir, read_yaml
+from personalib.parameters import ParameterError, refuse_secret
+from personalib.provenance import repository_root
+
+Values = Annotated[tuple[Any, ...], Field(min_length=1)]
+
+# Longer names are cut: a name of a file has 255 bytes at the most, and somebody has to read it.
+_LONGEST_NAME = 100
+_NAME = re.compile(r"[a-z_][a-z0-9_]*")
+# What a folder may be called as it stands. It begins with a letter, so that it is not taken for a number.
+_WORD = re.compile(r"[a-z][a-z0-9_.+-]*")
+_NUMBER = re.compile(r"[-+.0-9e]+")
+_CONSTANTS = ("true", "false", "null")
+
+
+class _Strict(BaseModel):
+    """A value whose fields are all known, so that a misspelt one is an error and not a default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FigurePlan(_Strict):
+    """A figure of one collected table. All names are of columns of that table.
+
+    Attributes:
+        table: the table's name.
+        x: along the figure; numbers make lines, anything else makes rows of dots.
+        y: what is measured.
+        by: one line each.
+        over: what is averaged, such as the seed: the mean over its values is drawn with one standard deviation of them
+            either way. Without it, mean and standard deviation are those of the rows.
+        where: which rows are drawn: those that have these values.
+    """
+
+    table: str
+    x: str
+    y: str
+    by: str | None = None
+    over: str | None = None
+    where: dict[str, str | bool | int | float] = {}
+
+
+class SweepPlan(_Strict):
+    """What a sweep's file holds.
+
+    Attributes:
+        chapter: the name of a chapter, or a notebook's file.
+        vary: parameters with their values. Every combination is a point; the last parameter varies fastest.
+        fixed: other parameters with the one value that they have at all points.
+        collect: names of the chapter's results; all where it is empty.
+        show: a figure, if there is to be one.
+    """
+
+    chapter: str
+    vary: Annotated[dict[str, Values], Field(min_length=1)]
+    fixed: dict[str, Any] = {}
+    collect: tuple[str, ...] = ()
+    show: FigurePlan | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """One combination of values.
+
+    Attributes:
+        varied: the parameters that vary, with their values here.
+        parameters: these and the fixed ones.
+    """
+
+    varied: Mapping[str, Any]
+    parameters: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What the point's folder is called, on every file system: ``model=organism,seed=0``.
+
+        Values that cannot be part of such a name are written with other signs, and a hash of all values is added.
+        """
+        parts = [(name, text_of(value), _plain(value)) for name, value in self.varied.items()]
+        readable = ",".join(f"{name}={_safe(text) if plain is None else plain}" for name, text, plain in parts)
+        exact = all(_NAME.fullmatch(name) and plain is not None for name, _, plain in parts)
+        if exact and len(readable) <= _LONGEST_NAME:
+            return readable
+        essence = json.dumps(list(self.varied.items()), sort_keys=True)
+        return f"{_safe(readable)[:_LONGEST_NAME]}~{hashlib.sha256(essence.encode()).hexdigest()[:16]}"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A checked sweep.
+
+    Attributes:
+        name: the file's, without its suffix.
+        plan: what the file holds.
+        chapter: the source notebook.
+        points: all combinations, in order.
+    """
+
+    name: str
+    plan: SweepPlan
+    chapter: Chapter
+    points: tuple[Point, ...]
+
+
+def load_sweep(source: str | Path) -> Sweep:
+    """Read a sweep and check it against its chapter.
+
+    Args:
+        source: a file, or the name of one of the sweeps in ``data/sweeps``.
+
+    Raises:
+        DataError: the file is missing, is no sweep, or does not fit the chapter; the message names file, key and fix.
+
+    Example:
+        >>> load_sweep("contrast_pairs").points[0].name
+        'pairs=16,seed=0'
+    """
+    path = _sweep_path(source)
+    return parse_sweep(read_yaml(path), path.stem, str(path))
+
+
+def parse_sweep(content: Any, name: str = "sweep", where: str = "the sweep") -> Sweep:
+    """A sweep from plain values, as YAML holds them.
+
+    Raises:
+        DataError: see :func:`load_sweep`.
+    """
+    try:
+        plan = SweepPlan.model_validate(content)
+    except ValidationError as error:
+        raise DataError(f"{where}: " + "; ".join(_complaint(dict(one)) for one in error.errors())) from None
+    try:
+        chapter = Chapter.read(_notebook(plan.chapter))
+        vary, fixed = _checked(chapter, plan)
+        _check_names(plan)
+    except (RunError, ValueError) as error:
+        raise DataError(f"{where}: {error}") from None
+    combinations = (dict(zip(vary, values, strict=True)) for values in product(*vary.values()))
+    return Sweep(name, plan, chapter, tuple(Point(varied, varied | fixed) for varied in combinations))
+
+
+def text_of(value: Any) -> str:
+    """A value as it is written in tables: text as it stands, anything else as in JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _sweep_path(source: str | Path) -> Path:
+    named = data_dir() / "sweeps" / f"{source}.yaml"
+    for path in (Path(source), named):
+        if path.is_file():
+            return path
+    known = ", ".join(sorted(one.stem for one in named.parent.glob("*.yaml"))) or "none"
+    raise DataError(f"{source}: no such sweep; pass a YAML file, or one of {known}")
+
+
+def _notebook(chapter: str) -> Path:
+    """The file of a chapter that is given by its name or as a file."""
+    return Path(chapter) if chapter.endswith(".ipynb") else repository_root() / "notebooks" / f"{chapter}.ipynb"
+
+
+def _checked(chapter: Chapter, plan: SweepPlan) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    """The values of what varies and of what is fixed, in their declared types."""
+    vary: dict[str, list[Any]] = {}
+    for name, values in plan.vary.items():
+        vary[name] = [_value(chapter, "vary", name, value) for value in values]
+        seen = [json.dumps(value, sort_keys=True) for value in vary[name]]
+        for place, text in enumerate(seen):
+            if text in seen[:place]:
+                raise ValueError(f"vary.{name}: {text} is there twice; remove one")
+    return vary, {name: _value(chapter, "fixed", name, value) for name, value in plan.fixed.items()}
+
+
+def _value(chapter: Chapter, key: str, name: str, value: Any) -> Any:
+    """A value in the type that the chapter declares; a path that is there from the root of the file system."""
+    try:
+        refuse_secret(name)
+        if name not in chapter.parameters:
+            there = ", ".join(chapter.parameters) or "none"
+            raise ParameterError(f"chapter {chapter.name} has no such parameter; it has {there}")
+        checked = chapter.parameters[name].check(value)
+        json.dumps(checked)
+    except ParameterError as error:
+        hint = "; YAML reads 1e-3 as text: write 1.0e-3" if re.search(r"'[-+]?\d+[eE]", repr(value)) else ""
+        raise ValueError(f"{key}.{name}: {error}{hint}") from None
+    except TypeError:
+        raise ValueError(
+            f"{key}.{name}: {value!r} is not text, a number, a list or a mapping; put it in quotes"
+        ) from None
+    read = chapter.parameters[name].parse(checked) if isinstance(checked, str) else checked
+    return read if isinstance(read, str) else checked
+
+
+def _check_names(plan: SweepPlan) -> None:
+    both = sorted(set(plan.vary) & set(plan.fixed))
+    if both:
+        raise ValueError(f"fixed.{both[0]}: it varies, too; leave it out under vary or under fixed")
+    if len(set(plan.collect)) < len(plan.collect):
+        raise ValueError("collect: name each result once")
+    if plan.show and plan.collect and plan.show.table not in plan.collect:
+        raise ValueError(f"show.table: {plan.show.table!r} is not collected; add it under collect")
+
+
+def _plain(value: Any) -> str | None:
+    """A value as part of a folder's name that no other value has, or None where there is none."""
+    if isinstance(value, str):
+        return value if _WORD.fullmatch(value) and value not in _CONSTANTS else None
+    if isinstance(value, list | tuple) and value and all(map(_is_number, value)):
+        # One number alone keeps the sign that several have between them: it is not the number itself.
+        return "_".join(map(json.dumps, value)) + "_" * (len(value) == 1)
+    return json.dumps(value) if _is_number(value) or value is None or isinstance(value, bool) else None
+
+
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int | float) and bool(_NUMBER.fullmatch(json.dumps(value)))
+
+
+def _safe(text: str) -> str:
+    """A text with signs that every file system takes; not all texts stay different."""
+    return re.sub(r"[^A-Za-z0-9_.+=,-]+", "_", text)
+
+
+def _complaint(error: dict[str, Any]) -> str:
+    place = ".".join(str(part) for part in error["loc"]) or "it"
+    messages = {
+        "extra_forbidden": "there is no such field; remove it, or correct its name",
+        "too_short": "it is empty; give at least one",
+        "tuple_type": "give a list of values, also where it is one",
+    }
+    return f"{place}: {messages.get(error['type'], error['msg'])}"
