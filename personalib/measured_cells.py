@@ -20,8 +20,8 @@ from personalib.factors import POLES
 from personalib.guards import Guard
 from personalib.items import RESPONSE_ORDERS
 from personalib.protocol import Scoring
-from personalib.reference import SAFETY_CATEGORIES
-from personalib.reference_cells import BASE, CELL, CHANGE, OPTIONS, SAFETY, SCORE, WHOLE
+from personalib.reference import PERSONAS, SAFETY_CATEGORIES
+from personalib.reference_cells import BASE, CELL, CHANGE, OPTIONS, SAFETY, SCORE, WHOLE, persona_condition
 from personalib.scoring import POSITIONS, per_item
 from personalib.statistics import paired_means, proportion_interval
 from personalib.supplied_contrasts import supplied_contrasts
@@ -55,9 +55,10 @@ def measured_cells(run: EvaluationRun, scoring: Scoring, guard: Guard | None = N
         ``quantity``, ``condition``, ``coefficient`` and ``group`` as in
         :func:`personalib.reference_cells.reference_cells`; ``measured`` from ``measured_low`` to ``measured_high``
         (95 %), in points or percent; ``n``, the independent items; ``mass`` and ``perplexity`` in units of the
-        unsteered model's, and ``collapsed``. Conditions are single elements pushed by features, and the model as it is.
-        For option probabilities, which were published of one item, the bounds hold a single item's value, and the mean
-        over items stands between them; ``values`` has what each item gave.
+        unsteered model's, and ``collapsed``. Conditions are single elements pushed by features, the paper's
+        personas pushed by theirs, and the model as it is. For option probabilities, which were published of one item,
+        the bounds hold a single item's value, and the mean over items stands between them; ``values`` has what each
+        item gave.
 
     Raises:
         DataError: the answers are not those of the plan in the run's manifest.
@@ -107,17 +108,25 @@ def planned_arms(plan: EvaluationPlan) -> pd.DataFrame:
 
     Returns:
         One row an arm, with its place as index: ``method`` (its label), ``key``, ``pole``, ``coefficient`` (0 for the
-        model as it is, missing for words and doses) and ``single``, whether it is one element pushed by features.
+        model as it is, missing for words and doses) and ``condition``: the key of one element pushed by features, the
+        name of a persona of the paper pushed by all of its features, or none for what nothing was published of.
     """
-    rows = [("none", "none", POLES[0], 0.0, False)]
+    rows: list[tuple[str, str, str, float, str | None]] = [("none", "none", POLES[0], 0.0, BASE)]
     for one in plan.arms:
-        single = one.method == "sae" and one.family == "elements" and not one.personas
         sizes: tuple[float, ...] = one.doses or one.coefficients or (np.nan,)
         for size, pole, key in product(sizes, one.poles, _keys(one)):
             amount = size if pole == POLES[0] else -size
             toward = pole if one.method == "prompt" else POLES[int(amount < 0)]
-            rows.append((one.name, key, toward, amount if one.coefficients else np.nan, single))
-    return pd.DataFrame(rows, columns=[*_ARM, "coefficient", "single"])
+            rows.append((one.name, key, toward, amount if one.coefficients else np.nan, _condition(one, key)))
+    return pd.DataFrame(rows, columns=[*_ARM, "coefficient", "condition"])
+
+
+def _condition(plan: ArmsPlan, key: str) -> str | None:
+    if plan.method != "sae" or plan.family != "elements":
+        return None
+    if not plan.personas:
+        return key
+    return persona_condition(key) if set(plan.personas[key]) == set(PERSONAS.get(key, ())) else None
 
 
 def _keys(plan: ArmsPlan) -> list[str]:
@@ -135,8 +144,7 @@ def _conditions(plan: EvaluationPlan, neutral: pd.DataFrame) -> pd.DataFrame:
     planned = planned_arms(plan)
     if not asked.astype(str).equals(planned[list(_ARM)].astype(str)):
         raise DataError("the answers are not of the arms that the manifest's plan has; run the evaluation again")
-    found = planned[planned["single"] | (planned.index == 0)].rename_axis("arm").reset_index()
-    return found.assign(condition=found["key"].where(found["arm"] > 0, BASE)).dropna(subset=["coefficient"])
+    return planned.rename_axis("arm").reset_index().dropna(subset=["coefficient", "condition"])
 
 
 def _trait(answers: pd.DataFrame, wanted: pd.DataFrame, scoring: Scoring) -> Iterator[dict[str, object]]:

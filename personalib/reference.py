@@ -50,6 +50,31 @@ OPPOSITES = (
 _SAFETY_NAMES = {"Base": "base", "chance**": "chance"}
 
 
+#: The elements of the paper's two personas, by their keys.
+PERSONAS = {
+    "N": (
+        "gender.female",
+        "age.older",
+        "education.uneducated",
+        "socioeconomic_status.poor",
+        "ideology.conservatism",
+        "emotional_intelligence.volatile",
+        "professional_commitment.inactive",
+        "family_background.strained",
+    ),
+    "P": (
+        "gender.male",
+        "age.young",
+        "education.bachelor",
+        "socioeconomic_status.rich",
+        "ideology.nationalism",
+        "emotional_intelligence.stable",
+        "professional_commitment.initiative",
+        "family_background.relaxed",
+    ),
+}
+
+
 def bare_name(model: str) -> str:
     """A model's name as the tables have it: without its owner, or the folder that it lies in.
 
@@ -71,6 +96,19 @@ def trait_scores() -> pd.DataFrame:
     table = _read("trait_gemma-2b-it.csv", columns)
     _check_range("trait_gemma-2b-it.csv", table, "score", 100)
     return table.drop_duplicates(ignore_index=True)
+
+
+def persona_scores() -> pd.DataFrame:
+    """TRAIT scores of both models with the features of all elements of a persona added, for the dark triad alone.
+
+    Returns:
+        One row for each trait and condition: ``model, coefficient, persona`` (a name of :data:`PERSONAS`, or ``base``
+        for the unsteered model), ``trait`` and ``score`` in 0..100.
+    """
+    columns = {"model": str, "coefficient": float, "persona": str, "trait": str, "score": float}
+    table = _read("trait_personas.csv", columns)
+    _check_range("trait_personas.csv", table, "score", 100)
+    return table
 
 
 def trait_changes(coefficient: float) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import pandas as pd
 from personalib.audit import infer_weights, item_counts, share_difference
 from personalib.data import DataError
 from personalib.published import element_named
-from personalib.reference import bare_name, option_probabilities, safety_accuracy, trait_scores
+from personalib.reference import bare_name, option_probabilities, persona_scores, safety_accuracy, trait_scores
 from personalib.statistics import proportion_interval
 
 BASE = "base"
@@ -25,7 +25,8 @@ _COLUMNS = [*CELL, "element", "published", "published_low", "published_high", "p
 
 def reference_models() -> list[str]:
     """The models that anything was published of, as the tables name them."""
-    return sorted({*trait_scores()["model"], *safety_accuracy()["model"], *option_probabilities()["model"]})
+    tables = (trait_scores(), persona_scores(), safety_accuracy(), option_probabilities())
+    return sorted({str(model) for table in tables for model in table["model"]})
 
 
 def reference_cells(model: str) -> pd.DataFrame:
@@ -36,12 +37,12 @@ def reference_cells(model: str) -> pd.DataFrame:
 
     Returns:
         ``quantity`` (one of :data:`QUANTITIES`), ``condition`` (the key of an element, such as ``"gender.female"``, or
-        ``"base"``), ``coefficient`` (0 for the model as it is), ``group`` (a trait's key, a category of SafetyBench or
-        ``"Avg"``, a letter), ``element`` (in the table's own words), ``published``, in points or percent, from
-        ``published_low`` to ``published_high`` (95 %) with ``published_n`` items. Scores and accuracies have Wilson's
-        bounds, changes Newcombe's, which take both scores as independent. How many items a category of SafetyBench
-        has is inferred, see :func:`personalib.audit.infer_weights`. An option probability is of one item and has no
-        bounds.
+        ``"base"``, or a :func:`persona_condition`), ``coefficient`` (0 for the model as it is), ``group`` (a trait's
+        key, a category of SafetyBench or ``"Avg"``, a letter), ``element`` (in the table's own words), ``published``,
+        in points or percent, from ``published_low`` to ``published_high`` (95 %) with ``published_n`` items. Scores
+        and accuracies have Wilson's bounds, changes Newcombe's, which take both scores as independent. How many items
+        a category of SafetyBench has is inferred, see :func:`personalib.audit.infer_weights`. An option probability is
+        of one item and has no bounds.
 
     Raises:
         DataError: nothing was published of this model, or the tables are not what they should be.
@@ -62,15 +63,34 @@ def reference_cells(model: str) -> pd.DataFrame:
     return pd.concat([one[_COLUMNS] for one in parts if len(one)], ignore_index=True)
 
 
+def persona_condition(name: str) -> str:
+    """The condition of all features of a persona at once.
+
+    Example:
+        >>> persona_condition("N")
+        'persona N'
+    """
+    return f"persona {name}"
+
+
 def _scores(model: str) -> pd.DataFrame:
     table = trait_scores()
-    table = table[table["model"] == model].rename(columns={"score": "published"})
+    table = table[table["model"] == model]
     keys = [
         BASE if element == BASE else _key(str(factor), str(element))
         for factor, element in zip(table["factor"], table["element"], strict=True)
     ]
-    found = table.assign(quantity=SCORE, condition=keys, group=table["trait"].str.lower())
+    table = pd.concat([table.assign(condition=keys), _personas(model)], ignore_index=True)
+    table = table.rename(columns={"score": "published"})
+    found = table.assign(quantity=SCORE, group=table["trait"].str.lower())
     return _with_bounds(found, np.full(len(found), TRAIT_ITEMS))
+
+
+def _personas(model: str) -> pd.DataFrame:
+    table = persona_scores()
+    table = table[table["model"] == model]
+    names = [BASE if one == BASE else persona_condition(str(one)) for one in table["persona"]]
+    return table.assign(condition=names, element=names)
 
 
 def _changes(model: str) -> pd.DataFrame:

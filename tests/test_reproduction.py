@@ -97,7 +97,7 @@ def test_a_collapsed_arm_is_no_evidence_and_what_was_not_asked_is_not_measured(p
     assert (found.loc[found["condition"] == "age.older", "without_guard"] == DIFFERS).any()
     [row] = summary(found).to_dict("records")
     assert (row["collapsed"], row["not measured"]) == (16, 16)
-    assert row["cells"] == 360 == sum(row[name] for name in (AGREES, DIFFERS, UNSURE, COLLAPSED, MISSING))
+    assert row["cells"] == 372 == sum(row[name] for name in (AGREES, DIFFERS, UNSURE, COLLAPSED, MISSING))
 
 
 def test_the_summary_holds_the_pattern_and_the_size_of_differences_beside_their_noise(published):
@@ -125,7 +125,7 @@ def test_one_published_item_is_held_against_the_spread_of_items(published):
 
 def test_changes_have_published_bounds_that_hold_both_scores_uncertainty(published):
     changes = published[published["quantity"] == CHANGE]
-    assert len(changes) == 352 and (changes["published_low"] < changes["published"]).all()
+    assert len(changes) == 364 and (changes["published_low"] < changes["published"]).all()
     [relaxed] = changes[
         (changes["condition"] == "family_background.relaxed")
         & (changes["group"] == "agreeableness")

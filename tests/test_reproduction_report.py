@@ -15,7 +15,7 @@ from personalib.__main__ import main
 from personalib.arm_plans import published_features
 from personalib.data import DataError
 from personalib.evaluation_effects import effects, health
-from personalib.evaluation_plan import parse_plan
+from personalib.evaluation_plan import load_plan, parse_plan
 from personalib.evaluation_runs import read_runs, run_plan
 from personalib.evaluation_scores import item_scores
 from personalib.measured_cells import measured_cells, planned_arms, used_questionnaires
@@ -23,6 +23,8 @@ from personalib.models import load_model
 from personalib.plots import plt
 from personalib.protocol import apply_protocol, load_protocol
 from personalib.protocol_deviations import deviations
+from personalib.reference import PERSONAS
+from personalib.reference_cells import SCORE, reference_cells
 from personalib.reproduction import COLLAPSED, MISSING
 from personalib.reproduction_report import draw_reproduction, readable_cells, reproduce, write_reproduction
 
@@ -111,7 +113,7 @@ def test_the_arms_are_told_apart_in_the_order_in_which_they_were_asked(plan, don
     arms = planned_arms(plan)
     told = done[1].answers["trait"].drop_duplicates("arm").sort_values("arm")
     assert arms["key"].tolist() == told["key"].tolist() and arms["method"].tolist() == told["method"].tolist()
-    assert arms[arms["single"]]["coefficient"].tolist() == [200.0, 200.0]
+    assert arms["coefficient"][arms["condition"].isin(KEYS)].tolist() == [200.0, 200.0]
 
 
 def test_the_published_features_were_pushed_as_the_paper_does(done, plan):
@@ -174,7 +176,7 @@ def test_every_published_number_has_a_verdict_and_unasked_elements_were_not_meas
     missing = steered["verdict"] == MISSING
     safety = steered["quantity"] == "SafetyBench accuracy"
     assert missing[~asked_for].all() and not missing[asked_for].any() and safety.any()
-    assert len(found.cells) == 852 and found.summary["cells"].sum() == 852
+    assert len(found.cells) == 876 and found.summary["cells"].sum() == 876
 
 
 def test_a_collapsed_arm_is_called_so_and_keeps_its_numbers(done, paper):
@@ -200,15 +202,15 @@ def test_the_report_says_what_was_asked_and_what_could_not_be_followed(done, pap
         "Holm",
         "mirlab/TRAIT",
         "trait (template letters)",
-        "852 published numbers",
+        "876 published numbers",
     ):
         assert wanted in page
     with paths[1].open() as file:
-        assert len(list(csv.DictReader(file))) == 852
+        assert len(list(csv.DictReader(file))) == 876
     left = {(row.where, row.what) for row in found.deviations.itertuples()}
     assert {("trait", "items"), ("trait", "items of each group"), ("safety", "items")} <= left
     shown = readable_cells(found.cells)
-    assert len(shown) == 852 and shown["difference"].str.startswith(("+", "-")).any()
+    assert len(shown) == 876 and shown["difference"].str.startswith(("+", "-")).any()
     figure = draw_reproduction(found.cells)
     assert [axes.get_xlabel() for axes in figure.axes] == ["published"] * 4
     plt.close(figure)
@@ -259,7 +261,7 @@ def test_the_command_writes_the_report_of_a_folder(call, done):
     assert code == 0 and "not measured" in out and "12 files" in out and not err
     [page] = (folder / "reproduction").rglob("reproduction.md")
     assert "gemma-2b-it" in page.read_text()
-    assert pd.read_csv(page.with_name("reproduction_summary.csv"))["cells"].sum() == 852
+    assert pd.read_csv(page.with_name("reproduction_summary.csv"))["cells"].sum() == 876
 
 
 def test_a_model_that_nothing_was_published_of_is_one_message(call, tmp_path):
@@ -277,3 +279,33 @@ def test_an_unfinished_folder_is_one_message(call, tmp_path):
     (tmp_path / "empty").mkdir()
     code, _, err = call("compare", tmp_path / "empty")
     assert code == 2 and "no finished evaluation" in err
+
+
+def test_a_persona_is_one_of_the_papers_where_its_elements_are():
+    arm = {"method": "sae", "release": "x", "sae": "y", "coefficients": [200, -200], "features": "published"}
+    personas = {"N": list(PERSONAS["N"]), "P": list(PERSONAS["P"][:-1]), "mine": list(PERSONAS["P"])}
+    plan = parse_plan(
+        {
+            "questionnaires": [{"name": "trait", "kind": "trait"}],
+            "arms": [
+                {**arm, "label": "by features", "personas": personas},
+                {"method": "prompt", "label": "in words", "personas": personas},
+            ],
+        }
+    )
+    arms = planned_arms(plan)
+    named = arms[arms["condition"].notna()]
+    assert named[["condition", "coefficient"]].to_numpy().tolist() == [
+        ["base", 0.0],
+        ["persona N", 200.0],
+        ["persona N", -200.0],
+    ]
+
+
+@pytest.mark.parametrize("model", ["gemma-2b-it", "gemma-2-9b-it"])
+def test_the_papers_plans_measure_every_published_score_of_a_persona(model):
+    cells = reference_cells(model)
+    published = cells[(cells["quantity"] == SCORE) & cells["condition"].str.startswith("persona")]
+    arms = planned_arms(load_plan(model)).dropna(subset=["condition"])
+    planned = set(zip(arms["condition"], arms["coefficient"], strict=True))
+    assert set(zip(published["condition"], published["coefficient"], strict=True)) <= planned
