@@ -17,6 +17,29 @@ def data_dir() -> Path:
     return Path(configured) if configured else Path(__file__).resolve().parents[1] / "data"
 
 
+def named_file(source: str | Path, folder: str, kind: str) -> Path:
+    """A YAML file by its path, or by its name in a folder of the data.
+
+    Args:
+        source: the path or the name.
+        folder: of the data.
+        kind: what it is called in the error.
+
+    Raises:
+        DataError: there is neither; the message lists the names.
+
+    Example:
+        >>> named_file("paper", "protocols", "protocol").name
+        'paper.yaml'
+    """
+    named = data_dir() / folder / f"{source}.yaml"
+    for path in (Path(source), named):
+        if path.is_file():
+            return path
+    known = ", ".join(sorted(one.stem for one in named.parent.glob("*.yaml"))) or "none"
+    raise DataError(f"{source}: no such {kind}; pass a YAML file, or one of {known}")
+
+
 def read_yaml(path: Path) -> Any:
     """Read one YAML file with the safe loader.
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from personalib.data import DataError, data_dir, read_yaml
+from personalib.data import DataError, named_file, read_yaml
 from personalib.templates import ORDERS
 
 Kind = Literal["trait", "choice", "judgement", "scale", "pairs"]
@@ -249,12 +249,7 @@ def plan_path(source: str | Path) -> Path:
     Raises:
         DataError: there is no such plan.
     """
-    named = data_dir() / "grids" / f"{source}.yaml"
-    for path in (Path(source), named):
-        if path.is_file():
-            return path
-    known = ", ".join(sorted(one.stem for one in named.parent.glob("*.yaml")))
-    raise DataError(f"{source}: no such plan; pass a YAML file, or one of {known}")
+    return named_file(source, "grids", "plan")
 
 
 def parse_plan(content: Any, where: str = "the plan") -> EvaluationPlan:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from personalib.arm_plans import published_features
-from personalib.data import DataError, data_dir, read_yaml
+from personalib.data import DataError, named_file, read_yaml
 from personalib.evaluation_plan import ArmsPlan, EvaluationPlan, ModelPlan, QuestionnairePlan
 from personalib.reference import bare_name, sae_features
 from personalib.supplied_contrasts import supplied_contrasts, supplied_questions
@@ -153,7 +153,7 @@ def load_protocol(source: str | Path, prompts: str | Path | None = None) -> Prot
         >>> load_protocol("paper").background.coefficients["gemma-2b-it"]
         (200.0,)
     """
-    path = _path(source)
+    path = named_file(source, "protocols", "protocol")
     try:
         found = Protocol.model_validate(read_yaml(path))
     except ValidationError as error:
@@ -261,15 +261,6 @@ def _with_templates(protocol: Protocol, path: Path) -> Protocol:
         if not set(asking.templates) <= set(there):
             changes[name] = asking.model_copy(update={"templates": tuple(there)[:1]})
     return protocol.model_copy(update=changes)
-
-
-def _path(source: str | Path) -> Path:
-    named = data_dir() / "protocols" / f"{source}.yaml"
-    for path in (Path(source), named):
-        if path.is_file():
-            return path
-    known = ", ".join(sorted(one.stem for one in named.parent.glob("*.yaml")))
-    raise DataError(f"{source}: no such protocol; pass a YAML file, or one of {known}")
 
 
 def _plain(values: tuple[BaseModel, ...]) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from personalib.chapters import Chapter, RunError
-from personalib.data import DataError, data_dir, read_yaml
+from personalib.data import DataError, named_file, read_yaml
 from personalib.parameters import ParameterError, refuse_secret
 from personalib.provenance import repository_root
 
@@ -134,7 +134,7 @@ def load_sweep(source: str | Path) -> Sweep:
         >>> load_sweep("contrast_pairs").points[0].name
         'pairs=16,seed=0'
     """
-    path = _sweep_path(source)
+    path = named_file(source, "sweeps", "sweep")
     return parse_sweep(read_yaml(path), path.stem, str(path))
 
 
@@ -161,15 +161,6 @@ def parse_sweep(content: Any, name: str = "sweep", where: str = "the sweep") -> 
 def text_of(value: Any) -> str:
     """A value as it is written in tables: text as it stands, anything else as in JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _sweep_path(source: str | Path) -> Path:
-    named = data_dir() / "sweeps" / f"{source}.yaml"
-    for path in (Path(source), named):
-        if path.is_file():
-            return path
-    known = ", ".join(sorted(one.stem for one in named.parent.glob("*.yaml"))) or "none"
-    raise DataError(f"{source}: no such sweep; pass a YAML file, or one of {known}")
 
 
 def _notebook(chapter: str) -> Path:
