@@ -79,12 +79,17 @@ def _planned(grid: str, protocol: str | None, prompts: str | None) -> "tuple[str
 def _evaluate(grid: str, plan: "EvaluationPlan", output_dir: Path | None, engine: "Engine | None") -> None:
     """Run one plan, and say where its answers are."""
     from personalib.evaluation_runs import model_folder, run_plan
+    from personalib.reference import bare_name
+    from personalib.reference_cells import reference_models
 
     folder = output_dir or _default(grid)
     for run, model in zip(run_plan(plan, folder, True, engine), plan.models, strict=True):
         count = sum(len(table) for table in run.answers.values())
         click.echo(f"{run.model}: {count:,} answers of {run.manifest['arms']} arms in {model_folder(folder, model)}")
-    click.echo(f"tables: python -m personalib report {grid}" + (f" --output-dir {output_dir}" if output_dir else ""))
+    where = f" --output-dir {output_dir}" if output_dir else ""
+    click.echo(f"tables: python -m personalib report {grid}{where}")
+    if any(bare_name(one.name) in reference_models() for one in plan.models):
+        click.echo(f"beside the published numbers: python -m personalib compare {grid}{where}")
 
 
 @click.command()
