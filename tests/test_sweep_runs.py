@@ -8,11 +8,15 @@ import sys
 import time
 
 import pytest
+import ray
 import yaml
+from ray.cluster_utils import Cluster
 
+from personalib import sweep_runs
 from personalib.data import DataError
 from personalib.engines import LocalEngine, ray_engine
 from personalib.provenance import repository_root
+from personalib.ray_engine import RayEngine
 from personalib.sweep_runs import point_folder, point_states, run_sweep
 from personalib.sweeps import load_sweep
 
@@ -187,3 +191,33 @@ def test_a_cluster_finds_the_same_bytes_and_tells_of_failures_alike(declare, tmp
     assert one["tables/found.csv"] == other["tables/found.csv"] and b",2\n" in other["tables/found.csv"]
     failure = "points/word=bad,seed=1/failure.txt"
     assert one[failure] == other[failure]
+
+
+def test_a_lost_machine_costs_no_point(declare, tmp_path, monkeypatch):
+    """Two machines, as processes of this one; one of them is gone as soon as a point is written."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    sweep = declare(vary={"seed": [0, 1, 2, 3, 4]})
+    run_sweep(sweep, tmp_path / "here")
+    room = {"num_cpus": 1, "object_store_memory": 10**8}
+    cluster = Cluster(initialize_head=True, head_node_args=room)
+    cluster.add_node(**room)
+    cluster.wait_for_nodes()
+    publish, written = sweep_runs._publish, []
+
+    def losing(*arguments):
+        publish(*arguments)
+        written.append(1)
+        if len(written) == 1:
+            cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+
+    monkeypatch.setattr(sweep_runs, "_publish", losing)
+    try:
+        outcomes = run_sweep(sweep, tmp_path / "there", RayEngine(cluster.address, 2, start_seconds=WAIT_SECONDS))
+        assert len(cluster.list_all_nodes()) == 1
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert [one.state for one in outcomes] == ["done"] * 5 and len(written) == 5
+    one, other = files(tmp_path / "here"), files(tmp_path / "there")
+    tables = [name for name in one if name.endswith(".csv") and name != "points.csv"]
+    assert len(tables) == 6 and all(one[name] == other[name] for name in tables)
