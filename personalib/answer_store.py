@@ -4,7 +4,6 @@ An answer is kept under a *key*, a hash of everything that it depends on. What i
 input has another key, so that a stale answer is never served. A killed run leaves whole files only.
 """
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from personalib.data import DataError
+from personalib.locks import alone
 
 _SCHEMA = pa.schema([("key", pa.string()), ("values", pa.list_(pa.float64())), ("text", pa.string())])
 
@@ -72,17 +72,7 @@ class AnswerStore:
         Raises:
             DataError: another process writes to it, or it cannot be written to.
         """
-        lock = self.folder / "lock"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file = lock.open("w")
-        except OSError as error:
-            raise DataError(f"{self.folder}: cannot be written to: {error.strerror}") from None
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise DataError(f"{self.folder}: another process is evaluating here; wait for its end") from None
+        with alone(self.folder, "is evaluating"):
             for path in self.folder.glob("*.partial"):
                 path.unlink()
             yield

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from personalib.engine_options import engine_options, named_engine
+
 if TYPE_CHECKING:
     from personalib.engines import Engine
     from personalib.evaluation_plan import EvaluationPlan
@@ -20,16 +22,7 @@ _folder = click.Path(path_type=Path, file_okay=False)
 @click.option("--protocol", help="Ask and push as it says: paper, book, or a YAML file.  [default: as the plan says]")
 @click.option("--prompts", help="A YAML file of templates and contrast prompts that the protocol has instead.")
 @click.option("--plan", "show", is_flag=True, help="Show the plan with its defaults, and ask nothing.")
-@click.option(
-    "--engine",
-    "where",
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    show_default=True,
-    help="Ask in this process, or by the workers of a Ray cluster.",
-)
-@click.option("--address", help="HOST:PORT of the cluster's head, or auto.  [default: Ray on this machine alone]")
-@click.option("--workers", type=click.IntRange(min=1), help="Of the cluster.  [default: one a GPU, else one a machine]")
+@engine_options
 def evaluate(
     grids: tuple[str, ...],
     output_dir: Path | None,
@@ -45,14 +38,11 @@ def evaluate(
     A run that was stopped goes on where it was when the command is given again, with whichever engine. With a protocol
     the answers have a folder of their own, results/evaluation/PLAN-PROTOCOL.
     """
-    from personalib.engines import ray_engine
     from personalib.evaluation_plan import dump_plan
 
     if output_dir and len(grids) > 1:
         raise click.UsageError("--output-dir is the place of one plan; leave it out for several")
-    if where == "local" and (address or workers):
-        raise click.UsageError("--address and --workers are of a cluster; add --engine ray")
-    engine = ray_engine(address, workers) if where == "ray" else None
+    engine = named_engine(where, address, workers)
     for name, plan in [_planned(grid, protocol, prompts) for grid in grids]:
         if show:
             click.echo(dump_plan(plan), nl=False)

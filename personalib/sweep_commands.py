@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from personalib.engine_options import engine_options, named_engine
+
 if TYPE_CHECKING:
     from personalib.sweep_tables import Outcome
     from personalib.sweeps import Sweep
@@ -16,16 +18,7 @@ _folder = click.Path(path_type=Path, file_okay=False)
 @click.argument("source", metavar="SWEEP")
 @click.option("--output-dir", type=_folder, help="Where everything goes.  [default: results/sweeps/NAME]")
 @click.option("--plan", "only_plan", is_flag=True, help="List the points and what is done, and run nothing.")
-@click.option(
-    "--engine",
-    "where",
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    show_default=True,
-    help="Run points one after the other in this process, or by the workers of a Ray cluster.",
-)
-@click.option("--address", help="HOST:PORT of the cluster's head, or auto.  [default: Ray on this machine alone]")
-@click.option("--workers", type=click.IntRange(min=1), help="Of the cluster.  [default: one a GPU, else one a machine]")
+@engine_options
 def sweep(
     source: str, output_dir: Path | None, only_plan: bool, where: str, address: str | None, workers: int | None
 ) -> None:
@@ -34,13 +27,10 @@ def sweep(
     SWEEP is a YAML file, or a name in data/sweeps. A run that was stopped goes on where it was when the command is
     given again, with whichever engine.
     """
-    from personalib.engines import ray_engine
     from personalib.sweep_runs import run_sweep
     from personalib.sweeps import load_sweep
 
-    if where == "local" and (address or workers):
-        raise click.UsageError("--address and --workers are of a cluster; add --engine ray")
-    engine = ray_engine(address, workers) if where == "ray" else None
+    engine = named_engine(where, address, workers)
     declared = load_sweep(source)
     folder = output_dir or Path("results") / "sweeps" / declared.name
     if only_plan:

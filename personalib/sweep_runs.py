@@ -5,7 +5,6 @@ manifest, or the notebook up to the cell that failed. It is there completely or 
 killed loses only the points that were under way.
 """
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import Any, Literal
 from personalib.chapters import RunError
 from personalib.data import DataError
 from personalib.engines import Engine, LocalEngine, map_jobs
+from personalib.locks import alone
 from personalib.progress import progress_bar
 from personalib.provenance import repository_root
 from personalib.runs import inputs_hash, read_run, run_notebook
@@ -219,16 +219,7 @@ def _alone(folder: Path) -> Iterator[None]:
     Raises:
         DataError: another process runs a sweep there, or it cannot be written to.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("w")
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written to: {error.strerror}") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DataError(f"{folder}: another process runs a sweep here; wait for its end") from None
+    with alone(folder, "runs a sweep"):
         for draft in (folder / "points").glob(".*.partial"):
             shutil.rmtree(draft)
         yield

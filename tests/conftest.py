@@ -1,5 +1,6 @@
 """What several test modules share: tiny notebooks, a data folder that hashes at once, a small chat model."""
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from nbformat import v4
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
+from personalib.__main__ import main
 from personalib.assignments import LifeStory
 from personalib.backgrounds import Background, draw_backgrounds
 from personalib.grammar_writer import GrammarWriter
@@ -40,6 +42,23 @@ def write_notebook(tmp_path: Path) -> NotebookWriter:
         return path
 
     return write
+
+
+@pytest.fixture
+def command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command line in this process, in an empty folder; returns the exit code and what was printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["personalib", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        captured = capsys.readouterr()
+        return int(caught.value.code or 0), captured.out, captured.err
+
+    return run
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from gguf import GGUFReader
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from personalib import contrast_commands
-from personalib.__main__ import cli, main
+from personalib.__main__ import cli
 from personalib.activations import Site
 from personalib.contrast import fit_vector, read_contrasts
 from personalib.contrast_pairs import FAMILIES, contrasts
@@ -35,18 +36,8 @@ PAIRS = 24
 
 
 @pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    """Runs the command line in this process, in an empty folder; returns the exit code and what was printed."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["personalib", "contrast", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        captured = capsys.readouterr()
-        return caught.value.code or 0, captured.out, captured.err
-
-    return run
+def call(command_line):
+    return partial(command_line, "contrast")
 
 
 def done(*arguments):

@@ -3,13 +3,13 @@
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 import torch
 from small_models import WIDTH, small, vector
 
 from personalib import direction_commands
-from personalib.__main__ import main
 from personalib.activations import Site
 from personalib.direction_files import FORMS, WRITTEN_FORMS, form_of, read_directions, write_directions
 from personalib.models import load_model
@@ -18,18 +18,8 @@ from personalib.vectors import SteeringVector, load_vectors, save_vectors
 
 
 @pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    """Runs the command line in this process, in an empty folder; returns the exit code and what was printed."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["personalib", "directions", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        captured = capsys.readouterr()
-        return caught.value.code or 0, captured.out, captured.err
-
-    return run
+def call(command_line):
+    return partial(command_line, "directions")
 
 
 @pytest.fixture

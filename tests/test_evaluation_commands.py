@@ -13,7 +13,6 @@ import pytest
 import torch
 import yaml
 
-from personalib.__main__ import main
 from personalib.answer_store import AnswerStore
 from personalib.evaluation_plan import load_plan, parse_plan
 from personalib.evaluation_runs import run_plan
@@ -35,18 +34,8 @@ KILLS = 2
 
 
 @pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    """Runs the command line in this process, in an empty folder; returns the exit code and what was printed."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["personalib", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        captured = capsys.readouterr()
-        return caught.value.code or 0, captured.out, captured.err
-
-    return run
+def call(command_line):
+    return command_line
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """What a user of ``python -m personalib sae`` sees: a recipe becomes SAEs, once, and SAEs are measured."""
 
 import json
-import sys
+from functools import partial
 
 import pytest
 import torch
@@ -9,7 +9,6 @@ import yaml
 from sae_lens import SAE
 from sae_lens.training.sae_trainer import SAETrainer
 
-from personalib.__main__ import main
 from personalib.activations import Site
 from personalib.data import data_dir
 from personalib.encoding import encode
@@ -36,18 +35,8 @@ IDS = ["resid_post.1/width_64", "resid_pre.0/width_32"]
 
 
 @pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    """Runs the command line in this process, in an empty folder; returns the exit code and what was printed."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["personalib", "sae", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        captured = capsys.readouterr()
-        return caught.value.code or 0, captured.out, captured.err
-
-    return run
+def call(command_line):
+    return partial(command_line, "sae")
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from click.testing import CliRunner
 from sae_lens import SAE
 
 from personalib import steering_commands
-from personalib.__main__ import cli, main
+from personalib.__main__ import cli
 from personalib.activations import Site
 from personalib.contrast import fit_vector, read_contrasts
 from personalib.contrast_pairs import contrasts
@@ -39,18 +40,8 @@ TINY += ("--position", "prompt", "--dose", DOSE, "--randoms", 10)
 
 
 @pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    """Runs the command line in this process, in an empty folder; returns the exit code and what was printed."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["personalib", "steering", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        captured = capsys.readouterr()
-        return caught.value.code or 0, captured.out, captured.err
-
-    return run
+def call(command_line):
+    return partial(command_line, "steering")
 
 
 def done(*arguments):

@@ -1,11 +1,9 @@
 """What a user of ``sweep`` sees: a plan, results, or one error."""
 
-import sys
+from functools import partial
 
 import pytest
 import yaml
-
-from personalib.__main__ import main
 
 pytestmark = pytest.mark.usefixtures("small_data")
 CODE = """
@@ -15,18 +13,8 @@ from personalib.runs import results_dir
 
 
 @pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    """Runs the command line in this process, in an empty folder; returns the exit code and what was printed."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["personalib", "sweep", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        captured = capsys.readouterr()
-        return caught.value.code or 0, captured.out, captured.err
-
-    return run
+def call(command_line):
+    return partial(command_line, "sweep")
 
 
 @pytest.fixture
