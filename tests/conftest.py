@@ -1,5 +1,6 @@
 """What several test modules share: tiny notebooks, a data folder that hashes at once, a small chat model."""
 
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM
 from personalib.__main__ import main
 from personalib.assignments import LifeStory
 from personalib.backgrounds import Background, draw_backgrounds
+from personalib.data import data_dir
 from personalib.grammar_writer import GrammarWriter
 from personalib.organism.tokenizer import train_tokenizer
 
@@ -59,6 +61,21 @@ def command_line(
         return int(caught.value.code or 0), captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def copied_organism(tmp_path: Path) -> Callable[[str], str]:
+    """Copies the organism into a folder of a name, as a model that no table knows by its place."""
+
+    def copy(name: str) -> str:
+        folder = tmp_path / name
+        folder.mkdir()
+        names = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+        for file in names:
+            shutil.copy(data_dir() / "organism" / file, folder)
+        return str(folder)
+
+    return copy
 
 
 @pytest.fixture

@@ -22,13 +22,9 @@ PARTS = [
 
 
 @pytest.fixture
-def namesake(tmp_path):
+def namesake(copied_organism):
     """The organism's weights in a folder that bears the name of the paper's small model."""
-    folder = tmp_path / "gemma-2b-it"
-    folder.mkdir()
-    for name in ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copy(data_dir() / "organism" / name, folder)
-    return str(folder)
+    return copied_organism("gemma-2b-it")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from personalib import editions
 from personalib.__main__ import cli
 from personalib.book import Book
 from personalib.chapters import RunError
-from personalib.data import DataError, data_dir
+from personalib.data import DataError
 from personalib.editions import edition_book, make_edition, plan_edition, probe
 from personalib.models import load_model
 from personalib.provenance import repository_root
@@ -35,13 +35,9 @@ def book(tmp_path, write_notebook):
 
 
 @pytest.fixture
-def stranger(tmp_path):
+def stranger(copied_organism):
     """A folder with a model that no table knows."""
-    folder = tmp_path / "stranger"
-    folder.mkdir()
-    for name in ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copy(data_dir() / "organism" / name, folder)
-    return str(folder)
+    return copied_organism("stranger")
 
 
 def test_an_edition_is_planned_run_and_found_again(book, stranger):
