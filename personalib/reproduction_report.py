@@ -16,6 +16,7 @@ from personalib.plots import COLOURS, new_figure, scatter_truth, set_theme
 from personalib.protocol import Protocol
 from personalib.protocol_deviations import deviation_table, deviations
 from personalib.reference import bare_name
+from personalib.reference_cells import CHANGE
 from personalib.reproduction import COLLAPSED, MISSING, VERDICTS, Rule, compare_run, summary
 
 _INTERVALS = (
@@ -23,6 +24,8 @@ _INTERVALS = (
     ("measured", "measured_low", "measured_high"),
     ("difference", "low", "high"),
 )
+# Points or percent, with room for marks at the ends.
+_SHARES = (-5.0, 105.0)
 _KEYS = ["quantity", "condition", "coefficient", "group"]
 
 
@@ -181,6 +184,8 @@ def draw_reproduction(cells: pd.DataFrame) -> Figure:
         names = {"truth": own["published"], "estimate": own["measured"].astype(float), "kind": own["without_guard"]}
         scatter_truth(pd.DataFrame(names | ends | {"collapsed": own["verdict"] == COLLAPSED}), axes)
         axes.set(title=f"{quantity}: {axes.get_title(loc='left')}", xlabel="published", ylabel="measured")
+        if quantity != CHANGE:  # nothing else goes beyond what a share can be
+            axes.set(xlim=_SHARES, ylim=_SHARES)
     for axes in panels[len(quantities) :]:
         axes.remove()
     return figure
