@@ -185,6 +185,7 @@ def draw_reproduction(cells: pd.DataFrame) -> Figure:
         scatter_truth(pd.DataFrame(names | ends | {"collapsed": own["verdict"] == COLLAPSED}), axes)
         axes.set(title=f"{quantity}: {axes.get_title(loc='left')}", xlabel="published", ylabel="measured")
         if quantity != CHANGE:  # nothing else goes beyond what a share can be
+            axes.set_aspect("equal", adjustable="box")
             axes.set(xlim=_SHARES, ylim=_SHARES)
     for axes in panels[len(quantities) :]:
         axes.remove()

@@ -309,3 +309,13 @@ def test_the_papers_plans_measure_every_published_score_of_a_persona(model):
     arms = planned_arms(load_plan(model)).dropna(subset=["condition"])
     planned = set(zip(arms["condition"], arms["coefficient"], strict=True))
     assert set(zip(published["condition"], published["coefficient"], strict=True)) <= planned
+
+
+def test_the_figure_shows_every_mark(done):
+    compared = reproduce(done[1], load_protocol("paper")).cells
+    figure = draw_reproduction(compared)
+    figure.canvas.draw()
+    groups = compared.dropna(subset="measured").groupby("quantity", sort=False)
+    for axes, (_, own) in zip(figure.axes, groups, strict=True):
+        assert own["published"].between(*axes.get_xlim()).all() and own["measured"].between(*axes.get_ylim()).all()
+    plt.close(figure)
