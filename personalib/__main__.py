@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from personalib.background_commands import backgrounds
+from personalib.chapter_options import jobs_option, parameter_option
 from personalib.chapters import RunError
 from personalib.contrast_commands import contrast
 from personalib.direction_commands import directions
@@ -21,16 +22,6 @@ from personalib.sae_commands import sae
 from personalib.steering_commands import steering
 from personalib.sweep_commands import sweep
 
-_parameter_option = click.option(
-    "-p",
-    "--parameter",
-    "parameters",
-    nargs=2,
-    multiple=True,
-    metavar="NAME VALUE",
-    help="Set a parameter; a list or a mapping is written as in YAML. May be repeated.",
-)
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
@@ -39,7 +30,7 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("notebook")
-@_parameter_option
+@parameter_option
 @click.option("--output-dir", type=click.Path(path_type=Path), help="Where the outputs go.  [default: results/runs]")
 @click.option("--force", is_flag=True, help="Execute even where nothing changed.")
 def run(notebook: str, parameters: tuple[tuple[str, str], ...], output_dir: Path | None, force: bool) -> None:
@@ -59,18 +50,21 @@ def run(notebook: str, parameters: tuple[tuple[str, str], ...], output_dir: Path
 
 
 @cli.command()
-@_parameter_option
+@parameter_option
 @click.option("--only", multiple=True, metavar="CHAPTER", help="Execute this chapter alone. May be repeated.")
 @click.option("--force", is_flag=True, help="Execute chapters even where nothing changed.")
+@jobs_option
 @click.option(
     "--root", type=click.Path(path_type=Path), help="The folder with _config.yml.  [default: this repository]"
 )
-def book(parameters: tuple[tuple[str, str], ...], only: tuple[str, ...], force: bool, root: Path | None) -> None:
+def book(
+    parameters: tuple[tuple[str, str], ...], only: tuple[str, ...], force: bool, jobs: int, root: Path | None
+) -> None:
     """Execute the chapters that changed and build the pages."""
     from personalib.book import Book, build_book
     from personalib.provenance import repository_root
 
-    built = build_book(Book(root or repository_root()), dict(parameters), only, force)
+    built = build_book(Book(root or repository_root()), dict(parameters), only, force, jobs)
     executed = [done for done in built.runs if not done.reused]
     seconds = sum(done.manifest["seconds"] for done in executed)
     click.echo(f"chapters: {len(executed)} executed in {seconds:.0f} s, {len(built.runs) - len(executed)} unchanged")

@@ -20,6 +20,7 @@ from personalib.data import read_yaml
 from personalib.progress import progress_bar
 from personalib.provenance import files_hash, repository_root
 from personalib.runs import Run, read_run, run_notebook
+from personalib.threads import shared_threads, threads
 
 _SOURCES_FILE = ".sources.sha256"
 _JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
@@ -106,7 +107,7 @@ def build_book(
         texts: parameters as written on the command line; each goes to all chapters that declare it.
         only: names of the chapters to execute, all where it is empty.
         force: whether to execute chapters that did not change too.
-        jobs: how many chapters are executed at a time.
+        jobs: how many chapters are executed at a time, each with its share of the cores.
 
     Raises:
         RunError: a parameter or chapter is unknown (nothing has run then), or a chapter failed.
@@ -200,11 +201,12 @@ def _run_chapters(
     with progress_bar(len(chapters), "chapter") as bar:
         bar.update(len(found))
         bar.set_description(waiting[0].name if waiting else "chapters")
-        for run in _executed(waiting, parameters, book.executed, jobs):
-            found[run.name] = run
-            left = [chapter.name for chapter in waiting if chapter.name not in found]
-            bar.set_description(left[0] if left else "chapters")
-            bar.update()
+        with threads(shared_threads(jobs)):
+            for run in _executed(waiting, parameters, book.executed, jobs):
+                found[run.name] = run
+                left = [chapter.name for chapter in waiting if chapter.name not in found]
+                bar.set_description(left[0] if left else "chapters")
+                bar.update()
     return [found[chapter.name] for chapter in chapters]
 
 

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from personalib.chapter_options import jobs_option, parameter_option
+
 if TYPE_CHECKING:
     from personalib.edition_comparison import Comparison
     from personalib.editions import EditionPlan
@@ -13,8 +15,8 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--model", required=True, help="A name of the table of models or of the hub, a folder, or a YAML file.")
 @click.option("--chapters", multiple=True, metavar="CHAPTER", help="Execute this chapter alone. May be repeated.")
-@click.option("-p", "--parameter", "parameters", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter.")
-@click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Chapters at a time.")
+@parameter_option
+@jobs_option
 @click.option("--compare", "grid", metavar="GRID", help="Hold this plan against what was published of the model.")
 @click.option("--no-compare", is_flag=True, help="Leave that out; by default it is done where the model has a plan.")
 @click.option("--plan", "only_plan", is_flag=True, help="Say what it will take, and do nothing.")
@@ -41,7 +43,7 @@ def reproduce(
     if grid and no_compare:
         raise click.UsageError("--compare and --no-compare contradict each other; leave one out")
     book, texts = edition_book(model, output_dir), dict(parameters)
-    plan = plan_edition(book, model, texts, chapters)
+    plan = plan_edition(book, model, texts, chapters, jobs)
     wanted = grid is not None or not (no_compare or chapters)
     comparison = plan_comparison(model, plan.device, texts, grid) if wanted else None
     click.echo(_shown(plan) + (f"\n{_shown_comparison(comparison, plan.rate)}" if comparison else ""))
@@ -85,9 +87,13 @@ def _shown(plan: "EditionPlan") -> str:
         tabulate(rows, ["chapter", "asks", "time, by the probe"]),
         "",
         f"{plan.model} on {plan.device}: {left}",
-        f"memory: at most {plan.memory}; {plan.free / 1e9:.1f} GB are free",
+        f"memory{_each(plan.at_once)}: at most {plan.memory}; {plan.free / 1e9:.1f} GB are free",
     ]
     return "\n".join(lines)
+
+
+def _each(at_once: int) -> str:
+    return f" of each of {at_once} chapters at a time" if at_once > 1 else ""
 
 
 def _time(seconds: float) -> str:

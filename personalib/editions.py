@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from personalib.book import Book, BuiltBook, build_book, distribute
-from personalib.chapters import RunError
+from personalib.chapters import Chapter, RunError
 from personalib.data import DataError, data_dir
 from personalib.edition_comparison import Comparison, make_comparison
 from personalib.hub_cache import Presence, model_presence
@@ -57,6 +57,7 @@ class EditionPlan:
         memory: what the largest batch of a chapter needs.
         free: bytes that are free on the device, before the model is loaded.
         rate: prompts a second, by the probe; none where nothing is left to do.
+        at_once: how many chapters with a model of their own there will be at a time; 0 where none is left.
     """
 
     model: str
@@ -65,6 +66,7 @@ class EditionPlan:
     memory: MemoryEstimate
     free: int
     rate: float | None
+    at_once: int
 
     @property
     def seconds(self) -> float:
@@ -97,7 +99,7 @@ def check_presence(entry: Entry) -> None:
 
 
 def plan_edition(
-    book: Book, model: str, texts: Mapping[str, str] | None = None, only: Collection[str] = ()
+    book: Book, model: str, texts: Mapping[str, str] | None = None, only: Collection[str] = (), jobs: int = 1
 ) -> EditionPlan:
     """What an edition will take, from the model's configuration and a probe of a few seconds.
 
@@ -106,6 +108,7 @@ def plan_edition(
         model: see :func:`personalib.models.load_model`.
         texts: other parameters, as written on the command line.
         only: names of chapters; all where it is empty.
+        jobs: how many chapters are executed at a time.
 
     Raises:
         DataError: the model is not on this machine, or more memory is needed than its device has.
@@ -115,23 +118,21 @@ def plan_edition(
     check_presence(entry)
     device = given.get("device", AUTO)
     device = usual_device(model) if device == AUTO else device
-    chapters = [one for one in book.chapters() if not only or one.name in only]
-    unknown = set(only) - {one.name for one in chapters}
+    unknown = set(only) - {one.name for one in book.chapters()}
     if unknown:
         raise RunError(f"no chapter {min(unknown)!r}; there are {', '.join(one.name for one in book.chapters())}")
-    parameters = distribute(book.chapters(), given)
-    free = free_memory(device)
-    memory = _memory(model, given.get("revision") or None, entry)
-    if memory.total > free:
-        raise DataError(f"{model} needs {memory} on {device}, and {free / 1e9:.1f} GB are free; take another device")
-    done = {one.name: read_run(one.path, parameters[one.name], book.executed) is not None for one in chapters}
-    rate = None if all(done.values()) else _measured_rate(model, given.get("revision") or None, device)
-    plans = []
-    for chapter in chapters:
-        asks = "model" in chapter.parameters
-        seconds = _seconds(chapter.name, rate if asks else None)
-        plans.append(ChapterPlan(chapter.name, asks, done[chapter.name], seconds))
-    return EditionPlan(model, device, tuple(plans), memory, free, rate)
+    parameters, revision = distribute(book.chapters(), given), given.get("revision") or None
+    chapters = [one for one in book.chapters() if not only or one.name in only]
+    left = [one for one in chapters if read_run(one.path, parameters[one.name], book.executed) is None]
+    at_once = min(jobs, sum(map(_asks, left)))
+    memory, free = _memory(model, revision, entry), free_memory(device)
+    _check_memory(model, memory, free, at_once, device)
+    rate = _measured_rate(model, revision, device) if left else None
+    plans = [
+        ChapterPlan(one.name, _asks(one), one not in left, _seconds(one.name, rate if _asks(one) else None))
+        for one in chapters
+    ]
+    return EditionPlan(model, device, tuple(plans), memory, free, rate, at_once)
 
 
 def make_edition(
@@ -165,6 +166,26 @@ def make_edition(
     earlier = sorted((book.products / "reproduction").glob("*/reproduction.md"))
     build_book(replace(book, pages=tuple(earlier)), given, only, jobs=jobs)
     return build_book(replace(book, pages=(make_comparison(comparison, book.products),)), given, only, jobs=jobs)
+
+
+def _asks(chapter: Chapter) -> bool:
+    """Whether a chapter asks the model."""
+    return "model" in chapter.parameters
+
+
+def _check_memory(model: str, memory: MemoryEstimate, free: int, at_once: int, device: str) -> None:
+    """Notice before anything is loaded that a device is too small.
+
+    Raises:
+        DataError: it is.
+    """
+    if memory.total > free:
+        raise DataError(f"{model} needs {memory} on {device}, and {free / 1e9:.1f} GB are free; take another device")
+    if memory.total * at_once > free:
+        raise DataError(
+            f"{at_once} chapters at a time need {at_once} times {memory.total / 1e9:.2f} GB on {device}, and "
+            f"{free / 1e9:.1f} GB are free; take --jobs {int(free // memory.total)}"
+        )
 
 
 def _measured_rate(model: str, revision: str | None, device: str) -> float:

@@ -23,10 +23,10 @@ from personalib.provenance import repository_root
 from personalib.runs import inputs_hash, read_run, run_notebook
 from personalib.sweep_tables import FIGURES, POINTS, TABLES, Outcome, write_tables
 from personalib.sweeps import Point, Sweep
+from personalib.threads import threads, told_threads
 
 State = Literal["done", "failed", "to do"]
 
-_THREADS = "OMP_NUM_THREADS"
 _REASON = "failure.txt"
 
 
@@ -141,7 +141,7 @@ def _job(sweep: Sweep, point: Point) -> _Job:
     if notebook.is_relative_to(repository_root()):
         notebook = notebook.relative_to(repository_root())
     inputs = inputs_hash(sweep.chapter.path, point.parameters)
-    return _Job(notebook, point.parameters, inputs, os.environ.get(_THREADS))
+    return _Job(notebook, point.parameters, inputs, told_threads())
 
 
 def _run_point(job: _Job) -> _Product:
@@ -152,7 +152,7 @@ def _run_point(job: _Job) -> _Product:
     """
     notebook = repository_root() / job.notebook
     _check_inputs(job, notebook)
-    with TemporaryDirectory(prefix="sweep-") as scratch, _threads(job.threads):
+    with TemporaryDirectory(prefix="sweep-") as scratch, threads(job.threads):
         folder = Path(scratch)
         try:
             run_notebook(notebook, job.parameters, folder, reuse=False, position=1)
@@ -180,18 +180,6 @@ def _check_inputs(job: _Job, notebook: Path) -> None:
             f"{notebook}: a worker has another version of the notebook, of personalib, of its data or of its pinned "
             "dependencies, or one was changed meanwhile; have the same on every machine, and run it again"
         )
-
-
-@contextmanager
-def _threads(wanted: str | None) -> Iterator[None]:
-    """As many threads as the caller has: sums over other numbers of threads are rounded otherwise."""
-    before = os.environ.pop(_THREADS, None)
-    try:
-        os.environ.update({_THREADS: wanted} if wanted else {})
-        yield
-    finally:
-        os.environ.pop(_THREADS, None)
-        os.environ.update({_THREADS: before} if before else {})
 
 
 def _publish(product: _Product, place: Path) -> None:

@@ -1,3 +1,4 @@
+import os
 import shutil
 from dataclasses import replace
 
@@ -60,6 +61,34 @@ def test_a_book_is_built_once_and_never_stale(book, write_notebook):
         build_book(book, {"seed": "9"})
     assert not book.html.exists()
     assert (book.executed / "01_tiny.failed.ipynb").is_file()
+
+
+SHARES = """import os, time
+from pathlib import Path
+folder = Path(folder)
+(folder / str(os.getpid())).write_text(os.environ.get("OMP_NUM_THREADS", "all"))
+for _ in range(600):
+    if len(list(folder.iterdir())) == 2:
+        break
+    time.sleep(0.1)
+else:
+    raise RuntimeError("alone for a minute")"""
+
+
+def test_chapters_at_a_time_run_side_by_side_and_share_the_cores(book, tmp_path, write_notebook, monkeypatch):
+    for name in ("01_tiny", "02_other"):
+        write_notebook(SHARES, name=name, parameters='folder: str = ""', folder=book.root / "notebooks")
+    book.root.joinpath("book", "index.md").write_text("# A small book\n")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    for told, share in ((None, "3"), ("1", "1")):
+        if told:
+            monkeypatch.setenv("OMP_NUM_THREADS", told)
+        met = tmp_path / f"met-{share}"
+        met.mkdir()
+        build_book(book, {"folder": str(met)}, jobs=2)
+        assert [one.read_text() for one in met.iterdir()] == [share, share]
+        assert os.environ.get("OMP_NUM_THREADS") == told
 
 
 def test_a_warning_fails_the_build_and_names_its_page(book):

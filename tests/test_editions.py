@@ -80,6 +80,17 @@ def test_too_little_memory_is_told_before_the_model_is_loaded(book, stranger, mo
         plan_edition(book, stranger, {})
 
 
+def test_chapters_that_run_side_by_side_each_need_the_memory(book, stranger, write_notebook, monkeypatch):
+    write_notebook(ASKS, name="02_asks", parameters=PARAMETERS, folder=book.root / "notebooks")
+    one = plan_edition(book, stranger, only=["01_no_model"])
+    assert one.at_once == 0
+    monkeypatch.setattr(editions, "free_memory", lambda _: one.memory.total * 3 // 2)
+    # Of three chapters at a time two ask the model.
+    with pytest.raises(DataError, match=r"2 chapters at a time need 2 times .* on cpu, .* are free; take --jobs 1"):
+        plan_edition(book, stranger, jobs=3)
+    assert plan_edition(book, stranger).at_once == 1
+
+
 def test_wrong_names_are_refused(book, stranger):
     with pytest.raises(RunError, match="no chapter '02_more'; there are 00_asks, 01_no_model"):
         plan_edition(book, stranger, only=["02_more"])
