@@ -16,7 +16,8 @@ from personalib.edition_comparison import Comparison, make_comparison
 from personalib.hub_cache import Presence, model_presence
 from personalib.items import load_trait, some_of_each
 from personalib.memory import MemoryEstimate, Workload, estimate_memory, free_memory, read_config
-from personalib.models import AUTO, LanguageModel, load_model, usual_device
+from personalib.models import LanguageModel, load_model
+from personalib.placement import AUTO, usual_device
 from personalib.provenance import repository_root
 from personalib.questionnaires import ask_trait
 from personalib.registry import Entry, find_entry
@@ -190,7 +191,7 @@ def _check_memory(model: str, memory: MemoryEstimate, free: int, at_once: int, d
 
 def _measured_rate(model: str, revision: str | None, device: str) -> float:
     rate = probe(load_model(model, revision, device))
-    if device.startswith("cuda"):  # torch would keep what the model took, and the chapters are other processes
+    if torch.cuda.is_available():  # torch would keep what the model took, and the chapters are other processes
         torch.cuda.empty_cache()
     return rate
 

@@ -13,6 +13,7 @@ from personalib.evaluation_blocks import Block, Done, Replies
 from personalib.evaluation_keys import model_key
 from personalib.interventions import Condition
 from personalib.models import LanguageModel, load_model
+from personalib.placement import is_spread
 from personalib.registry import load_registry
 
 
@@ -44,7 +45,16 @@ class Asker:
 
     @classmethod
     def of(cls, language_model: LanguageModel, conditions: Sequence[Condition], key: str, batch_size: int) -> "Asker":
-        """Whoever asks what this process would ask of its own model."""
+        """Whoever asks what this process would ask of its own model.
+
+        Raises:
+            DataError: the model is spread over several devices, and a worker has one.
+        """
+        if is_spread(language_model.model):
+            raise DataError(
+                f"{language_model.name} is spread over several devices, and a worker of a cluster has one; run it in "
+                "this process, with the local engine, or take a device that holds all of it"
+            )
         return cls(
             _everywhere(language_model.name),
             *_facts(language_model),

@@ -32,7 +32,7 @@ def _source_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--revision", help="Branch, tag or commit of a hub's model."),
         click.option("--sae", "release", default="organism", show_default=True, help="A release of SAEs, or a folder."),
         click.option("--sae-id", "sae_ids", multiple=True, help="An SAE of the release. May be repeated for a report."),
-        click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps …"),
+        click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, balanced, mps …"),
         click.option(
             "--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"])
         ),
@@ -206,8 +206,9 @@ def _load(
     if not sae_ids:
         others = [name for name in organism_saes() if name != DEFAULT_SAE] if several else []
         sae_ids = (DEFAULT_SAE, *others) if release == ORGANISM else ("",)
-    saes = [load_sae(release, sae_id, device, dtype) for sae_id in sae_ids]
-    return load_model(model, revision, device, getattr(torch, dtype)), saes
+    language_model = load_model(model, revision, device, getattr(torch, dtype))
+    first = str(language_model.model.device)
+    return language_model, [load_sae(release, sae_id, first, dtype) for sae_id in sae_ids]
 
 
 def _shown(table: Any, lines: dict[int, str]) -> str:

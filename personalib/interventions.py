@@ -238,7 +238,8 @@ def intervene(stream: torch.Tensor, one: Intervention, where: dict[str, torch.Te
         one: the intervention.
         where: of :func:`masks`.
     """
-    return torch.where(where[one.positions][..., None], one.changed(stream), stream)
+    # The block may be on another device than the inputs, by which the tokens are told.
+    return torch.where(where[one.positions][..., None].to(stream.device), one.changed(stream), stream)
 
 
 def _check_positions(positions: str) -> None:

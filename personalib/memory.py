@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from personalib.data import DataError
 from personalib.memory_parts import Shape, key_value_cache, last_token_work, prompt_work, sae_weights
+from personalib.placement import places
 from personalib.registry import find_entry
 
 # What may come on top of the count: rounding to pages of the allocator, and gaps between tensors of different sizes.
@@ -157,18 +158,24 @@ def largest_batch(
 def free_memory(device: str | torch.device) -> int:
     """Bytes that are free now, on a GPU with those that torch holds in this process without using them.
 
+    Args:
+        device: one, or what several are together; see :func:`personalib.placement.places`.
+
     Raises:
         DataError: there is no such device, or its memory is not known.
     """
-    where = torch.device(device)
+    return sum(map(_free, places(str(device))))
+
+
+def _free(where: torch.device) -> int:
     try:
         if where.type == "cuda":
             unused = torch.cuda.memory_reserved(where) - torch.cuda.memory_allocated(where)
             return int(torch.cuda.mem_get_info(where)[0]) + unused
     except (RuntimeError, AssertionError) as error:
-        raise DataError(f"device {str(device)!r}: {str(error).splitlines()[0]}") from None
+        raise DataError(f"device {str(where)!r}: {str(error).splitlines()[0]}") from None
     if where.type != "cpu":
-        raise DataError(f"device {str(device)!r}: how much memory is free is known of 'cpu' and 'cuda' only")
+        raise DataError(f"device {str(where)!r}: how much memory is free is known of 'cpu' and 'cuda' only")
     return _free_on_host()
 
 

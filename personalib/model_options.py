@@ -14,7 +14,7 @@ def model_options(command: Callable[..., None]) -> Callable[..., None]:
     options = [
         click.option("--model", default="organism", show_default=True, help="The organism, a folder, or a hub's name."),
         click.option("--revision", help="Branch, tag or commit of a hub's model."),
-        click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps …"),
+        click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, balanced, mps …"),
         click.option(
             "--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"])
         ),

@@ -153,7 +153,8 @@ def _watched(parts: torch.nn.ModuleList) -> Iterator[list[torch.Tensor | None]]:
 
 
 def _through_output(model: PreTrainedModel, stream: torch.Tensor) -> torch.Tensor:
-    logits: torch.Tensor = model.get_output_embeddings()(final_norm(model)(stream)).float()
+    # Where a model is spread, its output comes back to where its inputs are, and that of a part does not.
+    logits: torch.Tensor = model.get_output_embeddings()(final_norm(model)(stream)).to(model.device).float()
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     return cap * torch.tanh(logits / cap) if cap else logits
 

@@ -6,8 +6,10 @@ Weights are read from safetensors only, and no code that comes with them is run.
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from accelerate.utils.modeling import get_state_dict_offloaded_model
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
@@ -15,10 +17,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from personalib.data import DataError
 from personalib.model_parts import Parts, check_parts, tell_parts
+from personalib.placement import AUTO, device_map, usual_device
 from personalib.registry import ORGANISM as ORGANISM
 from personalib.registry import Entry, find_entry, load_registry
-
-AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,20 @@ def weights_digest(module: torch.nn.Module) -> str:
     Raises:
         DataError: the weights are not on this side, as those of a remote model.
     """
-    if any(one.is_meta for one in module.parameters()):
-        raise DataError("a remote model has no weights on this side to be known by; name it by its revision")
     found = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
+    for name, value in sorted(_weights(module).items()):
         found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         found.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
     return found.hexdigest()[:12]
+
+
+def _weights(module: torch.nn.Module) -> dict[str, Any]:
+    if not any(one.is_meta for one in module.parameters()):
+        return module.state_dict()
+    if not hasattr(module, "hf_device_map"):
+        raise DataError("a remote model has no weights on this side to be known by; name it by its revision")
+    # Those behind the GPU are brought by accelerate where they are needed.
+    return dict(get_state_dict_offloaded_model(module))
 
 
 def load_model(
@@ -77,22 +85,27 @@ def load_model(
         name: ``"organism"``, another name of the table (see :func:`personalib.registry.load_registry`), a folder, a
             name on the hub such as ``google/gemma-2b-it``, or a YAML file with an entry of one's own.
         revision: branch, tag or commit on the hub; by default the one of the table.
-        device: where to, such as ``"cuda"``; ``"auto"`` for a GPU if there is one, but the organism stays on the CPU.
+        device: where to, such as ``"cuda"``; ``"balanced"`` for all GPUs together; ``"device_map"`` for the places of
+            its entry; ``"auto"`` for what :func:`personalib.placement.usual_device` finds.
         dtype: number format of the weights; by default that of the table, or else the one that they are kept in.
 
     Raises:
         DataError: there is no such model, it has no safetensors, access to it was not granted, there is no such
-            device, or its parts are not found; see :func:`personalib.model_parts.check_parts`.
+            device, its embedding is on disk, or its parts are not found; see
+            :func:`personalib.model_parts.check_parts`.
     """
     entry = find_entry(name)
     kept = entry.dtype and getattr(torch, entry.dtype)
-    model, tokenizer = _read(entry, name, revision or entry.revision, dtype or kept or "auto")
     device = usual_device(name) if device == AUTO else device
+    spread = device_map(entry, device)
+    model, tokenizer = _read(entry, name, revision or entry.revision, dtype or kept or "auto", spread)
     try:
-        model = model.to(device)
+        model = model if spread else model.to(device)
     except (RuntimeError, AssertionError) as error:
         # torch says so with an assertion where it was built without CUDA.
         raise DataError(f"device {device!r}: {str(error).splitlines()[0]}") from None
+    if model.device.type == "meta":
+        raise DataError(f"{name}: device_map puts its embedding where nothing is run; give it a device")
     try:
         if entry.parts:
             tell_parts(model, Parts(**entry.parts.model_dump()))
@@ -110,13 +123,8 @@ def _commit(entry: Entry, revision: str | None) -> str | None:
     return Path(found).parent.name if isinstance(found, str) else None
 
 
-def usual_device(name: str) -> str:
-    """Where a model runs if nothing is said: the organism on the CPU, others on a GPU if there is one."""
-    return "cuda" if name != ORGANISM and torch.cuda.is_available() else "cpu"
-
-
 def _read(
-    entry: Entry, name: str, revision: str | None, dtype: torch.dtype | str
+    entry: Entry, name: str, revision: str | None, dtype: torch.dtype | str, spread: str | dict[str, int | str] | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(entry.source, revision=revision, trust_remote_code=False)
@@ -124,12 +132,14 @@ def _read(
             entry.source,
             revision=revision,
             dtype=dtype,
+            device_map=spread,
             use_safetensors=True,
             trust_remote_code=False,
             # Gemma 2 caps the attention's logits, which other implementations leave out.
             attn_implementation="eager",
         )
-    except (OSError, ValueError, SafetensorError, HfHubHTTPError) as error:
+    # torch says with a RuntimeError that a place is none, or that weights have another shape.
+    except (OSError, ValueError, RuntimeError, SafetensorError, HfHubHTTPError) as error:
         said = " ".join(str(error).split())
         if Path(entry.source).is_dir():
             raise DataError(f"{name}: cannot be loaded (the folder): {said}") from None

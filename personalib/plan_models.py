@@ -1,8 +1,9 @@
 """Plans put to other models: the same questions and arms, at the sites and with the SAEs of the other model."""
 
 from personalib.evaluation_plan import ArmsPlan, EvaluationPlan, ModelPlan
-from personalib.models import AUTO, load_model, usual_device
+from personalib.models import load_model
 from personalib.own_saes import Saes, usual_saes
+from personalib.placement import AUTO, usual_device
 from personalib.saes import load_sae
 
 
@@ -32,8 +33,9 @@ def plan_on(
         return plan
     device = usual_device(model) if device == AUTO else device
     language_model = load_model(model, revision or None, device)
-    found = saes or usual_saes(language_model, device=device)
-    sae = load_sae(found.release, found.ids[0], device)
+    first = str(language_model.model.device)
+    found = saes or usual_saes(language_model, device=first)
+    sae = load_sae(found.release, found.ids[0], first)
     sae.check_fits(language_model)
     who = ModelPlan(
         name=model,

@@ -46,6 +46,9 @@ class Entry(_Strict):
         revision: the commit that the entry was written for.
         parameters: how many numbers its weights are.
         dtype: their number format.
+        device_map: where its weights go if nothing is said: ``"balanced"`` for all GPUs that there are, or devices by
+            name of module, such as ``{"model.embed_tokens": 0, "model.layers": 1, …}``, with ``"cpu"`` and ``"disk"``
+            for what no GPU holds. Without it one GPU, unless only several hold it.
         form: ``"chat"``, or ``"base"`` for a model that was not instructed.
         licence: its name and its page.
         gated: whether the licence has to be accepted on the hub before anything can be fetched.
@@ -60,6 +63,7 @@ class Entry(_Strict):
     revision: str | None = None
     parameters: int | None = None
     dtype: NumberFormat | None = None
+    device_map: Literal["balanced"] | dict[str, int | str] | None = None
     form: Literal["chat", "base"] = "chat"
     licence: str = ""
     gated: bool = False

@@ -26,7 +26,8 @@ from transformers import AutoTokenizer
 
 from personalib.data import DataError
 from personalib.model_parts import Parts, tell_parts
-from personalib.models import AUTO, LanguageModel, load_model
+from personalib.models import LanguageModel, load_model
+from personalib.placement import AUTO
 from personalib.registry import ORGANISM, Entry, find_entry
 from personalib.remote_guard import Refusal, refuse_runs
 from personalib.remote_results import Service

@@ -137,7 +137,7 @@ def report(  # noqa: PLR0913 - each argument is an option
     from personalib.steering_report import report as write
 
     model = named_model(**which)
-    found = _saes(release, saes, which["device"])
+    found = _saes(release, saes, str(model.model.device))
     to_choose, to_measure = validation_split(load_trait(items))
     sheet = TraitSheet(model, some_of_each(to_choose, choose_by), template, form)
     # What the last block leaves at one token is read by no other.

@@ -30,7 +30,11 @@ def test_what_the_environment_asks_for_goes_first(monkeypatch):
 def test_the_environment_is_afterwards_what_it_was(monkeypatch, before, wanted):
     if before:
         monkeypatch.setenv(THREADS, before)
-    with pytest.raises(KeyError), threads(wanted):
+
+    def stop():
         assert told_threads() == wanted
         raise KeyError
+
+    with pytest.raises(KeyError), threads(wanted):
+        stop()
     assert told_threads() == before
