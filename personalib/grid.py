@@ -10,10 +10,11 @@ The answers are those of running every condition from the start, to float tolera
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -36,6 +37,7 @@ from personalib.block_hooks import (
     without_logits,
 )
 from personalib.interventions import Condition, Intervention, intervene, masks
+from personalib.model_parts import blocks
 from personalib.models import LanguageModel
 from personalib.questionnaires import encode_prompts, inference, left_padded, option_tokens
 
@@ -211,7 +213,12 @@ class _Form:
 
     @classmethod
     def of(cls, model: PreTrainedModel, inputs: Inputs) -> "_Form":
-        return cls(returns_tuples(model, inputs), ways_to_cut_short(model, inputs))
+        """What is known of a model, found by trying, once as long as nothing is changed that it may hang on."""
+        known = _FORMS.setdefault(model, {})
+        key = model.dtype, model.device, tuple(inputs), _hooks(blocks(model)[-1])
+        if key not in known:
+            known[key] = cls(returns_tuples(model, inputs), ways_to_cut_short(model, inputs))
+        return known[key]
 
     def short(self, model: PreTrainedModel) -> ExitStack:
         """While this is open, the last block is cut short."""
@@ -219,6 +226,9 @@ class _Form:
         for one in self.cuts:
             stack.enter_context(one(model))
         return stack
+
+
+_FORMS: WeakKeyDictionary[PreTrainedModel, dict[Hashable, _Form]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -343,6 +353,11 @@ class _Grid:
             own = {place: [one for one in conditions[chunk[place]] if one.site == other] for place in places}
             stack.enter_context(changing(self.model, other, partial(_change_parts, own, len(chunk), where)))
         return stack
+
+
+def _hooks(block: torch.nn.Module) -> tuple[int, ...]:
+    """The hooks that somebody has put into a block: torch gives each a number of its own."""
+    return tuple(each for part in block.modules() for each in (*part._forward_hooks, *part._forward_pre_hooks))
 
 
 def _change_parts(own: dict[int, list[Intervention]], count: int, where: Where, stream: torch.Tensor) -> torch.Tensor:

@@ -125,3 +125,25 @@ def perplexities(
     )
     found: Array = np.exp(losses.sum(1) / lengths.sum())
     return found
+
+
+def perplexity_of_each(
+    language_model: LanguageModel, groups: Sequence[Exchanges], condition: Condition = (), *, batch_size: int = 16
+) -> Array:
+    """The perplexity of several groups of given answers under one condition; see :func:`perplexities`.
+
+    All groups are run together, which is faster than one after the other where each is small.
+
+    Returns:
+        Shape ``(groups,)``.
+
+    Raises:
+        ValueError: a group is empty; or see :func:`~personalib.grid.answer_losses`.
+    """
+    if not groups or not all(groups):
+        raise ValueError("there are no exchanges to measure the perplexity of; pass at least one in each group")
+    everything = [one for group in groups for one in group]
+    [losses], lengths = answer_losses(language_model, everything, [condition], skip=1, batch_size=batch_size)
+    starts = np.cumsum([0, *map(len, groups)])[:-1]
+    found: Array = np.exp(np.add.reduceat(losses, starts) / np.add.reduceat(lengths, starts))
+    return found

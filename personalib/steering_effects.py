@@ -18,7 +18,7 @@ from personalib.controls import dealt, random_directions
 from personalib.doses import at_dose
 from personalib.factors import POLES
 from personalib.grid import ask_steered
-from personalib.guards import Guard, neutral_exchanges, perplexities
+from personalib.guards import Guard, neutral_exchanges, perplexities, perplexity_of_each
 from personalib.interventions import Add, Condition, Positions
 from personalib.items import TRAITS
 from personalib.statistics import Interval, adjust, clustered_rank_correlation, paired_means
@@ -294,19 +294,27 @@ def _answers(
     plain = neutral_exchanges(model, neutral, seed=seed, form=sheet.form)
     surprise = perplexities(model, plain, conditions, batch_size=max(1, batch_size // 4))
     found = {number: _read(sheet, *own) for number, *own in zip(steered, answers, surprise, strict=True)}
-    for number, arm in enumerate(arms):
-        if arm.contexts:
-            found[number] = _told(sheet, arm, neutral, seed, batch_size)
+    told = [number for number, arm in enumerate(arms) if arm.contexts]
+    # What is only told is asked all at once: each arm by itself would leave batches half empty.
+    only = [number for number in told if not arms[number].condition]
+    for group in ([only] if only else []) + [[number] for number in told if number not in only]:
+        found |= zip(
+            group, _told(sheet, [arms[number] for number in group], neutral, seed, batch_size, progress), strict=True
+        )
     return [found[number] for number in range(len(arms))]
 
 
-def _told(sheet: TraitSheet, arm: Arm, neutral: int, seed: int, batch_size: int) -> _Answers:
-    """What the model answers when it is told something."""
-    model, prompts = sheet.language_model, sheet.prompts(arm.contexts)
-    [answers] = ask_steered(model, prompts, sheet.labels, [arm.condition], batch_size=batch_size)
-    exchanges = neutral_exchanges(model, neutral, seed=seed, form=sheet.form, contexts=arm.contexts)
-    [surprise] = perplexities(model, exchanges, [arm.condition], batch_size=max(1, batch_size // 4))
-    return _read(sheet, answers, float(surprise))
+def _told(
+    sheet: TraitSheet, arms: Sequence[Arm], neutral: int, seed: int, batch_size: int, progress: str | None
+) -> list[_Answers]:
+    """What the model answers when it is told what each of some arms tells, all of them under the first's condition."""
+    model, condition = sheet.language_model, arms[0].condition
+    prompts = [prompt for arm in arms for prompt in sheet.prompts(arm.contexts)]
+    told = progress and f"{progress}, told"
+    [answers] = ask_steered(model, prompts, sheet.labels, [condition], batch_size=batch_size, progress=told)
+    exchanges = [neutral_exchanges(model, neutral, seed=seed, form=sheet.form, contexts=arm.contexts) for arm in arms]
+    surprise = perplexity_of_each(model, exchanges, condition, batch_size=max(1, batch_size // 4))
+    return [_read(sheet, *own) for own in zip(np.split(answers, len(arms)), surprise, strict=True)]
 
 
 def _read(sheet: TraitSheet, answers: Array, perplexity: float) -> _Answers:

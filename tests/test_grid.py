@@ -330,6 +330,25 @@ def test_conditions_without_steering_are_run_once(llama):
     assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
 
 
+def test_a_model_is_tried_out_once_until_something_is_put_into_its_last_block(llama):
+    seen = tokens_of_passes(llama.model)
+    for known in (TRIALS, [[]] * 3):
+        ask_steered(llama, PROMPTS[2:3], LABELS, [()], batch_size=1)
+        assert seen == [[*known[0], LENGTH], [*known[1], LENGTH], [*known[2], 1]]
+        for own in seen:
+            own.clear()
+
+    def mix(_, args, output):
+        """What every token gets is that of the first, which is gone where the last one is run alone."""
+        return output + output[:, :1]
+
+    handle = blocks(llama.model)[-1].mlp.register_forward_hook(mix)
+    [found] = ask_steered(llama, PROMPTS[2:3], LABELS, [()])
+    np.testing.assert_allclose(found, one_by_one(llama, [()], PROMPTS[2:3])[0], rtol=0, atol=1e-6)
+    assert seen[2][-1] == LENGTH
+    handle.remove()
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 13, 64])
 @pytest.mark.parametrize("name", ["gemma2", "gpt2"])
 def test_no_pass_has_more_rows_than_a_batch(name, batch_size):

@@ -10,7 +10,7 @@ from small_models import SITES, small, steered_alone, untouched, vector
 from personalib.activations import Site
 from personalib.doses import at_dose, site_norms
 from personalib.grid import ask_steered
-from personalib.guards import Guard, neutral_exchanges, perplexities
+from personalib.guards import Guard, neutral_exchanges, perplexities, perplexity_of_each
 from personalib.interventions import POSITIONS, Add
 from personalib.items import load_trait, some_of_each, validation_split
 from personalib.models import load_model
@@ -197,6 +197,20 @@ def test_long_answers_count_more_than_short_ones():
     together = perplexities(model, EXCHANGES, [()])
     alone = [np.log(perplexities(model, [one], [()])[0]) for one in EXCHANGES]
     np.testing.assert_allclose(np.log(together), [np.average(alone, weights=[1, 10, 5])], rtol=1e-5)
+
+
+@pytest.mark.parametrize("condition", [(), (Add(vector(Site(1), 3), 1.0, "prompt"),)])
+def test_groups_are_as_perplexing_together_as_each_by_itself(condition):
+    model = small("llama")
+    groups = [EXCHANGES[:1], EXCHANGES[1:], EXCHANGES]
+    alone = [perplexities(model, group, [condition])[0] for group in groups]
+    np.testing.assert_allclose(perplexity_of_each(model, groups, condition, batch_size=2), alone, rtol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [[], [EXCHANGES, []]])
+def test_a_group_without_exchanges_is_refused(groups):
+    with pytest.raises(ValueError, match="pass at least one in each group"):
+        perplexity_of_each(small("llama"), groups)
 
 
 def test_a_model_to_which_all_words_are_alike_is_as_perplexed_as_there_are_words():
