@@ -2,6 +2,8 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Chapters at a time, as in `make book JOBS=2`: each has a model of its own, and its share of the cores.
+JOBS ?= 1
 BOOK_STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 # Errors only: pip warns of much that is no concern here. Python compiles what is imported, far less than is installed.
@@ -17,7 +19,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 book: $(BOOK_STAMP) ## execute the chapters that changed and build the pages
-	@$(BIN)/python -m personalib book
+	@$(BIN)/python -m personalib book --jobs $(JOBS)
 
 test: $(TEST_STAMP) ## run the tests
 	@$(BIN)/python -m pytest
