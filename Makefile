@@ -13,10 +13,10 @@ PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help book test check bench lab clean
+.PHONY: help book test check bench lab clean clean-results
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 book: $(BOOK_STAMP) ## execute the chapters that changed and build the pages
 	@$(BIN)/python -m personalib book --jobs $(JOBS)
@@ -37,9 +37,12 @@ bench: $(TEST_STAMP) ## run the benchmarks
 lab: $(BOOK_STAMP) ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks
 
-clean: ## remove what was built, and the virtual environment
-	@rm -rf book/_build results $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info
+clean: ## remove the built pages and the virtual environment, and keep results/
+	@rm -rf book/_build $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info
 	@find personalib tests notebooks -name __pycache__ -prune -exec rm -rf {} +
+
+clean-results: ## remove results/: editions, answers, sweeps, SAEs trained on the spot
+	@rm -rf results
 
 # The stamps are copies of what was installed: a new time stamp alone installs nothing.
 $(BOOK_STAMP): pyproject.toml

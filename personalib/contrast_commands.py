@@ -132,7 +132,13 @@ def report(shuffles: int, target: Path | None, **options: Any) -> None:
 
 
 def _choose(
-    items: str, per_trait: int, template: str, coefficients: tuple[float, ...], method: str, form: str, **options: Any
+    items: str,
+    per_trait: int,
+    template: str,
+    coefficients: tuple[float, ...],
+    method: str,
+    form: str | None,
+    **options: Any,
 ) -> "tuple[dict[str, Halves], Choice]":
     from personalib.items import load_trait, some_of_each, validation_split
     from personalib.steering_choice import Rule, TraitSheet
@@ -142,7 +148,7 @@ def _choose(
         raise click.UsageError("the traits' contrasts are made of the items' own acts, so no item can judge them")
     chosen = some_of_each(validation_split(load_trait(items))[0], per_trait)
     model, contrasts, readings = _read(None, form=form, **options)
-    sheet = TraitSheet(model, chosen, template, form)
+    sheet = TraitSheet(model, chosen, template, form or model.form)
     return readings, search(
         sheet, contrasts, readings, Rule(coefficients=coefficients), method=method, progress="answers"
     )
@@ -153,7 +159,8 @@ def _read(
     model: str,
     revision: str | None,
     device: str,
-    dtype: str,
+    dtype: str | None,
+    form: str | None,
     family: str,
     work: Path,
     **choices: Any,
@@ -162,7 +169,8 @@ def _read(
     from personalib.contrast_pairs import contrasts
 
     loaded, family_contrasts = named_model(model, revision, device, dtype), list(contrasts(family))
-    found = read_contrasts(loaded, family_contrasts, sites or all_sites(loaded), work, progress=family, **choices)
+    where, form = sites or all_sites(loaded), form or loaded.form
+    found = read_contrasts(loaded, family_contrasts, where, work, form=form, progress=family, **choices)
     return loaded, family_contrasts, dict(found)
 
 

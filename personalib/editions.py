@@ -20,7 +20,7 @@ from personalib.models import LanguageModel, load_model
 from personalib.placement import AUTO, usual_device
 from personalib.provenance import repository_root
 from personalib.questionnaires import ask_trait
-from personalib.registry import Entry, find_entry
+from personalib.registry import Entry, find_entry, load_registry
 from personalib.runs import read_run
 
 # Items of each trait that the probe asks, in both orders.
@@ -86,7 +86,9 @@ def edition_texts(model: str, texts: Mapping[str, str]) -> dict[str, str]:
     """The parameters of an edition: the model, and what else was asked for."""
     if any(name.rpartition(".")[2] == "model" and value != model for name, value in texts.items()):
         raise RunError(f"the edition is that of {model}; leave the parameter 'model' out")
-    return {**texts, "model": model}
+    # A chapter works in another folder, where a mere name would be that of a model of the hub.
+    folder = model not in load_registry() and Path(model).is_dir()
+    return {**texts, "model": str(Path(model).resolve()) if folder else model}
 
 
 def check_presence(entry: Entry) -> None:

@@ -1,5 +1,6 @@
 """Plans of evaluations: models, questionnaires and arms, declared in a YAML file or in Python."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -7,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from personalib.data import DataError, named_file, read_yaml
+from personalib.provenance import repository_root
 from personalib.templates import ORDERS
 
 Kind = Literal["trait", "choice", "judgement", "scale", "pairs"]
@@ -230,7 +232,8 @@ def load_plan(source: str | Path) -> EvaluationPlan:
     """Read a plan.
 
     Args:
-        source: a file, or the name of one of the plans in ``data/grids``.
+        source: a file, or the name of one of the plans in ``data/grids``. Files that it names are looked for in the
+            working folder, beside it, and in the repository.
 
     Raises:
         DataError: the file is missing or no plan; the message names the place in it and the fix.
@@ -240,7 +243,9 @@ def load_plan(source: str | Path) -> EvaluationPlan:
         'organism'
     """
     path = plan_path(source)
-    return parse_plan(read_yaml(path), str(path))
+    plan = parse_plan(read_yaml(path), str(path))
+    placed = tuple(_placed(one, (path.parent, repository_root())) for one in plan.questionnaires)
+    return plan.model_copy(update={"questionnaires": placed})
 
 
 def plan_path(source: str | Path) -> Path:
@@ -262,6 +267,16 @@ def parse_plan(content: Any, where: str = "the plan") -> EvaluationPlan:
         return EvaluationPlan.model_validate(content)
     except ValidationError as error:
         raise DataError(f"{where}: " + "; ".join(_complaint(dict(one)) for one in error.errors())) from None
+
+
+def _placed(questionnaire: QuestionnairePlan, folders: Sequence[Path]) -> QuestionnairePlan:
+    """A questionnaire whose files are named from the root, where they are not in the working folder."""
+    found: dict[str, str] = {}
+    for field in ("source", "answers", "examples", "template_file"):
+        name = getattr(questionnaire, field)
+        if name and not Path(name).exists():
+            found[field] = next((str(each / name) for each in folders if (each / name).is_file()), name)
+    return questionnaire.model_copy(update=found)
 
 
 def dump_plan(plan: EvaluationPlan) -> str:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from traitlets.config import Config
 
 from personalib.chapters import Chapter, headings
+from personalib.loaded import VARIABLE
 from personalib.progress import progress_bar
 from personalib.provenance import repository_root
 
@@ -80,7 +81,9 @@ class _Relay:
         """Nothing is held back."""
 
 
-def execute(chapter: Chapter, overrides: Mapping[str, object], output: Path, results: Path, position: int = 0) -> None:
+def execute(
+    chapter: Chapter, overrides: Mapping[str, object], output: Path, results: Path, position: int, loaded: Path
+) -> None:
     """Execute a chapter into ``output``, which holds what has been done so far at any moment.
 
     Args:
@@ -89,6 +92,7 @@ def execute(chapter: Chapter, overrides: Mapping[str, object], output: Path, res
         output: the file to write; after an error it has papermill's mark at the failing cell.
         results: the folder for figures and tables, in the kernel's ``PERSONALIB_RESULTS``.
         position: the bar's line below the cursor, where an outer bar is shown too.
+        loaded: where the kernel notes what it loads; see :mod:`personalib.loaded`.
 
     Raises:
         CellError: a cell failed, or the kernel died in it.
@@ -99,13 +103,13 @@ def execute(chapter: Chapter, overrides: Mapping[str, object], output: Path, res
     with progress_bar(len(notebook.cells), "cell", position) as bar:
         manager = _Manager(notebook, output, bar, chapter.name)
         try:
-            _execute_cells(manager, chapter, results)
+            _execute_cells(manager, chapter, _environment(results, loaded))
             raise_for_execution_errors(notebook, str(output))
         except PapermillExecutionError as error:
             raise CellError(manager.labels[error.cell_index], error.ename, error.evalue) from None
 
 
-def _execute_cells(manager: _Manager, chapter: Chapter, results: Path) -> None:
+def _execute_cells(manager: _Manager, chapter: Chapter, environment: dict[str, str]) -> None:
     manager.notebook_start()
     try:
         PapermillNotebookClient(
@@ -115,17 +119,18 @@ def _execute_cells(manager: _Manager, chapter: Chapter, results: Path) -> None:
             stderr_file=_Relay(manager.pbar),
             config=_KERNEL,
             resources={"metadata": {"path": str(chapter.path.parent)}},
-        ).execute(env=_environment(results))
+        ).execute(env=environment)
     except RuntimeError as error:  # of nbclient: the kernel did not start, or ended
         raise CellError(manager.current, type(error).__name__, f"{error} Did it run out of memory?") from None
     finally:
         manager.notebook_complete()
 
 
-def _environment(results: Path) -> dict[str, str]:
+def _environment(results: Path, loaded: Path) -> dict[str, str]:
     """The kernel's environment: it imports this very library, whatever else may be installed."""
     path = os.pathsep.join(filter(None, (str(repository_root()), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": path, "PERSONALIB_RESULTS": str(results.resolve())}
+    own = {"PERSONALIB_RESULTS": str(results.resolve()), VARIABLE: str(loaded.resolve())}
+    return {**os.environ, "PYTHONPATH": path, **own}
 
 
 def _cell_labels(cells: Any) -> list[str]:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from personalib.model_options import Option, loading_options, named_model
+
 if TYPE_CHECKING:
     from personalib.models import LanguageModel
     from personalib.saes import SparseAutoencoder
@@ -27,15 +29,10 @@ _out = click.option("--out", required=True, type=_path, callback=in_a_folder, he
 
 def _source_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say which model and which SAE."""
-    options = [
-        click.option("--model", default="organism", show_default=True, help="The organism, a folder, or a hub's name."),
-        click.option("--revision", help="Branch, tag or commit of a hub's model."),
+    options: list[Option] = [
+        *loading_options(),
         click.option("--sae", "release", default="organism", show_default=True, help="A release of SAEs, or a folder."),
         click.option("--sae-id", "sae_ids", multiple=True, help="An SAE of the release. May be repeated for a report."),
-        click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, balanced, mps …"),
-        click.option(
-            "--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"])
-        ),
         click.option(
             "--pooling",
             type=click.Choice(["max", "mean", "last"]),
@@ -195,20 +192,18 @@ def _load(
     release: str,
     sae_ids: tuple[str, ...],
     device: str,
-    dtype: str,
+    dtype: str | None,
     several: bool = False,
 ) -> "tuple[LanguageModel, list[SparseAutoencoder]]":
-    import torch
-
-    from personalib.models import ORGANISM, load_model
+    from personalib.models import ORGANISM
     from personalib.saes import DEFAULT_SAE, load_sae, organism_saes
 
     if not sae_ids:
         others = [name for name in organism_saes() if name != DEFAULT_SAE] if several else []
         sae_ids = (DEFAULT_SAE, *others) if release == ORGANISM else ("",)
-    language_model = load_model(model, revision, device, getattr(torch, dtype))
+    language_model = named_model(model, revision, device, dtype)
     first = str(language_model.model.device)
-    return language_model, [load_sae(release, sae_id, first, dtype) for sae_id in sae_ids]
+    return language_model, [load_sae(release, sae_id, first, dtype or "float32") for sae_id in sae_ids]
 
 
 def _shown(table: Any, lines: dict[int, str]) -> str:

@@ -8,18 +8,17 @@ import click
 if TYPE_CHECKING:
     from personalib.models import LanguageModel
 
+Option = Callable[[Callable[..., None]], Callable[..., None]]
+
 
 def model_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of :func:`named_model`, and the form in which the model is asked."""
-    options = [
-        click.option("--model", default="organism", show_default=True, help="The organism, a folder, or a hub's name."),
-        click.option("--revision", help="Branch, tag or commit of a hub's model."),
-        click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, balanced, mps …"),
+    options: list[Option] = [
+        *loading_options(),
         click.option(
-            "--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"])
-        ),
-        click.option(
-            "--form", default="chat", show_default=True, type=click.Choice(["chat", "base"]), help="Chat or plain text."
+            "--form",
+            type=click.Choice(["chat", "base"]),
+            help="Chat or plain text.  [default: what the model is made for]",
         ),
     ]
     for option in reversed(options):
@@ -27,7 +26,31 @@ def model_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def named_model(model: str, revision: str | None, device: str, dtype: str) -> "LanguageModel":
+def loading_options() -> list[Option]:
+    """The options of :func:`named_model`."""
+    return [
+        click.option(
+            "--model",
+            default="organism",
+            show_default=True,
+            help="A name of the table of models or of the hub, a folder, or a YAML file.",
+        ),
+        click.option("--revision", help="Branch, tag or commit of a hub's model."),
+        click.option(
+            "--device",
+            default="auto",
+            show_default=True,
+            help="cpu, cuda, cuda:1, balanced, mps …; auto: the organism on the CPU, others on a GPU if there is one.",
+        ),
+        click.option(
+            "--dtype",
+            type=click.Choice(["float32", "bfloat16", "float16"]),
+            help="Number format.  [default: that of the table of models, or of the weights]",
+        ),
+    ]
+
+
+def named_model(model: str, revision: str | None, device: str, dtype: str | None) -> "LanguageModel":
     """The model that the options name.
 
     Raises:
@@ -37,4 +60,4 @@ def named_model(model: str, revision: str | None, device: str, dtype: str) -> "L
 
     from personalib.models import load_model
 
-    return load_model(model, revision, device, getattr(torch, dtype))
+    return load_model(model, revision, device, getattr(torch, dtype) if dtype else None)

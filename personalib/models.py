@@ -16,8 +16,9 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from personalib.data import DataError
+from personalib.loaded import note_loaded
 from personalib.model_parts import Parts, check_parts, tell_parts
-from personalib.placement import AUTO, device_map, usual_device
+from personalib.placement import AUTO, device_map, is_spread, usual_device
 from personalib.registry import ORGANISM as ORGANISM
 from personalib.registry import Entry, find_entry, load_registry
 
@@ -112,7 +113,16 @@ def load_model(
         check_parts(model.eval())
     except ValueError as error:
         raise DataError(f"{name}: {error}") from None
-    return LanguageModel(name, model, tokenizer, _commit(entry, revision or entry.revision))
+    commit = _commit(entry, revision or entry.revision)
+    kept_as = str(model.dtype).removeprefix("torch.")
+    note_loaded("model", name=name, revision=commit, dtype=kept_as, device=_told(model))
+    return LanguageModel(name, model, tokenizer, commit)
+
+
+def _told(model: PreTrainedModel) -> str:
+    """The device of a model in words, with the name of a GPU."""
+    where = "several devices, " * is_spread(model) + str(model.device)
+    return f"{where} ({torch.cuda.get_device_name(model.device)})" if model.device.type == "cuda" else where
 
 
 def _commit(entry: Entry, revision: str | None) -> str | None:

@@ -39,7 +39,17 @@ def folder_hash(folder: Path, pattern: str = "*") -> str:
 
     A missing folder hashes as an empty one.
     """
-    return files_hash(folder, _files(folder, pattern))
+    return files_hash(folder, folder_files(folder, pattern))
+
+
+def folder_files(folder: Path, pattern: str = "*") -> list[Path]:
+    """The files under a folder in the order of their names, hidden and passing ones left out."""
+    found = []
+    for path in sorted(folder.rglob(pattern)):
+        parts = path.relative_to(folder).parts
+        if path.is_file() and not any(part.startswith(".") or part in _PASSING_FOLDERS for part in parts):
+            found.append(path)
+    return found
 
 
 def files_hash(base: Path, files: Iterable[Path]) -> str:
@@ -94,13 +104,6 @@ def machine() -> dict[str, Any]:
         "platform": platform.platform(),
         "cores": os.cpu_count(),
     }
-
-
-def _files(folder: Path, pattern: str) -> Iterable[Path]:
-    for path in folder.rglob(pattern):
-        parts = path.relative_to(folder).parts
-        if path.is_file() and not any(part.startswith(".") or part in _PASSING_FOLDERS for part in parts):
-            yield path
 
 
 @cache

@@ -13,6 +13,8 @@ from typing import Any
 
 from personalib import provenance
 from personalib.chapters import Chapter, RunError
+from personalib.loaded import read_loaded
+from personalib.named_inputs import named_inputs
 
 _RESULTS_VARIABLE = "PERSONALIB_RESULTS"
 
@@ -58,12 +60,16 @@ class _Outputs:
         return self.folder / f"{self.name}.manifest.json"
 
     @property
+    def loaded(self) -> Path:
+        return self.folder / f"{self.name}.loaded.jsonl"
+
+    @property
     def results(self) -> Path:
         return self.folder / "results" / self.name
 
     def clear(self) -> None:
         """Remove all of them, what says that the others are valid first."""
-        for path in (self.manifest, self.published, self.partial, self.failed):
+        for path in (self.manifest, self.published, self.partial, self.failed, self.loaded):
             path.unlink(missing_ok=True)
         shutil.rmtree(self.results, ignore_errors=True)
 
@@ -97,8 +103,8 @@ def run_notebook(
     """Execute a notebook, or find that an earlier execution is still valid.
 
     While it runs there is only ``NAME.partial.ipynb``; then ``NAME.ipynb``, ``results/NAME/`` and
-    ``NAME.manifest.json`` (parameters, hashes of inputs and outputs, versions, times), or, after an error,
-    ``NAME.failed.ipynb`` for reading and nothing else. The source notebook is never written.
+    ``NAME.manifest.json`` (parameters, hashes of inputs and outputs, what was loaded, versions, times), or, after an
+    error, ``NAME.failed.ipynb`` for reading and nothing else. The source notebook is never written.
 
     Args:
         notebook: the source notebook.
@@ -136,7 +142,7 @@ def read_run(notebook: Path, parameters: Mapping[str, object], output_dir: Path)
 
 
 def inputs_hash(notebook: Path, parameters: Mapping[str, object]) -> str:
-    """SHA-256 of all that determines a run: notebook, parameters, library, data and pinned dependencies.
+    """SHA-256 of all that determines a run: notebook, parameters and what they name, library, data and pinned versions.
 
     Raises:
         RunError: a parameter is unknown, of another type or a secret.
@@ -145,14 +151,16 @@ def inputs_hash(notebook: Path, parameters: Mapping[str, object]) -> str:
     return _hashes(chapter, chapter.merge(parameters))["inputs"]
 
 
-def _hashes(chapter: Chapter, merged: Mapping[str, object]) -> dict[str, str]:
+def _hashes(chapter: Chapter, merged: Mapping[str, object]) -> dict[str, Any]:
     """The hash of each input, and under ``inputs`` that of all of them with the parameters."""
-    hashes = {
+    hashes: dict[str, Any] = {
         "notebook": chapter.source_hash(),
         "library": provenance.library_hash(),
         "data": provenance.data_hash(),
         "dependencies": hashlib.sha256("\n".join(provenance.dependencies()).encode()).hexdigest(),
     }
+    if named := named_inputs(merged):
+        hashes["named"] = named
     essence = json.dumps([hashes, merged], sort_keys=True)
     return hashes | {"inputs": hashlib.sha256(essence.encode()).hexdigest()}
 
@@ -177,9 +185,10 @@ def _execute(chapter: Chapter, merged: Mapping[str, Any], outputs: _Outputs, pos
     started = datetime.now(UTC)
     clock = time.perf_counter()
     try:
-        execute(chapter, chapter.overrides(merged), outputs.partial, outputs.results, position)
+        execute(chapter, chapter.overrides(merged), outputs.partial, outputs.results, position, outputs.loaded)
     except CellError as error:
         shutil.rmtree(outputs.results)
+        outputs.loaded.unlink(missing_ok=True)
         outputs.partial.replace(outputs.failed)
         where = f"{chapter.name}: {error.place} failed; the notebook up to there is {outputs.failed}"
         raise RunError(f"{where}\n{error.reason}") from None
@@ -189,13 +198,15 @@ def _execute(chapter: Chapter, merged: Mapping[str, Any], outputs: _Outputs, pos
         "started": started.isoformat(timespec="seconds"),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": seconds,
+        "loaded": read_loaded(outputs.loaded),
         "outputs": outputs.hashes(),
     }
+    outputs.loaded.unlink(missing_ok=True)
     _write_manifest(outputs.manifest, manifest)
     return Run(chapter.name, outputs.published, manifest, reused=False)
 
 
-def _manifest(chapter: Chapter, merged: Mapping[str, Any], hashes: Mapping[str, str]) -> dict[str, Any]:
+def _manifest(chapter: Chapter, merged: Mapping[str, Any], hashes: Mapping[str, Any]) -> dict[str, Any]:
     """All that is known about a run before it is over."""
     return {
         "chapter": chapter.name,

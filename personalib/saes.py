@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 
 from personalib.activations import Site
 from personalib.data import DataError, data_dir
+from personalib.loaded import note_loaded
 from personalib.models import ORGANISM, LanguageModel, weights_digest
 
 # The organism's SAE that the book looks at first.
@@ -269,6 +270,9 @@ def _wrap(
             f"{release} {sae_id}: was trained with {normalisation}, whose numbers are not in its weights; fold them in "
             "with sae-lens and save it anew"
         )
+    weights = network.W_dec
+    dtype, device = str(weights.dtype).removeprefix("torch."), str(weights.device)
+    note_loaded("sae", name=f"{release} {sae_id}".strip(), revision=revision, dtype=dtype, device=device)
     return SparseAutoencoder(
         network=network.eval().requires_grad_(False),
         release=release,

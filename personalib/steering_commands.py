@@ -45,7 +45,7 @@ def ask(
     coefficients: tuple[float, ...],
     positions: Any,
     tokens: int,
-    form: str,
+    form: str | None,
     **which: Any,
 ) -> None:
     """Answer a question in free words while a saved vector is added so many times."""
@@ -58,7 +58,7 @@ def ask(
     if (site or next(iter(known))) not in known or (site is None and len(known) > 1):
         raise click.UsageError(f"{source} has vectors at {', '.join(known)}; choose one with --site")
     vector, model = known[site or next(iter(known))], named_model(**which)
-    prompt = format_prompt(model.tokenizer, question, form=form)
+    prompt = format_prompt(model.tokenizer, question, form=form or model.form)
     for size in coefficients:
         [answer] = generate(model, [prompt], [Add(vector, size, positions)], tokens=tokens)
         click.echo(f"{size:+g}  {answer}")
@@ -125,7 +125,7 @@ def report(  # noqa: PLR0913 - each argument is an option
     work: Path,
     target: Path | None,
     table: Path | None,
-    form: str,
+    form: str | None,
     **which: Any,
 ) -> None:
     """Steer by SAE features, contrast vectors, words and random directions, and hold all of it against the truth."""
@@ -139,6 +139,7 @@ def report(  # noqa: PLR0913 - each argument is an option
     model = named_model(**which)
     found = _saes(release, saes, str(model.model.device))
     to_choose, to_measure = validation_split(load_trait(items))
+    form = form or model.form
     sheet = TraitSheet(model, some_of_each(to_choose, choose_by), template, form)
     # What the last block leaves at one token is read by no other.
     sites = sorted({*all_sites(model)[:-1], *(sae.site for sae in found.values())})

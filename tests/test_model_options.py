@@ -2,11 +2,13 @@
 
 import click
 import pytest
+import torch
 from click.testing import CliRunner
 
 from personalib.__main__ import cli
 from personalib.data import DataError
 from personalib.model_options import model_options, named_model
+from personalib.models import load_model
 
 NAMES = ["model", "revision", "device", "dtype", "form"]
 
@@ -17,9 +19,9 @@ def shown(**given):
     click.echo(str(given))
 
 
-def test_the_organism_on_the_cpu_is_named_by_default():
+def test_the_organism_is_named_by_default():
     found = CliRunner().invoke(shown)
-    expected = {"model": "organism", "revision": None, "device": "cpu", "dtype": "float32", "form": "chat"}
+    expected = {"model": "organism", "revision": None, "device": "auto", "dtype": None, "form": None}
     assert found.output.strip() == str(expected)
 
 
@@ -35,6 +37,15 @@ def test_commands_have_the_options_in_their_order(command):
 def test_the_named_model_is_loaded_in_its_number_format():
     loaded = named_model("organism", None, "cpu", "bfloat16")
     assert loaded.name == "organism" and str(loaded.model.dtype) == "torch.bfloat16"
+
+
+def test_a_model_is_loaded_as_the_table_or_its_weights_say(copied_organism):
+    assert str(named_model("organism", None, "auto", None).model.dtype) == "torch.float32"
+    folder = copied_organism("half")
+    load_model(folder, dtype=torch.bfloat16).model.save_pretrained(folder)
+    loaded = named_model(folder, None, "auto", None)
+    assert str(loaded.model.dtype) == "torch.bfloat16"
+    assert loaded.model.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def test_a_model_that_does_not_exist_is_one_error():

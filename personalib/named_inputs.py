@@ -1,0 +1,108 @@
+"""What parameters name, known by its contents: files, folders, and models of the hub.
+
+A run is stale as soon as anything that it was made of is another, and a model folder that was written anew under its
+old name is another. Weights are too large to be read whole each time that is asked.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+from huggingface_hub import constants
+
+from personalib import provenance
+from personalib.data import DataError, read_yaml
+
+# Where a chapter keeps what it is asked to keep: it is written to, and no input.
+_WRITTEN = ("folder",)
+# From this size on a file is known by its size and by samples of its bytes.
+LARGE = 64 * 2**20
+_SAMPLES, _SAMPLE = 64, 2**16
+
+
+def named_inputs(parameters: Mapping[str, object]) -> dict[str, str]:
+    """Hashes of what parameters name, by the name.
+
+    Args:
+        parameters: with their values. A text is a name if a file or a folder has it as its path, or if a model of the
+            hub has it that is in this machine's cache. What a YAML file names is looked at, too.
+
+    Returns:
+        SHA-256 of a file or folder, hidden files left out, and the commit of a model of the hub; empty where nothing
+        is named. Files of ``LARGE`` bytes and more are known by their size and by samples of their bytes.
+    """
+    found: dict[str, str] = {}
+    for text in _texts(value for name, value in parameters.items() if name not in _WRITTEN):
+        for name in (text, *_named_in(text)):
+            if known := _known(name):
+                found[name] = known
+    return found
+
+
+def _texts(values: Iterable[object]) -> Iterator[str]:
+    """The texts among values and within them."""
+    for value in values:
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, Mapping):
+            yield from _texts(value.values())
+        elif isinstance(value, list | tuple):
+            yield from _texts(value)
+
+
+def _named_in(text: str) -> Iterator[str]:
+    """What a YAML file names, if the text is the path of one."""
+    if not text.endswith((".yaml", ".yml")) or _path(text) is None:
+        return
+    try:
+        yield from _texts([read_yaml(Path(text))])
+    except DataError:  # whoever reads it will say so
+        return
+
+
+def _known(name: str) -> str | None:
+    """The hash of what a name names, or None."""
+    path = _path(name)
+    if path is None:
+        return _hub_commit(name)
+    if path.is_file():
+        return _file_hash(path)
+    digest = hashlib.sha256()
+    for each in provenance.folder_files(path):
+        digest.update(f"{each.relative_to(path).as_posix()}\0{_file_hash(each)}\n".encode())
+    return digest.hexdigest()
+
+
+def _path(name: str) -> Path | None:
+    """The file or folder of that path; a mere name, such as that of a method, is none."""
+    try:
+        return Path(name) if "/" in name and Path(name).exists() else None
+    except (OSError, ValueError):  # too long for a path, or with a zero byte
+        return None
+
+
+def _hub_commit(name: str) -> str | None:
+    """The commit that a model of the hub has in the cache as its newest."""
+    if name.count("/") != 1 or len(name) > 200:
+        return None
+    newest = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "refs" / "main"
+    return newest.read_text().strip() if newest.is_file() else None
+
+
+def _file_hash(path: Path) -> str:
+    about = path.stat()
+    return _contents(path.resolve(), about.st_size, about.st_mtime_ns)
+
+
+@cache
+def _contents(path: Path, size: int, _: int) -> str:
+    """The hash of a file, computed once a process as long as its size and time stay as they are."""
+    if size < LARGE:
+        return provenance.file_hash(path)
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as stream:
+        for number in range(_SAMPLES):
+            stream.seek(number * (size - _SAMPLE) // (_SAMPLES - 1))
+            digest.update(stream.read(_SAMPLE))
+    return digest.hexdigest()
