@@ -12,7 +12,10 @@ from personalib.models import LanguageModel
 from personalib.provenance import files_hash, package_dir
 
 # The modules that compute an answer. A change in any of them makes every answer a new one.
-_MODULES = ("block_hooks", "evaluation_blocks", "generation", "grid", "interventions", "questionnaires", "steering")
+_MODULES = (
+    *("block_hooks", "evaluation_blocks", "generation", "grid", "interventions", "model_parts", "questionnaires"),
+    *("saes", "steering"),
+)
 
 
 def model_key(language_model: LanguageModel) -> str:
@@ -56,4 +59,4 @@ def _parts(one: Intervention) -> list[str | bytes]:
 @cache
 def _code_key() -> str:
     files = [package_dir() / f"{name}.py" for name in _MODULES]
-    return digest(files_hash(package_dir(), files), *(version(name) for name in ("torch", "transformers")))
+    return digest(files_hash(package_dir(), files), *(version(name) for name in ("torch", "transformers", "sae-lens")))

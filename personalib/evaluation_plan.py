@@ -1,5 +1,6 @@
 """Plans of evaluations: models, questionnaires and arms, declared in a YAML file or in Python."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -38,6 +39,14 @@ class ModelPlan(_Strict):
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     form: Literal["chat", "base"] = "chat"
+
+    @property
+    def folder(self) -> str:
+        """The name of the folder that its answers go to, within that of the plan."""
+        whole = f"{self.name}@{self.revision}" if self.revision else self.name
+        found = re.sub(r"[^\w.@-]+", "_", whole.strip("/"))
+        # Dots alone would name the plan's own folder, or the one above it.
+        return found if found.strip(".") else f"_{found}"
 
 
 class QuestionnairePlan(_Strict):
@@ -184,9 +193,12 @@ class EvaluationPlan(_Strict):
         names = [one.name for one in self.questionnaires]
         if not names or len(set(names)) < len(names):
             raise ValueError("declare at least one questionnaire, and give each a name of its own")
-        models = [(one.name, one.revision) for one in self.models]
-        if not models or len(set(models)) < len(models):
-            raise ValueError("declare at least one model, and each once: their answers have one folder")
+        folders = [one.folder for one in self.models]
+        if not folders or len(set(folders)) < len(folders):
+            raise ValueError(
+                "declare at least one model, and each once: their answers have one folder, whose name has no signs but "
+                "letters, digits and ._@-"
+            )
         return self
 
     @property

@@ -1,7 +1,6 @@
 """Planned evaluations on disk: run, resumed, and read back without the model."""
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -132,8 +131,11 @@ def read_run(folder: Path) -> EvaluationRun:
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         names = [one["name"] for one in manifest["plan"]["questionnaires"]]
+        changed = [name for name, written in manifest["outputs"].items() if _hash(folder / name) != written]
+        if changed:
+            raise ValueError(f"{', '.join(changed)} is not what was written")
         answers = {name: pd.read_parquet(folder / f"{name}.parquet") for name in (*names, NEUTRAL)}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{folder}: not a finished evaluation ({error}); run it again") from None
     kinds = {one["name"]: one["kind"] for one in manifest["plan"]["questionnaires"]}
     return EvaluationRun(manifest["model"]["name"], kinds, answers, manifest)
@@ -141,8 +143,10 @@ def read_run(folder: Path) -> EvaluationRun:
 
 def model_folder(folder: Path, model: ModelPlan) -> Path:
     """Where a model's answers are within the folder of a plan."""
-    revision = f"@{model.revision}" if model.revision else ""
-    return folder / re.sub(r"[^\w.@-]+", "_", f"{model.name}{revision}".strip("/"))
+    return folder / model.folder
+
+
+_hash = provenance.file_hash
 
 
 def _write_manifest(
@@ -155,7 +159,7 @@ def _write_manifest(
 ) -> None:
     ended, language_model = datetime.now(UTC), evaluation.language_model
     tables = [folder / f"{name}.parquet" for name in (*(one.name for one in plan.questionnaires), NEUTRAL)]
-    outputs = {path.name: provenance.file_hash(path) for path in sorted(tables)}
+    outputs = {path.name: _hash(path) for path in sorted(tables)}
     content = {
         "plan": plan.model_dump(mode="json"),
         "model": model.model_dump(mode="json")

@@ -214,8 +214,10 @@ class _Form:
     @classmethod
     def of(cls, model: PreTrainedModel, inputs: Inputs) -> "_Form":
         """What is known of a model, found by trying, once as long as nothing is changed that it may hang on."""
-        known = _FORMS.setdefault(model, {})
-        key = model.dtype, model.device, tuple(inputs), _hooks(blocks(model)[-1])
+        if int(_real(inputs)[0].sum()) < 2:  # nothing stands before the last token, so that nothing can be tried
+            return cls(returns_tuples(model, inputs), ())
+        known, way = _FORMS.setdefault(model, {}), model.config._attn_implementation
+        key = model.dtype, model.device, way, tuple(inputs), _hooks(blocks(model)[-1])
         if key not in known:
             known[key] = cls(returns_tuples(model, inputs), ways_to_cut_short(model, inputs))
         return known[key]

@@ -113,7 +113,7 @@ def check_parts(model: PreTrainedModel) -> None:
     Every block has to give the residual stream, and the last one's, put through norm and unembedding, the output.
 
     Raises:
-        ValueError: they are not; the message says what to pass.
+        ValueError: they are not, or the output is not finite; the message says what to pass.
     """
     width = model.config.get_text_config().hidden_size
     ids = torch.arange(_PROBE, device=model.device)[None] % model.config.get_text_config().vocab_size
@@ -124,6 +124,11 @@ def check_parts(model: PreTrainedModel) -> None:
         if stream is None or tuple(stream.shape) != wanted:
             got = "is never run" if stream is None else f"gives {tuple(stream.shape)}, not {wanted}"
             raise ValueError(f"block {number} of {blocks_path(model)} {got}; {_ADVICE}")
+    if not torch.isfinite(logits).all():
+        raise ValueError(
+            f"the output of {type(model).__name__} has numbers that are none; weights in {model.dtype} that overflow "
+            "need another number format, bfloat16 or float32"
+        )
     last = streams[-1]
     assert last is not None
     made = _through_output(model, last)

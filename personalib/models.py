@@ -12,6 +12,7 @@ import torch
 from accelerate.utils.modeling import get_state_dict_offloaded_model
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
+from jinja2 import TemplateError
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -21,6 +22,9 @@ from personalib.model_parts import Parts, check_parts, tell_parts
 from personalib.placement import AUTO, device_map, is_spread, usual_device
 from personalib.registry import ORGANISM as ORGANISM
 from personalib.registry import Entry, find_entry, load_registry
+
+# What transformers raises for files that it cannot read.
+_UNREADABLE = (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError)
 
 
 @dataclass(frozen=True)
@@ -92,14 +96,15 @@ def load_model(
 
     Raises:
         DataError: there is no such model, it has no safetensors, access to it was not granted, there is no such
-            device, its embedding is on disk, or its parts are not found; see
-            :func:`personalib.model_parts.check_parts`.
+            device, its embedding is on disk, some of its weights are in no file, it lacks tokens of its tokenizer, or
+            its parts are not found; see :func:`personalib.model_parts.check_parts`.
     """
     entry = find_entry(name)
     kept = entry.dtype and getattr(torch, entry.dtype)
     device = usual_device(name) if device == AUTO else device
     spread = device_map(entry, device)
     model, tokenizer = _read(entry, name, revision or entry.revision, dtype or kept or "auto", spread)
+    _check_tokenizer(entry, name, model, tokenizer)
     try:
         model = model if spread else model.to(device)
     except (RuntimeError, AssertionError) as error:
@@ -138,7 +143,7 @@ def _read(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(entry.source, revision=revision, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
+        model, about = AutoModelForCausalLM.from_pretrained(
             entry.source,
             revision=revision,
             dtype=dtype,
@@ -147,14 +152,48 @@ def _read(
             trust_remote_code=False,
             # Gemma 2 caps the attention's logits, which other implementations leave out.
             attn_implementation="eager",
+            output_loading_info=True,
         )
-    # torch says with a RuntimeError that a place is none, or that weights have another shape.
-    except (OSError, ValueError, RuntimeError, SafetensorError, HfHubHTTPError) as error:
-        said = " ".join(str(error).split())
-        if Path(entry.source).is_dir():
-            raise DataError(f"{name}: cannot be loaded (the folder): {said}") from None
-        if entry.name in load_registry():
-            where = f"{entry.hub} is not on this machine, and could not be fetched"
-            raise DataError(f"{name}: cannot be loaded: {where}; {entry.fetching()}") from None
-        raise DataError(f"{name}: cannot be loaded (no folder; on the hub): {said}") from None
+    # torch says with a RuntimeError that a place is none, or that weights have another shape; files that are no
+    # configuration or tokenizer, and formats that need another package, are told by the rest.
+    except (*_UNREADABLE, SafetensorError, HfHubHTTPError) as error:
+        raise DataError(f"{name}: {_reason(entry, revision, error)}") from None
+    absent = sorted(map(str, {*about["missing_keys"], *about["mismatched_keys"]}))
+    if absent:
+        raise DataError(
+            f"{name}: {len(absent)} of its weights are in no file, such as {absent[0]}, and would be of chance; save "
+            "the whole model (save_pretrained of the causal language model)"
+        )
     return model, tokenizer
+
+
+def _reason(entry: Entry, revision: str | None, error: Exception) -> str:
+    """Why a model cannot be loaded, and what to do."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    if Path(entry.source).is_dir():
+        return f"cannot be loaded (the folder): {said}"
+    if entry.name not in load_registry():
+        return f"cannot be loaded (no folder; on the hub): {said}"
+    if isinstance(try_to_load_from_cache(entry.source, "config.json", revision=revision), str):
+        return f"cannot be loaded: {said}; if files of it are missing, {entry.fetching()}"
+    return f"cannot be loaded: {entry.hub} is not on this machine, and could not be fetched; {entry.fetching()}"
+
+
+def _check_tokenizer(entry: Entry, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Notice a tokenizer that is not the model's, or that cannot write a chat.
+
+    Raises:
+        DataError: it has tokens that the model has no embedding of, or its chat template cannot be used.
+    """
+    rows, highest = model.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values(), default=0)
+    if highest >= rows:
+        raise DataError(f"{name}: its tokenizer has a token {highest}, and the model embeds {rows}; they do not belong")
+    if entry.form == "chat" and tokenizer.chat_template:
+        turns = [{"role": "user", "content": "Who are you?"}]
+        try:
+            tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        except (ValueError, TemplateError, TypeError) as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DataError(
+                f"{name}: its chat template cannot be used ({first}); mend it, or pass a YAML file with form: base"
+            ) from None

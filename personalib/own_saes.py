@@ -19,6 +19,7 @@ from personalib.contrast import all_sites, prompts
 from personalib.contrast_pairs import contrast_set, contrasts
 from personalib.data import DataError, data_dir, read_yaml
 from personalib.element_texts import element_texts
+from personalib.locks import alone
 from personalib.models import LanguageModel
 from personalib.provenance import repository_root
 from personalib.sae_training import Dictionary, Recipe, train_saes
@@ -103,20 +104,26 @@ def trained_sae(language_model: LanguageModel, device: str = "cpu") -> Path:
     place = saes_dir() / f"{name}-{hashlib.sha256(about.encode()).hexdigest()[:12]}"
     sites = all_sites(language_model)
     one = _dictionary(language_model, recipe, sites[len(sites) // 2])
-    # The manifest is written last.
+    # The manifest is written last. Chapters that run side by side want the same SAE: one of them trains it.
     if not (place / "manifest.json").is_file():
-        whole = Recipe(
-            seed=recipe.seed,
-            documents=len(texts),
-            mix={},
-            samples=recipe.samples,
-            batch=recipe.batch,
-            learning_rate=recipe.learning_rate,
-            checkpoint_every=recipe.checkpoint_every,
-            saes=(one,),
-        )
-        train_saes(whole, language_model, texts, place / "work", place, device)
+        with alone(place, "trains an SAE", wait=True):
+            if not (place / "manifest.json").is_file():
+                train_saes(_whole(recipe, one, texts), language_model, texts, place / "work", place, device)
     return place / one.sae_id
+
+
+def _whole(recipe: OwnRecipe, one: Dictionary, texts: Sequence[str]) -> Recipe:
+    """The recipe of a single SAE that reads these texts."""
+    return Recipe(
+        seed=recipe.seed,
+        documents=len(texts),
+        mix={},
+        samples=recipe.samples,
+        batch=recipe.batch,
+        learning_rate=recipe.learning_rate,
+        checkpoint_every=recipe.checkpoint_every,
+        saes=(one,),
+    )
 
 
 def saes_dir() -> Path:

@@ -2,9 +2,9 @@
 
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from personalib.data import DataError, data_dir, read_yaml
 
@@ -26,7 +26,7 @@ class KnownSaes(_Strict):
     """
 
     release: str
-    ids: tuple[str, ...] = ("",)
+    ids: Annotated[tuple[str, ...], Field(min_length=1)] = ("",)
 
 
 class KnownParts(_Strict):
@@ -115,13 +115,14 @@ def find_entry(name: str) -> Entry:
 
     Args:
         name: a name of the table or of the hub; a folder; or a YAML file with an entry of one's own, for a model that
-            needs more than its name.
+            needs more than its name. What it leaves out is as in the table, if that has the same model of the hub, and
+            a relative path in it is that of something beside it, if there is something.
 
     Returns:
         The entry of the table; for another model one that knows the name alone.
 
     Raises:
-        DataError: the YAML file is missing or no entry.
+        DataError: the name is empty, or the YAML file is missing or no entry.
 
     Example:
         >>> find_entry("google/gemma-2-9b-it").name
@@ -129,19 +130,45 @@ def find_entry(name: str) -> Entry:
         >>> find_entry("somebody/some-model").saes is None
         True
     """
+    if not name:
+        raise DataError("the model's name is empty; pass a name, a folder, or a YAML file with an entry")
     if name.endswith((".yaml", ".yml")):
-        if not Path(name).is_file():
-            raise DataError(f"{name}: no such file; pass a YAML file with an entry, a folder, or a model's name")
-        content = read_yaml(Path(name))
-        return _entry({"name": Path(name).stem, **(content if isinstance(content, dict) else {"entry": content})}, name)
-    table = load_registry()
-    if name in table:
-        return table[name]
-    # A folder is what it holds, whatever its name; the hub tells no letter's case apart.
-    by_hub = {entry.hub.lower(): entry for entry in table.values() if entry.hub}
-    return (
-        by_hub.get(name.lower(), Entry(name=name, hub=name)) if not Path(name).is_dir() else Entry(name=name, hub=name)
-    )
+        return _own_entry(Path(name))
+    if name in load_registry():
+        return load_registry()[name]
+    # A folder is what it holds, whatever its name.
+    known = None if Path(name).is_dir() else _by_hub(name)
+    return known or Entry(name=name, hub=name)
+
+
+def _by_hub(name: str) -> Entry | None:
+    """The entry of the table that has this model of the hub, which tells no letter's case apart."""
+    return next((one for one in load_registry().values() if one.hub and one.hub.lower() == name.lower()), None)
+
+
+def _own_entry(path: Path) -> Entry:
+    """The entry in a YAML file."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; pass a YAML file with an entry, a folder, or a model's name")
+    content = read_yaml(path)
+    content = content if isinstance(content, dict) else {"entry": content}
+    hub, saes = content.get("hub"), content.get("saes")
+    known = _by_hub(hub) if isinstance(hub, str) else None
+    inherited = known.model_dump(exclude_unset=True) if known else {}
+    if isinstance(hub, str):
+        content["hub"] = _beside(path, hub)
+    if isinstance(saes, dict) and isinstance(saes.get("release"), str):
+        content["saes"] = saes | {"release": _beside(path, saes["release"])}
+    found = _entry(inherited | {"name": path.stem} | content, str(path))
+    if not found.hub:
+        raise DataError(f"{path}: hub: missing; write a folder, or a name on the hub, after it")
+    return found
+
+
+def _beside(path: Path, name: str) -> str:
+    """What a file names, from the root of the file system if it is beside the file."""
+    found = path.parent / name
+    return str(found.resolve()) if name and found.exists() else name
 
 
 def _entry(content: dict[str, Any], where: str) -> Entry:

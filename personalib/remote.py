@@ -207,19 +207,24 @@ def running(language_model: LanguageModel) -> Iterator[Backend | None]:
 
 @contextmanager
 def _service(remote_model: RemoteModel, host: str) -> Iterator[Backend]:
-    key = os.environ.get("NDIF_API_KEY") or nnsight.CONFIG.API.APIKEY
+    # A file of secrets may end in a line break, which no header can hold.
+    key = (os.environ.get("NDIF_API_KEY") or nnsight.CONFIG.API.APIKEY or "").strip()
     if not key:
         raise DataError(
             f"{remote_model.name}: {host} wants a key, and there is none; put it into the environment as NDIF_API_KEY, "
             "or call nnsight.CONFIG.set_default_api_key once on this machine (keys: https://login.ndif.us)"
         )
+    if not (key.isascii() and key.isprintable()):
+        raise DataError(f"{remote_model.name}: the key for {host} has characters that no key has; copy it again")
     usual, network = websocket.getdefaulttimeout(), remote_model.network
     websocket.setdefaulttimeout(_PATIENCE)
     try:
         yield Service(network.to_model_key(), host=host, api_key=key, env=network._remoteable_get_env())
     except _FAILURES as error:
-        # An error of a job is its whole traceback, whose last line tells what happened. Services repeat wrong keys.
-        said = ([line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__])[-1]
+        # An error of a job is its whole traceback, whose last line tells what happened, and what comes after the
+        # first line of an error of HTTP is where to read about it. Services repeat wrong keys.
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        said = lines[0 if isinstance(error, httpx.HTTPError) else -1]
         raise DataError(
             f"{remote_model.name}: not run by {host}: {said.replace(key, '(the key)')}; nnsight.status() tells which "
             "models NDIF holds, NDIF_HOST names another service"

@@ -47,6 +47,22 @@ class _Tensors(pickle.Unpickler):
 
 
 def _read(content: bytes) -> Any:
-    """What torch has written."""
+    """What torch has written.
+
+    Raises:
+        UnpicklingError: it is no archive of tensors, holds something else, or is damaged.
+    """
+    try:
+        # By the reader that torch itself looks with: an archive with code would be handed on before it is unpickled.
+        records = torch._C.PyTorchFileReader(io.BytesIO(content)).get_all_records()
+        if "constants.pkl" in records or any(name.startswith("code/") for name in records):
+            raise pickle.UnpicklingError("the result is a program of TorchScript and no tensors; it is not loaded")
+        return _tensors(content)
+    except (RuntimeError, EOFError, AttributeError, ValueError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise pickle.UnpicklingError(f"the result is damaged, or no archive of tensors ({first})") from None
+
+
+def _tensors(content: bytes) -> Any:
     strict = SimpleNamespace(Unpickler=_Tensors, __name__="tensors")
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=False, pickle_module=strict)

@@ -161,7 +161,8 @@ def _steps(language_model: LanguageModel, interventions: Condition, real: torch.
 def _tensors(one: Intervention) -> Edit:
     """An intervention as features that are held at a value."""
     if isinstance(one, Clamp):
-        return _clamped(one.sae, list(one.features)) | {"value": float(one.value)}
+        # A feature that is named twice is held once.
+        return _clamped(one.sae, list(dict.fromkeys(one.features))) | {"value": float(one.value)}
     plain = {"bias": torch.zeros(1), "floor": float("-inf"), "centred": False, "normalisation": "none"}
     if isinstance(one, Add):
         # A feature that is nothing of the stream, and always zero until it is held at one.

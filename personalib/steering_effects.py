@@ -131,10 +131,10 @@ def measure(
         raise ValueError("there are no arms to measure; pass at least one")
     guard, everything = guard or Guard(), [Arm("none", "none"), *arms]
     base, *answers = _answers(sheet, everything, neutral, seed, batch_size, progress)
-    if not base.mass:
+    if not base.mass > 0 or not np.isfinite(base.perplexity):
         raise ValueError(
-            f"{sheet.language_model.name} gives the options no probability, even without steering; "
-            "try another template, or form='base'"
+            f"{sheet.language_model.name} gives the options no probability, even without steering, or numbers that are "
+            "none; try another template, form='base', or, where it is in float16, another number format"
         )
     changes = 100 * np.array([own.shares - base.shares for own in answers])
     changes[np.abs(changes) < _ROUNDING] = 0.0
@@ -197,9 +197,12 @@ def truth_difference(
         seed: of its random generator.
 
     Raises:
-        ValueError: fewer than two factors or pressures are left.
+        ValueError: fewer than two factors or pressures are left, or a method has several doses.
     """
-    both = sound(one, truth).merge(sound(other, truth), on=["key", "pole", "trait", "truth"], suffixes=("", "_other"))
+    own, others, names = sound(one, truth), sound(other, truth), ["key", "pole", "trait", "truth"]
+    if own.duplicated(names).any() or others.duplicated(names).any():
+        raise ValueError("a key has several effects on one trait; compare one dose of each method")
+    both = own.merge(others, on=names, suffixes=("", "_other"))
     groups = [own for _, own in both.groupby(both["key"].map(cluster))]
     if len(groups) < 2:
         raise ValueError("fewer than two factors or pressures are left to compare the methods on")
@@ -210,7 +213,8 @@ def truth_difference(
 
     drawn = np.random.default_rng(seed).integers(len(groups), size=(resamples, len(groups)))
     found = [difference(pd.concat([groups[number] for number in numbers])) for numbers in drawn]
-    low, high = np.quantile(found, [0.025, 0.975])
+    # A draw in which every true effect is the same has no correlation.
+    low, high = np.nanquantile(found, [0.025, 0.975])
     return Interval(difference(both), float(low), float(high))
 
 

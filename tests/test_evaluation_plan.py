@@ -233,3 +233,27 @@ def test_a_file_that_is_no_plan_is_named(tmp_path):
     bad.write_text("questionnaires: [{name: t, kind: trial}]")
     with pytest.raises(DataError, match=r"bad.yaml: questionnaires.0.kind: "):
         load_plan(bad)
+
+
+@pytest.mark.parametrize("names", [("/models/x", "models/x"), ("a/b", "a_b"), ("a b", "a+b")])
+def test_models_whose_answers_would_have_one_folder_are_refused(names):
+    assert "their answers have one folder" in error_of(plan(models=[{"name": name} for name in names]))
+
+
+@pytest.mark.parametrize("name", [".", "..", "/../"])
+def test_no_name_leads_out_of_a_plans_folder(name):
+    assert ModelPlan(name=name).folder.strip("/").startswith("_.")
+
+
+def test_files_of_a_plan_are_found_beside_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plans").mkdir()
+    (tmp_path / "plans" / "key.json").write_text("{}")
+    fields = {"source": "some/hub-data", "answers": "key.json"}
+    (tmp_path / "plans" / "mine.yaml").write_text(yaml.safe_dump(plan(questionnaires=[CHOICE | fields])))
+    [found] = load_plan(tmp_path / "plans" / "mine.yaml").questionnaires
+    assert (found.source, found.answers) == ("some/hub-data", str(tmp_path / "plans" / "key.json"))
+    # What is in the working folder goes first.
+    (tmp_path / "key.json").write_text("{}")
+    [found] = load_plan(tmp_path / "plans" / "mine.yaml").questionnaires
+    assert found.answers == "key.json"

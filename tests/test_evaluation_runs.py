@@ -242,6 +242,16 @@ def test_a_run_of_which_a_file_is_missing_or_spoilt_is_one_error(plan, done, tmp
         read_run(tmp_path)
 
 
+def test_a_table_that_was_changed_is_one_error(plan, done, tmp_path):
+    source = model_folder(done[0], plan.models[0])
+    for path in [*source.glob("*.parquet"), source / "manifest.json"]:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    table = pd.read_parquet(tmp_path / "trait.parquet")
+    table.assign(mass=0.5).to_parquet(tmp_path / "trait.parquet")
+    with pytest.raises(DataError, match=r"trait\.parquet is not what was written"):
+        read_run(tmp_path)
+
+
 # What a stopped run leaves
 
 

@@ -330,6 +330,15 @@ def test_conditions_without_steering_are_run_once(llama):
     assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
 
 
+def test_a_prompt_of_one_token_tells_nothing_of_those_that_follow():
+    """Falcon without a token at the beginning: of a single token nothing can be cut, whatever the architecture."""
+    language_model = replace(small("falcon"), tokenizer=words(bos=False))
+    prompts = ["w1\n", "w1 w2 w3 w4\n"]
+    one_after_the_other = [ask_steered(language_model, [prompt], LABELS, [()])[0, 0] for prompt in prompts]
+    fresh = replace(small("falcon"), tokenizer=words(bos=False))
+    np.testing.assert_array_equal(one_after_the_other[1], ask_steered(fresh, prompts[1:], LABELS, [()])[0, 0])
+
+
 def test_a_model_is_tried_out_once_until_something_is_put_into_its_last_block(llama):
     seen = tokens_of_passes(llama.model)
     for known in (TRIALS, [[]] * 3):

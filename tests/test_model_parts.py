@@ -111,3 +111,13 @@ def test_a_cap_on_the_logits_counts():
     model.config.final_logit_softcapping = None
     with torch.inference_mode():
         assert model(torch.arange(6)[None]).logits.abs().max() > 2
+
+
+def test_numbers_that_overflow_are_told_as_such():
+    model = small("llama").model
+    model.get_output_embeddings().weight.data *= 1e30
+    model.get_input_embeddings().weight.data *= 1e30
+    with pytest.raises(
+        ValueError, match=r"numbers that are none; weights in torch\.float16 that overflow need another"
+    ):
+        check_parts(model.half())

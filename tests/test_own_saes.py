@@ -1,6 +1,7 @@
 """Models get the SAEs that are known for them; for another one an SAE is trained, kept, and found again."""
 
 import shutil
+from threading import Thread
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import yaml
 
 from personalib import own_saes
 from personalib.data import DataError, data_dir
+from personalib.locks import alone
 from personalib.models import load_model
 from personalib.own_saes import Saes, trained_sae, usual_saes
 from personalib.registry import load_registry
@@ -112,3 +114,21 @@ def test_the_recipe_is_read_from_its_file(tmp_path, monkeypatch):
 
 def test_every_entry_without_saes_says_so_in_its_title():
     assert all("on the spot" in entry.title for entry in load_registry().values() if entry.saes is None)
+
+
+def test_chapters_side_by_side_train_one(stranger, quick, monkeypatch):
+    place = trained_sae(stranger).parent
+    while not (place / "lock").is_file():
+        place = place.parent
+    manifest = (place / "manifest.json").read_bytes()
+    (place / "manifest.json").unlink()
+    monkeypatch.setattr(own_saes, "train_saes", lambda *_: pytest.fail("trained twice"))
+    found = []
+    other = Thread(target=lambda: found.append(trained_sae(stranger)))
+    with alone(place, "trains"):
+        other.start()
+        other.join(2)
+        assert other.is_alive() and not found
+        (place / "manifest.json").write_bytes(manifest)
+    other.join(60)
+    assert found and found[0].is_relative_to(place)

@@ -136,6 +136,10 @@ def test_an_entry_of_ones_own_is_a_file(tmp_path):
         ("dtype: float8\n", r"mine\.yaml: dtype: input should be 'float32'"),
         ("- x\n", r"mine\.yaml: entry: "),
         ("saes: {ids: [x]}\n", r"mine\.yaml: saes\.release: field required"),
+        ("hub: a/b\nsaes: {release: x, ids: []}\n", r"mine\.yaml: saes\.ids: .*at least 1"),
+        # It would be the organism under another name.
+        ("title: my model\n", r"mine\.yaml: hub: missing; write a folder, or a name on the hub"),
+        ("hub: ''\n", r"mine\.yaml: hub: missing"),
     ],
 )
 def test_a_wrong_entry_names_file_and_field(tmp_path, content, message):
@@ -151,3 +155,26 @@ def test_a_name_in_the_wrong_place_is_one_error(tmp_path):
     file.write_text(f"hub: {data_dir() / 'organism'}\nparts: {{blocks: model.blocks, norm: model.norm}}\n")
     with pytest.raises(DataError, match=r"has no 'model\.blocks' of that kind; lists of modules are model\.layers"):
         load_model(str(file))
+
+
+def test_an_entry_has_what_the_table_knows_of_its_model_and_what_is_its_own(tmp_path):
+    (tmp_path / "mine.yaml").write_text("hub: Google/gemma-2-9b-it\ndtype: float32\ndevice_map: balanced\n")
+    mine, known = find_entry(str(tmp_path / "mine.yaml")), load_registry()["gemma-2-9b-it"]
+    own = {"name": "mine", "hub": "Google/gemma-2-9b-it", "dtype": "float32", "device_map": "balanced"}
+    assert mine == known.model_copy(update=own)
+    assert mine.saes.release == "gemma-scope-9b-it-res-canonical" and mine.revision == known.revision
+
+
+def test_what_is_beside_an_entry_is_found_from_everywhere(tmp_path, monkeypatch):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "sae").mkdir()
+    (tmp_path / "mine.yaml").write_text("hub: weights\nsaes: {release: ./sae}\n")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    mine = find_entry("../mine.yaml")
+    assert mine.hub == str(tmp_path / "weights") and mine.saes.release == str(tmp_path / "sae")
+
+
+def test_an_empty_name_is_no_model():
+    with pytest.raises(DataError, match="the model's name is empty"):
+        find_entry("")

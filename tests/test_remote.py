@@ -1,7 +1,9 @@
 """Models whose traces a service runs: a small one is started here, and no module of the library is there."""
 
+import io
 import json
 import os
+import pickle
 import pickletools
 import re
 import shutil
@@ -9,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -22,6 +25,7 @@ from nnsight.schema.request import RequestModel
 from nnsight.tracing.backend import Backend
 from small_models import LABELS, small, small_sae, vector
 
+from personalib import remote_results
 from personalib.activations import Site, capture
 from personalib.data import DataError
 from personalib.grid import ask_steered
@@ -242,3 +246,59 @@ def test_a_configuration_that_cannot_be_had_is_one_error():
 def test_no_secret_is_part_of_a_model(monkeypatch):
     monkeypatch.setenv("NDIF_API_KEY", "very-secret")
     assert "very-secret" not in repr(load_remote_model("somebody/bloom"))
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize("end", ["\n", "\r\n", " "])
+def test_a_key_may_end_as_a_line_of_a_file_does(end, service, monkeypatch):
+    monkeypatch.setenv("NDIF_API_KEY", f"right{end}")
+    assert ask_remote(load_remote_model("somebody/bloom", host=service), PROMPTS, LABELS).shape == (3, 4)
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize("key", ["very\nsecret", "very-sécret", "very\x07secret"])
+def test_a_key_that_no_header_can_hold_is_not_sent_and_not_repeated(key, monkeypatch):
+    monkeypatch.setenv("NDIF_API_KEY", key)
+    with pytest.raises(DataError, match="has characters that no key has; copy it again") as caught:
+        ask_remote(load_remote_model("somebody/bloom", host="http://127.0.0.1:9"), PROMPTS, LABELS)
+    assert "very" not in str(caught.value)
+
+
+class Writes(torch.nn.Module):
+    """A program that writes to a file as soon as it is loaded."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[torch.Tensor, bool]:
+        return torch.zeros(1), self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[torch.Tensor, bool]) -> None:
+        self.training = state[1]
+        self.kept = torch.from_file("written.bin", True, 4, dtype=torch.float32)
+
+
+def test_a_program_among_results_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.save(torch.jit.script(Writes()), content)
+    with pytest.raises(pickle.UnpicklingError, match="a program of TorchScript and no tensors; it is not loaded"):
+        remote_results._read(content.getvalue())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("spoil", [lambda _: b"", lambda _: b"\x80\x04junk", lambda whole: whole[: len(whole) // 2]])
+def test_a_damaged_result_is_one_error(spoil):
+    content = io.BytesIO()
+    torch.save({"one": torch.zeros(3)}, content)
+    assert remote_results._read(content.getvalue())["one"].tolist() == [0, 0, 0]
+    with pytest.raises(pickle.UnpicklingError, match="damaged, or no archive of tensors"):
+        remote_results._read(spoil(content.getvalue()))

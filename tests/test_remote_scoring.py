@@ -67,7 +67,7 @@ def test_several_at_one_site_and_at_several_keep_their_order():
 @pytest.mark.parametrize("centred", [False, True])
 def test_a_clamp_normalises_as_its_sae_does(normalisation, centred):
     model, sae = small("llama"), small_sae(Site(1), normalisation=normalisation, centred=centred)
-    condition = [Clamp(sae, (1, 2), 1.5, "all")]
+    condition = [Clamp(sae, (1, 2, 1), 1.5, "all")]
     [plain, wanted] = ask_steered(model, PROMPTS, LABELS, [[], condition])
     assert np.abs(plain - wanted).max() > 1e-4
     close(ask_remote(rehearsed(model), PROMPTS, LABELS, condition), wanted)

@@ -3,13 +3,15 @@
 import warnings
 from dataclasses import replace
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import spearmanr, ttest_1samp
-from small_models import vector
+from small_models import small, vector
 
+from personalib import steering_effects
 from personalib.activations import Site
 from personalib.contrast import fit_vector, read_contrasts
 from personalib.contrast_pairs import SPLITS, contrasts
@@ -612,3 +614,25 @@ def test_a_push_takes_no_vector_of_another_site(vectors):
     other = replace(vectors["trust"], site=Site(1))
     with pytest.raises(ValueError, match=r"stands at resid_post\.1, and the push is made at resid_post\.3"):
         Push(SITE, 0.4, NORM).arms("steered", {"trust": other})
+
+
+def test_a_draw_without_a_correlation_is_left_out():
+    keys = ["a.x", "b.x", "c.x"]
+    rows = [{"key": key, "pole": "positive", "trait": TRAITS[0]} for key in keys]
+    truth = pd.DataFrame([row | {"truth": float(place)} for place, row in enumerate(rows)])
+    one = pd.DataFrame([row | {"effect": float(place), "collapsed": False} for place, row in enumerate(rows)])
+    other = one.assign(effect=-one["effect"])
+    found = truth_difference(one, other, truth)
+    assert found.estimate == 2 and np.isfinite([found.low, found.high]).all()
+    with pytest.raises(ValueError, match="several effects on one trait; compare one dose of each method"):
+        truth_difference(pd.concat([one, one]), other, truth)
+
+
+@pytest.mark.parametrize("spoilt", ["mass", "perplexity"])
+def test_a_model_that_gives_no_numbers_is_refused(spoilt, monkeypatch):
+    arms = [Arm("none", "none")]
+    base = steering_effects._Answers(np.zeros(8), 1.0, 1.0)
+    monkeypatch.setattr(steering_effects, "_answers", lambda *_: [replace(base, **{spoilt: np.nan})] * 2)
+    sheet = SimpleNamespace(language_model=small("llama"), traits=np.array([TRAITS[0]] * 8))
+    with pytest.raises(ValueError, match="or numbers that are none; try another template, form='base', or, where"):
+        measure(sheet, arms)
