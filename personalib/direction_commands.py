@@ -3,9 +3,11 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+
+from personalib.data import DataError
 
 if TYPE_CHECKING:
     from personalib.direction_files_forms import Rows
@@ -22,10 +24,21 @@ _SUFFIXES = {
     "steering-vectors": ".pt",
     "safetensors": ".safetensors",
 }
+# Of the 255 that a file's name may have, less those of the suffixes, here and while it is written.
+_NAME_BYTES = 200
+
+
+class _Source(NamedTuple):
+    """A file that was read: its form, what it holds, and the model that it was checked against."""
+
+    file: Path
+    form: str
+    vectors: "list[SteeringVector]"
+    language_model: "LanguageModel | None"
 
 
 def _source_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The file, and what it may not say itself."""
+    """The file, and what it may not say itself: what :func:`_read` takes."""
     options = [
         click.argument("file", type=_path),
         click.option(
@@ -55,27 +68,17 @@ def directions() -> None:
 
 @directions.command()
 @_source_options
-def show(
-    file: Path,
-    form: str,
-    site: str | None,
-    concepts: Path | None,
-    rows: "Rows",
-    model: str | None,
-    revision: str | None,
-) -> None:
+def show(**chosen: Any) -> None:
     """Show a file's form and where it comes from, and name, site and norm of each direction."""
-    from personalib.direction_files import form_of
-
-    vectors = _read(file, form, site, concepts, rows, _loaded(model, revision))
-    click.echo(f"{file}: {len(vectors)} x {len(vectors[0].direction)}, {vectors[0].model}")
+    source = _read(**chosen)
+    vectors = source.vectors
+    click.echo(f"{source.file}: {len(vectors)} x {len(vectors[0].direction)}, {vectors[0].model}")
     for method in sorted({one.method for one in vectors}):
         click.echo(method)
-    found = form_of(file, concepts) if form == "auto" else form
     width = max(len(one.name) for one in vectors)
     click.echo(f"{'name':{width}}  {'site':14}  {'norm':>10}  form")
     for one in vectors:
-        click.echo(f"{one.name:{width}}  {one.site!s:14}  {one.norm:10.4g}  {found}")
+        click.echo(f"{one.name:{width}}  {one.site!s:14}  {one.norm:10.4g}  {source.form}")
 
 
 @directions.command()
@@ -87,33 +90,25 @@ def show(
     help="A file; or a folder, of one file a name: what exists as one, or has no suffix.",
 )
 @click.option("--to", "target", required=True, type=click.Choice(list(_SUFFIXES)), help="Form to write.")
-def convert(  # noqa: PLR0913 - one argument an option
-    file: Path,
-    form: str,
-    site: str | None,
-    concepts: Path | None,
-    rows: "Rows",
-    model: str | None,
-    revision: str | None,
-    out: Path,
-    target: str,
-) -> None:
+def convert(out: Path, target: str, **chosen: Any) -> None:
     """Write a file's directions in another form, and tell of those that it has no place for."""
     from personalib.direction_files import write_directions
     from personalib.direction_files_writers import placed
 
-    loaded = _loaded(model, revision)
-    found = _read(file, form, site, concepts, rows, loaded)
-    vectors = placed(found, target)
-    files = {out: vectors}
-    if out.is_dir() or not out.suffix:
-        files = _one_a_name(vectors, out, _SUFFIXES[target])
-        out.mkdir(parents=True, exist_ok=True)
+    source = _read(**chosen)
+    vectors = placed(source.vectors, target)
+    left_out = ", ".join(sorted({str(one.site) for one in source.vectors} - {str(one.site) for one in vectors}))
+    if not vectors:
+        raise DataError(
+            f"{source.file}: holds nothing but {left_out}, where {target} has no place: llama.cpp leaves block 0 out, "
+            "and steering-vectors what comes before it; fit other sites, or write another form"
+        )
+    files = _files(vectors, out, _SUFFIXES[target])
     for path, own in files.items():
-        write_directions(own, path, target, loaded)
+        write_directions(own, path, target, source.language_model)
     click.echo(f"{out}: {len(vectors)} directions as {target}, files: {len(files)}")
-    if left_out := sorted({str(one.site) for one in found} - {str(one.site) for one in vectors}):
-        click.echo(f"left out: {', '.join(left_out)}, where {target} has no place")
+    if left_out:
+        click.echo(f"left out: {left_out}, where {target} has no place")
 
 
 def _loaded(model: str | None, revision: str | None) -> "LanguageModel | None":
@@ -128,13 +123,35 @@ def _read(
     site: str | None,
     concepts: Path | None,
     rows: "Rows",
-    language_model: "LanguageModel | None",
-) -> "list[SteeringVector]":
+    model: str | None,
+    revision: str | None,
+) -> _Source:
     from personalib.activations import Site
-    from personalib.direction_files import read_directions
+    from personalib.direction_files import form_of, read_directions
 
-    place = Site.parse(site) if site else None
-    return read_directions(file, form, language_model=language_model, site=place, concepts=concepts, rows=rows)
+    loaded, place = _loaded(model, revision), Site.parse(site) if site else None
+    found = form_of(file, concepts) if form == "auto" else form
+    vectors = read_directions(file, found, language_model=loaded, site=place, concepts=concepts, rows=rows)
+    return _Source(file, found, vectors, loaded)
+
+
+def _files(vectors: "list[SteeringVector]", out: Path, suffix: str) -> "dict[Path, list[SteeringVector]]":
+    """What goes into which file: all into one, or a name into each of a folder's, which is made.
+
+    Raises:
+        DataError: the folder cannot be made.
+        ValueError: two names give one file.
+    """
+    try:
+        if out.suffix and not out.is_dir():
+            return {out: vectors}
+        files = _one_a_name(vectors, out, suffix)
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{out}: no folder can be made there ({error.strerror}); name another, or a file with a suffix"
+        ) from None
+    return files
 
 
 def _one_a_name(vectors: "list[SteeringVector]", folder: Path, suffix: str) -> "dict[Path, list[SteeringVector]]":
@@ -147,7 +164,8 @@ def _one_a_name(vectors: "list[SteeringVector]", folder: Path, suffix: str) -> "
     for one in vectors:
         named.setdefault(one.name, []).append(one)
     # Names are a concept's description in some forms, with characters that a file's name cannot have.
-    stems = {name: re.sub(r"[^\w.-]+", "_", name)[:100].strip("._") or "direction" for name in named}
+    kept = {name: re.sub(r"[^\w.-]+", "_", name).encode()[:_NAME_BYTES].decode(errors="ignore") for name in named}
+    stems = {name: stem.strip("._") or "direction" for name, stem in kept.items()}
     files = {folder / (stems[name] + suffix): own for name, own in named.items()}
     if len(files) < len(named):
         raise ValueError(f"{folder}: two of the names give one file; write one file as personalib or safetensors")

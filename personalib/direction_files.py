@@ -112,7 +112,7 @@ def write_directions(
 
     Raises:
         ValueError: there is no such form, or it cannot hold these vectors.
-        DataError: there is no such folder, or the vectors are not of this model.
+        DataError: there is no such folder, the file cannot be written, or the vectors are not of this model.
 
     Example:
         >>> write_directions(load_vectors(Path("trust.safetensors")), Path("trust.gguf"), "gguf")  # doctest: +SKIP
@@ -125,7 +125,19 @@ def write_directions(
         raise DataError(f"{path}: there is no folder {path.parent}; make it first")
     if language_model:
         check_fits(path, [(one.site, len(one.direction)) for one in vectors], language_model)
+    try:
+        _write_whole(vectors, path, form, language_model)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror}); name another file") from None
+
+
+def _write_whole(
+    vectors: Sequence[SteeringVector], path: Path, form: str, language_model: LanguageModel | None
+) -> None:
+    """Write a file, or leave what is there."""
     partial = path.with_name(path.name + ".partial")
+    # First, since the libraries of some forms have errors of their own for a place where nothing can be written.
+    partial.touch()
     try:
         _WRITERS[form](vectors, partial, language_model)
         partial.replace(path)

@@ -27,7 +27,8 @@ def read_axbench(
         concepts: the ``metadata.jsonl`` that names each row's concept; by default the one beside or in ``../generate``.
 
     Raises:
-        DataError: it is no such tensor, has not one concept a row, no site is known, or it is not of this model.
+        DataError: it is no such tensor, has not one concept a row, no site is known, it is not of this model, or a line
+            of the concepts is none.
 
     Source:
         Wu et al., *AxBench* (arXiv 2501.17148), and its code: weights are added to the output of ``model.layers[N]``.
@@ -48,7 +49,9 @@ def read_axbench(
 
 def concepts_of(path: Path) -> Path | None:
     """The ``metadata.jsonl`` that belongs to weights of AxBench; None where there is none."""
-    places = (path.with_name("metadata.jsonl"), path.parent.parent / "generate" / "metadata.jsonl")
+    # The folder's place and not the file's: a bare name has no folder above, and a hub's cache keeps links to files.
+    above = path.parent.resolve().parent
+    places = (path.with_name("metadata.jsonl"), above / "generate" / "metadata.jsonl")
     return next((each for each in places if each.is_file()), None)
 
 
@@ -58,7 +61,7 @@ def _trained(path: Path) -> tuple[Site | None, str]:
         return None, UNKNOWN
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        layer, model = found.get("layer"), found.get("model_name", UNKNOWN)
+        layer, model = found.get("layer"), found.get("model_name") or UNKNOWN
     except (ValueError, AttributeError) as error:
         raise DataError(f"{path}: no JSON object ({error}); write layer and model_name, or remove it") from None
     return (Site(layer) if type(layer) is int and layer >= 0 else None), str(model)
@@ -67,12 +70,28 @@ def _trained(path: Path) -> tuple[Site | None, str]:
 def _concepts(path: Path) -> list[str]:
     """The names of concepts, in the order of their rows."""
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        numbered = [(line.get("concept_id", row), str(line["concept"])) for row, line in enumerate(lines)]
+        lines = enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; pass the metadata.jsonl that names the concepts") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: a line is no JSON object with a concept ({error!r})") from None
-    if sorted(number for number, _ in numbered) != list(range(len(lines))):
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as text ({error}); pass the metadata.jsonl of its training") from None
+    written = [(f"{path}, line {number}", line) for number, line in lines if line.strip()]
+    numbered = [_concept(place, line, row) for row, (place, line) in enumerate(written)]
+    if sorted(number for number, _ in numbered) != list(range(len(numbered))):
         raise DataError(f"{path}: concept_id does not number the rows from 0; give each row one concept")
     return [name for _, name in sorted(numbered)]
+
+
+def _concept(place: str, line: str, row: int) -> tuple[int, str]:
+    """The row and the name of a line's concept; lines without ``concept_id`` are in the order of the rows."""
+    try:
+        found = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{place}: no JSON ({error}); write one object a line") from None
+    kept = found if isinstance(found, dict) else {}
+    number, name = kept.get("concept_id", row), kept.get("concept")
+    if type(number) is not int or not isinstance(name, str):
+        raise DataError(
+            f"{place}: no JSON object with a concept, as text, and a concept_id, as a whole number; write both so"
+        )
+    return number, name

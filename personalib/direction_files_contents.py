@@ -72,9 +72,12 @@ def unpickled(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise DataError(f"{path}: is refused: no pickle of bare tensors. If {_CODE}") from None
-    except _BROKEN as error:
-        reason = str(error).split("\n")[0]
-        raise DataError(f"{path}: cannot be read as GGUF, safetensors or a file of torch.save ({reason})") from None
+    # A damaged pickle is a program of chance: what its end raises cannot be listed, down to AssertionError.
+    except Exception as error:
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise DataError(
+            f"{path}: cannot be read as GGUF, safetensors or a file of torch.save ({reason}); fetch or write it again"
+        ) from None
 
 
 def control_vector(path: Path) -> ControlVector:
@@ -96,8 +99,8 @@ def control_vector(path: Path) -> ControlVector:
         if start != "direction" or not _LAYER.fullmatch(number) or tensor.tensor_type not in _FLOATS:
             kind = tensor.tensor_type.name
             raise DataError(f"{path}: tensor {tensor.name} of {kind}; write direction.N as F32, with N counted from 0")
-        # A copy: the reader's arrays are the file itself, and read-only.
-        found[int(number)] = torch.from_numpy(np.array(tensor.data))
+        # A copy: the reader's arrays are the file itself, read-only and in its order of bytes, of which torch has one.
+        found[int(number)] = torch.from_numpy(np.array(tensor.data, tensor.data.dtype.newbyteorder("=")))
     return ControlVector(hint, found)
 
 
@@ -135,7 +138,9 @@ def numbers(path: Path, name: str, content: Any) -> torch.Tensor:
     """
     if not isinstance(content, torch.Tensor):
         raise DataError(f"{path}: {name} is a {type(content).__name__} and no tensor; pass the form that it is")
-    if content.layout != torch.strided or not content.is_floating_point() or content.is_meta:
+    # Four bits are kept in pairs, which torch cannot take apart.
+    plain = content.is_floating_point() and content.dtype != torch.float4_e2m1fn_x2
+    if content.layout != torch.strided or not plain or content.is_meta:
         raise DataError(f"{path}: {name} is {content.dtype} on {content.device}; save dense floating-point numbers")
     return content
 

@@ -97,16 +97,17 @@ def read_named_tensors(
         path: the file.
         language_model: the model, to check against.
         site: where single vectors belong, of shape ``(d_model,)`` or ``(1, d_model)``, unless their name ends in a
-            site, as ``trust.resid_post.3`` does.
+            site, as ``trust.resid_post.3`` does. A tensor of several rows has layers in them, and takes no site.
         rows: what row N of several is: ``"blocks"``, ``resid_post.N``; or ``"hidden_states"``, as persona-vectors has.
 
     Raises:
-        DataError: a tensor is no direction, no site is known, or it is not of this model.
+        DataError: a tensor is no direction, has no site or several rows and a site, or it is not of this model.
     """
     found: list[Row] = []
     for name, values in named_tensors(path).items():
         checked = numbers(path, name, values)
         if checked.ndim == 2 and len(checked) > 1:
+            _check_no_site(path, name, len(checked), site)
             found += _stacked(path, name, checked, rows, language_model)
         else:
             # A vector may be kept as a batch of one, which is no stack of layers.
@@ -122,6 +123,17 @@ def _single(path: Path, name: str, values: torch.Tensor, site: Site | None) -> R
     if site is None:
         raise DataError(f"{path}: nothing tells the site of {name}; pass a site, such as resid_post.3")
     return Row(name or path.stem, site, values)
+
+
+def _check_no_site(path: Path, name: str, rows: int, site: Site | None) -> None:
+    """Notice a site that rows of several layers would leave unused."""
+    stated = _PLACE.fullmatch(name)
+    if stated or site:
+        place, where = (stated["site"], "its name") if stated else (site, "the call")
+        raise DataError(
+            f"{path}: {name} has {rows} rows, which are layers and not all at {place}; leave the site out of {where}, "
+            "or save the one row"
+        )
 
 
 def _stacked(

@@ -65,8 +65,9 @@ class Origin:
             raise DataError(f"{place} has shape {tuple(row.values.shape)}; give each layer one vector (d_model,)")
         if row.values.shape != shape:
             raise DataError(f"{place} has {len(row.values)} coordinates, others {shape[0]}; keep one model's in a file")
-        if not row.values.isfinite().all():
-            raise DataError(f"{place} holds numbers that are not finite; make the direction again")
+        # As float32, which they become: torch tells it of no smaller than 16 bits, and 64 may be too large.
+        if not row.values.float().isfinite().all():
+            raise DataError(f"{place} holds numbers that are not finite as float32; make the direction again")
 
 
 def check_fits(path: Path, places: list[tuple[Site, int]], language_model: LanguageModel) -> None:

@@ -95,7 +95,7 @@ def direction(positive: NDArray[np.floating], negative: NDArray[np.floating], me
 
     Raises:
         ValueError: the method is unknown, the shapes differ, there are fewer than two pairs, an activation is not
-            finite, or the two poles have the same mean.
+            finite, the two poles have the same mean, or the method finds nothing that tells them apart.
 
     Example:
         >>> direction(np.array([[1.0, 2.0], [1.0, 4.0]]), np.array([[1.0, 0.0], [1.0, 0.0]])).tolist()
@@ -114,7 +114,11 @@ def direction(positive: NDArray[np.floating], negative: NDArray[np.floating], me
     if method == DEFAULT_METHOD:
         return difference
     found = METHODS[method](first, second)
-    unit = found / np.linalg.norm(found)
+    norm = np.linalg.norm(found)
+    # A fit that stops where it starts, as at poles that hardly differ, leaves coefficients of zero.
+    if not (np.isfinite(norm) and norm):
+        raise ValueError(f"{method} finds no direction in {len(first)} pairs; pass more, or pairs that differ more")
+    unit = found / norm
     return unit * (unit @ difference)
 
 

@@ -204,13 +204,15 @@ def load_vectors(path: Path) -> list[SteeringVector]:
     """Read the vectors of a file that :func:`save_vectors` wrote.
 
     Raises:
-        DataError: the file is missing, no safetensors, or not of this form.
+        DataError: the file is missing, no safetensors, not of this form, or holds no vector.
     """
     try:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {}).get(_KEY, "{}"))
             if header.get("format") != _FORMAT:
                 raise DataError(f"{path}: holds {header.get('format', 'no format')} and not {_FORMAT}")
+            if not header["vectors"]:
+                raise DataError(f"{path}: holds no vector; write it again with save_vectors")
             found = enumerate(header["vectors"])
             return [_from_header(file.get_tensor(str(number)), entry) for number, entry in found]
     except FileNotFoundError:

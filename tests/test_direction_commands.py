@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from small_models import WIDTH, small, vector
 
 from personalib import direction_commands
@@ -152,14 +153,41 @@ def test_what_a_file_does_not_say_is_said_by_options(call, tmp_path):
         (("show", "none.pt"), "none.pt: cannot be read (No such file or directory)"),
         (("show", "evil.pt", "--site", "layer 3"), "'layer 3' is no site"),
         (("show", "evil.pt", "--site", "resid_post.1"), "leave the site out"),
+        (("show", "empty.safetensors"), "empty.safetensors: holds no vector"),
+        (("show", "stack.safetensors", "--site", "resid_post.20"), "trust has 5 rows, which are layers and not all at"),
         (("show", "evil.pt", "--form", "gguf"), "is pickle and not gguf"),
         (("convert", "evil.pt", "--out", "no/v.pt", "--to", "safetensors"), "there is no folder no; make it first"),
+        (("convert", "evil.pt", "--out", "evil.pt/x", "--to", "gguf"), "evil.pt/x: no folder can be made there (Not"),
+        (("convert", "evil.pt", "--out", "plain", "--to", "gguf"), "plain: no folder can be made there (File exists)"),
+        (("convert", "evil.pt", "--out", "x" * 300 + ".pt", "--to", "gguf"), "x.pt: no folder can be made there (File"),
     ],
 )
 def test_what_the_library_refuses_is_one_message_and_code_2(call, evil, arguments, message):
+    header = {"steering_vectors": '{"format": "personalib.steering_vectors/1", "vectors": []}'}
+    save_file({"0": torch.ones(WIDTH)}, evil.with_name("empty.safetensors"), header)
+    save_file({"trust": torch.ones(5, WIDTH)}, evil.with_name("stack.safetensors"))
+    evil.with_name("plain").write_text("")
+    before = sorted(evil.parent.iterdir())
     code, out, err = call(*arguments)
     assert (code, out) == (2, "") and message in err and err.count("\n") == 1
-    assert [path.name for path in evil.parent.iterdir()] == ["evil.pt"]
+    assert sorted(evil.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("out", ["made", "made.bin"])
+@pytest.mark.parametrize(("target", "stream"), [("gguf", "resid_post"), ("steering-vectors", "resid_pre")])
+def test_what_a_form_can_hold_nothing_of_is_one_message_that_names_the_sites(call, tmp_path, out, target, stream):
+    save_vectors([vector(Site(0, stream))], tmp_path / "v.safetensors")
+    code, printed, err = call("convert", "v.safetensors", "--out", out, "--to", target)
+    assert (code, printed) == (2, "") and err.count("\n") == 1
+    assert f"v.safetensors: holds nothing but {stream}.0, where {target} has no place: llama.cpp leaves block 0" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["v.safetensors"]
+
+
+def test_a_name_of_any_script_is_short_enough_for_a_file(call, tmp_path):
+    save_vectors([*named("猫" * 300, 1), *named("cat" * 100, 1)], tmp_path / "cats.safetensors")
+    code, out, _ = call("convert", "cats.safetensors", "--out", "made", "--to", "safetensors")
+    assert code == 0 and "files: 2" in out
+    assert sorted(path.stem[0] for path in (tmp_path / "made").iterdir()) == ["c", "猫"]
 
 
 def test_a_pickle_that_would_run_code_is_one_message_without_a_warning(call, tmp_path):

@@ -2,12 +2,14 @@
 
 import json
 import pickle
+import re
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from gguf import GGMLQuantizationType, GGUFWriter
+from gguf import GGMLQuantizationType, GGUFEndian, GGUFWriter
 from safetensors.torch import save_file
 from small_models import DEPTH, SITES, WIDTH, small, vector
 
@@ -150,8 +152,8 @@ def test_a_control_vector_of_ours_is_read_back(tmp_path):
     assert {one.model for one in found} == {"llama"}
 
 
-def gguf(path, tensors, architecture="controlvector", raw_dtype=None):
-    writer = GGUFWriter(path, architecture)
+def gguf(path, tensors, architecture="controlvector", raw_dtype=None, order=GGUFEndian.LITTLE):
+    writer = GGUFWriter(path, architecture, endianess=order)
     for name, values in tensors.items():
         writer.add_tensor(name, values, raw_dtype=raw_dtype)
     writer.write_header_to_file()
@@ -187,6 +189,21 @@ def test_what_is_no_control_vector_is_one_error(tmp_path, tensors, changes, mess
 def test_half_precision_is_read(tmp_path):
     path = gguf(tmp_path / "v.gguf", {"direction.1": FLAT.astype(np.float16)}, raw_dtype=GGMLQuantizationType.F16)
     assert read_directions(path)[0].norm == pytest.approx(WIDTH**0.5)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_the_order_of_bytes_makes_no_difference(tmp_path, dtype):
+    tensors = {f"direction.{number}": numbers(WIDTH, seed=number).numpy().astype(dtype) for number in (1, 2)}
+    found = {}
+    for order in GGUFEndian:
+        # The writer turns its arrays round in place.
+        copied = {name: values.copy() for name, values in tensors.items()}
+        found[order] = read_directions(gguf(tmp_path / f"{order.name}.gguf", copied, order=order))
+    assert (tmp_path / "BIG.gguf").read_bytes() != (tmp_path / "LITTLE.gguf").read_bytes()
+    for own in found.values():
+        assert sites(own) == ["resid_post.1", "resid_post.2"]
+        for one, values in zip(own, tensors.values(), strict=True):
+            np.testing.assert_array_equal(one.direction.numpy(), values.astype(np.float32))
 
 
 # steering-vectors
@@ -284,7 +301,10 @@ def test_axbench_without_what_names_its_rows_is_one_error(tmp_path):
     with pytest.raises(DataError, match="concept_id does not number the rows from 0"):
         read_directions(path)
     (tmp_path / "generate" / "metadata.jsonl").write_text('{"name": "a"}\n')
-    with pytest.raises(DataError, match="no JSON object with a concept"):
+    with pytest.raises(DataError, match=r"metadata\.jsonl, line 1: no JSON object with a concept"):
+        read_directions(path)
+    (tmp_path / "generate" / "metadata.jsonl").write_bytes(b"\xff")
+    with pytest.raises(DataError, match=r"metadata\.jsonl: cannot be read as text"):
         read_directions(path)
     (tmp_path / "generate" / "metadata.jsonl").unlink()
     with pytest.raises(DataError, match=r"metadata\.jsonl: no such file; pass the metadata"):
@@ -292,6 +312,53 @@ def test_axbench_without_what_names_its_rows_is_one_error(tmp_path):
     path.with_name("config.json").unlink()
     with pytest.raises(DataError, match=r"no config.json beside it tells its layer; pass a site"):
         read_directions(path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"concept_id": null, "concept": "a"}',
+        '{"concept_id": "1", "concept": "a"}',
+        '{"concept_id": 1.0, "concept": "a"}',
+        '{"concept_id": true, "concept": "a"}',
+        '{"concept_id": [1], "concept": "a"}',
+        '{"concept_id": 1, "concept": null}',
+        '{"concept_id": 1, "concept": ["a"]}',
+        '{"concept_id": 1}',
+        "[1]",
+        "null",
+        '{"concept_id": 1, ',
+    ],
+)
+def test_a_line_that_is_no_concept_is_named(tmp_path, line):
+    path, concepts = axbench(tmp_path, rows=2), tmp_path / "generate" / "metadata.jsonl"
+    # Both lines, since two of a kind can be put in order.
+    for lines, wrong in ((['{"concept_id": 0, "concept": "b"}', "", line], 3), ([line, line], 1)):
+        concepts.write_text("\n".join(lines))
+        with pytest.raises(DataError, match=r"no JSON .*; write ") as caught:
+            read_directions(path)
+        assert str(caught.value).startswith(f"{concepts}, line {wrong}: ")
+
+
+def test_a_model_that_is_null_is_unknown(tmp_path):
+    path = axbench(tmp_path)
+    path.with_name("config.json").write_text('{"model_name": null, "layer": 1}')
+    assert {one.model for one in read_directions(path)} == {"unknown"}
+
+
+@pytest.mark.parametrize(("folder", "name"), [("train", ""), ("train/plots", ".."), ("", "train")])
+def test_the_concepts_are_found_from_any_folder(tmp_path, monkeypatch, folder, name):
+    weights = axbench(tmp_path).name
+    (tmp_path / "train" / "plots").mkdir()
+    monkeypatch.chdir(tmp_path / folder)
+    assert [one.name for one in read_directions(Path(name) / weights)] == ["cats", "code: for loops", "trust"]
+
+
+def test_the_concepts_of_a_link_are_beside_the_link(tmp_path):
+    path = axbench(tmp_path / "snapshot")
+    (tmp_path / "blobs").mkdir()
+    path.symlink_to(path.rename(tmp_path / "blobs" / "9f2c"))
+    assert len(read_directions(path)) == 3
 
 
 # Named tensors
@@ -314,6 +381,51 @@ def test_rows_of_a_named_tensor_are_blocks_or_hidden_states_as_is_said(tmp_path,
     with pytest.raises(DataError, match="trust has 3 rows; as hidden_states, llama has 4"):
         read_directions(path, language_model=llama, rows="hidden_states")
     assert sites(read_directions(path, rows="hidden_states")) == ["resid_pre.0", "resid_post.0", "resid_post.1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "site", "message"),
+    [
+        ("trust", Site(20), r"trust has 3 rows, .* not all at resid_post\.20; leave the site out of the call"),
+        ("trust.resid_post.3", None, r"3 rows, .* not all at resid_post\.3; leave the site out of its name"),
+        ("resid_pre.3", Site(20), r"3 rows, .* not all at resid_pre\.3; leave the site out of its name"),
+    ],
+)
+@pytest.mark.parametrize("rows", ["blocks", "hidden_states"])
+def test_several_rows_have_no_one_site(tmp_path, name, site, message, rows):
+    save_file({name: numbers(DEPTH, WIDTH), "calm.resid_post.1": numbers(WIDTH)}, tmp_path / "v.safetensors")
+    with pytest.raises(DataError, match=message) as caught:
+        read_directions(tmp_path / "v.safetensors", site=site, rows=rows)
+    assert str(tmp_path / "v.safetensors") in str(caught.value)
+
+
+def test_rows_of_persona_vectors_are_layers_whatever_the_file_is_called(tmp_path):
+    found = read_directions(saved(tmp_path / "evil.resid_post.3.pt", numbers(2, WIDTH)))
+    assert sites(found) == ["resid_pre.0", "resid_post.0"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16, torch.float64])
+def test_numbers_of_any_width_are_read(tmp_path, dtype):
+    values = numbers(2, WIDTH).to(dtype)
+    save_file({"trust": values}, tmp_path / "v.safetensors")
+    for path in (saved(tmp_path / "v.pt", values), tmp_path / "v.safetensors"):
+        for one, row in zip(read_directions(path), values, strict=True):
+            assert torch.equal(one.direction, row.float())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (torch.tensor([[1.0, torch.nan]] * 2).to(torch.float8_e4m3fn), "numbers that are not finite as float32"),
+        (torch.full((2, WIDTH), 1e300, dtype=torch.float64), "numbers that are not finite as float32"),
+        (torch.zeros(2, WIDTH, dtype=torch.uint8).view(torch.float4_e2m1fn_x2), "float4_e2m1fn_x2 on cpu; save dense"),
+    ],
+    ids=["8 bits", "64 bits", "4 bits"],
+)
+def test_numbers_that_float32_cannot_hold_are_one_error(tmp_path, values, message):
+    with pytest.raises(DataError, match=message) as caught:
+        read_directions(saved(tmp_path / "v.pt", values))
+    assert str(tmp_path / "v.pt") in str(caught.value)
 
 
 def test_a_batch_of_one_is_a_single_vector_and_no_stack_of_layers(tmp_path):
@@ -401,7 +513,22 @@ def test_a_file_that_was_cut_short_is_one_error(tmp_path, form, kept):
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"GGUF", b"\x00" * 64, b"not a file of directions", b"PK\x03\x04"])
+def test_a_damaged_file_of_the_older_form_is_one_error(tmp_path):
+    path = tmp_path / "v.pt"
+    torch.save(numbers(2, 3), path, _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    # A storage is named twice: in the tensor, and in the list of those that follow.
+    [key] = set(re.findall(rb"\d{9,}", data))
+    start = data.rindex(key)
+    for damaged in (data[:start] + b"x" + data[start + 1 :], *(data[:size] for size in range(1, len(data)))):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"v\.pt: (cannot be read|is refused|shape)"):
+            read_directions(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"GGUF", b"\x00" * 64, b"not a file of directions", b"PK\x03\x04", b"\x80\x04junk"]
+)
 def test_what_holds_no_directions_is_one_error(tmp_path, content):
     path = tmp_path / "v.pt"
     path.write_bytes(content)
@@ -531,6 +658,17 @@ def test_what_a_form_cannot_hold_is_one_error_and_leaves_no_file(tmp_path, llama
 def test_a_folder_that_is_missing_is_one_error(tmp_path):
     with pytest.raises(DataError, match="make it first"):
         write_directions([vector(Site(1))], tmp_path / "none" / "v.gguf", "gguf")
+
+
+@pytest.mark.parametrize("form", WRITTEN_FORMS)
+def test_a_place_where_nothing_can_be_written_is_one_error(tmp_path, form):
+    (tmp_path / "folder").mkdir()
+    vectors = [vector(Site(0)), vector(Site(1))][form == "gguf" :]
+    for path in (tmp_path / ("x" * 250), tmp_path / "folder"):
+        with pytest.raises(DataError, match=r": cannot be written \(.+\); name another file") as caught:
+            write_directions(vectors, path, form)
+        assert str(caught.value).startswith(str(path))
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 def test_what_a_form_has_a_place_for_can_be_written(tmp_path):

@@ -249,3 +249,18 @@ def test_poles_with_the_same_mean_have_no_direction(method):
     positive = np.array([[1.0, 2.0], [3.0, 4.0]])
     with pytest.raises(ValueError, match="same mean; there is no direction"):
         direction(positive, positive[::-1], method)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_probe_that_finds_nothing_is_refused():
+    positive = np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]])
+    with pytest.raises(ValueError, match="logistic_probe finds no direction in 2 pairs; pass more, or pairs that"):
+        direction(positive, positive[::-1] + np.array([0, 0, 1e-4]), "logistic_probe")
+
+
+@pytest.mark.parametrize("found", [0.0, np.nan, np.inf])
+def test_what_has_no_length_is_no_direction(found, monkeypatch):
+    broken = {"broken": lambda positive, _: np.full(positive.shape[1], found)}
+    monkeypatch.setattr(personalib.directions, "METHODS", broken)
+    with pytest.raises(ValueError, match="broken finds no direction in 300 pairs"):
+        direction(*planted(), "broken")

@@ -336,6 +336,7 @@ def changed_file(path, **changes):
         ({"format": None}, "holds no format and not personalib.steering_vectors/1"),
         ({"format": "personalib.steering_vectors/2"}, "holds personalib.steering_vectors/2 and not"),
         ({"vectors": None}, "cannot be read as steering vectors"),
+        ({"vectors": []}, "holds no vector; write it again with save_vectors"),
         ({"vectors": 2.5}, "cannot be read as steering vectors"),
         ({"vectors": 1}, "cannot be read as steering vectors"),
         ({"vectors": [vector().header()] * 2}, "cannot be read as steering vectors .*tensor 1"),
