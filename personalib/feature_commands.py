@@ -31,7 +31,7 @@ def _source_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say which model and which SAE."""
     options: list[Option] = [
         *loading_options(),
-        click.option("--sae", "release", default="organism", show_default=True, help="A release of SAEs, or a folder."),
+        click.option("--sae", "release", default="", help="A release of SAEs, or a folder.  [default: the model's]"),
         click.option("--sae-id", "sae_ids", multiple=True, help="An SAE of the release. May be repeated for a report."),
         click.option(
             "--pooling",
@@ -196,14 +196,16 @@ def _load(
     several: bool = False,
 ) -> "tuple[LanguageModel, list[SparseAutoencoder]]":
     from personalib.models import ORGANISM
-    from personalib.saes import DEFAULT_SAE, load_sae, organism_saes
+    from personalib.own_saes import usual_saes
+    from personalib.saes import load_sae, organism_saes
 
-    if not sae_ids:
-        others = [name for name in organism_saes() if name != DEFAULT_SAE] if several else []
-        sae_ids = (DEFAULT_SAE, *others) if release == ORGANISM else ("",)
     language_model = named_model(model, revision, device, dtype)
     first = str(language_model.model.device)
-    return language_model, [load_sae(release, sae_id, first, dtype or "float32") for sae_id in sae_ids]
+    found = usual_saes(language_model, release, sae_ids, first)
+    ids = found.ids if several or sae_ids else found.ids[:1]
+    if several and not sae_ids and found.release == ORGANISM:  # those, too, that were trained since the table was made
+        ids = tuple(dict.fromkeys((ids[0], *organism_saes())))
+    return language_model, [load_sae(found.release, sae_id, first, dtype or "float32") for sae_id in ids]
 
 
 def _shown(table: Any, lines: dict[int, str]) -> str:

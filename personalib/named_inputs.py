@@ -12,7 +12,7 @@ from pathlib import Path
 from huggingface_hub import constants
 
 from personalib import provenance
-from personalib.data import DataError, read_yaml
+from personalib.data import DataError, data_dir, read_yaml
 
 # Where a chapter keeps what it is asked to keep: it is written to, and no input.
 _WRITTEN = ("folder",)
@@ -34,8 +34,9 @@ def named_inputs(parameters: Mapping[str, object]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for text in _texts(value for name, value in parameters.items() if name not in _WRITTEN):
-        for name in (text, *_named_in(text)):
-            if known := _known(name):
+        for name, place in ((text, _path(text)), *_named_in(text)):
+            known = _hub_commit(name) if place is None else _hash(place)
+            if known:
                 found[name] = known
     return found
 
@@ -51,21 +52,32 @@ def _texts(values: Iterable[object]) -> Iterator[str]:
             yield from _texts(value)
 
 
-def _named_in(text: str) -> Iterator[str]:
-    """What a YAML file names, if the text is the path of one."""
-    if not text.endswith((".yaml", ".yml")) or _path(text) is None:
+def _named_in(text: str) -> Iterator[tuple[str, Path | None]]:
+    """What a YAML file names, with its place, if the text is the path of one or the name of a plan in the data."""
+    path = _path(text) if text.endswith((".yaml", ".yml")) else data_dir() / "grids" / f"{text}.yaml"
+    if path is None:
         return
     try:
-        yield from _texts([read_yaml(Path(text))])
-    except DataError:  # whoever reads it will say so
+        names = list(_texts([read_yaml(path)])) if path.is_file() else []
+    except (DataError, OSError):  # whoever reads it will say so
         return
+    for name in names:
+        # In the order in which plans and entries are looked for.
+        places = (_path(name), *(_below(folder, name) for folder in (path.parent, provenance.repository_root())))
+        yield name, next((place for place in places if place), None)
 
 
-def _known(name: str) -> str | None:
-    """The hash of what a name names, or None."""
-    path = _path(name)
-    if path is None:
-        return _hub_commit(name)
+def _below(folder: Path, name: str) -> Path | None:
+    """A file in a folder, or a folder of more than one part: a mere word may have the name of a folder by chance."""
+    try:
+        place = folder / name
+        return place if name and (place.is_file() or ("/" in name and place.exists())) else None
+    except (OSError, ValueError):
+        return None
+
+
+def _hash(path: Path) -> str:
+    """The hash of a file or a folder."""
     if path.is_file():
         return _file_hash(path)
     digest = hashlib.sha256()

@@ -10,6 +10,7 @@ from personalib.feature_commands import in_a_folder
 from personalib.model_options import model_options, named_model
 
 if TYPE_CHECKING:
+    from personalib.models import LanguageModel
     from personalib.saes import SparseAutoencoder
 
 _path = click.Path(path_type=Path, dir_okay=False)
@@ -67,8 +68,8 @@ def ask(
 @steering.command()
 @model_options
 @click.option("--family", default="elements", show_default=True, type=click.Choice(["pressures", "facets", "elements"]))
-@click.option("--release", default="organism", show_default=True, help="SAEs: the organism's, a release, or a folder.")
-@click.option("--sae", "saes", multiple=True, help="SAE of the release. May be repeated.  [default: all organism's]")
+@click.option("--release", default="", help="A release of SAEs, or a folder.  [default: the model's]")
+@click.option("--sae", "saes", multiple=True, help="SAE of the release. May be repeated.  [default: all known]")
 @click.option("--items", default="bundled", show_default=True, help="Trait items: a file, or a hub's name.")
 @click.option("--template", default="letters", show_default=True, help="Template of the items.")
 @click.option(
@@ -137,7 +138,7 @@ def report(  # noqa: PLR0913 - each argument is an option
     from personalib.steering_report import report as write
 
     model = named_model(**which)
-    found = _saes(release, saes, str(model.model.device))
+    found = _saes(model, release, saes)
     to_choose, to_measure = validation_split(load_trait(items))
     form = form or model.form
     sheet = TraitSheet(model, some_of_each(to_choose, choose_by), template, form)
@@ -161,13 +162,13 @@ def report(  # noqa: PLR0913 - each argument is an option
     click.echo(_shown(numbers))
 
 
-def _saes(release: str, names: tuple[str, ...], device: str) -> "dict[str, SparseAutoencoder]":
-    from personalib.models import ORGANISM
-    from personalib.saes import load_sae, organism_saes
+def _saes(model: "LanguageModel", release: str, names: tuple[str, ...]) -> "dict[str, SparseAutoencoder]":
+    from personalib.own_saes import usual_saes
+    from personalib.saes import load_sae
 
-    if not names:
-        names = tuple(organism_saes()) if release == ORGANISM else ("",)
-    return {name or release: load_sae(release, name, device) for name in names}
+    device = str(model.model.device)
+    found = usual_saes(model, release, names, device)
+    return {name or found.release: load_sae(found.release, name, device) for name in found.ids}
 
 
 def _shown(numbers: dict[str, Any]) -> str:

@@ -50,6 +50,25 @@ def test_names_are_found_within_lists_and_in_yaml_files(model, tmp_path):
     assert set(named_inputs({"model": str(entry)})) == {str(entry)}
 
 
+def test_names_in_a_yaml_file_are_those_of_what_is_beside_it(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(model)
+    (tmp_path / "items.jsonl").write_text("1")
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "plan.yaml").write_text("source: items.jsonl\nmodel: ./a model\ntemplate: letters\nhub: no/such\n")
+    found = named_inputs({"grid": str(tmp_path / "plan.yaml")})
+    assert set(found) == {str(tmp_path / "plan.yaml"), "items.jsonl", "./a model"}
+    (tmp_path / "items.jsonl").write_text("2")
+    assert named_inputs({"grid": str(tmp_path / "plan.yaml")})["items.jsonl"] != found["items.jsonl"]
+
+
+def test_files_of_a_bundled_plan_are_inputs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert named_inputs({"grid": "gemma-2b-it"}) == {}
+    (tmp_path / "HaluEval").mkdir()
+    (tmp_path / "HaluEval" / "qa_data.jsonl").write_text("{}")
+    assert set(named_inputs({"grid": "gemma-2b-it"})) == {"HaluEval/qa_data.jsonl"}
+
+
 def test_where_a_chapter_writes_is_no_input(model):
     assert named_inputs({"folder": str(model)}) == {}
 
