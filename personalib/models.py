@@ -96,7 +96,7 @@ def load_model(
 
     Raises:
         DataError: there is no such model, it has no safetensors, access to it was not granted, there is no such
-            device, its embedding is on disk, some of its weights are in no file, it lacks tokens of its tokenizer, or
+            device, its embedding is on disk, some of its weights are in no file, its chat template cannot be used, or
             its parts are not found; see :func:`personalib.model_parts.check_parts`.
     """
     entry = find_entry(name)
@@ -104,7 +104,7 @@ def load_model(
     device = usual_device(name) if device == AUTO else device
     spread = device_map(entry, device)
     model, tokenizer = _read(entry, name, revision or entry.revision, dtype or kept or "auto", spread)
-    _check_tokenizer(entry, name, model, tokenizer)
+    _check_template(entry, name, tokenizer)
     try:
         model = model if spread else model.to(device)
     except (RuntimeError, AssertionError) as error:
@@ -179,15 +179,12 @@ def _reason(entry: Entry, revision: str | None, error: Exception) -> str:
     return f"cannot be loaded: {entry.hub} is not on this machine, and could not be fetched; {entry.fetching()}"
 
 
-def _check_tokenizer(entry: Entry, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Notice a tokenizer that is not the model's, or that cannot write a chat.
+def _check_template(entry: Entry, name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Notice a tokenizer that cannot write a chat.
 
     Raises:
-        DataError: it has tokens that the model has no embedding of, or its chat template cannot be used.
+        DataError: its chat template cannot be used.
     """
-    rows, highest = model.get_input_embeddings().num_embeddings, max(tokenizer.get_vocab().values(), default=0)
-    if highest >= rows:
-        raise DataError(f"{name}: its tokenizer has a token {highest}, and the model embeds {rows}; they do not belong")
     if entry.form == "chat" and tokenizer.chat_template:
         turns = [{"role": "user", "content": "Who are you?"}]
         try:

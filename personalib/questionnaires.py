@@ -306,7 +306,16 @@ def left_padded(model: PreTrainedModel, rows: Sequence[list[int]]) -> dict[str, 
     """Model inputs of token ids, padded on the left, so that every row ends at the last position.
 
     Padding is never attended to, so any id serves; positions count from each row's first real token.
+
+    Raises:
+        ValueError: a row has a token that the model has no embedding of.
     """
+    # Some tokenizers have more tokens than their model, such as those of pictures; what matters is whether one is read.
+    known, highest = model.get_input_embeddings().num_embeddings, max((max(row) for row in rows if row), default=0)
+    if highest >= known:
+        raise ValueError(
+            f"token {highest} of the tokenizer, and the model embeds {known}; the two do not belong together"
+        )
     ids = [torch.tensor(row) for row in rows]
     pad = torch.nn.utils.rnn.pad_sequence
     mask = pad([torch.ones_like(row) for row in ids], batch_first=True, padding_side="left").to(model.device)

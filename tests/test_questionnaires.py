@@ -20,7 +20,8 @@ from transformers import (
 
 import personalib.questionnaires
 from personalib.items import TraitItem
-from personalib.questionnaires import ask, ask_trait, check_option_tokens, format_prompt
+from personalib.models import load_model
+from personalib.questionnaires import ask, ask_trait, check_option_tokens, format_prompt, left_padded
 from personalib.records import ItemError
 from personalib.templates import load_forms, load_templates
 
@@ -268,3 +269,10 @@ def test_wrong_arguments_name_the_fix(llama, tokenizer, items):
         ask_trait(llama, tokenizer, items, template="letters", orders=("backwards",))
     with pytest.raises(ValueError, match="pass a list of texts"):
         ask_trait(llama, tokenizer, items, template="letters", contexts="I am a woman.")
+
+
+def test_a_token_that_the_model_does_not_know_is_one_error():
+    model = load_model().model
+    assert left_padded(model, [[4697]])["input_ids"].tolist() == [[4697]]
+    with pytest.raises(ValueError, match="token 4698 of the tokenizer, and the model embeds 4698"):
+        left_padded(model, [[1], [4698, 2]])
