@@ -214,7 +214,8 @@ class _Form:
     @classmethod
     def of(cls, model: PreTrainedModel, inputs: Inputs) -> "_Form":
         """What is known of a model, found by trying, once as long as nothing is changed that it may hang on."""
-        if int(_real(inputs)[0].sum()) < 2:  # nothing stands before the last token, so that nothing can be tried
+        # The first row is the longest. Where nothing stands before its last token, nothing can be tried.
+        if inputs["input_ids"].shape[1] < 2:
             return cls(returns_tuples(model, inputs), ())
         known, way = _FORMS.setdefault(model, {}), model.config._attn_implementation
         key = model.dtype, model.device, way, tuple(inputs), _hooks(blocks(model)[-1])
