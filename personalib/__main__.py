@@ -31,7 +31,11 @@ def cli() -> None:
 @cli.command()
 @click.argument("notebook")
 @parameter_option
-@click.option("--output-dir", type=click.Path(path_type=Path), help="Where the outputs go.  [default: results/runs]")
+@click.option(
+    "--output-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the outputs go.  [default: results/runs]",
+)
 @click.option("--force", is_flag=True, help="Execute even where nothing changed.")
 def run(notebook: str, parameters: tuple[tuple[str, str], ...], output_dir: Path | None, force: bool) -> None:
     """Execute one notebook: a file, or the name of a chapter."""
@@ -55,7 +59,9 @@ def run(notebook: str, parameters: tuple[tuple[str, str], ...], output_dir: Path
 @click.option("--force", is_flag=True, help="Execute chapters even where nothing changed.")
 @jobs_option
 @click.option(
-    "--root", type=click.Path(path_type=Path), help="The folder with _config.yml.  [default: this repository]"
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The folder with _config.yml.  [default: this repository]",
 )
 def book(
     parameters: tuple[tuple[str, str], ...], only: tuple[str, ...], force: bool, jobs: int, root: Path | None
@@ -106,12 +112,22 @@ def _shown(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
+def _refusal(error: OSError) -> str:
+    """What the system refused, in one line; errors of connections and of libraries have no more than their text."""
+    if error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def main() -> None:
-    """Run the command line; what the library refuses is one message and exit code 2, without a traceback."""
+    """Run the command line; what the library or the system refuses is one message and exit code 2, no traceback."""
     try:
         cli(prog_name="python -m personalib")
     except (ValueError, RunError) as error:
         click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        click.echo(f"error: {_refusal(error)}", err=True)
         sys.exit(2)
 
 

@@ -2,11 +2,12 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -23,6 +24,9 @@ from personalib.runs import Run, read_run, run_notebook
 from personalib.threads import shared_threads, threads
 
 _SOURCES_FILE = ".sources.sha256"
+# What a build complains of: warnings, and the last line of each traceback, whose other lines are indented.
+_COMPLAINT = re.compile(r"WARNING|ERROR|^[\w.]+(Error|Exception): \S|^(?=\S).*\b(malformed|[Ee]rrors?)\b")
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
 _JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 
 
@@ -213,7 +217,10 @@ def _run_chapters(
 def _executed(
     chapters: Sequence[Chapter], parameters: Mapping[str, Mapping[str, Any]], folder: Path, jobs: int
 ) -> Iterator[Run]:
-    """Each chapter's run as it ends; an error of one lets those that are under way come to their end."""
+    """Each chapter's run as it ends; an error of one lets those that are under way come to their end.
+
+    An interrupt ends them at once.
+    """
     lines: SimpleQueue[int] = SimpleQueue()
 
     def execute(chapter: Chapter) -> Run:
@@ -234,8 +241,21 @@ def _executed(
         try:
             for task in as_completed(tasks):
                 yield task.result()
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            _stop(tasks)
+            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _stop(tasks: Sequence["Future[Run]"]) -> None:
+    """End the chapters under way by their kernels, those that are yet to start too."""
+    from personalib.execution import kill_kernels  # papermill: seconds to import, and there by now
+
+    while under_way := [task for task in tasks if not task.done()]:
+        kill_kernels()
+        wait(under_way, timeout=0.2)
 
 
 def _build_pages(book: Book, runs: Sequence[Run]) -> bool:
@@ -348,10 +368,10 @@ def _sphinx(book: Book, source: Path) -> Path:
 
 
 def _complaints(output: str, source: Path) -> str:
-    """What Sphinx warned of, with the files named as the author knows them."""
-    lines = [line.replace(f"{source.resolve()}/", "").strip() for line in output.splitlines()]
-    marked = [line for line in dict.fromkeys(lines) if "WARNING" in line or "ERROR" in line]
-    return "the pages have warnings, which count as errors:\n" + "\n".join(marked or lines[-20:])
+    """What Sphinx warned of or failed with, with the files named as the author knows them."""
+    lines = _COLOUR.sub("", output).replace(f"{source.resolve()}/", "").splitlines()
+    marked = [line.strip() for line in dict.fromkeys(lines) if _COMPLAINT.search(line)]
+    return "the pages are not built; warnings count as errors:\n" + "\n".join(marked or lines[-20:])
 
 
 def _remove(folder: Path) -> None:

@@ -32,11 +32,11 @@ def named_file(source: str | Path, folder: str, kind: str) -> Path:
         >>> named_file("paper", "protocols", "protocol").name
         'paper.yaml'
     """
-    named = data_dir() / folder / f"{source}.yaml"
-    for path in (Path(source), named):
+    there = data_dir() / folder
+    for path in (Path(source), there / f"{source}.yaml"):
         if path.is_file():
             return path
-    known = ", ".join(sorted(one.stem for one in named.parent.glob("*.yaml"))) or "none"
+    known = ", ".join(sorted(one.stem for one in there.glob("*.yaml"))) or "none"
     raise DataError(f"{source}: no such {kind}; pass a YAML file, or one of {known}")
 
 
@@ -44,11 +44,13 @@ def read_yaml(path: Path) -> Any:
     """Read one YAML file with the safe loader.
 
     Raises:
-        DataError: the file is missing or is not valid YAML.
+        DataError: the file is missing, or is not UTF-8 or not valid YAML.
     """
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; set PERSONALIB_DATA to the folder that holds the data") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8: {error.reason} at byte {error.start}; save it as UTF-8") from None
     except yaml.YAMLError as error:
         raise DataError(f"{path}: not valid YAML: {error}") from None

@@ -4,7 +4,9 @@ Kept apart from :mod:`personalib.runs` because papermill takes seconds to import
 """
 
 import os
+import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,12 @@ from personalib.provenance import repository_root
 
 _INJECTED = "injected-parameters"
 _LABEL_WIDTH = 40
+# Variables of the environment that name a folder.
+_FOLDERS = ("PERSONALIB_CACHE", "PERSONALIB_DATA")
 # what the kernel and the runner tell each other stays unreadable to other users of the machine
 _KERNEL = Config(KernelManager={"transport_encryption": "auto"})
+# those whose kernels run, in whatever thread
+_CLIENTS: set[PapermillNotebookClient] = set()
 
 
 class CellError(Exception):
@@ -109,28 +115,43 @@ def execute(
             raise CellError(manager.labels[error.cell_index], error.ename, error.evalue) from None
 
 
+def kill_kernels() -> None:
+    """End all kernels of this process with what they have started, at once; whoever executes a chapter is told."""
+    for client in tuple(_CLIENTS):
+        # none before the kernel has started; each kernel leads a group of its own
+        group = getattr(getattr(client.km, "provisioner", None), "pgid", None)
+        if group:
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+
+
 def _execute_cells(manager: _Manager, chapter: Chapter, environment: dict[str, str]) -> None:
     manager.notebook_start()
+    client = PapermillNotebookClient(
+        manager,
+        kernel_name="python3",
+        startup_timeout=120,
+        stderr_file=_Relay(manager.pbar),
+        config=_KERNEL,
+        resources={"metadata": {"path": str(chapter.path.parent)}},
+    )
+    _CLIENTS.add(client)
     try:
-        PapermillNotebookClient(
-            manager,
-            kernel_name="python3",
-            startup_timeout=120,
-            stderr_file=_Relay(manager.pbar),
-            config=_KERNEL,
-            resources={"metadata": {"path": str(chapter.path.parent)}},
-        ).execute(env=environment)
+        client.execute(env=environment)
     except RuntimeError as error:  # of nbclient: the kernel did not start, or ended
         raise CellError(manager.current, type(error).__name__, f"{error} Did it run out of memory?") from None
     finally:
+        _CLIENTS.discard(client)
         manager.notebook_complete()
 
 
 def _environment(results: Path, loaded: Path) -> dict[str, str]:
     """The kernel's environment: it imports this very library, whatever else may be installed."""
     path = os.pathsep.join(filter(None, (str(repository_root()), os.environ.get("PYTHONPATH"))))
+    # The kernel runs in the chapter's folder, where a relative path would name another one.
+    told = {name: str(Path(os.environ[name]).resolve()) for name in _FOLDERS if os.environ.get(name)}
     own = {"PERSONALIB_RESULTS": str(results.resolve()), VARIABLE: str(loaded.resolve())}
-    return {**os.environ, "PYTHONPATH": path, **own}
+    return {**os.environ, "PYTHONPATH": path, **told, **own}
 
 
 def _cell_labels(cells: Any) -> list[str]:

@@ -9,6 +9,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from personalib.registry import load_registry
+
 # What an annotation in a parameters cell may name; nothing else is evaluated.
 _TYPES = {
     **{kind.__name__: kind for kind in (bool, dict, float, int, list, str, tuple)},
@@ -61,10 +63,12 @@ class Parameter:
     def parse(self, text: str) -> Any:
         """Read a value from the command line: text as it stands where text is due, else YAML.
 
-        A path of a file or folder that is there becomes an absolute one: a chapter runs in a folder of its own.
+        A path of a file or folder that is there becomes an absolute one: a chapter runs in a folder of its own. So does
+        the mere name of a folder here that holds a model or an SAE, unless it is that of a model of the table.
 
         Raises:
             ParameterError: the text cannot be read as this parameter's type.
+            DataError: the table of models is needed, and is missing or wrong.
         """
         for candidate in _readings(text):
             try:
@@ -141,12 +145,20 @@ def _literal(name: str, value: ast.expr) -> object:
 
 
 def _absolute(text: str) -> str:
-    """A path that is there, from the root of the file system; a mere name, such as that of a model, stays as it is."""
+    """A path that is there, from the root of the file system; a mere name, such as that of a method, stays as it is."""
     is_path = "/" in text or text.endswith((".yaml", ".yml"))
     try:
-        return str(Path(text).resolve()) if is_path and Path(text).exists() else text
+        meant = Path(text).exists() if is_path else _is_loadable(text)
+        return str(Path(text).resolve()) if meant else text
     except OSError:  # too long for a path
         return text
+
+
+def _is_loadable(name: str) -> bool:
+    """Whether a mere name is that of a folder here that holds a model or an SAE, and of nothing that goes before it."""
+    # An empty text would be the path of this folder.
+    holds = bool(name) and any((Path(name) / file).is_file() for file in ("config.json", "cfg.json"))
+    return holds and name not in load_registry()
 
 
 def _readings(text: str) -> list[object]:

@@ -110,6 +110,7 @@ class Protocol(_Strict):
         title: the same for readers.
         prompts: a file with templates under ``templates``, as ``data/stimuli/templates.yaml`` has them, or contrast
             prompts under ``contrasts``, see :mod:`personalib.supplied_contrasts`; or both. The book's own by default.
+            In a protocol's file its path is read from that file's folder, or else from the working directory.
         trait, safety: how these questionnaires are put.
         scoring: how answers become a score.
         background, pressure: how elements, and pressures and facets, are pushed.
@@ -160,6 +161,8 @@ def load_protocol(source: str | Path, prompts: str | Path | None = None) -> Prot
         raise DataError(f"{path}: " + "; ".join(_complaint(dict(one)) for one in error.errors())) from None
     if prompts is not None:
         found = found.model_copy(update={"prompts": str(prompts)})
+    elif found.prompts is not None and (path.parent / found.prompts).is_file():
+        found = found.model_copy(update={"prompts": str(path.parent / found.prompts)})
     if found.prompts is not None:
         found = _with_templates(found, Path(found.prompts))
     return found
@@ -236,8 +239,8 @@ def _features(plan: ArmsPlan, steering: Steering, model: str) -> dict[str, Any]:
     known = published_features(model)
     keys = tuple(key for key in plan.keys or known if key in known) or plan.keys
     found: dict[str, Any] = {"features": PUBLISHED, "keys": () if plan.personas else keys}
-    # A folder may be a copy of the paper's own SAE, and is left as it is.
-    if steering.layer == PUBLISHED and not Path(plan.release).is_dir():
+    # A folder may be a copy of the paper's own SAE, and is left as it is. No text would be the path of this folder.
+    if steering.layer == PUBLISHED and not (plan.release and Path(plan.release).is_dir()):
         found |= {"release": own["sae_release"].iloc[0], "sae": own["sae_id"].iloc[0]}
     return found
 

@@ -68,4 +68,6 @@ def compare(
 
 def _folder(grid: str) -> Path:
     path = Path(grid)
-    return path if path.is_dir() else Path("results") / "evaluation" / path.stem
+    # A name may have dots of its own.
+    name = path.stem if path.suffix in (".yaml", ".yml") else path.name
+    return path if path.is_dir() else Path("results") / "evaluation" / name

@@ -5,7 +5,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from personalib import provenance
 from personalib.chapters import Chapter, RunError
 from personalib.loaded import read_loaded
+from personalib.locks import held
 from personalib.named_inputs import named_inputs
 
 _RESULTS_VARIABLE = "PERSONALIB_RESULTS"
@@ -67,6 +69,21 @@ class _Outputs:
     def results(self) -> Path:
         return self.folder / "results" / self.name
 
+    @property
+    def lock(self) -> Path:
+        return self.folder / f".{self.name}.lock"
+
+    def spare(self, source: Path) -> None:
+        """See to it that the source notebook is none of them, by whatever path or link.
+
+        Raises:
+            RunError: it is, or it lies among the results.
+        """
+        notebooks = (self.published, self.partial, self.failed)
+        replaced = any(path.exists() and path.samefile(source) for path in notebooks)
+        if replaced or source.resolve().is_relative_to(self.results.resolve()):
+            raise RunError(f"{source}: a run into {self.folder} would replace this notebook; choose another folder")
+
     def clear(self) -> None:
         """Remove all of them, what says that the others are valid first."""
         for path in (self.manifest, self.published, self.partial, self.failed, self.loaded):
@@ -104,7 +121,8 @@ def run_notebook(
 
     While it runs there is only ``NAME.partial.ipynb``; then ``NAME.ipynb``, ``results/NAME/`` and
     ``NAME.manifest.json`` (parameters, hashes of inputs and outputs, what was loaded, versions, times), or, after an
-    error, ``NAME.failed.ipynb`` for reading and nothing else. The source notebook is never written.
+    error, ``NAME.failed.ipynb`` for reading and nothing else. The source notebook is never written. One process at a
+    time runs a chapter in a folder.
 
     Args:
         notebook: the source notebook.
@@ -114,7 +132,9 @@ def run_notebook(
         position: the progress bar's line, where an outer bar is shown too.
 
     Raises:
-        RunError: a parameter is unknown, of another type or a secret (nothing has run then), or a cell failed.
+        RunError: a parameter is unknown, of another type or a secret, the outputs would replace the source, another
+            process runs the chapter in that folder, or it cannot be written to (nothing has run then); or a cell
+            failed.
 
     Example:
         >>> run = run_notebook(Path("notebooks/00_start_here.ipynb"), {}, Path("results/runs"))  # doctest: +SKIP
@@ -124,10 +144,15 @@ def run_notebook(
     chapter = Chapter.read(notebook)
     merged = chapter.merge(parameters)
     outputs = _Outputs(output_dir, chapter.name)
-    earlier = _read_valid(outputs, _hashes(chapter, merged)["inputs"]) if reuse else None
+    # Without the lock first: an unchanged run can be in a folder that cannot be written to.
+    earlier = _earlier(chapter, merged, outputs) if reuse else None
     if earlier is not None:
-        return Run(chapter.name, outputs.published, earlier, reused=True)
-    return _execute(chapter, merged, outputs, position)
+        return earlier
+    with _alone(outputs):
+        outputs.spare(notebook)
+        # Another process may have run it between the look and the lock.
+        earlier = _earlier(chapter, merged, outputs) if reuse else None
+        return earlier or _execute(chapter, merged, outputs, position)
 
 
 def read_run(notebook: Path, parameters: Mapping[str, object], output_dir: Path) -> Run | None:
@@ -136,9 +161,8 @@ def read_run(notebook: Path, parameters: Mapping[str, object], output_dir: Path)
     Raises:
         RunError: a parameter is unknown, of another type or a secret.
     """
-    outputs = _Outputs(output_dir, notebook.stem)
-    manifest = _read_valid(outputs, inputs_hash(notebook, parameters))
-    return None if manifest is None else Run(notebook.stem, outputs.published, manifest, reused=True)
+    chapter = Chapter.read(notebook)
+    return _earlier(chapter, chapter.merge(parameters), _Outputs(output_dir, chapter.name))
 
 
 def inputs_hash(notebook: Path, parameters: Mapping[str, object]) -> str:
@@ -163,6 +187,29 @@ def _hashes(chapter: Chapter, merged: Mapping[str, object]) -> dict[str, Any]:
         hashes["named"] = named
     essence = json.dumps([hashes, merged], sort_keys=True)
     return hashes | {"inputs": hashlib.sha256(essence.encode()).hexdigest()}
+
+
+def _earlier(chapter: Chapter, merged: Mapping[str, object], outputs: _Outputs) -> Run | None:
+    """An earlier run that is still valid, or None."""
+    manifest = _read_valid(outputs, _hashes(chapter, merged)["inputs"])
+    return None if manifest is None else Run(chapter.name, outputs.published, manifest, reused=True)
+
+
+@contextmanager
+def _alone(outputs: _Outputs) -> Iterator[None]:
+    """Be the only process that runs a chapter in an output folder.
+
+    Raises:
+        RunError: another one does, or the folder cannot be written to.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held(outputs.lock))
+        except BlockingIOError:
+            raise RunError(f"another process runs {outputs.name} in {outputs.folder}; wait for its end") from None
+        except OSError as error:
+            raise RunError(f"{outputs.folder}: cannot be written to: {error.strerror}; choose another folder") from None
+        yield
 
 
 def _read_valid(outputs: _Outputs, inputs: str) -> dict[str, Any] | None:

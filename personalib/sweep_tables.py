@@ -115,7 +115,7 @@ def _collected(sweep: Sweep, outcomes: Sequence[Outcome]) -> dict[str, pd.DataFr
     parts: dict[str, list[tuple[Point, pd.DataFrame]]] = {}
     for one in outcomes:
         for path in _files(one):
-            name = path.relative_to(one.results or path).with_suffix("").as_posix()
+            name = _name(one, path)
             if not sweep.plan.collect or name in sweep.plan.collect:
                 parts.setdefault(name, []).append((one.point, _read(path)))
     if outcomes:
@@ -127,7 +127,7 @@ def _check_found(sweep: Sweep, parts: Iterable[str], outcomes: Sequence[Outcome]
     wanted = [*sweep.plan.collect, *([sweep.plan.show.table] if sweep.plan.show else [])]
     for name in wanted:
         if name not in parts:
-            there = sorted({path.stem for one in outcomes for path in _files(one)})
+            there = sorted({_name(one, path) for one in outcomes for path in _files(one)})
             raise DataError(
                 f"{sweep.name}: chapter {sweep.chapter.name} has no result {name!r}, but {', '.join(there) or 'none'}; "
                 "correct collect or show, and run it again: points that are done stay done"
@@ -136,6 +136,11 @@ def _check_found(sweep: Sweep, parts: Iterable[str], outcomes: Sequence[Outcome]
 
 def _files(outcome: Outcome) -> list[Path]:
     return sorted(outcome.results.rglob("*.csv")) if outcome.results else []
+
+
+def _name(outcome: Outcome, path: Path) -> str:
+    """What a result is called: its path among the results, without its suffix."""
+    return path.relative_to(outcome.results or path).with_suffix("").as_posix()
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -63,7 +63,8 @@ class SweepPlan(_Strict):
     """What a sweep's file holds.
 
     Attributes:
-        chapter: the name of a chapter, or a notebook's file.
+        chapter: the name of a chapter, or a notebook's file; its path is read from the folder of the sweep's file, or
+            else from the working directory.
         vary: parameters with their values. Every combination is a point; the last parameter varies fastest.
         fixed: other parameters with the one value that they have at all points.
         collect: names of the chapter's results; all where it is empty.
@@ -135,11 +136,17 @@ def load_sweep(source: str | Path) -> Sweep:
         'pairs=16,seed=0'
     """
     path = named_file(source, "sweeps", "sweep")
-    return parse_sweep(read_yaml(path), path.stem, str(path))
+    return parse_sweep(read_yaml(path), path.stem, str(path), path.parent)
 
 
-def parse_sweep(content: Any, name: str = "sweep", where: str = "the sweep") -> Sweep:
+def parse_sweep(content: Any, name: str = "sweep", where: str = "the sweep", folder: Path = Path()) -> Sweep:
     """A sweep from plain values, as YAML holds them.
+
+    Args:
+        content: the values.
+        name: of the sweep.
+        where: they come from, for errors.
+        folder: in which the notebook is looked for first, where it is given as a file.
 
     Raises:
         DataError: see :func:`load_sweep`.
@@ -149,7 +156,7 @@ def parse_sweep(content: Any, name: str = "sweep", where: str = "the sweep") -> 
     except ValidationError as error:
         raise DataError(f"{where}: " + "; ".join(_complaint(dict(one)) for one in error.errors())) from None
     try:
-        chapter = Chapter.read(_notebook(plan.chapter))
+        chapter = Chapter.read(_notebook(plan.chapter, folder))
         vary, fixed = _checked(chapter, plan)
         _check_names(plan)
     except (RunError, ValueError) as error:
@@ -163,9 +170,12 @@ def text_of(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _notebook(chapter: str) -> Path:
-    """The file of a chapter that is given by its name or as a file."""
-    return Path(chapter) if chapter.endswith(".ipynb") else repository_root() / "notebooks" / f"{chapter}.ipynb"
+def _notebook(chapter: str, folder: Path) -> Path:
+    """The file of a chapter that is given by its name or as a file, which a folder may hold."""
+    if not chapter.endswith(".ipynb"):
+        return repository_root() / "notebooks" / f"{chapter}.ipynb"
+    beside = folder / chapter
+    return beside if beside.is_file() else Path(chapter)
 
 
 def _checked(chapter: Chapter, plan: SweepPlan) -> tuple[dict[str, list[Any]], dict[str, Any]]:

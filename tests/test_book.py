@@ -1,5 +1,9 @@
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -10,6 +14,7 @@ from personalib.chapters import Chapter, RunError
 from personalib.provenance import repository_root
 
 pytestmark = pytest.mark.usefixtures("small_data")
+WAIT_SECONDS = 120
 TOC = "format: jb-book\nroot: book/index\nchapters:\n  - file: notebooks/01_tiny\n  - file: notebooks/02_other\n"
 INDEX = "# A small book\n\nSee {doc}`/notebooks/01_tiny` and {cite:p}`nobody2026nothing`.\n\n"
 REFERENCE = "@misc{nobody2026nothing, author = {Nobody, A.}, title = {Nothing}, year = {2026}}\n"
@@ -91,11 +96,51 @@ def test_chapters_at_a_time_run_side_by_side_and_share_the_cores(book, tmp_path,
         assert os.environ.get("OMP_NUM_THREADS") == told
 
 
+WAITS = """import os, time
+from pathlib import Path
+(Path(folder) / str(os.getpid())).touch()
+time.sleep(600)"""
+
+
+def test_an_interrupt_ends_the_chapters_under_way(book, tmp_path, write_notebook):
+    for name in ("01_tiny", "02_other", "03_more"):
+        write_notebook(WAITS, name=name, parameters='folder: str = ""', folder=book.root / "notebooks")
+    book.toc.write_text(TOC + "  - file: notebooks/03_more\n")
+    met = tmp_path / "met"
+    met.mkdir()
+    given = ("--root", str(book.root), "--jobs", "2", "-p", "folder", str(met))
+    command = [sys.executable, "-m", "personalib", "book", *given]
+    with subprocess.Popen(command, cwd=repository_root(), stderr=subprocess.DEVNULL) as process:
+        try:
+            until = time.monotonic() + WAIT_SECONDS
+            while len(list(met.iterdir())) < 2 and process.poll() is None:
+                assert time.monotonic() < until
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(WAIT_SECONDS / 4) == 1
+        finally:
+            process.kill()
+    kernels = [int(path.name) for path in met.iterdir()]
+    assert len(kernels) == 2, "no other chapter was begun"
+    for kernel in kernels:
+        with pytest.raises(ProcessLookupError):
+            os.kill(kernel, 0)
+
+
 def test_a_warning_fails_the_build_and_names_its_page(book):
     (book.root / "book" / "index.md").write_text("# A small book\n\nSee {doc}`/notebooks/03_missing`.\n")
     with pytest.raises(BookError, match=r"book/index\.md.*WARNING.*03_missing"):
         build_book(book)
     assert not book.html.exists()
+
+
+def test_a_build_that_fails_tells_the_cause_and_no_traceback(book):
+    book.toc.write_text(TOC + "  - file: notebooks/02_other\n")
+    with pytest.raises(BookError, match="document file used multiple times: 'notebooks/02_other'") as caught:
+        build_book(book)
+    said = str(caught.value).splitlines()
+    assert said[0] == "the pages are not built; warnings count as errors:"
+    assert len(said) == 3 and "MalformedError: document file" in said[1] and "is malformed: document" in said[2]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from personalib.data import DataError, data_dir, read_yaml
+from personalib.data import DataError, data_dir, named_file, read_yaml
 
 
 def test_the_data_folder_is_the_repositorys_unless_another_is_set(monkeypatch, tmp_path):
@@ -39,3 +39,16 @@ def test_broken_yaml_is_named_with_its_line(tmp_path):
     with pytest.raises(DataError, match=r"not valid YAML[\s\S]*line 3") as raised:
         read_yaml(path)
     assert str(path) in str(raised.value)
+
+
+def test_a_file_in_another_code_is_named(tmp_path):
+    path = tmp_path / "latin.yaml"
+    path.write_bytes("name: Zoë\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"latin\.yaml: not UTF-8: .* at byte 8; save it as UTF-8"):
+        read_yaml(path)
+
+
+@pytest.mark.parametrize("source", ["papper", "some/where/papper", "/some/where/papper.yaml", "../grids/papper"])
+def test_the_names_that_would_do_are_listed_whatever_was_given(source):
+    with pytest.raises(DataError, match=r"papper.*: no such protocol; pass a YAML file, or one of book, paper$"):
+        named_file(source, "protocols", "protocol")

@@ -87,3 +87,38 @@ def test_organism_commands_get_their_arguments_as_they_are(call, monkeypatch):
     monkeypatch.setitem(sys.modules, "personalib.organism.cli", module)
     assert call("organism", "evaluate", "--json", "out.json", "--help")[0] == 0
     assert seen == [(["evaluate", "--json", "out.json", "--help"], "python -m personalib organism")]
+
+
+def test_what_the_system_refuses_is_one_line_with_the_path(call, write_notebook, tmp_path):
+    (tmp_path / "file").touch()
+    notebook = write_notebook("1")
+    for folder in (tmp_path / "file" / "inside", tmp_path / ("x" * 300)):
+        code, out, err = call("run", notebook, "--output-dir", folder)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert err.startswith(f"error: {folder}: cannot be written to: ")
+    code, out, err = call("run", "x" * 300)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: ") and err.endswith("xxx.ipynb: File name too long\n")
+
+
+@pytest.mark.parametrize(("command", "option"), [("run", "--output-dir"), ("book", "--root")])
+def test_a_file_is_no_folder_for_outputs(call, tmp_path, command, option):
+    (tmp_path / "file").touch()
+    code, _, err = call(command, *(["01"] if command == "run" else []), option, tmp_path / "file")
+    assert code == 2 and f"Invalid value for '{option}'" in err and "is a file" in err
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "Permission denied", "/some/where"), "/some/where: Permission denied"),
+        (ConnectionError("no way\n  to the hub"), "no way to the hub"),
+        (OSError(), "OSError"),
+    ],
+)
+def test_any_refusal_of_the_system_is_one_line(call, monkeypatch, error, said):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr("personalib.chapters.Chapter.read", refuse)
+    assert call("run", "01_tiny") == (2, "", f"error: {said}\n")

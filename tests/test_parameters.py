@@ -88,6 +88,20 @@ def test_a_path_that_is_there_is_read_from_where_the_reader_stands(tmp_path, mon
         assert model.parse(name) == name
 
 
+def test_the_name_of_a_folder_that_can_be_loaded_is_a_path_unless_the_table_has_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, file in (("distilgpt2", "config.json"), ("mysae", "cfg.json"), ("organism", "config.json")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).touch()
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "cfg.json").touch()
+    named = Parameter("model", "str", "organism")
+    assert named.parse("distilgpt2") == str(tmp_path / "distilgpt2")
+    assert named.parse("mysae") == str(tmp_path / "mysae")
+    for name in ("organism", "letters", ""):
+        assert named.parse(name) == name
+
+
 def test_a_whole_number_serves_as_a_float_but_no_truth_value_as_a_number(declared):
     assert declared["scale"].check(2) == 2.0
     with pytest.raises(ParameterError, match="'items' is int"):

@@ -242,3 +242,30 @@ def test_a_bad_protocol_is_one_error_that_names_file_and_field(tmp_path, before,
     with pytest.raises(DataError, match=problem) as caught:
         load_protocol(path)
     assert str(caught.value).startswith(str(path))
+
+
+def test_prompts_that_a_protocol_names_are_those_beside_it_before_those_here(write, tmp_path, monkeypatch):
+    other = {"other": TEMPLATES["own"]}
+    for folder, templates in (("mine", TEMPLATES), ("here", other)):
+        (tmp_path / folder).mkdir()
+        write(f"{folder}/prompts.yaml", templates=templates)
+    protocol = tmp_path / "mine" / "protocol.yaml"
+    text = (data_dir() / "protocols" / "paper.yaml").read_text()
+    protocol.write_text(text.replace("prompts: null", "prompts: prompts.yaml"))
+    monkeypatch.chdir(tmp_path / "here")
+    found = load_protocol(protocol)
+    assert found.prompts == str(tmp_path / "mine" / "prompts.yaml") and found.trait.templates == ("own",)
+    assert load_protocol(protocol, "prompts.yaml").trait.templates == ("other",), "the caller's are where the caller is"
+    (tmp_path / "mine" / "prompts.yaml").unlink()
+    assert load_protocol(protocol).trait.templates == ("other",)
+
+
+def test_no_sae_is_not_a_folder(paper):
+    plan = parse_plan(
+        {
+            "questionnaires": [{"name": "trait", "kind": "trait"}],
+            "arms": [{"method": "sae", "release": "", "doses": [0.1]}],
+        }
+    )
+    [arm] = apply_protocol(plan, paper, MODEL).arms
+    assert arm.release == "gemma-2b-it-res-jb"

@@ -139,3 +139,9 @@ def test_changes_have_published_bounds_that_hold_both_scores_uncertainty(publish
 def test_a_rule_that_nothing_could_pass_is_refused(wrong):
     with pytest.raises(ValueError, match="take an alpha in"):
         Rule(**wrong)
+
+
+@pytest.mark.parametrize("grid", ["qwen-2.5-0.5b", "plans/qwen-2.5-0.5b.yaml", "qwen-2.5-0.5b.yml"])
+def test_the_answers_of_a_plan_are_looked_for_by_its_whole_name(command_line, grid):
+    code, _, err = command_line("compare", grid)
+    assert code == 2 and "results/evaluation/qwen-2.5-0.5b" in err

@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from personalib.locks import held
 from personalib.provenance import repository_root
 from personalib.runs import RunError, inputs_hash, read_run, results_dir, run_notebook
 
@@ -168,7 +170,7 @@ def test_a_killed_run_leaves_a_partial_file_and_the_next_starts_over(write_noteb
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert names(output) == {"01_tiny.partial.ipynb", "results/01_tiny/table.csv"}
+    assert names(output) == {".01_tiny.lock", "01_tiny.partial.ipynb", "results/01_tiny/table.csv"}
     assert read_run(notebook, {}, output) is None
 
     run_notebook(notebook, {}, output)
@@ -181,3 +183,74 @@ def test_results_go_to_the_run_s_folder_or_to_an_interactive_one(monkeypatch, tm
     assert results_dir().is_dir()
     monkeypatch.delenv("PERSONALIB_RESULTS")
     assert results_dir() == small_library.parent / "results" / "interactive"
+
+
+def test_a_run_into_the_notebooks_own_folder_is_refused_and_the_notebook_stays(write_notebook, tmp_path):
+    notebook = write_notebook(SAVES, parameters="seed: int = 1")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "01_tiny.partial.ipynb").symlink_to(notebook)
+    nested = write_notebook(SAVES, parameters="seed: int = 1", folder=tmp_path / "deep" / "results" / "01_tiny")
+    for path, folder in ((notebook, notebook.parent), (notebook, tmp_path / "linked"), (nested, tmp_path / "deep")):
+        source = path.read_bytes()
+        (folder / "01_tiny.manifest.json").write_text("{}")
+        with pytest.raises(RunError, match=r"01_tiny\.ipynb: a run into .* would replace this notebook"):
+            run_notebook(path, {}, folder)
+        assert path.read_bytes() == source
+        assert (folder / "01_tiny.manifest.json").is_file(), "nothing was cleared"
+
+
+def test_one_process_at_a_time_runs_a_chapter_in_a_folder(write_notebook, output, tmp_path):
+    notebook = write_notebook(SAVES, parameters="seed: int = 1")
+    other = write_notebook("1", name="02_other")
+    first = run_notebook(notebook, {}, output)
+    with held(output / ".01_tiny.lock"):
+        before = names(output)
+        with pytest.raises(RunError, match=r"^another process runs 01_tiny in .*output; wait for its end$"):
+            run_notebook(notebook, {"seed": 2}, output)
+        assert names(output) == before, "what the other process does is left alone"
+        assert run_notebook(notebook, {}, output).manifest == first.manifest, "what is valid can be read"
+        assert not run_notebook(other, {}, output).reused
+        assert not run_notebook(notebook, {"seed": 2}, tmp_path / "elsewhere").reused
+    assert run_notebook(notebook, {"seed": 2}, output).manifest["seed"] == 2
+    assert not [name for name in names(output) if name.endswith("lock")]
+
+
+def test_what_another_process_has_just_run_is_not_run_again(write_notebook, output, monkeypatch):
+    notebook = write_notebook(SAVES, parameters="seed: int = 1")
+
+    @contextmanager
+    def late(path):
+        run_notebook_alone(notebook, {}, output)
+        with held(path):
+            yield
+
+    def run_notebook_alone(*arguments):
+        monkeypatch.setattr("personalib.runs.held", held)
+        run_notebook(*arguments)
+
+    monkeypatch.setattr("personalib.runs.held", late)
+    assert run_notebook(notebook, {}, output).reused
+
+
+def test_an_unchanged_run_is_read_without_writing(write_notebook, output, monkeypatch):
+    notebook = write_notebook(SAVES, parameters="seed: int = 1")
+    run_notebook(notebook, {}, output)
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("personalib.runs.held", refuse)
+    assert run_notebook(notebook, {}, output).reused
+    with pytest.raises(RunError, match=r"output: cannot be written to: Permission denied; choose another folder"):
+        run_notebook(notebook, {"seed": 2}, output)
+    assert read_run(notebook, {}, output)
+
+
+def test_folders_of_the_environment_are_the_same_ones_in_the_kernel(write_notebook, output, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("PERSONALIB_DATA", "data"), ("PERSONALIB_CACHE", "kept/here")):
+        monkeypatch.setenv(name, value)
+    run = run_notebook(
+        write_notebook("import os\nprint(os.environ['PERSONALIB_DATA'], os.environ['PERSONALIB_CACHE'])"), {}, output
+    )
+    assert outputs_of(run.notebook).split() == [str(tmp_path / "data"), str(tmp_path / "kept" / "here")]

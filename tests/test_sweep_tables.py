@@ -24,7 +24,9 @@ def finish(write_notebook, tmp_path):
             place = folder / "points" / point.name
             (place / "results").mkdir(parents=True)
             for name, text in (files or {}).items():
-                (place / "results" / name).write_text(text)
+                path = place / "results" / name
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(text)
             done = (place / "results", 1.5, None) if files is not None else (None, None, "cell 2 failed: no")
             outcomes.append(Outcome(point, place, *done))
         write_tables(sweep, outcomes, folder)
@@ -62,6 +64,17 @@ def test_what_is_collected_is_all_or_what_is_named(finish, tmp_path):
 def test_only_what_is_named_is_collected(finish):
     files = {"t.csv": "x\n1\n", "u.csv": "x\n2\n"}
     assert [path.name for path in (finish([files, files], collect=["u"]) / "tables").iterdir()] == ["u.csv"]
+
+
+def test_results_in_folders_are_named_as_they_are_collected(finish):
+    files = {"sub/t.csv": "x\n1\n", "t.csv": "x\n1\n"}
+    with pytest.raises(DataError, match="has no result 'u', but sub/t, t; correct"):
+        finish([files, files], collect=["u"])
+
+
+def test_what_the_error_names_can_be_collected(finish):
+    files = {"sub/t.csv": "x\n1\n"}
+    assert (finish([files, files], collect=["sub/t"]) / "tables" / "sub" / "t.csv").is_file()
 
 
 def test_a_failed_point_is_told_of_and_the_tables_hold_the_others(finish):

@@ -92,6 +92,27 @@ def test_a_path_that_is_there_is_found_by_the_chapter_too(declare, tmp_path, mon
     assert sweep.points[0].parameters["note"] == "None", "text in quotes stays text"
 
 
+def test_a_notebook_is_looked_for_beside_the_sweep_and_then_here(tmp_path, write_notebook, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    here = write_notebook("1", parameters="seed: int = 0", name="tiny", folder=tmp_path / "here")
+    source = tmp_path / "mine" / "sweep.yaml"
+    source.write_text("{chapter: tiny.ipynb, vary: {seed: [1]}}")
+    monkeypatch.chdir(here.parent)
+    assert load_sweep(source).chapter.path.resolve() == here
+    beside = write_notebook("2", parameters="seed: int = 0", name="tiny", folder=tmp_path / "mine")
+    assert load_sweep(source).chapter.path == beside
+    monkeypatch.chdir(tmp_path)
+    assert load_sweep("mine/sweep.yaml").chapter.path.resolve() == beside
+
+
+def test_a_model_folder_here_is_found_by_the_chapter_too(declare, tmp_path, monkeypatch):
+    (tmp_path / "distilgpt2").mkdir()
+    (tmp_path / "distilgpt2" / "config.json").touch()
+    monkeypatch.chdir(tmp_path)
+    sweep = declare("vary: {model: [distilgpt2, gpt2]}")
+    assert [point.varied["model"] for point in sweep.points] == [str(tmp_path / "distilgpt2"), "gpt2"]
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
