@@ -52,7 +52,7 @@ def evaluate(
 
 def _planned(grid: str, protocol: str | None, prompts: str | None) -> "tuple[str, EvaluationPlan]":
     """A plan, in the manner of a protocol where there is one, and the name of its folder."""
-    from personalib.evaluation_plan import load_plan
+    from personalib.evaluation_plan import load_plan, plan_name
     from personalib.protocol import apply_protocol, load_protocol
 
     plan = load_plan(grid)
@@ -63,7 +63,7 @@ def _planned(grid: str, protocol: str | None, prompts: str | None) -> "tuple[str
     manner = load_protocol(protocol, prompts)
     if len(plan.models) > 1:
         raise click.UsageError(f"{grid} asks {len(plan.models)} models; a protocol is for one, write a plan for each")
-    return f"{Path(grid).stem}-{manner.name}", apply_protocol(plan, manner, plan.models[0].name)
+    return f"{plan_name(grid)}-{manner.name}", apply_protocol(plan, manner, plan.models[0].name)
 
 
 def _evaluate(grid: str, plan: "EvaluationPlan", output_dir: Path | None, engine: "Engine | None") -> None:
@@ -106,4 +106,6 @@ def report(grid: str, output_dir: Path | None, mass: float, perplexity: float) -
 
 
 def _default(grid: str) -> Path:
-    return Path("results") / "evaluation" / Path(grid).stem
+    from personalib.evaluation_plan import plan_name
+
+    return Path("results") / "evaluation" / plan_name(grid)

@@ -269,6 +269,17 @@ def plan_path(source: str | Path) -> Path:
     return named_file(source, "grids", "plan")
 
 
+def plan_name(source: str | Path) -> str:
+    """What a plan is called, by its path or its name: a name may have dots of its own.
+
+    Example:
+        >>> plan_name("plans/qwen-2.5.yaml"), plan_name("qwen-2.5")
+        ('qwen-2.5', 'qwen-2.5')
+    """
+    path = Path(source)
+    return path.stem if path.suffix in (".yaml", ".yml") else path.name
+
+
 def parse_plan(content: Any, where: str = "the plan") -> EvaluationPlan:
     """A plan from plain values, as YAML holds them.
 

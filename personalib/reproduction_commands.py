@@ -67,7 +67,6 @@ def compare(
 
 
 def _folder(grid: str) -> Path:
-    path = Path(grid)
-    # A name may have dots of its own.
-    name = path.stem if path.suffix in (".yaml", ".yml") else path.name
-    return path if path.is_dir() else Path("results") / "evaluation" / name
+    from personalib.evaluation_plan import plan_name
+
+    return Path(grid) if Path(grid).is_dir() else Path("results") / "evaluation" / plan_name(grid)
