@@ -80,16 +80,30 @@ def _shown(plan: "EditionPlan") -> str:
         ]
         for chapter in plan.chapters
     ]
-    left = "nothing is left to execute"
-    if plan.rate is not None:
-        left = f"{plan.rate:.1f} prompts a second, about {_time(plan.seconds)} in all"
     lines = [
         tabulate(rows, ["chapter", "asks", "time, by the probe"]),
         "",
-        f"{plan.model} on {plan.device}: {left}",
-        f"memory{_each(plan.at_once)}: at most {plan.memory}; {plan.free / 1e9:.1f} GB are free",
+        f"{plan.model} on {plan.device}: {_left(plan)}",
+        f"memory{_each(plan.at_once)}: {_memory(plan)}",
     ]
     return "\n".join(lines)
+
+
+def _left(plan: "EditionPlan") -> str:
+    if all(chapter.done for chapter in plan.chapters):
+        return "nothing is left to execute"
+    rate = "it is not asked" if plan.rate is None else f"{plan.rate:.1f} prompts a second"
+    return f"{rate}, about {_time(plan.seconds)} in all"
+
+
+def _memory(plan: "EditionPlan") -> str:
+    free = f"{plan.free / 1e9:.1f} GB are free"
+    if plan.memory is None:
+        return f"not estimated, since the model has no attention; {free}"
+    if plan.spread == 1:
+        return f"at most {plan.memory}; {free}"
+    share = plan.memory.share(plan.spread) / 1e9
+    return f"at most {plan.memory}, {share:.2f} GB on each of {plan.spread} GPUs; {free} on the fullest of them"
 
 
 def _each(at_once: int) -> str:

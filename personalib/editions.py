@@ -1,10 +1,12 @@
 """Editions: the whole book executed on one model, planned, resumed, and built into pages of its own."""
 
+import gc
 import json
 import re
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -12,12 +14,20 @@ import torch
 from personalib.book import Book, BuiltBook, build_book, distribute
 from personalib.chapters import Chapter, RunError
 from personalib.data import DataError, data_dir
-from personalib.edition_comparison import Comparison, make_comparison
-from personalib.hub_cache import Presence, model_presence
+from personalib.edition_comparison import Comparison, earlier_page, make_comparison
+from personalib.hub_cache import Presence, how_to_have, model_presence
 from personalib.items import load_trait, some_of_each
-from personalib.memory import MemoryEstimate, Workload, estimate_memory, free_memory, read_config
+from personalib.memory import (
+    MemoryEstimate,
+    Workload,
+    count_on_disk,
+    estimate_memory,
+    free_memory,
+    read_config,
+)
+from personalib.memory_parts import has_attention
 from personalib.models import LanguageModel, load_model
-from personalib.placement import AUTO, usual_device
+from personalib.placement import AUTO, BALANCED, MAPPED, places, usual_device
 from personalib.provenance import repository_root
 from personalib.questionnaires import ask_trait
 from personalib.registry import Entry, find_entry, load_registry
@@ -55,16 +65,19 @@ class EditionPlan:
         model: the model's name.
         device: where it will run.
         chapters: in reading order.
-        memory: what the largest batch of a chapter needs.
-        free: bytes that are free on the device, before the model is loaded.
-        rate: prompts a second, by the probe; none where nothing is left to do.
+        memory: what the largest batch of a chapter needs; none where it is not estimated, as without attention.
+        spread: over how many GPUs the model is spread evenly; 1 for one device, and for places of its own.
+        free: bytes that are free on the device, before the model is loaded; on the fullest of those that it is spread
+            over evenly.
+        rate: prompts a second, by the probe; none where no chapter that is left asks the model.
         at_once: how many chapters with a model of their own there will be at a time; 0 where none is left.
     """
 
     model: str
     device: str
     chapters: tuple[ChapterPlan, ...]
-    memory: MemoryEstimate
+    memory: MemoryEstimate | None
+    spread: int
     free: int
     rate: float | None
     at_once: int
@@ -76,19 +89,48 @@ class EditionPlan:
 
 
 def edition_book(model: str, folder: Path | None = None, root: Path | None = None) -> Book:
-    """The book of one model, with products of its own in ``results/editions``."""
-    name = re.sub(r"[^\w.-]+", "-", Path(find_entry(model).name).name)
+    """The book of one model, with products of its own in ``results/editions``.
+
+    Args:
+        model: see :func:`personalib.models.load_model`.
+        folder: where its products go; by default one of the name of :func:`edition_name`.
+        root: of the sources; by default the repository.
+
+    Raises:
+        DataError: see :func:`personalib.registry.find_entry`.
+    """
     home = root or repository_root()
-    return Book(home, folder or home / "results" / "editions" / name)
+    return Book(home, folder or home / "results" / "editions" / edition_name(model))
+
+
+def edition_name(model: str) -> str:
+    """A name for the folder of a model's edition, which no other model has.
+
+    Returns:
+        For a model of the table its name there; for another one of the hub its owner's and its own; for a folder or a
+        YAML file its name with a short hash of its place.
+
+    Raises:
+        DataError: see :func:`personalib.registry.find_entry`.
+
+    Example:
+        >>> edition_name("google/gemma-2b-it"), edition_name("somebody/some-model")
+        ('gemma-2b-it', 'somebody-some-model')
+    """
+    entry = find_entry(model)
+    if _is_own(model):
+        place = Path(model).resolve()
+        name = place.name if place.is_dir() else place.stem
+        return f"{_plain(name)}-{sha256(str(place).encode()).hexdigest()[:8]}"
+    return entry.name if entry.name in load_registry() else _plain(model)
 
 
 def edition_texts(model: str, texts: Mapping[str, str]) -> dict[str, str]:
     """The parameters of an edition: the model, and what else was asked for."""
     if any(name.rpartition(".")[2] == "model" and value != model for name, value in texts.items()):
         raise RunError(f"the edition is that of {model}; leave the parameter 'model' out")
-    # A chapter works in another folder, where a mere name would be that of a model of the hub.
-    folder = model not in load_registry() and Path(model).is_dir()
-    return {**texts, "model": str(Path(model).resolve()) if folder else model}
+    # A chapter works in another folder, where a mere name would be that of a model of the hub, or of no file.
+    return {**texts, "model": str(Path(model).resolve()) if _is_own(model) else model}
 
 
 def check_presence(entry: Entry) -> None:
@@ -97,14 +139,17 @@ def check_presence(entry: Entry) -> None:
     Raises:
         DataError: it is not on this machine; the message says how large it is and what to type.
     """
-    if model_presence(entry) != Presence.WHOLE:
-        raise DataError(f"{entry.name} is {model_presence(entry)} on this machine; {entry.fetching()}")
+    there = model_presence(entry)
+    if there != Presence.WHOLE:
+        raise DataError(f"{entry.name} is {there} on this machine; {how_to_have(entry)}")
 
 
 def plan_edition(
     book: Book, model: str, texts: Mapping[str, str] | None = None, only: Collection[str] = (), jobs: int = 1
 ) -> EditionPlan:
     """What an edition will take, from the model's configuration and a probe of a few seconds.
+
+    Where no chapter that is left asks the model, it is not loaded, and may be too large for its device.
 
     Args:
         book: see :func:`edition_book`.
@@ -117,25 +162,27 @@ def plan_edition(
         DataError: the model is not on this machine, or more memory is needed than its device has.
         RunError: a parameter or a chapter is unknown.
     """
-    entry, given = find_entry(model), edition_texts(model, texts or {})
+    given = edition_texts(model, texts or {})
+    entry = _entry_at(model, given)
     check_presence(entry)
     device = given.get("device", AUTO)
     device = usual_device(model) if device == AUTO else device
     unknown = set(only) - {one.name for one in book.chapters()}
     if unknown:
         raise RunError(f"no chapter {min(unknown)!r}; there are {', '.join(one.name for one in book.chapters())}")
-    parameters, revision = distribute(book.chapters(), given), given.get("revision") or None
+    parameters = distribute(book.chapters(), given)
     chapters = [one for one in book.chapters() if not only or one.name in only]
     left = [one for one in chapters if read_run(one.path, parameters[one.name], book.executed) is None]
     at_once = min(jobs, sum(map(_asks, left)))
-    memory, free = _memory(model, revision, entry), free_memory(device)
-    _check_memory(model, memory, free, at_once, device)
-    rate = _measured_rate(model, revision, device) if left else None
+    memory, (spread, free) = _memory(model, entry, device), _room(device)
+    if memory and at_once:
+        _check_memory(model, memory, spread, free, at_once, device)
+    rate = _measured_rate(model, entry.revision, device) if at_once else None
     plans = [
         ChapterPlan(one.name, _asks(one), one not in left, _seconds(one.name, rate if _asks(one) else None))
         for one in chapters
     ]
-    return EditionPlan(model, device, tuple(plans), memory, free, rate, at_once)
+    return EditionPlan(model, device, tuple(plans), memory, spread, free, rate, at_once)
 
 
 def make_edition(
@@ -162,12 +209,12 @@ def make_edition(
         DataError: the model is not on this machine.
         RunError, BookError: see :func:`personalib.book.build_book`.
     """
-    check_presence(find_entry(model))
     given = edition_texts(model, texts or {})
+    check_presence(_entry_at(model, given))
     if comparison is None or comparison.missing:
         return build_book(book, given, only, jobs=jobs)
-    earlier = sorted((book.products / "reproduction").glob("*/reproduction.md"))
-    build_book(replace(book, pages=tuple(earlier)), given, only, jobs=jobs)
+    earlier = earlier_page(comparison, book.products)
+    build_book(replace(book, pages=(earlier,) if earlier else ()), given, only, jobs=jobs)
     return build_book(replace(book, pages=(make_comparison(comparison, book.products),)), given, only, jobs=jobs)
 
 
@@ -176,23 +223,53 @@ def _asks(chapter: Chapter) -> bool:
     return "model" in chapter.parameters
 
 
-def _check_memory(model: str, memory: MemoryEstimate, free: int, at_once: int, device: str) -> None:
+def _is_own(model: str) -> bool:
+    """Whether a model is one of a folder or a YAML file."""
+    return model.endswith((".yaml", ".yml")) or (model not in load_registry() and Path(model).is_dir())
+
+
+def _plain(name: str) -> str:
+    """A name as that of a folder that is neither hidden nor above this one."""
+    return re.sub(r"[^\w.-]+", "-", name).lstrip(".-") or "model"
+
+
+def _entry_at(model: str, texts: Mapping[str, str]) -> Entry:
+    """A model's entry at the commit that is asked for, if one is."""
+    entry = find_entry(model)
+    return entry.model_copy(update={"revision": texts.get("revision") or entry.revision})
+
+
+def _room(device: str) -> tuple[int, int]:
+    """Over how many GPUs a model is spread evenly, and the bytes that are free on the fullest of them."""
+    alike = list(map(str, places(device))) if device == BALANCED else [device]
+    return len(alike), min(map(free_memory, alike))
+
+
+def _check_memory(model: str, memory: MemoryEstimate, spread: int, free: int, at_once: int, device: str) -> None:
     """Notice before anything is loaded that a device is too small.
 
     Raises:
         DataError: it is.
     """
-    if memory.total > free:
-        raise DataError(f"{model} needs {memory} on {device}, and {free / 1e9:.1f} GB are free; take another device")
-    if memory.total * at_once > free:
+    needed, room = memory.share(spread), f"{free / 1e9:.1f} GB are free"
+    if needed > free and spread > 1:
         raise DataError(
-            f"{at_once} chapters at a time need {at_once} times {memory.total / 1e9:.2f} GB on {device}, and "
-            f"{free / 1e9:.1f} GB are free; take --jobs {int(free // memory.total)}"
+            f"{model} needs {memory}, of which {needed / 1e9:.2f} GB on each of {spread} GPUs, and {room} on the "
+            "fullest of them; take another device, or give it places as device_map in a YAML file"
+        )
+    if needed > free:
+        raise DataError(f"{model} needs {memory} on {device}, and {room}; take another device")
+    if needed * at_once > free:
+        raise DataError(
+            f"{at_once} chapters at a time need {at_once} times {needed / 1e9:.2f} GB on {device}, and {room}; "
+            f"take --jobs {int(free // needed)}"
         )
 
 
 def _measured_rate(model: str, revision: str | None, device: str) -> float:
     rate = probe(load_model(model, revision, device))
+    # A model that is spread refers to itself, and its weights would stay beside those of the chapters.
+    gc.collect()
     if torch.cuda.is_available():  # torch would keep what the model took, and the chapters are other processes
         torch.cuda.empty_cache()
     return rate
@@ -208,19 +285,25 @@ def probe(language_model: LanguageModel) -> float:
     return len(rows) / (time.perf_counter() - started)
 
 
-def _memory(model: str, revision: str | None, entry: Entry) -> MemoryEstimate:
-    config = read_config(model, revision)
+def _memory(model: str, entry: Entry, device: str) -> MemoryEstimate | None:
+    """What a chapter needs in memory; none where that is not estimated."""
+    config = read_config(model, entry.revision)
+    if not has_attention(config):
+        return None
     dtype = getattr(torch, entry.dtype) if entry.dtype else config.dtype or torch.float32
     width = config.get_text_config().hidden_size
     features = 8 * width if entry.saes is None else _sae_width(entry.saes.ids[0], width)
-    return estimate_memory(config, dtype, Workload(tokens=_TOKENS, sae_width=features))
+    found = estimate_memory(config, dtype, Workload(tokens=_TOKENS, sae_width=features))
+    if device != MAPPED or not isinstance(entry.device_map, Mapping):
+        return found
+    return replace(found, weights=found.weights - dtype.itemsize * count_on_disk(config, entry.device_map))
 
 
 def _sae_width(sae_id: str, d_model: int) -> int:
     """The number of features that the name of an SAE tells; sixteen a coordinate where it tells none."""
-    found = re.search(r"width_(\d+)(k?)|_(\d+)x", sae_id)
+    found = re.search(r"width_(\d+)([km]?)|_(\d+)x", sae_id)
     if found and found[1]:
-        return int(found[1]) * (1024 if found[2] else 1)
+        return int(found[1]) * {"": 1, "k": 2**10, "m": 2**20}[found[2]]
     return d_model * (int(found[3]) if found else 16)
 
 

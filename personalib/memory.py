@@ -10,12 +10,13 @@ Gemma 2 of 2B and 9B the count beyond the weights was 0.99 to 1.15 of the peak, 
 
 import os
 from bisect import bisect_right
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from personalib.data import DataError
 from personalib.memory_parts import Shape, key_value_cache, last_token_work, prompt_work, sae_weights
@@ -29,6 +30,18 @@ WORKSPACE = 64 * 2**20
 GB = 10**9
 # Where the search for the largest batch ends.
 _LARGEST = 1024
+
+
+class _GroupFiles(NamedTuple):
+    """Where a control group of Linux tells its limit and its use, and the row of memory.stat of idle file pages."""
+
+    limit: str
+    used: str
+    idle: str
+
+
+_FIRST_GROUP = _GroupFiles("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_SECOND_GROUP = _GroupFiles("memory.max", "memory.current", "inactive_file")
 Steered = Literal["last", "prompt", "both"]
 
 
@@ -104,7 +117,14 @@ class MemoryEstimate:
     @property
     def total(self) -> int:
         """The peak with its margin."""
-        return self.weights + self.sae + self.cache + self.working + self.margin
+        return self.share(1)
+
+    def share(self, places: int) -> int:
+        """The peak with its margin on each of several devices over which the blocks are spread evenly.
+
+        Any of them may be the one that has the SAE, or the busiest block.
+        """
+        return -(-(self.weights + self.cache) // places) + self.sae + self.working + self.margin
 
     def fits(self, device: str | torch.device) -> bool:
         """Whether a device has as much free now; see :func:`free_memory`."""
@@ -126,6 +146,7 @@ def estimate_memory(config: PreTrainedConfig, dtype: torch.dtype, workload: Work
 
     Raises:
         ValueError: transformers knows no causal language model of this configuration.
+        DataError: the model has no attention.
 
     Example:
         >>> from transformers import Gemma2Config
@@ -146,6 +167,9 @@ def largest_batch(
         dtype: number format of the weights.
         workload: what is run; its batch size does not count.
         device: such as ``"cuda"``.
+
+    Raises:
+        ValueError, DataError: see :func:`estimate_memory` and :func:`free_memory`.
     """
     room, numbers = free_memory(device), _count(config)
     return bisect_right(
@@ -186,6 +210,24 @@ def count_parameters(config: PreTrainedConfig) -> int:
         ValueError: transformers knows no causal language model of this configuration.
     """
     return _count(config)[0]
+
+
+def count_on_disk(config: PreTrainedConfig, spread: Mapping[str, int | str]) -> int:
+    """How many of these numbers a map leaves on disk, from where a part is read whenever it is run.
+
+    Args:
+        config: of the model.
+        spread: devices by name of module, see :class:`personalib.registry.Entry`.
+
+    Raises:
+        ValueError: transformers knows no causal language model of this configuration.
+    """
+    found = 0
+    for name, each in _skeleton(config).named_parameters():
+        holding = [path for path in spread if not path or f"{name}.".startswith(f"{path}.")]
+        # What is said of a part within another one, is said of it.
+        found += each.numel() if holding and spread[max(holding, key=len)] == "disk" else 0
+    return found
 
 
 def read_config(name: str, revision: str | None = None) -> PreTrainedConfig:
@@ -229,16 +271,56 @@ def _estimate(
 
 def _count(config: PreTrainedConfig) -> tuple[int, int]:
     """Numbers among the weights, and among the constants beside them such as rotation frequencies."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    model = _skeleton(config)
     # Both lists name a tensor that is used twice only once.
     return sum(each.numel() for each in model.parameters()), sum(each.numel() for each in model.buffers())
 
 
-def _free_on_host() -> int:
-    """What the system can give without swapping; within a container, no more than its limit."""
+def _skeleton(config: PreTrainedConfig) -> PreTrainedModel:
+    """A model whose weights have sizes and no values."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+
+
+def _free_on_host(root: Path = Path("/")) -> int:
+    """What the system can give without swapping; within a container, no more than its limit leaves."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+        lines = (root / "proc" / "meminfo").read_text().splitlines()
+        whole = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    rooms = (_group_room(folder, files) for folder, files in _groups(root))
+    return min([whole, *(room for room in rooms if room is not None)])
+
+
+def _groups(root: Path) -> Iterator[tuple[Path, _GroupFiles]]:
+    """The control groups of Linux that hold this process, from the innermost out, each of which may have a limit.
+
+    Within a container the innermost ones that are named may not be seen, and the outermost is the container's.
+    """
+    try:
+        lines = (root / "proc" / "self" / "cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top = root / "sys" / "fs" / "cgroup" / ("memory" if controllers else "")
+        inner = top / path.lstrip("/")
+        for folder in (inner, *inner.parents):
+            if folder.is_relative_to(top):
+                yield folder, _FIRST_GROUP if controllers else _SECOND_GROUP
+
+
+def _group_room(folder: Path, files: _GroupFiles) -> int | None:
+    """What a control group may still take; none where it has no limit or is not seen."""
+    try:
+        limit, used = ((folder / name).read_text().strip() for name in (files.limit, files.used))
+        if limit == "max":
+            return None
+        rows = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except OSError:
+        return None
+    # Copies of files that nobody has read for a while count as used, and are given up for what needs the room.
+    return max(0, int(limit) - int(used) + int(rows.get(files.idle, 0)))

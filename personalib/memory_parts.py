@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedConfig
 
+from personalib.data import DataError
+
 # Norms, softmax and what is read from logits are computed in float32, whatever the weights are in.
 _FULL = 4
 # Tensors as wide as the SAE while features are clamped: before and after its threshold, the threshold's mask, the
@@ -44,15 +46,36 @@ class Shape:
 
     @classmethod
     def of(cls, config: PreTrainedConfig, dtype: torch.dtype) -> "Shape":
-        """The sizes that a configuration of transformers tells."""
+        """The sizes that a configuration of transformers tells; where its blocks differ, those of the largest.
+
+        Raises:
+            DataError: there is no attention, and what its stead takes is not counted here.
+        """
         text = config.get_text_config()
-        heads, width = int(text.num_attention_heads), int(text.hidden_size)
-        head = int(getattr(text, "head_dim", None) or width // heads)
-        grouped = int(getattr(text, "num_key_value_heads", None) or heads)
+        heads, width = _largest(text, "num_attention_heads"), int(text.hidden_size)
+        if heads is None:
+            raise DataError(f"a model of the kind {config.model_type!r} has no attention; its memory is not estimated")
+        head = _largest(text, "head_dim") or width // heads
+        grouped = _largest(text, "num_key_value_heads") or heads
         # GPT-2 and its like say nothing where the feed-forward part is four times as wide.
-        hidden = int(getattr(text, "intermediate_size", None) or getattr(text, "ffn_hidden_size", None) or 4 * width)
+        hidden = _largest(text, "intermediate_size") or _largest(text, "ffn_hidden_size") or 4 * width
         layers, words = int(text.num_hidden_layers), int(text.vocab_size)
         return cls(layers, width, hidden, heads * head, grouped * head, heads, head, words, dtype.itemsize)
+
+
+def has_attention(config: PreTrainedConfig) -> bool:
+    """Whether a model has attention heads, as that of a state space has not."""
+    return _largest(config.get_text_config(), "num_attention_heads") is not None
+
+
+def _largest(config: PreTrainedConfig, name: str) -> int | None:
+    """A size of a configuration, of the largest block where each has its own; none where it is not told."""
+    try:
+        found = getattr(config, name, None)
+    except RuntimeError:  # so transformers says that every block has its own
+        found = [getattr(block, name, None) for block in config.per_layer_config]
+    sizes = found if isinstance(found, list | tuple) else [found]
+    return max((int(size) for size in sizes if size), default=None)
 
 
 def prompt_work(shape: Shape, rows: int, tokens: int, shared: int, clamped: int = 0) -> int:

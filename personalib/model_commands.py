@@ -39,7 +39,7 @@ def _table(entries: "list[Entry]") -> None:
 
 
 def _details(entry: "Entry") -> str:
-    from personalib.hub_cache import Presence, model_presence
+    from personalib.hub_cache import Presence, how_to_have, model_presence
 
     there = model_presence(entry)
     facts = {
@@ -52,7 +52,7 @@ def _details(entry: "Entry") -> str:
         "format": entry.dtype or "as its weights are kept",
         "asked": {"chat": "in its chat template", "base": "as plain text"}[entry.form],
         "licence": entry.licence,
-        "weights": str(there) if there == Presence.WHOLE else f"{there}; {entry.fetching()}",
+        "weights": str(there) if there == Presence.WHOLE else f"{there}; {how_to_have(entry)}",
     }
     lines = [f"{name:12} {value}" for name, value in facts.items() if value]
     if entry.saes is None:

@@ -2,17 +2,21 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import yaml
 from click.testing import CliRunner
 
-from personalib import edition_comparison
+from personalib import edition_comparison, editions
 from personalib.__main__ import cli
+from personalib.arm_plans import published_features
 from personalib.book import Book
 from personalib.data import DataError, data_dir
-from personalib.edition_comparison import plan_comparison
+from personalib.edition_comparison import earlier_page, make_comparison, plan_comparison, published_name
 from personalib.editions import make_edition
+from personalib.evaluation_plan import parse_plan
+from personalib.protocol import load_protocol
 from personalib.provenance import repository_root
 
 PARTS = [
@@ -76,6 +80,67 @@ def test_published_numbers_are_measured_and_have_a_page(book, namesake, grid):
     # Without it the page is gone.
     make_edition(book, namesake)
     assert not (book.html / "book" / "reproduction.html").exists()
+
+
+@pytest.fixture
+def entry(tmp_path):
+    """An entry of one's own for one of the paper's models."""
+    (tmp_path / "mine.yaml").write_text("hub: Google/gemma-2b-it\ndtype: bfloat16\n")
+    return str(tmp_path / "mine.yaml")
+
+
+def test_a_published_model_is_known_by_what_it_is_on_the_hub(entry, namesake):
+    for name in ("gemma-2b-it", "google/gemma-2b-it", "Google/Gemma-2B-IT", entry, namesake, f"{namesake}/"):
+        assert published_name(name) == "gemma-2b-it"
+    assert published_name("somebody/Some-Model") == "Some-Model" and published_name("organism") == "organism"
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("named", ["Google/Gemma-2B-IT", "mine.yaml"])
+def test_a_model_by_another_name_is_compared_too(named, entry, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    model = entry if named == "mine.yaml" else named
+    own, usual = plan_comparison(model, "cpu"), plan_comparison("gemma-2b-it", "cpu")
+    assert (own.name, own.published) == ("gemma-2b-it", "gemma-2b-it") and own.plan.models[0].name == model
+    assert own.plan.arms == usual.plan.arms
+    # Where it is asked, the paper's features are looked up by the model's name.
+    asked = edition_comparison._with_features(own)
+    wanted = [one.features for one in asked.arms if one.method == "sae"]
+    found = {key: tuple(features) for key, features in published_features("gemma-2b-it").items()}
+    assert found in wanted and "published" not in wanted
+    assert parse_plan(asked.model_dump(mode="json")) == asked
+    assert edition_comparison._with_features(usual) is usual.plan
+
+
+def test_a_report_is_of_the_published_model_and_found_again(copied_organism, grid, tmp_path, monkeypatch):
+    monkeypatch.setattr(edition_comparison, "published_name", lambda _: "gemma-2b-it")
+    comparison = plan_comparison(copied_organism("mine"), "cpu", grid=grid)
+    assert earlier_page(comparison, tmp_path) is None
+    page = make_comparison(comparison, tmp_path)
+    assert page == tmp_path / "reproduction" / "gemma-2b-it" / "reproduction.md"
+    assert page.read_text().startswith("# Does gemma-2b-it reproduce what was published of it?")
+    assert earlier_page(comparison, tmp_path) == page
+    # One in another manner, of other data or by another library is another one.
+    assert earlier_page(replace(comparison, protocol=load_protocol("book")), tmp_path) is None
+    for what in ("data_hash", "library_hash"):
+        with monkeypatch.context() as changed:
+            changed.setattr(edition_comparison, what, lambda: "other")
+            assert earlier_page(comparison, tmp_path) is None
+
+
+def test_no_report_of_another_model_is_a_page(book, namesake, grid, monkeypatch):
+    comparison, built = plan_comparison(namesake, "cpu", grid=grid), []
+    own = book.products / "reproduction" / "gemma-2b-it" / "reproduction.md"
+    for page in (own, book.products / "reproduction" / "google_gemma-2b-it" / "reproduction.md"):
+        page.parent.mkdir(parents=True)
+        page.write_text("# Earlier\n")
+    monkeypatch.setattr(editions, "build_book", lambda book, *_, **__: built.append(book.pages))
+    monkeypatch.setattr(editions, "make_comparison", lambda *_: own)
+    make_edition(book, namesake, comparison=comparison)
+    assert built == [(), (own,)]
+    own.with_name("made_of.sha256").write_text(edition_comparison._made_of(comparison))
+    make_edition(book, namesake, comparison=comparison)
+    assert built[2:] == [(own,), (own,)]
 
 
 def test_a_model_that_nothing_was_published_of_is_not_compared(grid):

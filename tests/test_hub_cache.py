@@ -4,7 +4,8 @@ import pytest
 from hub import put
 from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 
-from personalib.hub_cache import Presence, model_presence, sae_presence
+from personalib.data import DataError
+from personalib.hub_cache import Presence, how_to_have, model_presence, sae_presence
 from personalib.registry import find_entry
 
 ENTRY = find_entry("gemma-2b-it")
@@ -30,6 +31,11 @@ def cache(tmp_path, monkeypatch):
             SMALL | {"model.safetensors.index.json": INDEX, "model-1.safetensors": b"1", "model-2.safetensors": b"2"},
             Presence.WHOLE,
         ),
+        # Any one file of a tokenizer is one.
+        ({"config.json": b"{}", "tokenizer.json": b"{ }", "model.safetensors": b"x"}, Presence.WHOLE),
+        ({"config.json": b"{}", "vocab.json": b"{ }", "model.safetensors": b"x"}, Presence.WHOLE),
+        ({"config.json": b"{}", "spiece.model": b"s", "model.safetensors": b"x"}, Presence.WHOLE),
+        ({"config.json": b"{}", "model.safetensors": b"x"}, Presence.PART),
         # A pickle is no weights here.
         (SMALL | {"pytorch_model.bin": b"x"}, Presence.PART),
     ],
@@ -38,6 +44,25 @@ def test_a_model_is_there_when_all_its_files_are(cache, files, found):
     if files:
         put(cache, ENTRY.hub, ENTRY.revision, files)
     assert model_presence(ENTRY) == found
+
+
+@pytest.mark.parametrize("pickle", ["pytorch_model.bin", "pytorch_model.bin.index.json"])
+def test_a_model_of_pickles_alone_is_not_to_be_fetched_again(cache, pickle):
+    put(cache, ENTRY.hub, ENTRY.revision, SMALL | {pickle: b"x"})
+    said = how_to_have(ENTRY)
+    assert f"it has no safetensors, only {pickle}" in said and "save_pretrained" in said and "hf download" not in said
+
+
+def test_a_model_that_is_not_whole_is_to_be_fetched(cache):
+    assert how_to_have(ENTRY) == ENTRY.fetching()
+    put(cache, ENTRY.hub, ENTRY.revision, {"pytorch_model.bin": b"x", "model.safetensors": b"y"})
+    assert how_to_have(ENTRY) == ENTRY.fetching()
+
+
+@pytest.mark.parametrize("name", ["/missing/path", "/missing", "./nofolder", "../nofolder", "~/model", "a/b/c", "a b"])
+def test_what_is_no_folder_and_no_name_of_the_hub_is_told(cache, name):
+    with pytest.raises(DataError, match=rf"^{name}: no such folder, and no name of the hub or of the table"):
+        model_presence(find_entry(name))
 
 
 def test_another_commit_is_another_model(cache):

@@ -6,7 +6,15 @@ import pytest
 import torch
 from small_models import CONFIGS, small, small_sae, vector
 from torch.profiler import ProfilerActivity, profile
-from transformers import BertConfig, Gemma2Config
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    Gemma2Config,
+    Gemma3nTextConfig,
+    Gemma4TextConfig,
+    MambaConfig,
+    RwkvConfig,
+)
 
 from personalib.activations import Site
 from personalib.data import DataError
@@ -17,13 +25,15 @@ from personalib.memory import (
     WORKSPACE,
     MemoryEstimate,
     Workload,
+    _free_on_host,
+    count_on_disk,
     count_parameters,
     estimate_memory,
     free_memory,
     largest_batch,
     read_config,
 )
-from personalib.memory_parts import Shape, key_value_cache
+from personalib.memory_parts import Shape, has_attention, key_value_cache
 from personalib.models import load_model
 from personalib.registry import load_registry
 
@@ -132,6 +142,37 @@ def test_a_folder_without_a_configuration_is_told(tmp_path):
         read_config(str(tmp_path))
 
 
+def test_what_a_map_leaves_on_disk_is_counted_by_the_innermost_name():
+    config = Gemma2Config(**MIDDLE)
+    model = AutoModelForCausalLM.from_config(config)
+    block = sum(each.numel() for each in model.model.layers[1].parameters())
+    assert count_on_disk(config, {"": "disk"}) == count_parameters(config)
+    assert count_on_disk(config, {"": 0, "model.layers.1": "disk"}) == block
+    # A name is that of a whole part, and what is said of a part of it goes before.
+    assert count_on_disk(config, {"model.layers": 0, "model.layers.1": "disk", "model.lay": "disk"}) == block
+    assert count_on_disk(config, {"model.layers.1": "disk", "model.layers.1.mlp": "cpu"}) < block
+    assert count_on_disk(config, {"model.layers": "cpu"}) == 0
+
+
+# Shapes
+
+
+def test_where_blocks_differ_the_largest_counts():
+    sizes = {"num_hidden_layers": 4, "hidden_size": 64, "num_attention_heads": 4, "vocab_size": 500}
+    config = Gemma4TextConfig(**sizes, head_dim=16, global_head_dim=32)
+    assert Shape.of(config, torch.float32).head == 32
+    assert estimate_memory(config, torch.float32, WORK).total > 0
+    varied = Gemma3nTextConfig(num_hidden_layers=3, intermediate_size=[64, 128, 96])
+    assert Shape.of(varied, torch.float32).hidden == 128
+
+
+@pytest.mark.parametrize("config", [MambaConfig(), RwkvConfig()], ids=["mamba", "rwkv"])
+def test_a_model_without_attention_is_told(config):
+    assert not has_attention(config) and has_attention(Gemma2Config(**MIDDLE))
+    with pytest.raises(DataError, match=f"'{config.model_type}' has no attention"):
+        Shape.of(config, torch.float32)
+
+
 # Growth
 
 
@@ -233,10 +274,71 @@ def test_free_memory_shrinks_by_what_is_taken():
     assert taken[0] == 1
 
 
+def host(root, groups, **files):
+    """A machine of 1,000 kB as Linux tells of it, with control groups."""
+    told = {"proc/meminfo": "MemTotal: 2000 kB\nMemAvailable: 1000 kB\n", "proc/self/cgroup": groups}
+    for name, text in (told | files).items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(f"{text}\n")
+    return root
+
+
+def second(limit, used, idle=0, place=""):
+    """The files of a control group of the second version."""
+    facts = {"max": limit, "current": used, "stat": f"anon 5\ninactive_file {idle}"}
+    return {f"sys/fs/cgroup/{place}memory.{name}": text for name, text in facts.items()}
+
+
+def first(limit, used, idle=0, place=""):
+    """The files of one of the first version."""
+    facts = {"limit_in_bytes": limit, "usage_in_bytes": used, "stat": f"cache 5\ntotal_inactive_file {idle}"}
+    return {f"sys/fs/cgroup/memory/{place}memory.{name}": text for name, text in facts.items()}
+
+
+ALL = 1000 * 1024
+BOTH = "5:cpu,memory:/a\n1:name=systemd:/a\n0::/"
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "room"),
+    [
+        ("0::/", {}, ALL),
+        ("0::/", second("max", 700), ALL),
+        ("0::/", second(900, 700), 200),
+        ("0::/", second(900, 700, idle=300), 500),
+        ("0::/", second(900, 950), 0),
+        ("0::/", second(10 * ALL, 0), ALL),
+        # The innermost may be narrower, or wider, than those that it is in; and may not be seen within a container.
+        ("0::/a/b", second(900, 0, place="a/b/") | second("max", 0, place="a/"), 900),
+        ("0::/a/b", second(900, 0, place="a/b/") | second(800, 0, place="a/"), 800),
+        ("0::/a/b", second(700, 0), 700),
+        (BOTH, first(900, 700, idle=50, place="a/"), 250),
+        (BOTH, first(900, 700), 200),
+        (BOTH, first(9223372036854771712, 700), ALL),
+        # That of another kind says nothing of memory.
+        ("1:name=systemd:/a", first(900, 700), ALL),
+    ],
+)
+def test_a_container_has_no_more_than_its_limit_leaves(tmp_path, groups, files, room):
+    assert _free_on_host(host(tmp_path, groups, **files)) == room
+
+
+def test_a_machine_without_control_groups_is_free_as_a_whole(tmp_path):
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "meminfo").write_text("MemAvailable: 1000 kB\n")
+    assert _free_on_host(tmp_path) == ALL
+
+
 @pytest.mark.parametrize("device", ["meta", "cuda:99"])
 def test_devices_whose_memory_is_not_known_are_told(device):
     with pytest.raises(DataError, match=f"device '{device}': "):
         free_memory(device)
+
+
+def test_what_is_spread_evenly_is_shared_but_for_what_any_device_may_need():
+    found = MemoryEstimate(5, weights=3 * 10**9, sae=10**8, cache=10**9, working=10**9)
+    assert found.share(1) == found.total
+    assert found.share(2) == 2 * 10**9 + 10**8 + 10**9 + found.margin
 
 
 def test_an_estimate_reads_in_gigabytes_without_what_is_not_there():

@@ -5,6 +5,7 @@ from click.testing import CliRunner
 from hub import put
 
 from personalib.__main__ import cli
+from personalib.data import DataError
 from personalib.registry import find_entry, load_registry
 
 
@@ -42,6 +43,19 @@ def test_a_model_that_is_not_here_comes_with_what_to_type(cache):
 def test_a_stranger_gets_what_can_be_said_of_it(tmp_path):
     text = told(str(tmp_path))
     assert "weights      here" in text and "one is trained when a chapter first needs it" in text
+
+
+def test_a_model_of_pickles_is_said_to_have_no_safetensors(cache):
+    entry = find_entry("gpt2")
+    put(cache, entry.hub, entry.revision, {"config.json": b"{}", "pytorch_model.bin": b"x"})
+    text = told("gpt2")
+    assert "in part; it has no safetensors, only pytorch_model.bin" in text
+    assert "hf download openai-community/gpt2" not in text
+
+
+def test_a_folder_that_is_not_there_is_one_message():
+    with pytest.raises(DataError, match=r"^\./nofolder: no such folder, and no name of the hub or of the table"):
+        told("./nofolder")
 
 
 def test_the_organism_needs_nothing():
