@@ -5,6 +5,7 @@ The stand-in (see ``hub.py``) has weights of chance, so nothing is asked of the 
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import hub
 import pandas as pd
 import pytest
 
+from personalib.data import data_dir
 from personalib.provenance import repository_root
 
 MODEL = "gemma-2-9b-it"
@@ -153,6 +155,20 @@ def test_the_papers_protocol_pushes_published_features(environment):
     pushed = pd.read_csv(out / "results" / "11_traits_under_steering" / "sae.csv")
     # Coefficient 200 in units of the stream's norm; an element may have several features, which are summed.
     assert pushed["dose"].between(0.5, 4.0).all() and set(pushed["key"]) == set(ELEMENTS.strip("[]").split(", "))
+
+
+@pytest.mark.parametrize("chapter", ["00_start_here", "03_measuring_personality", "04_background_stimuli"])
+def test_a_model_that_was_not_instructed_is_asked_in_plain_text(chapter, tmp_path):
+    folder = shutil.copytree(
+        data_dir() / "organism", tmp_path / "base", ignore=shutil.ignore_patterns("*.jinja", "saes")
+    )
+    own = {
+        name.removeprefix(f"{chapter[:2]}."): value for name, value in LITTLE.items() if name.startswith(chapter[:2])
+    }
+    given = [part for name, value in {"model": folder, **own}.items() for part in ("-p", name, str(value))]
+    done = call({}, "run", chapter, *given, "--output-dir", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr.replace("\r", "\n")[-1500:]
+    assert "start_of_turn" not in (tmp_path / "out" / f"{chapter}.ipynb").read_text().partition('"outputs"')[2]
 
 
 def test_without_the_weights_there_is_one_message(tmp_path):
