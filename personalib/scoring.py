@@ -63,6 +63,28 @@ def per_item(rows: pd.DataFrame, *, by: Sequence[str] = _BY, floor: float = FLOO
     return table.assign(mass=masses.mean(axis=1, skipna=False), read=read).reset_index()
 
 
+def check_read(counts: pd.Series, least: int = 2, what: str = "items") -> None:
+    """Notice before anything is made of it that too little could be read.
+
+    Args:
+        counts: how much was read of each thing, by its name.
+        least: how much has to be.
+        what: is counted.
+
+    Raises:
+        ItemError: of something less was read.
+
+    Example:
+        >>> check_read(pd.Series({"openness": 12, "narcissism": 3}))
+    """
+    if counts.min() < least:
+        raise ItemError(
+            f"{counts.idxmin()}: {counts.min():.0f} {what} could be read, and at least {least} are needed; an answer "
+            f"is missing where the options get less than {FLOOR:.0%} of the probability: ask more items, put them in "
+            "another template or form, or take a model that answers with an option"
+        )
+
+
 def score_published(
     rows: pd.DataFrame,
     *,

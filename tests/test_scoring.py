@@ -9,7 +9,7 @@ import pytest
 import personalib.scoring
 from personalib.items import TRAITS
 from personalib.records import ItemError
-from personalib.scoring import per_item, positional_bias, score_mass, score_published
+from personalib.scoring import check_read, per_item, positional_bias, score_mass, score_published
 
 RESPONSES = ("high1", "low1", "high2", "low2")
 
@@ -224,3 +224,13 @@ def test_rows_that_are_not_answers_are_refused(change, message):
     rows = table(both(1, (0.25,) * 4, (0.25,) * 4))
     with pytest.raises(ItemError, match=message):
         per_item(change(rows))
+
+
+def test_too_little_that_could_be_read_is_told_with_what_to_do():
+    check_read(pd.Series({"openness": 2, "narcissism": 5}))
+    with pytest.raises(
+        ItemError, match=r"openness: 1 items could be read, and at least 2 are needed; .*ask more items"
+    ):
+        check_read(pd.Series({"narcissism": 5, "openness": 1}))
+    with pytest.raises(ItemError, match="openness: 2 contrasts could be read, and at least 3 are needed"):
+        check_read(pd.Series({"openness": 2}), 3, "contrasts")
