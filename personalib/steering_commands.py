@@ -68,8 +68,8 @@ def ask(
 @steering.command()
 @model_options
 @click.option("--family", default="elements", show_default=True, type=click.Choice(["pressures", "facets", "elements"]))
-@click.option("--release", default="", help="A release of SAEs, or a folder.  [default: the model's]")
-@click.option("--sae", "saes", multiple=True, help="SAE of the release. May be repeated.  [default: all known]")
+@click.option("--sae", "release", default="", help="A release of SAEs, or a folder.  [default: the model's]")
+@click.option("--sae-id", "saes", multiple=True, help="SAE of the release. May be repeated.  [default: all known]")
 @click.option("--items", default="bundled", show_default=True, help="Trait items: a file, or a hub's name.")
 @click.option("--template", default="letters", show_default=True, help="Template of the items.")
 @click.option(

@@ -162,6 +162,15 @@ def test_another_model_and_sae_are_a_change_of_parameters_only(pattern, other):
     assert all(scores["auroc"]["estimate"] > 0.95 for scores in found.extra["scores"])
 
 
+def test_an_sae_of_the_models_own_entry_needs_no_option(pattern, other, tmp_path):
+    entry, place = tmp_path / "mine.yaml", other[1][1].parent
+    entry.write_text(f"hub: {place / 'model'}\nsaes: {{release: {place / 'sae'}}}\n")
+    done("features", "discover", "--model", entry, *FEW, "--work", tmp_path / "work", "--out", tmp_path / "own.json")
+    (first,), (own,) = load_feature_patterns(pattern), load_feature_patterns(tmp_path / "own.json")
+    assert own.extra["sae"] == first.extra["sae"]
+    assert all(own.features(*TITLES[label]) == first.features(*TITLES[label]) for label in LABELS)
+
+
 def test_features_are_labelled_by_the_words_that_were_planted(pattern, other):
     tokenizer = other[0].tokenizer
     own = {

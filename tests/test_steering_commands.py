@@ -35,7 +35,7 @@ SAE_ID = "resid_post.1/width_512"
 QUESTION = "What do you like to do?"
 PAIRS, DOSE = 8, 0.2
 # All pressures at all sites, and no more of anything than has to be.
-TINY = ("--family", "pressures", "--sae", SAE_ID, "--choose-by", 1, "--per-trait", 2, "--pairs", PAIRS)
+TINY = ("--family", "pressures", "--sae-id", SAE_ID, "--choose-by", 1, "--per-trait", 2, "--pairs", PAIRS)
 TINY += ("--position", "prompt", "--dose", DOSE, "--randoms", 10)
 
 
@@ -247,7 +247,7 @@ def refused_at_the_end(ended, problem):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (("--sae", "resid_post.9/width_1"), "the organism has no SAE 'resid_post.9/width_1'; choose one of resid_"),
+        (("--sae-id", "resid_post.9/width_1"), "the organism has no SAE 'resid_post.9/width_1'; choose one of resid_"),
         (("--template", "letter"), "unknown template 'letter'; use one of letters, numbers, bare"),
         (("--items", "nothing.jsonl"), "nothing.jsonl: No such file"),
         (("--model", "/no/such/model"), "/no/such/model: cannot be loaded"),
@@ -293,7 +293,7 @@ def test_an_sae_of_any_site_can_be_reported_on(organism, source, work, tmp_path)
     made = SAE.from_dict({"architecture": "standard", "d_in": width, "d_sae": 32, "metadata": metadata})
     made.save_model(tmp_path / "sae")
     few = [*TINY[:2], *TINY[4:]]
-    out = done("report", *few, "--release", tmp_path / "sae", "--items", source, "--work", work)
+    out = done("report", *few, "--sae", tmp_path / "sae", "--items", source, "--work", work)
     assert re.search(r"^sae +source ", out, re.MULTILINE)
 
 
