@@ -214,8 +214,10 @@ def make_edition(
     if comparison is None or comparison.missing:
         return build_book(book, given, only, jobs=jobs)
     earlier = earlier_page(comparison, book.products)
-    build_book(replace(book, pages=(earlier,) if earlier else ()), given, only, jobs=jobs)
-    return build_book(replace(book, pages=(make_comparison(comparison, book.products),)), given, only, jobs=jobs)
+    first = build_book(replace(book, pages=(earlier,) if earlier else ()), given, only, jobs=jobs)
+    page = make_comparison(comparison, book.products)
+    # The second time nothing is executed; what was, is told of the first.
+    return replace(build_book(replace(book, pages=(page,)), given, only, jobs=jobs), runs=first.runs)
 
 
 def _asks(chapter: Chapter) -> bool:

@@ -131,7 +131,8 @@ def read_run(folder: Path) -> EvaluationRun:
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         names = [one["name"] for one in manifest["plan"]["questionnaires"]]
-        changed = [name for name, written in manifest["outputs"].items() if _hash(folder / name) != written]
+        written = manifest["outputs"]
+        changed = [name for name in written if provenance.file_hash(folder / name) != written[name]]
         if changed:
             raise ValueError(f"{', '.join(changed)} is not what was written")
         answers = {name: pd.read_parquet(folder / f"{name}.parquet") for name in (*names, NEUTRAL)}
@@ -146,9 +147,6 @@ def model_folder(folder: Path, model: ModelPlan) -> Path:
     return folder / model.folder
 
 
-_hash = provenance.file_hash
-
-
 def _write_manifest(
     plan: EvaluationPlan,
     model: ModelPlan,
@@ -159,7 +157,7 @@ def _write_manifest(
 ) -> None:
     ended, language_model = datetime.now(UTC), evaluation.language_model
     tables = [folder / f"{name}.parquet" for name in (*(one.name for one in plan.questionnaires), NEUTRAL)]
-    outputs = {path.name: _hash(path) for path in sorted(tables)}
+    outputs = {path.name: provenance.file_hash(path) for path in sorted(tables)}
     content = {
         "plan": plan.model_dump(mode="json"),
         "model": model.model_dump(mode="json")

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
-from huggingface_hub import constants
-
 from personalib import provenance
 from personalib.data import DataError, data_dir, read_yaml
 
@@ -96,10 +94,17 @@ def _path(name: str) -> Path | None:
 
 def _hub_commit(name: str) -> str | None:
     """The commit that a model of the hub has in the cache as its newest."""
-    if name.count("/") != 1 or len(name) > 200:
+    if name.count("/") != 1:
         return None
-    newest = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "refs" / "main"
-    return newest.read_text().strip() if newest.is_file() else None
+    # Here, since most runs name nothing of the kind, and the client takes a while to import.
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:
+        return None
+    return Path(found).parent.name if isinstance(found, str) else None
 
 
 def _file_hash(path: Path) -> str:

@@ -325,7 +325,9 @@ def scatter_truth(data: pd.DataFrame, axes: Axes | None = None, *, label: str = 
     middle = float(rows["truth"].mean())
     axes.axline((middle, middle), slope=1, color=COLOURS["chance"], linestyle="--", linewidth=1)
     correlation = rows["truth"].corr(rows["estimate"])
-    axes.set_title(f"r = {correlation:.2f}, n = {len(rows)}")
+    # With a side that is always the same there is no correlation.
+    known = "" if pd.isna(correlation) else f"r = {correlation:.2f}, "
+    axes.set_title(f"{known}n = {len(rows)}")
     axes.set_aspect("equal", adjustable="datalim")
     axes.set(xlabel=f"truth: {label}".rstrip(": "), ylabel=f"estimate: {label}".rstrip(": "))
     _legend(axes)

@@ -223,34 +223,46 @@ def _read_valid(outputs: _Outputs, inputs: str) -> dict[str, Any] | None:
 
 
 def _execute(chapter: Chapter, merged: Mapping[str, Any], outputs: _Outputs, position: int) -> Run:
-    from personalib.execution import CellError, execute  # papermill: seconds to import, and not needed to reuse a run
-
     outputs.clear()
     outputs.results.mkdir(parents=True)
     # hashed before the run, so that an edit during it makes the run stale
     hashes = _hashes(chapter, merged)
     started = datetime.now(UTC)
     clock = time.perf_counter()
-    try:
-        execute(chapter, chapter.overrides(merged), outputs.partial, outputs.results, position, outputs.loaded)
-    except CellError as error:
-        shutil.rmtree(outputs.results)
-        outputs.loaded.unlink(missing_ok=True)
-        outputs.partial.replace(outputs.failed)
-        where = f"{chapter.name}: {error.place} failed; the notebook up to there is {outputs.failed}"
-        raise RunError(f"{where}\n{error.reason}") from None
+    loaded = _run_cells(chapter, merged, outputs, position)
     seconds = round(time.perf_counter() - clock, 2)
     outputs.partial.replace(outputs.published)
     manifest = _manifest(chapter, merged, hashes) | {
         "started": started.isoformat(timespec="seconds"),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": seconds,
-        "loaded": read_loaded(outputs.loaded),
+        "loaded": loaded,
         "outputs": outputs.hashes(),
     }
-    outputs.loaded.unlink(missing_ok=True)
     _write_manifest(outputs.manifest, manifest)
     return Run(chapter.name, outputs.published, manifest, reused=False)
+
+
+def _run_cells(
+    chapter: Chapter, merged: Mapping[str, Any], outputs: _Outputs, position: int
+) -> list[dict[str, str | None]]:
+    """Run a chapter's cells; returns what they have loaded.
+
+    Raises:
+        RunError: a cell failed; the notebook up to there is all that is left.
+    """
+    from personalib.execution import CellError, execute  # papermill: seconds to import, and not needed to reuse a run
+
+    try:
+        execute(chapter, chapter.overrides(merged), outputs.partial, outputs.results, position, outputs.loaded)
+        return read_loaded(outputs.loaded)
+    except CellError as error:
+        shutil.rmtree(outputs.results)
+        outputs.partial.replace(outputs.failed)
+        where = f"{chapter.name}: {error.place} failed; the notebook up to there is {outputs.failed}"
+        raise RunError(f"{where}\n{error.reason}") from None
+    finally:
+        outputs.loaded.unlink(missing_ok=True)
 
 
 def _manifest(chapter: Chapter, merged: Mapping[str, Any], hashes: Mapping[str, Any]) -> dict[str, Any]:

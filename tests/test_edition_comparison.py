@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from personalib import edition_comparison, editions
 from personalib.__main__ import cli
 from personalib.arm_plans import published_features
-from personalib.book import Book
+from personalib.book import Book, BuiltBook
 from personalib.data import DataError, data_dir
 from personalib.edition_comparison import earlier_page, make_comparison, plan_comparison, published_name
 from personalib.editions import make_edition
@@ -75,7 +75,9 @@ def test_published_numbers_are_measured_and_have_a_page(book, namesake, grid):
     assert "Does gemma-2b-it reproduce what was published of it?" in page and "_images/reproduction.png" in page
     assert "Held against what was published" in built.index.parent.joinpath("book", "index.html").read_text()
     # Once more nothing is left to be done, and the pages stay.
+    assert not any(run.reused for run in built.runs)
     again = make_edition(book, namesake, comparison=comparison)
+    assert all(run.reused for run in again.runs)
     assert again.pages_reused and all(run.reused for run in again.runs)
     # Without it the page is gone.
     make_edition(book, namesake)
@@ -134,7 +136,12 @@ def test_no_report_of_another_model_is_a_page(book, namesake, grid, monkeypatch)
     for page in (own, book.products / "reproduction" / "google_gemma-2b-it" / "reproduction.md"):
         page.parent.mkdir(parents=True)
         page.write_text("# Earlier\n")
-    monkeypatch.setattr(editions, "build_book", lambda book, *_, **__: built.append(book.pages))
+
+    def build(book, *_, **__):
+        built.append(book.pages)
+        return BuiltBook((), None, (), pages_reused=False)
+
+    monkeypatch.setattr(editions, "build_book", build)
     monkeypatch.setattr(editions, "make_comparison", lambda *_: own)
     make_edition(book, namesake, comparison=comparison)
     assert built == [(), (own,)]

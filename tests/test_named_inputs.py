@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from hub import put
 
 from personalib import named_inputs as module
 from personalib.named_inputs import named_inputs
@@ -76,10 +77,8 @@ def test_where_a_chapter_writes_is_no_input(model):
 def test_a_model_of_the_hub_is_known_by_its_newest_commit(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert named_inputs({"model": "some/model"}) == {}
-    newest = tmp_path / "models--some--model" / "refs" / "main"
-    newest.parent.mkdir(parents=True)
     for commit in ("a1", "b2"):
-        newest.write_text(f"{commit}\n")
+        put(tmp_path, "some/model", commit, {"config.json": b"{}"})
         assert named_inputs({"model": "some/model"}) == {"some/model": commit}
 
 

@@ -174,6 +174,10 @@ def test_scatter_draws_intervals_where_there_are_any() -> None:
     assert axes.get_title(loc="left") == plots.scatter_truth(PAIRS).get_title(loc="left")
 
 
+def test_scatter_of_a_side_that_is_always_the_same_has_no_correlation() -> None:
+    assert plots.scatter_truth(PAIRS.assign(estimate=1.0)).get_title(loc="left") == "n = 3"
+
+
 @pytest.mark.parametrize("columns", [[], ["low"], ["high"]])
 def test_scatter_without_both_ends_draws_points_alone(columns: list[str]) -> None:
     axes = plots.scatter_truth(PAIRS.assign(**dict.fromkeys(columns, 0.3)))
