@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 # Data files are far below all of these; what is above them would stop the program later, and without a file's name.
 _DEPTH = 60
@@ -22,10 +23,18 @@ _YAML_CHARACTERS = 10_000_000
 _ALIASED_VALUES = 10_000
 _WHOLE_NUMBER = 2**63
 _SHOWN = 200
+_COMPLAINTS = 3
+T = TypeVar("T")
 
 
 class DataError(ValueError):
     """A data file is missing or is not what it should be; the message names the file and the fix."""
+
+
+class Strict(BaseModel):
+    """A value whose fields are all known, so that a misspelt one is an error and not a default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def data_dir() -> Path:
@@ -124,6 +133,46 @@ def parse_json(text: str, where: str) -> Any:
     if text.count("[") + text.count("{") > _DEPTH:
         _check_depth(value, where)
     return value
+
+
+def parse(kind: type[T], content: Any, where: str) -> T:
+    """Plain values, as YAML and JSON hold them, as what they should be.
+
+    Args:
+        kind: a model of pydantic, a dataclass, or a container of such.
+        content: the values.
+        where: they come from, for the message.
+
+    Raises:
+        DataError: they do not fit; the message names each field that is wrong, and says what it should be.
+
+    Example:
+        >>> parse(dict[str, str], {"labels": True}, "an example")
+        Traceback (most recent call last):
+        personalib.data.DataError: an example: labels: is True; write a text, in quotes
+    """
+    try:
+        return TypeAdapter(kind).validate_python(content)
+    except ValidationError as error:
+        faults = [
+            _complaint(dict(one), getattr(kind, "model_fields", {}))
+            for one in error.errors(include_url=False)[:_COMPLAINTS]
+        ]
+        more = error.error_count() - len(faults)
+        raise DataError(f"{where}: {'; '.join(faults)}{f'; and {more} more' if more > 0 else ''}") from None
+
+
+def _complaint(error: dict[str, Any], known: Iterable[str]) -> str:
+    place = cut(".".join(str(part) for part in error["loc"])) or "it"
+    there = f"; there are {', '.join(known)}" if known and len(error["loc"]) == 1 else ""
+    messages = {
+        "extra_forbidden": f"there is no such field; remove it, or correct its name{there}",
+        "missing": "is missing; add it",
+        "string_type": f"is {shown(error['input'])}; write a text, in quotes",
+        "tuple_type": "give a list of values, also where it is one",
+        "too_short": "it is empty; give at least one",
+    }
+    return f"{place}: {messages.get(error['type'], cut(str(error['msg']).removeprefix('Value error, ')))}"
 
 
 def shown(value: Any) -> str:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from personalib.data import DataError, named_file, read_yaml
+from personalib.data import Strict, named_file, parse, read_yaml
 from personalib.provenance import repository_root
 from personalib.templates import ORDERS
 
@@ -17,13 +17,7 @@ Method = Literal["prompt", "repe", "sae", "random"]
 Positive = Annotated[int, Field(ge=1)]
 
 
-class _Strict(BaseModel):
-    """A value whose fields are all known, so that a misspelt one is an error and not a default."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ModelPlan(_Strict):
+class ModelPlan(Strict):
     """A model that is asked.
 
     Attributes:
@@ -49,7 +43,7 @@ class ModelPlan(_Strict):
         return found if found.strip(".") else f"_{found}"
 
 
-class QuestionnairePlan(_Strict):
+class QuestionnairePlan(Strict):
     """A questionnaire.
 
     Attributes:
@@ -105,7 +99,7 @@ class QuestionnairePlan(_Strict):
         return self
 
 
-class ArmsPlan(_Strict):
+class ArmsPlan(Strict):
     """Arms of one method.
 
     Attributes:
@@ -135,7 +129,7 @@ class ArmsPlan(_Strict):
     label: str | None = None
     family: Literal["elements", "pressures", "facets"] = "elements"
     keys: tuple[str, ...] = ()
-    personas: dict[str, tuple[str, ...]] = {}
+    personas: dict[str, tuple[str, ...]] = Field(default={})
     combine: Literal["norm_matched", "sum"] = "norm_matched"
     poles: tuple[Literal["positive", "negative"], ...] = ("positive",)
     doses: tuple[float, ...] = ()
@@ -167,7 +161,7 @@ class ArmsPlan(_Strict):
         return self
 
 
-class EvaluationPlan(_Strict):
+class EvaluationPlan(Strict):
     """Everything that an evaluation needs.
 
     Attributes:
@@ -286,10 +280,7 @@ def parse_plan(content: Any, where: str = "the plan") -> EvaluationPlan:
     Raises:
         DataError: see :func:`load_plan`.
     """
-    try:
-        return EvaluationPlan.model_validate(content)
-    except ValidationError as error:
-        raise DataError(f"{where}: " + "; ".join(_complaint(dict(one)) for one in error.errors())) from None
+    return parse(EvaluationPlan, content, where)
 
 
 def _placed(questionnaire: QuestionnairePlan, folders: Sequence[Path]) -> QuestionnairePlan:
@@ -305,11 +296,3 @@ def _placed(questionnaire: QuestionnairePlan, folders: Sequence[Path]) -> Questi
 def dump_plan(plan: EvaluationPlan) -> str:
     """A plan as YAML, defaults included."""
     return yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def _complaint(error: dict[str, Any]) -> str:
-    place = ".".join(str(part) for part in error["loc"]) or "it"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        message = "there is no such field; remove it, or correct its name"
-    return f"{place}: {message}"

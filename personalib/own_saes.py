@@ -12,12 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from personalib.activations import Site
 from personalib.contrast import all_sites, prompts
 from personalib.contrast_pairs import contrast_set, contrasts
-from personalib.data import DataError, data_dir, read_yaml
+from personalib.data import DataError, Strict, data_dir, parse, read_yaml
 from personalib.element_texts import element_texts
 from personalib.locks import alone
 from personalib.models import LanguageModel
@@ -37,10 +35,8 @@ class Saes(NamedTuple):
     ids: tuple[str, ...]
 
 
-class OwnRecipe(BaseModel):
+class OwnRecipe(Strict):
     """How an SAE is trained on the spot, read from ``data/own_saes.yaml``; the file explains the fields."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int
     per_element: int
@@ -134,11 +130,7 @@ def saes_dir() -> Path:
 
 def _own_recipe() -> OwnRecipe:
     path = data_dir() / "own_saes.yaml"
-    try:
-        return OwnRecipe.model_validate(read_yaml(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise DataError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
+    return parse(OwnRecipe, read_yaml(path), str(path))
 
 
 def _dictionary(language_model: LanguageModel, recipe: OwnRecipe, site: Site) -> Dictionary:

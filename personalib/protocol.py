@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from personalib.arm_plans import published_features
-from personalib.data import DataError, named_file, read_yaml
+from personalib.data import DataError, Strict, named_file, parse, read_yaml
 from personalib.evaluation_plan import ArmsPlan, EvaluationPlan, ModelPlan, QuestionnairePlan
 from personalib.reference import bare_name, sae_features
 from personalib.supplied_contrasts import supplied_contrasts, supplied_questions
@@ -24,13 +24,7 @@ PUBLISHED = "published"
 PRESSURES = "pressures"
 
 
-class _Strict(BaseModel):
-    """A value whose fields are all known, so that a misspelt one is an error and not a default."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Asking(_Strict):
+class Asking(Strict):
     """How a questionnaire is put.
 
     Attributes:
@@ -52,7 +46,7 @@ class Asking(_Strict):
     shots: Annotated[int, Field(ge=0)] = 0
 
 
-class Scoring(_Strict):
+class Scoring(Strict):
     """How answers become a score.
 
     Attributes:
@@ -67,7 +61,7 @@ class Scoring(_Strict):
     unreadable: Literal["guess", "missing"]
 
 
-class Steering(_Strict):
+class Steering(Strict):
     """How one kind of factor is pushed.
 
     Attributes:
@@ -102,7 +96,7 @@ class Steering(_Strict):
         return {"doses": (), "coefficients": known} if known else {}
 
 
-class Protocol(_Strict):
+class Protocol(Strict):
     """A manner of measuring.
 
     Attributes:
@@ -155,10 +149,7 @@ def load_protocol(source: str | Path, prompts: str | Path | None = None) -> Prot
         (200.0,)
     """
     path = named_file(source, "protocols", "protocol")
-    try:
-        found = Protocol.model_validate(read_yaml(path))
-    except ValidationError as error:
-        raise DataError(f"{path}: " + "; ".join(_complaint(dict(one)) for one in error.errors())) from None
+    found = parse(Protocol, read_yaml(path), str(path))
     if prompts is not None:
         found = found.model_copy(update={"prompts": str(prompts)})
     elif found.prompts is not None and (path.parent / found.prompts).is_file():
@@ -268,10 +259,3 @@ def _with_templates(protocol: Protocol, path: Path) -> Protocol:
 
 def _plain(values: tuple[BaseModel, ...]) -> list[dict[str, Any]]:
     return [one.model_dump() for one in values]
-
-
-def _complaint(error: dict[str, Any]) -> str:
-    place = ".".join(str(part) for part in error["loc"]) or "it"
-    if error["type"] == "extra_forbidden":
-        return f"{place}: there is no such field; remove it, or correct its name"
-    return f"{place}: {str(error['msg']).removeprefix('Value error, ')}"

@@ -2,22 +2,18 @@
 
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from personalib.data import DataError, data_dir, read_yaml
+from personalib.data import DataError, Strict, data_dir, parse, read_yaml
 
 NumberFormat = Literal["float32", "bfloat16", "float16"]
 ORGANISM = "organism"
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class KnownSaes(_Strict):
+class KnownSaes(Strict):
     """SAEs of a model.
 
     Attributes:
@@ -29,14 +25,14 @@ class KnownSaes(_Strict):
     ids: Annotated[tuple[str, ...], Field(min_length=1)] = ("",)
 
 
-class KnownParts(_Strict):
+class KnownParts(Strict):
     """Where a model has its parts, see :class:`personalib.model_parts.Parts`."""
 
     blocks: str
     norm: str
 
 
-class Entry(_Strict):
+class Entry(Strict):
     """A model of the table.
 
     Attributes:
@@ -107,7 +103,7 @@ def load_registry() -> dict[str, Entry]:
     """
     path = data_dir() / "models.yaml"
     content = read_yaml(path)
-    return {name: _entry({"name": name, **entry}, f"{path}, {name}") for name, entry in content.items()}
+    return {name: parse(Entry, {"name": name, **entry}, f"{path}, {name}") for name, entry in content.items()}
 
 
 def find_entry(name: str) -> Entry:
@@ -159,7 +155,7 @@ def _own_entry(path: Path) -> Entry:
         content["hub"] = _beside(path, hub)
     if isinstance(saes, dict) and isinstance(saes.get("release"), str):
         content["saes"] = saes | {"release": _beside(path, saes["release"])}
-    found = _entry(inherited | {"name": path.stem} | content, str(path))
+    found = parse(Entry, inherited | {"name": path.stem} | content, str(path))
     if not found.hub:
         raise DataError(f"{path}: hub: missing; write a folder, or a name on the hub, after it")
     return found
@@ -169,13 +165,3 @@ def _beside(path: Path, name: str) -> str:
     """What a file names, from the root of the file system if it is beside the file."""
     found = path.parent / name
     return str(found.resolve()) if name and found.exists() else name
-
-
-def _entry(content: dict[str, Any], where: str) -> Entry:
-    try:
-        return Entry.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        known = f"; there are {', '.join(Entry.model_fields)}" if first["type"] == "extra_forbidden" else ""
-        raise DataError(f"{where}: {place}: {first['msg'].lower()}{known}") from None

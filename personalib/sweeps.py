@@ -14,10 +14,10 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from personalib.chapters import Chapter, RunError
-from personalib.data import DataError, named_file, read_yaml
+from personalib.data import DataError, Strict, named_file, parse, read_yaml
 from personalib.parameters import ParameterError, refuse_secret
 from personalib.provenance import repository_root
 
@@ -32,13 +32,7 @@ _NUMBER = re.compile(r"[-+.0-9e]+")
 _CONSTANTS = ("true", "false", "null")
 
 
-class _Strict(BaseModel):
-    """A value whose fields are all known, so that a misspelt one is an error and not a default."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class FigurePlan(_Strict):
+class FigurePlan(Strict):
     """A figure of one collected table. All names are of columns of that table.
 
     Attributes:
@@ -56,10 +50,10 @@ class FigurePlan(_Strict):
     y: str
     by: str | None = None
     over: str | None = None
-    where: dict[str, str | bool | int | float] = {}
+    where: dict[str, str | bool | int | float] = Field(default={})
 
 
-class SweepPlan(_Strict):
+class SweepPlan(Strict):
     """What a sweep's file holds.
 
     Attributes:
@@ -73,7 +67,7 @@ class SweepPlan(_Strict):
 
     chapter: str
     vary: Annotated[dict[str, Values], Field(min_length=1)]
-    fixed: dict[str, Any] = {}
+    fixed: dict[str, Any] = Field(default={})
     collect: tuple[str, ...] = ()
     show: FigurePlan | None = None
 
@@ -151,10 +145,7 @@ def parse_sweep(content: Any, name: str = "sweep", where: str = "the sweep", fol
     Raises:
         DataError: see :func:`load_sweep`.
     """
-    try:
-        plan = SweepPlan.model_validate(content)
-    except ValidationError as error:
-        raise DataError(f"{where}: " + "; ".join(_complaint(dict(one)) for one in error.errors())) from None
+    plan = parse(SweepPlan, content, where)
     try:
         chapter = Chapter.read(_notebook(plan.chapter, folder))
         vary, fixed = _checked(chapter, plan)
@@ -198,14 +189,8 @@ def _value(chapter: Chapter, key: str, name: str, value: Any) -> Any:
             there = ", ".join(chapter.parameters) or "none"
             raise ParameterError(f"chapter {chapter.name} has no such parameter; it has {there}")
         checked = chapter.parameters[name].check(value)
-        json.dumps(checked)
     except ParameterError as error:
-        hint = "; YAML reads 1e-3 as text: write 1.0e-3" if re.search(r"'[-+]?\d+[eE]", repr(value)) else ""
-        raise ValueError(f"{key}.{name}: {error}{hint}") from None
-    except TypeError:
-        raise ValueError(
-            f"{key}.{name}: {value!r} is not text, a number, a list or a mapping; put it in quotes"
-        ) from None
+        raise ValueError(f"{key}.{name}: {error}") from None
     read = chapter.parameters[name].parse(checked) if isinstance(checked, str) else checked
     return read if isinstance(read, str) else checked
 
@@ -237,13 +222,3 @@ def _is_number(value: Any) -> bool:
 def _safe(text: str) -> str:
     """A text with signs that every file system takes; not all texts stay different."""
     return re.sub(r"[^A-Za-z0-9_.+=,-]+", "_", text)
-
-
-def _complaint(error: dict[str, Any]) -> str:
-    place = ".".join(str(part) for part in error["loc"]) or "it"
-    messages = {
-        "extra_forbidden": "there is no such field; remove it, or correct its name",
-        "too_short": "it is empty; give at least one",
-        "tuple_type": "give a list of values, also where it is one",
-    }
-    return f"{place}: {messages.get(error['type'], error['msg'])}"

@@ -108,7 +108,7 @@ def test_the_recipe_is_read_from_its_file(tmp_path, monkeypatch):
     shutil.copytree(data_dir(), tmp_path / "data", ignore=shutil.ignore_patterns("organism"))
     (tmp_path / "data" / "own_saes.yaml").write_text("seed: x\n")
     monkeypatch.setenv("PERSONALIB_DATA", str(tmp_path / "data"))
-    with pytest.raises(DataError, match=r"own_saes\.yaml: seed: input should be a valid integer"):
+    with pytest.raises(DataError, match=r"own_saes\.yaml: seed: Input should be a valid integer"):
         own_saes._own_recipe()
 
 

@@ -133,10 +133,10 @@ def test_an_entry_of_ones_own_is_a_file(tmp_path):
     ("content", "message"),
     [
         ("hubb: x\n", r"mine\.yaml: hubb: .*there are name, title, hub"),
-        ("dtype: float8\n", r"mine\.yaml: dtype: input should be 'float32'"),
+        ("dtype: float8\n", r"mine\.yaml: dtype: Input should be 'float32'"),
         ("- x\n", r"mine\.yaml: entry: "),
-        ("saes: {ids: [x]}\n", r"mine\.yaml: saes\.release: field required"),
-        ("hub: a/b\nsaes: {release: x, ids: []}\n", r"mine\.yaml: saes\.ids: .*at least 1"),
+        ("saes: {ids: [x]}\n", r"mine\.yaml: saes\.release: is missing"),
+        ("hub: a/b\nsaes: {release: x, ids: []}\n", r"mine\.yaml: saes\.ids: .*give at least one"),
         # It would be the organism under another name.
         ("title: my model\n", r"mine\.yaml: hub: missing; write a folder, or a name on the hub"),
         ("hub: ''\n", r"mine\.yaml: hub: missing"),

@@ -4,9 +4,8 @@ import re
 from itertools import combinations
 
 import pytest
-import yaml
 
-from personalib.data import DataError, data_dir
+from personalib.data import DataError, data_dir, parse_yaml
 from personalib.sweeps import Point, load_sweep, parse_sweep
 
 PARAMETERS = """
@@ -25,7 +24,7 @@ def declare(write_notebook):
     notebook = write_notebook("1", parameters=PARAMETERS)
 
     def read(text):
-        return parse_sweep({"chapter": str(notebook), **yaml.safe_load(text)}, "tiny", "tiny.yaml")
+        return parse_sweep({"chapter": str(notebook), **parse_yaml(text, "tiny.yaml")}, "tiny", "tiny.yaml")
 
     return read
 
@@ -119,21 +118,19 @@ def test_a_model_folder_here_is_found_by_the_chapter_too(declare, tmp_path, monk
         ("vary: {sed: [1]}", "vary.sed: chapter 01_tiny has no such parameter; it has model, doses, note, anything, "),
         ("{vary: {seed: [1]}, fixed: {pairs: 1}}", "fixed.pairs: chapter 01_tiny has no such parameter; it has model"),
         ("vary: {seed: [0, one]}", "vary.seed: parameter 'seed' is int (default 0), not 'one'"),
-        ("vary: {doses: [[1e-3]]}", "(default [0.5]), not ['1e-3']; YAML reads 1e-3 as text: write 1.0e-3"),
         ("vary: {doses: [0.5]}", "vary.doses: parameter 'doses' is list[float] (default [0.5]), not 0.5"),
         ("vary: {api_key: [a]}", "vary.api_key: parameter 'api_key' looks like a secret"),
         ("{vary: {seed: [1]}, fixed: {hub_token: a}}", "fixed.hub_token: parameter 'hub_token' looks like a secret"),
-        ("vary: {anything: [2026-01-01]}", "vary.anything: datetime.date(2026, 1, 1) is not text, a number"),
         ("vary: {level: [1, 2, 1.0]}", "vary.level: 1.0 is there twice; remove one"),
         ("vary: {seed: []}", "vary.seed: it is empty; give at least one"),
         ("vary: {seed: 1}", "vary.seed: give a list of values, also where it is one"),
         ("vary: {}", "vary: it is empty; give at least one"),
-        ("fixed: {seed: 1}", "vary: Field required"),
+        ("fixed: {seed: 1}", "vary: is missing"),
         ("{vary: {seed: [1]}, fixd: {}}", "fixd: there is no such field; remove it, or correct its name"),
         ("{vary: {seed: [1]}, fixed: {seed: 1}}", "fixed.seed: it varies, too"),
         ("{vary: {seed: [1]}, collect: [a, a]}", "collect: name each result once"),
         ("{vary: {seed: [1]}, collect: [a], show: {table: b, x: c, y: d}}", "show.table: 'b' is not collected"),
-        ("{vary: {seed: [1]}, show: {table: b, x: c}}", "show.y: Field required"),
+        ("{vary: {seed: [1]}, show: {table: b, x: c}}", "show.y: is missing"),
         ("{vary: {seed: [1]}, chapter: 99_none}", "99_none.ipynb: no such notebook"),
     ],
 )
