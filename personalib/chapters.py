@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import BaseModel, ValidationError
+
+from personalib.data import DataError, read_json
 from personalib.parameters import Parameter, ParameterError, declared_parameters, refuse_secret
 
 # Cell metadata that changes what a reader sees; the rest is an editor's own.
@@ -17,6 +20,26 @@ _MEANINGFUL_METADATA = ("mystnb", "tags")
 
 class RunError(RuntimeError):
     """A chapter cannot be run as asked, or failed; the message names the chapter and the fix."""
+
+
+class _Metadata(BaseModel):
+    """Of a cell, as far as it is looked at."""
+
+    tags: list[str] = []
+
+
+class _Cell(BaseModel):
+    cell_type: Literal["code", "markdown", "raw"]
+    source: str | list[str]
+    metadata: _Metadata
+
+
+class _Notebook(BaseModel):
+    """What a file has to hold to be read as a notebook."""
+
+    nbformat: Literal[4]
+    metadata: dict[str, Any]
+    cells: list[_Cell]
 
 
 @dataclass(frozen=True)
@@ -38,12 +61,19 @@ class Chapter:
         Raises:
             RunError: there is no such file, or it is no notebook.
         """
+        if not path.is_file():
+            raise RunError(_missing(path))
         try:
-            return cls(path, tuple(json.loads(path.read_text(encoding="utf-8"))["cells"]))
-        except FileNotFoundError:
-            raise RunError(_missing(path)) from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{path}: not a notebook ({error!r})") from None
+            content = read_json(path)
+            _Notebook.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or "it"
+            reason = f"{place}: {first['msg']}; open it in Jupyter and save it again"
+            raise RunError(f"{path}: not a notebook of format 4: {reason}") from None
+        except DataError as error:
+            raise RunError(f"not a notebook: {error}") from None
+        return cls(path, tuple(content["cells"]))
 
     @property
     def name(self) -> str:

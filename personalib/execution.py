@@ -3,19 +3,21 @@
 Kept apart from :mod:`personalib.runs` because papermill takes seconds to import.
 """
 
+import math
 import os
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from nbformat.v4 import new_code_cell
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NotebookExecutionManager
 from papermill.exceptions import PapermillExecutionError
 from papermill.execute import raise_for_execution_errors
 from papermill.iorw import load_notebook_node
-from papermill.parameterize import parameterize_notebook
 from tqdm import tqdm
 from traitlets.config import Config
 
@@ -92,6 +94,8 @@ def execute(
 ) -> None:
     """Execute a chapter into ``output``, which holds what has been done so far at any moment.
 
+    A cell that is tagged ``raises-exception`` may fail. Temporary files of the chapter are gone afterwards.
+
     Args:
         chapter: the source notebook; its folder is the kernel's working directory, as in JupyterLab.
         overrides: the parameters that differ from the defaults.
@@ -104,15 +108,43 @@ def execute(
         CellError: a cell failed, or the kernel died in it.
     """
     notebook = load_notebook_node(str(chapter.path))
-    if overrides:
-        notebook = parameterize_notebook(notebook, dict(overrides), kernel_name="python3", language="python")
-    with progress_bar(len(notebook.cells), "cell", position) as bar:
+    _inject(notebook, overrides)
+    with (
+        progress_bar(len(notebook.cells), "cell", position) as bar,
+        TemporaryDirectory(prefix="personalib-", ignore_cleanup_errors=True) as scratch,
+    ):
         manager = _Manager(notebook, output, bar, chapter.name)
         try:
-            _execute_cells(manager, chapter, _environment(results, loaded))
-            raise_for_execution_errors(notebook, str(output))
+            _execute_cells(manager, chapter, _environment(results, loaded) | {"TMPDIR": scratch})
+            # papermill takes a cell that was meant to fail for a failure; nbclient has not stopped there
+            if any(cell.metadata.papermill.get("exception") for cell in notebook.cells):
+                raise_for_execution_errors(notebook, str(output))
         except PapermillExecutionError as error:
             raise CellError(manager.labels[error.cell_index], error.ename, error.evalue) from None
+
+
+def _inject(notebook: Any, overrides: Mapping[str, object]) -> None:
+    """Put a cell that sets parameters after the one that declares them; papermill's own is not exact for all values."""
+    if not overrides:
+        return
+    lines = [f"{name} = {_source(value)}" for name, value in overrides.items()]
+    declared = next(place for place, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.tags)
+    cell = new_code_cell("\n".join(["# Parameters", *lines]), metadata={"tags": [_INJECTED]})
+    notebook.cells.insert(declared + 1, cell)
+
+
+def _source(value: object) -> str:
+    """A value as Python, which names NaN and infinity by functions alone."""
+    match value:
+        case dict():
+            return "{" + ", ".join(f"{_source(key)}: {_source(each)}" for key, each in value.items()) + "}"
+        case list():
+            return f"[{', '.join(map(_source, value))}]"
+        case tuple():
+            return f"({''.join(_source(each) + ', ' for each in value)})"
+        case float():
+            return repr(value) if math.isfinite(value) else f'float("{value}")'
+    return repr(value)
 
 
 def kill_kernels() -> None:

@@ -5,12 +5,16 @@ old name is another. Weights are too large to be read whole each time that is as
 """
 
 import hashlib
+import html
+import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
 from personalib import provenance
 from personalib.data import DataError, data_dir, read_yaml
+from personalib.markdown import escaped
 
 # Where a chapter keeps what it is asked to keep: it is written to, and no input.
 _WRITTEN = ("folder",)
@@ -37,6 +41,32 @@ def named_inputs(parameters: Mapping[str, object]) -> dict[str, str]:
             if known:
                 found[name] = known
     return found
+
+
+def without_places(text: str, parameters: Mapping[str, object]) -> str:
+    """A text that is published, without the folders of this machine that parameters name.
+
+    A path is named by the way to it from the working directory, as whoever gave it there could have done, unless that
+    leads over the root of the file system. It is looked for as it stands, in Markdown, in HTML and in JSON.
+
+    Args:
+        text: of a notebook, a table or a manifest.
+        parameters: with their values.
+    """
+    here = Path.cwd()
+    paths = {name for name in _texts(parameters.values()) if name.startswith("/") and _path(name)}
+    for path in sorted(paths, key=len, reverse=True):
+        if os.path.commonpath((path, here)) == "/":
+            continue
+        way = os.path.relpath(path, here)
+        for form in (str, escaped, html.escape):
+            for quoted in (_in_json, str):
+                text = text.replace(quoted(form(path)), quoted(form(way)))
+    return text
+
+
+def _in_json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def _texts(values: Iterable[object]) -> Iterator[str]:

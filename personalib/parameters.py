@@ -1,36 +1,33 @@
 """A notebook's parameters: the names, types and defaults that its ``parameters`` cell declares."""
 
 import ast
+import math
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Optional, Union
 
-import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from personalib.data import DataError, parse_yaml, shown
 from personalib.registry import load_registry
 
-# What an annotation in a parameters cell may name; nothing else is evaluated.
-_TYPES = {
+# What an annotation in a parameters cell may name. It is read and never evaluated.
+_TYPES: dict[str, Any] = {
     **{kind.__name__: kind for kind in (bool, dict, float, int, list, str, tuple)},
-    "Any": Any,
-    "Literal": Literal,
+    **{"Any": Any, "Literal": Literal, "Optional": Optional, "Union": Union},
 }
+_FORMS = ("dict", "list", "tuple", "Literal", "Optional", "Union")
+# What Python's own readers of source raise: deep nesting is one of the last two.
+_UNREADABLE = (SyntaxError, TypeError, ValueError, RecursionError, MemoryError)
 _SECRET = re.compile(r"(^|_)(key|token|auth)$|api_?key|passw(or)?d|passphrase|secret|credential")
+_LONGEST_EXCERPT = 200
 
 
 class ParameterError(ValueError):
     """A parameter is declared or given wrongly; the message names it and the fix."""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML with the numbers of Python: ``1e-3`` is a float, which YAML 1.1 reads as text."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
 
 
 @dataclass(frozen=True)
@@ -51,14 +48,15 @@ class Parameter:
         """The value in this parameter's type (an int becomes a float where a float is due).
 
         Raises:
-            ParameterError: the value is of another type.
+            ParameterError: the value is of another type, or not finite where the default is.
         """
         try:
-            return self._adapter().validate_python(value)
-        except ValidationError:
-            raise ParameterError(
-                f"parameter {self.name!r} is {self.annotation} (default {self.default!r}), not {value!r}"
-            ) from None
+            read = self._adapter().validate_python(value)
+        except (ValidationError, RecursionError):
+            raise self._refused(value) from None
+        if not _finite(read) and _finite(self.default):
+            raise ParameterError(f"parameter {self.name!r} is to be a finite number, not {shown(value)}")
+        return read
 
     def parse(self, text: str) -> Any:
         """Read a value from the command line: text as it stands where text is due, else YAML.
@@ -70,21 +68,24 @@ class Parameter:
             ParameterError: the text cannot be read as this parameter's type.
             DataError: the table of models is needed, and is missing or wrong.
         """
-        for candidate in _readings(text):
-            try:
+        for candidate in [text] if self.annotation == "str" else _readings(text):
+            with suppress(ParameterError):
                 value = self.check(candidate)
                 return _absolute(value) if isinstance(value, str) else value
-            except ParameterError:
-                continue
-        raise ParameterError(f"parameter {self.name!r} is {self.annotation} (default {self.default!r}), not {text!r}")
+        raise self._refused(text)
+
+    def _refused(self, value: object) -> ParameterError:
+        return ParameterError(
+            f"parameter {self.name!r} is {self.annotation} (default {shown(self.default)}), not {shown(value)}"
+        )
 
     def _adapter(self) -> TypeAdapter[Any]:
         try:
-            kind = eval(self.annotation, {"__builtins__": {}}, _TYPES)
+            kind = _type(ast.parse(self.annotation, mode="eval").body)
             return TypeAdapter(kind, config=ConfigDict(strict=True))
-        except Exception:
+        except Exception:  # whatever pydantic makes of an odd type
             raise ParameterError(
-                f"parameter {self.name!r} has the annotation {self.annotation!r}; "
+                f"parameter {self.name!r} has the annotation {shown(self.annotation)}; "
                 f"use {', '.join(sorted(_TYPES))}, | and None"
             ) from None
 
@@ -100,8 +101,8 @@ def declared_parameters(source: str) -> dict[str, Parameter]:
     """
     try:
         statements = ast.parse(source).body
-    except SyntaxError as error:
-        raise ParameterError(f"the parameters cell is not valid Python: {error}") from None
+    except _UNREADABLE as error:
+        raise ParameterError(f"the parameters cell is not valid Python: {error or 'it is nested too deeply'}") from None
     parameters = [_parameter(statement) for statement in statements]
     for parameter in parameters:
         refuse_secret(parameter.name)
@@ -131,17 +132,57 @@ def _parameter(statement: ast.stmt) -> Parameter:
             default = _literal(name, value)
             return Parameter(name, "Any" if default is None else type(default).__name__, default)
     raise ParameterError(
-        f"the parameters cell may hold nothing but `name: type = literal`, not `{ast.unparse(statement)}`"
+        f"the parameters cell may hold nothing but `name: type = literal`, not `{_excerpt(statement)}`"
     )
 
 
 def _literal(name: str, value: ast.expr) -> object:
     try:
         return ast.literal_eval(value)
-    except ValueError:
+    except _UNREADABLE:
         raise ParameterError(
-            f"parameter {name!r} must be a literal, not `{ast.unparse(value)}`; compute it in a later cell"
+            f"parameter {name!r} must be a literal, not `{_excerpt(value)}`; compute it in a later cell"
         ) from None
+
+
+def _excerpt(node: ast.AST) -> str:
+    """The source of a node, as much of it as a message may hold."""
+    try:
+        source = ast.unparse(node)
+    except RecursionError:
+        return "…"
+    return source if len(source) <= _LONGEST_EXCERPT else f"{source[:_LONGEST_EXCERPT]}…"
+
+
+def _type(node: ast.expr) -> Any:
+    """The type that an annotation names.
+
+    Raises:
+        ValueError: it names another one than those of ``_TYPES``, or is none.
+    """
+    match node:
+        case ast.Constant(value=None):
+            return None
+        case ast.Constant(value=value) if value is ...:
+            return ...
+        case ast.Name(id=name) if name in _TYPES:
+            return _TYPES[name]
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return Union[_type(left), _type(right)]  # noqa: UP007 - of values
+        case ast.Subscript(value=ast.Name(id=name), slice=parts) if name in _FORMS:
+            each = parts.elts if isinstance(parts, ast.Tuple) else [parts]
+            named = tuple(map(ast.literal_eval if name == "Literal" else _type, each))
+            return _TYPES[name][named if len(named) > 1 else named[0]]
+    raise ValueError(ast.dump(node))
+
+
+def _finite(value: object) -> bool:
+    """Whether no number in a value is NaN or infinite."""
+    if isinstance(value, dict):
+        return _finite([*value, *value.values()])
+    if isinstance(value, list | tuple):
+        return all(map(_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _absolute(text: str) -> str:
@@ -161,11 +202,14 @@ def _is_loadable(name: str) -> bool:
     return holds and name not in load_registry()
 
 
-def _readings(text: str) -> list[object]:
+def _readings(text: str) -> Iterator[object]:
     """What a text on the command line may mean, the likeliest first."""
     if text in ("None", "null", "~"):
-        return [None, text]
-    try:
-        return [text, yaml.load(text, _Loader)]
-    except yaml.YAMLError:
-        return [text]
+        yield None
+    else:
+        with suppress(DataError):
+            value = parse_yaml(text, "the value")
+            # Empty, or a comment and nothing else, is nothing in YAML. Quotes say that text is meant.
+            if value is not None and (not isinstance(value, str) or text.startswith(("'", '"'))):
+                yield value
+    yield text

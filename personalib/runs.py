@@ -16,9 +16,10 @@ from personalib import provenance
 from personalib.chapters import Chapter, RunError
 from personalib.loaded import read_loaded
 from personalib.locks import held
-from personalib.named_inputs import named_inputs
+from personalib.named_inputs import named_inputs, without_places
 
 _RESULTS_VARIABLE = "PERSONALIB_RESULTS"
+_PUBLISHED_TEXT = (".csv", ".json", ".md", ".svg", ".tex")
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,14 @@ class _Outputs:
         for path in (self.manifest, self.published, self.partial, self.failed, self.loaded):
             path.unlink(missing_ok=True)
         shutil.rmtree(self.results, ignore_errors=True)
+
+    def hide_places(self, parameters: Mapping[str, object]) -> None:
+        """Leave no folder of this machine that parameters name in the notebook and in results that are text."""
+        results = (path for path in self.results.rglob("*") if path.suffix in _PUBLISHED_TEXT)
+        for path in (self.published, *results):
+            text = path.read_text(encoding="utf-8")
+            if (public := without_places(text, parameters)) != text:
+                path.write_text(public, encoding="utf-8")
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the executed notebook and of each result, by their path in the output folder."""
@@ -215,11 +224,13 @@ def _alone(outputs: _Outputs) -> Iterator[None]:
 def _read_valid(outputs: _Outputs, inputs: str) -> dict[str, Any] | None:
     """The manifest of an earlier run if its inputs are these and its outputs are as it left them."""
     try:
-        manifest: dict[str, Any] = json.loads(outputs.manifest.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        manifest = json.loads(outputs.manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return None
-    valid = manifest.get("hashes", {}).get("inputs") == inputs and manifest.get("outputs") == outputs.hashes()
-    return manifest if valid else None
+    match manifest:
+        case {"hashes": {"inputs": known}, "outputs": left, "started": str(), "seconds": float(), "git": _}:
+            return manifest if known == inputs and left == outputs.hashes() else None
+    return None  # torn, or something else
 
 
 def _execute(chapter: Chapter, merged: Mapping[str, Any], outputs: _Outputs, position: int) -> Run:
@@ -232,6 +243,7 @@ def _execute(chapter: Chapter, merged: Mapping[str, Any], outputs: _Outputs, pos
     loaded = _run_cells(chapter, merged, outputs, position)
     seconds = round(time.perf_counter() - clock, 2)
     outputs.partial.replace(outputs.published)
+    outputs.hide_places(merged)
     manifest = _manifest(chapter, merged, hashes) | {
         "started": started.isoformat(timespec="seconds"),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -239,8 +251,9 @@ def _execute(chapter: Chapter, merged: Mapping[str, Any], outputs: _Outputs, pos
         "loaded": loaded,
         "outputs": outputs.hashes(),
     }
-    _write_manifest(outputs.manifest, manifest)
-    return Run(chapter.name, outputs.published, manifest, reused=False)
+    text = without_places(json.dumps(manifest, indent=2, ensure_ascii=False), merged)
+    _write_manifest(outputs.manifest, text)
+    return Run(chapter.name, outputs.published, json.loads(text), reused=False)
 
 
 def _run_cells(
@@ -278,8 +291,9 @@ def _manifest(chapter: Chapter, merged: Mapping[str, Any], hashes: Mapping[str, 
     }
 
 
-def _write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
+def _write_manifest(path: Path, text: str) -> None:
     """Write in one step: a manifest says that the run is complete, so there is never half of one."""
     draft = path.with_suffix(".partial")
-    draft.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    # what UTF-8 cannot hold, half of a surrogate pair, is written as JSON escapes it
+    draft.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
     draft.replace(path)

@@ -38,9 +38,45 @@ def test_a_missing_notebook_is_met_with_near_names(write_notebook):
 
 def test_a_file_that_is_no_notebook_is_named(tmp_path):
     path = tmp_path / "a.ipynb"
-    path.write_text("[]")
-    with pytest.raises(RunError, match=r"a\.ipynb: not a notebook"):
+    for content in ("[]", "{}", "null", "{", "[" * 9999, '{"cells": 1, "nbformat": 4, "metadata": {}}', "\udc80"):
+        path.write_text(content, errors="surrogateescape")
+        with pytest.raises(RunError, match=r"not a notebook.*a\.ipynb|a\.ipynb: not a notebook"):
+            Chapter.read(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("metadata", None),
+        ("metadata", {"tags": "parameters"}),
+        ("source", 5),
+        ("cell_type", "heading"),
+        ("source", [1]),
+    ],
+)
+def test_a_cell_that_is_none_is_named(write_notebook, key, value):
+    path = write_notebook("1")
+    rewrite(path, lambda content: content["cells"][1].update({key: value}))
+    with pytest.raises(RunError, match=rf"not a notebook of format 4: cells\.1\.{key}.*open it in Jupyter"):
         Chapter.read(path)
+    rewrite(path, lambda content: content["cells"][1].pop(key))
+    with pytest.raises(RunError, match=rf"cells\.1\.{key}: Field required"):
+        Chapter.read(path)
+
+
+def test_looking_at_a_notebook_runs_nothing(write_notebook, command_line, tmp_path):
+    mark = tmp_path / "mark"
+    code = "[c for c in ().__class__.__base__.__subclasses__() if c.__name__ == '_wrap_close'][0].__init__.__globals__"
+    cell = f"x: {code}['system']('touch {mark}') = 1"
+    path = write_notebook("1", parameters=cell, folder=tmp_path / "root" / "notebooks")
+    (tmp_path / "root" / "book").mkdir()
+    (tmp_path / "root" / "book" / "_toc.yml").write_text("format: jb-book\nroot: notebooks/01_tiny\n")
+    (tmp_path / "sweep.yaml").write_text(f"chapter: {path}\nvary: {{x: [1, 2]}}\n")
+    root = ("--root", tmp_path / "root")
+    for command in (("run", path, "-p", "x", "1"), ("sweep", "--plan", "sweep.yaml"), ("book", *root, "-p", "x", "1")):
+        status, _, told = command_line(*command)
+        assert status and "has the annotation" in told, (command, told)
+    assert not mark.exists()
 
 
 def test_two_parameters_cells_are_refused(write_notebook):

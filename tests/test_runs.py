@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from personalib.chapters import Chapter
 from personalib.locks import held
 from personalib.provenance import repository_root
 from personalib.runs import RunError, inputs_hash, read_run, results_dir, run_notebook
@@ -254,3 +255,82 @@ def test_folders_of_the_environment_are_the_same_ones_in_the_kernel(write_notebo
         write_notebook("import os\nprint(os.environ['PERSONALIB_DATA'], os.environ['PERSONALIB_CACHE'])"), {}, output
     )
     assert outputs_of(run.notebook).split() == [str(tmp_path / "data"), str(tmp_path / "kept" / "here")]
+
+
+ODD = {
+    "text": "\" ' \\ \\n \n\r\t {x} {{y}} $ é \u2028 \ud800",
+    "limit": {"a": [1, -0.5, None, True, "\\"], "é": {"b": []}},
+    "sizes": [1e300, 5e-324],
+}
+
+
+def test_values_reach_the_cells_exactly(write_notebook, output):
+    declared = "text: str = ''\nlimit = None\nsizes: list[float] = []"
+    notebook = write_notebook("print(ascii([text, limit, sizes]))", parameters=declared)
+    run = run_notebook(notebook, ODD, output)
+    assert outputs_of(run.notebook).strip() == ascii(list(ODD.values()))
+    assert json.loads((output / "01_tiny.manifest.json").read_text(encoding="utf-8"))["parameters"] == ODD
+    assert run_notebook(notebook, ODD, output).reused
+
+
+def test_a_cell_that_is_meant_to_fail_may_fail_and_may_not(write_notebook, output):
+    notebook = write_notebook("1 / 0", "2 + 2", "print('after')")
+    content = json.loads(notebook.read_text())
+    for cell in content["cells"][1:3]:
+        cell["metadata"]["tags"] = ["raises-exception"]
+    notebook.write_text(json.dumps(content))
+    run = run_notebook(notebook, {}, output)
+    assert outputs_of(run.notebook) == "after\n"
+    kinds = [
+        [part["output_type"] for part in cell.get("outputs", [])]
+        for cell in json.loads(run.notebook.read_text())["cells"]
+    ]
+    assert kinds == [[], ["error"], ["execute_result"], ["stream"]]
+
+    content["cells"].append({**content["cells"][1], "id": "last", "metadata": {}})
+    notebook.write_text(json.dumps(content))
+    with pytest.raises(RunError, match=r"01_tiny: cell 5 .*failed.*\nZeroDivisionError"):
+        run_notebook(notebook, {}, output)
+
+
+USES = """import tempfile
+from pathlib import Path
+from IPython.display import HTML, Markdown, display
+from personalib.markdown import escaped
+from personalib.runs import results_dir
+made = [tempfile.mkdtemp(), tempfile.NamedTemporaryFile(delete=False).name]
+(results_dir() / "table.csv").write_text(f"items\\n{items}\\n")
+display(Markdown(escaped(items)))
+print(made[0], made[1], Path(items).read_text())
+items"""
+
+
+def test_a_published_run_names_no_folder_of_the_machine(write_notebook, output, tmp_path, monkeypatch):
+    folder = tmp_path / "somebody's_home"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    (folder / "x.jsonl").write_text("the items")
+    notebook = write_notebook(USES, parameters="items: str = 'bundled'")
+    given = Chapter.read(notebook).parse({"items": "./x.jsonl"})
+    run = run_notebook(notebook, given, output)
+
+    *made, items = outputs_of(run.notebook).split(" ", 2)
+    assert items == "the items\n"
+    assert not any(Path(one).exists() for one in made), "temporary files are gone"
+    texts = {path.name: path.read_text() for path in output.rglob("*") if path.is_file()}
+    assert set(texts) == {"01_tiny.ipynb", "01_tiny.manifest.json", "table.csv"}
+    assert not [name for name, text in texts.items() if "home" in text]
+    assert texts["table.csv"] == "items\nx.jsonl\n"
+    assert run.manifest["parameters"] == {"items": "x.jsonl"} and list(run.manifest["hashes"]["named"]) == ["x.jsonl"]
+    assert read_run(notebook, given, output)
+    (folder / "x.jsonl").write_text("others")
+    assert read_run(notebook, given, output) is None
+
+
+@pytest.mark.parametrize(
+    "torn", ["[]", "{}", "null", '{"hashes": []}', "", "[" * 100_000, '{"hashes": {"inputs": 1}, "outputs": {}}']
+)
+def test_a_torn_manifest_is_no_run(write_notebook, output, torn):
+    output.mkdir()
+    (output / "01_tiny.manifest.json").write_text(torn)
+    assert read_run(write_notebook("1"), {}, output) is None
