@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from personalib.data import DataError, data_dir, read_yaml
+from personalib.data import DataError, Strict, data_dir, parse, read_yaml
 from personalib.factors import inflect, load_factors
 
 _ATTEMPTS = 1000
@@ -73,6 +74,20 @@ class Constraint:
         return keywords is not None and bool(set(re.findall(r"\w+", keywords[self.other[0]])) & set(self.words))
 
 
+class _Written(Strict):
+    """A constraint as the file has it."""
+
+    one: str
+    other: str
+    why: str
+    words: tuple[str, ...] = ()
+
+
+def _pair(name: str) -> tuple[str, str]:
+    factor, _, element = name.partition(".")
+    return factor, element
+
+
 @cache
 def load_constraints(path: Path | None = None) -> tuple[Constraint, ...]:
     """The constraints from ``data/stimuli/constraints.yaml`` or another file of its form.
@@ -83,12 +98,11 @@ def load_constraints(path: Path | None = None) -> tuple[Constraint, ...]:
     source = path or data_dir() / "stimuli" / "constraints.yaml"
     known = {(factor.key, element.key) for factor in load_factors() for element in factor.elements}
     constraints = []
-    for number, entry in enumerate(read_yaml(source) or [], start=1):
-        try:
-            one, other = (tuple(entry[side].split(".")) for side in ("one", "other"))
-            constraints.append(Constraint(one, other, tuple(entry.get("words", ())), entry["why"]))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{source}, entry {number}: a constraint needs one, other and why ({error!r})") from None
+    entries = parse(list[Any], read_yaml(source) or [], str(source))
+    for number, entry in enumerate(entries, start=1):
+        written = parse(_Written, entry, f"{source}, entry {number}")
+        one, other = _pair(written.one), _pair(written.other)
+        constraints.append(Constraint(one, other, written.words, written.why))
         if unknown := {one, other} - known:
             named = ", ".join(".".join(each) for each in sorted(unknown))
             raise DataError(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from personalib.data import DataError, data_dir, read_yaml
+from personalib.data import DataError, data_dir, read_section
 from personalib.element_texts import NEUTRAL, LabelledTexts, clause_phrase
 from personalib.factors import POLES, Element, Pressure, inflect, load_facets, load_factors, load_pressures, sentence
 from personalib.organism.grammar import (
@@ -77,13 +77,12 @@ def load_carriers(path: Path | None = None) -> tuple[str, ...]:
         DataError: the file holds no list of different questions.
     """
     source = path or data_dir() / "stimuli" / "carriers.yaml"
-    content = read_yaml(source)
-    questions = content.get("questions") if isinstance(content, dict) else None
-    if not isinstance(questions, list) or not questions or not all(isinstance(each, str) for each in questions):
-        raise DataError(f"{source}: write a list of questions under 'questions'")
+    questions = read_section(tuple[str, ...], source, "questions")
+    if not questions:
+        raise DataError(f"{source}: questions: none are there; write some")
     if len(set(questions)) < len(questions):
         raise DataError(f"{source}: holds a question twice; remove one of them")
-    return tuple(questions)
+    return questions
 
 
 def contrasts(family: str) -> tuple[Contrast, ...]:

@@ -165,14 +165,30 @@ def parse(kind: type[T], content: Any, where: str) -> T:
 def _complaint(error: dict[str, Any], known: Iterable[str]) -> str:
     place = cut(".".join(str(part) for part in error["loc"])) or "it"
     there = f"; there are {', '.join(known)}" if known and len(error["loc"]) == 1 else ""
+    usual = f"{cut(error['msg'])}, not {shown(error['input'])}"
     messages = {
         "extra_forbidden": f"there is no such field; remove it, or correct its name{there}",
         "missing": "is missing; add it",
         "string_type": f"is {shown(error['input'])}; write a text, in quotes",
         "tuple_type": "give a list of values, also where it is one",
-        "too_short": "it is empty; give at least one",
     }
-    return f"{place}: {messages.get(error['type'], cut(str(error['msg']).removeprefix('Value error, ')))}"
+    if error["type"] == "too_short" and not error["ctx"]["actual_length"]:
+        return f"{place}: it is empty; give at least one"
+    if error["type"] == "value_error":
+        return f"{place}: {cut(str(error['msg']).removeprefix('Value error, '))}"
+    return f"{place}: {messages.get(error['type'], usual)}"
+
+
+def read_section(kind: type[T], path: Path, name: str) -> T:
+    """One section of a YAML file whose other sections are read elsewhere, see :func:`parse`.
+
+    Raises:
+        DataError: the file or the section is missing, or does not fit.
+    """
+    content = read_yaml(path)
+    if not isinstance(content, dict) or name not in content:
+        raise DataError(f"{path}: {name}: is missing; add it")
+    return parse(kind, content[name], f"{path}: {name}")
 
 
 def shown(value: Any) -> str:

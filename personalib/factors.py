@@ -6,14 +6,13 @@ Each comes with many phrasings of our own; slots make one phrasing serve the fir
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
-from personalib.data import DataError, data_dir, read_yaml
+from personalib.data import DataError, Strict, data_dir, read_section, shown
 
 POLES = ("positive", "negative")
 PERSONS: Mapping[str, Mapping[str, str]] = MappingProxyType(
@@ -39,6 +38,7 @@ PERSONS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         },
     }
 )
+_SLOT = re.compile(r"\{(\w+)\}")
 _VERB = re.compile(r"\[([^\]|]+)(?:\|([^\]]+))?\]")
 
 
@@ -85,6 +85,23 @@ class Pressure:
     phrases: Mapping[str, tuple[str, ...]]
 
 
+class _WrittenElement(Strict):
+    title: str
+    complements: tuple[str, ...]
+    clauses: tuple[str, ...]
+
+
+class _WrittenFactor(Strict):
+    title: str
+    elements: dict[str, _WrittenElement]
+
+
+class _WrittenPoles(Strict):
+    title: str
+    positive: tuple[str, ...]
+    negative: tuple[str, ...]
+
+
 def inflect(clause: str, person: str) -> str:
     """A clause with person slots as a sentence.
 
@@ -92,12 +109,20 @@ def inflect(clause: str, person: str) -> str:
         clause: text with the slots ``{I} {me} {my} {myself} {am} {was} {have}`` and ``[verb]`` or ``[go|goes]``.
         person: ``"first"``, ``"second"`` or ``"third"``.
 
+    Raises:
+        DataError: the clause has another slot, or other braces.
+
     >>> inflect("{I} {am} a woman and [live] with {my} sister", "third")
     'This person is a woman and lives with their sister.'
     """
     third = person == "third"
     text = _VERB.sub(lambda match: (match[2] or _add_s(match[1])) if third else match[1], clause)
-    return sentence(text.format_map(PERSONS[person]))
+    slots = PERSONS[person]
+    filled = _SLOT.sub(lambda match: slots.get(match[1], match[0]), text)
+    if "{" in filled or "}" in filled:
+        known = " ".join(f"{{{slot}}}" for slot in slots)
+        raise DataError(f"{shown(clause)} has braces that are no slot; use {known}, and no other braces")
+    return sentence(filled)
 
 
 def sentence(clause: str) -> str:
@@ -115,26 +140,24 @@ def _add_s(verb: str) -> str:
 def load_factors(path: Path | None = None) -> tuple[Factor, ...]:
     """The nine background factors from ``data/stimuli/backgrounds.yaml`` (or a file of its form)."""
     source = path or data_dir() / "stimuli" / "backgrounds.yaml"
-    content = read_yaml(source)
-    try:
-        leads = tuple(content["leads"])
-        return tuple(_factor(key, entry, leads) for key, entry in content["factors"].items())
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{source}: a factor needs a title, elements, complements and clauses ({error!r})") from None
+    leads = read_section(tuple[str, ...], source, "leads")
+    written = read_section(dict[str, _WrittenFactor], source, "factors")
+    return tuple(_factor(key, entry, leads) for key, entry in written.items())
 
 
 @cache
 def load_leads() -> tuple[str, ...]:
     """How sentences about somebody begin, such as "You are"; a noun phrase makes each a clause."""
-    return tuple(lead.removesuffix("{x}") for lead in read_yaml(data_dir() / "stimuli" / "backgrounds.yaml")["leads"])
+    leads = read_section(tuple[str, ...], data_dir() / "stimuli" / "backgrounds.yaml", "leads")
+    return tuple(lead.removesuffix("{x}") for lead in leads)
 
 
-def _factor(key: str, entry: Mapping[str, Any], leads: tuple[str, ...]) -> Factor:
+def _factor(key: str, entry: _WrittenFactor, leads: tuple[str, ...]) -> Factor:
     elements = (
-        Element(name, value["title"], key, _fill(leads, value["complements"]) + tuple(value["clauses"]))
-        for name, value in entry["elements"].items()
+        Element(name, value.title, key, _fill(leads, value.complements) + value.clauses)
+        for name, value in entry.elements.items()
     )
-    return Factor(key, entry["title"], tuple(elements))
+    return Factor(key, entry.title, tuple(elements))
 
 
 @cache
@@ -153,23 +176,17 @@ def load_facets(path: Path | None = None) -> tuple[Pressure, ...]:
 
 
 def _load_poles(source: Path, family: str) -> tuple[Pressure, ...]:
-    content = read_yaml(source)
-    try:
-        leads = tuple(content["leads"])
-        return tuple(
-            Pressure(
-                key,
-                entry["title"],
-                MappingProxyType({pole: _fill(leads, entry[pole]) for pole in POLES}),
-                MappingProxyType({pole: tuple(phrase for phrase in entry[pole] for _ in leads) for pole in POLES}),
-            )
-            for key, entry in content[family].items()
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{source}: each of the {family} needs a title, positive and negative ({error!r})") from None
+    leads = read_section(tuple[str, ...], source, "leads")
+    found = []
+    for key, entry in read_section(dict[str, _WrittenPoles], source, family).items():
+        told = {"positive": entry.positive, "negative": entry.negative}
+        phrasings = MappingProxyType({pole: _fill(leads, told[pole]) for pole in POLES})
+        phrases = MappingProxyType({pole: tuple(phrase for phrase in told[pole] for _ in leads) for pole in POLES})
+        found.append(Pressure(key, entry.title, phrasings, phrases))
+    return tuple(found)
 
 
-def _fill(leads: tuple[str, ...], phrases: list[str]) -> tuple[str, ...]:
+def _fill(leads: tuple[str, ...], phrases: Sequence[str]) -> tuple[str, ...]:
     return tuple(lead.replace("{x}", phrase) for phrase in phrases for lead in leads)
 
 

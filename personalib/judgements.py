@@ -10,10 +10,11 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
-from personalib.data import DataError, data_dir, read_yaml
+from personalib.data import Strict, data_dir, read_section
 from personalib.items import load_facts
 from personalib.questions import Question
 from personalib.records import Record, check_unique, read_records
+from personalib.templates import Labels
 
 # Which answer is shown; it takes the place of an order among the options.
 SHOWN = ("right", "wrong")
@@ -48,6 +49,13 @@ class JudgementTemplate:
 
     name: str
     labels: tuple[str, ...]
+    text: str
+
+
+class _Written(Strict):
+    """A template as the file has it."""
+
+    labels: Labels
     text: str
 
 
@@ -90,13 +98,8 @@ def load_judgements(source: str | Path = "bundled") -> list[JudgementItem]:
 def load_judgement_templates(path: Path | None = None) -> dict[str, JudgementTemplate]:
     """The templates by name, from ``data/stimuli/templates.yaml`` or another file of its form."""
     source = path or data_dir() / "stimuli" / "templates.yaml"
-    try:
-        return {
-            name: JudgementTemplate(name, tuple(map(str, entry["labels"])), entry["text"])
-            for name, entry in read_yaml(source)["judgements"].items()
-        }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{source}: judgements need labels and text ({error!r})") from None
+    written = read_section(dict[str, _Written], source, "judgements")
+    return {name: JudgementTemplate(name, one.labels, one.text) for name, one in written.items()}
 
 
 def judgement_questions(items: Sequence[JudgementItem], template: str = "check") -> list[Question]:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from personalib.data import DataError, data_dir, read_yaml
+from personalib.data import Strict, data_dir, read_section
 from personalib.questions import Question
 from personalib.records import Record, check_unique, read_records
+from personalib.templates import Labels
 
 _TRUE = {"true", "yes", "1", "-", "r", "reverse", "reversed"}
 _FALSE = {"false", "no", "0", "+", ""}
@@ -47,6 +48,14 @@ class Rating:
     opening: str
 
 
+class _Written(Strict):
+    """A way to rate as the file has it."""
+
+    labels: Labels
+    text: str
+    opening: str = ""
+
+
 def load_scale(source: str | Path = "bundled") -> list[ScaleItem]:
     """The statements of a scale.
 
@@ -82,13 +91,8 @@ def load_scale(source: str | Path = "bundled") -> list[ScaleItem]:
 def load_ratings(path: Path | None = None) -> dict[str, Rating]:
     """The ways to rate by name, from ``data/stimuli/templates.yaml`` or another file of its form."""
     source = path or data_dir() / "stimuli" / "templates.yaml"
-    try:
-        return {
-            name: Rating(name, tuple(map(str, entry["labels"])), entry["text"], entry.get("opening", ""))
-            for name, entry in read_yaml(source)["ratings"].items()
-        }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{source}: ratings need labels and text ({error!r})") from None
+    written = read_section(dict[str, _Written], source, "ratings")
+    return {name: Rating(name, one.labels, one.text, one.opening) for name, one in written.items()}
 
 
 def scale_questions(items: Sequence[ScaleItem], rating: str = "five") -> list[Question]:

@@ -5,10 +5,26 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from string import Formatter
+from typing import Annotated
 
-from personalib.data import DataError, data_dir, read_yaml
+from pydantic import BeforeValidator, Field
+
+from personalib.data import DataError, Strict, data_dir, read_section, shown
 
 ORDERS = ("normal", "reversed")
+# A whole number is as plain a label as a letter; what else is no text has to be quoted.
+Labels = Annotated[
+    tuple[Annotated[str, BeforeValidator(lambda label: str(label) if type(label) is int else label)], ...],
+    Field(min_length=1),
+]
+
+
+class _Written(Strict):
+    """A template as the file has it."""
+
+    labels: Labels
+    option: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -48,14 +64,8 @@ def load_templates(path: Path | None = None) -> dict[str, Template]:
             fix.
     """
     source = path or data_dir() / "stimuli" / "templates.yaml"
-    content = read_yaml(source)
-    try:
-        found = {
-            name: Template(name, tuple(str(label) for label in entry["labels"]), entry["option"], entry["text"])
-            for name, entry in content["templates"].items()
-        }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{source}: templates need labels, option and text ({error!r})") from None
+    written = read_section(dict[str, _Written], source, "templates")
+    found = {name: Template(name, one.labels, one.option, one.text) for name, one in written.items()}
     for one in found.values():
         _check(source, one)
     return found
@@ -88,9 +98,12 @@ def check_placeholders(place: str, text: object, wanted: Sequence[str]) -> None:
         >>> check_placeholders("templates.yaml: letters.option", "{label}. {text}", ("label", "text"))
     """
     if not isinstance(text, str):
-        raise DataError(f"{place}: is {text!r}; write a text, in quotes")
+        raise DataError(f"{place}: is {shown(text)}; write a text, in quotes")
     try:
-        fields = [name for _, name, _, _ in Formatter().parse(text) if name is not None]
+        # A width or a conversion would be a text of any length.
+        fields = [
+            f"{name}{conversion or ''}{how}" for _, name, how, conversion in Formatter().parse(text) if name is not None
+        ]
     except ValueError as error:
         raise DataError(f"{place}: {error}; write {{{{ and }}}} for braces of the text itself") from None
     for name in wanted:
@@ -106,7 +119,7 @@ def check_placeholders(place: str, text: object, wanted: Sequence[str]) -> None:
 def load_forms(path: Path | None = None) -> dict[str, str]:
     """How a text is handed to the organism: ``chat`` (Gemma-style turns) or ``base`` (plain text)."""
     source = path or data_dir() / "stimuli" / "templates.yaml"
-    return dict(read_yaml(source)["forms"])
+    return read_section(dict[str, str], source, "forms")
 
 
 def wrap(text: str, form: str = "chat", context: str = "") -> str:

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
+from typing import Annotated
 
-from personalib.data import DataError, data_dir, read_yaml
+from pydantic import Field, field_validator
+
+from personalib.data import DataError, Strict, data_dir, read_section, shown
 from personalib.questions import Question
 
 
@@ -32,6 +35,21 @@ class WordPair:
     words: tuple[str, str]
 
 
+class _Written(Strict):
+    """A pair as the file has it."""
+
+    title: str
+    element: str
+    words: tuple[Annotated[str, Field(min_length=1)], Annotated[str, Field(min_length=1)]]
+
+    @field_validator("words")
+    @classmethod
+    def _differ(cls, words: tuple[str, str]) -> tuple[str, str]:
+        if words[0] == words[1]:
+            raise ValueError(f"{shown(words[0])} is no opposite of itself; write two different words")
+        return words
+
+
 @cache
 def load_word_pairs(path: Path | None = None) -> tuple[WordPair, ...]:
     """The word pairs from ``data/stimuli/word_pairs.yaml`` or another file of its form.
@@ -40,14 +58,8 @@ def load_word_pairs(path: Path | None = None) -> tuple[WordPair, ...]:
         DataError: the file is not of this form.
     """
     source = path or data_dir() / "stimuli" / "word_pairs.yaml"
-    try:
-        found = [
-            WordPair(key, entry["title"], entry["element"], _two(entry["words"]))
-            for key, entry in read_yaml(source)["pairs"].items()
-        ]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DataError(f"{source}: a pair needs a title, an element and two words ({error!r})") from None
-    return tuple(found)
+    written = read_section(dict[str, _Written], source, "pairs")
+    return tuple(WordPair(key, one.title, one.element, one.words) for key, one in written.items())
 
 
 @cache
@@ -58,11 +70,9 @@ def load_openings(path: Path | None = None) -> tuple[str, ...]:
         DataError: the file holds no list of openings.
     """
     source = path or data_dir() / "stimuli" / "word_pairs.yaml"
-    content = read_yaml(source)
-    openings = content.get("openings") if isinstance(content, dict) else None
-    if not isinstance(openings, list) or not openings or not all(isinstance(each, str) for each in openings):
-        raise DataError(f"{source}: write a list of texts under 'openings'")
-    return tuple(openings)
+    if openings := read_section(tuple[str, ...], source, "openings"):
+        return openings
+    raise DataError(f"{source}: openings: none are there; write some")
 
 
 def pair_questions(
@@ -93,12 +103,3 @@ def pair_questions(
             enumerate(load_openings() if openings is None else openings),
         )
     ]
-
-
-def _two(words: object) -> tuple[str, str]:
-    if not isinstance(words, list) or len(words) != 2 or not all(isinstance(one, str) and one for one in words):
-        raise ValueError(f"{words!r} are not two texts; put words such as no in quotes")
-    one, other = words
-    if one == other:
-        raise ValueError(f"{one!r} is no opposite of itself")
-    return one, other

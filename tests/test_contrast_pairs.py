@@ -273,7 +273,7 @@ def documents_words():
 def test_a_wrong_carriers_file_is_named(tmp_path, content):
     path = tmp_path / "carriers.yaml"
     path.write_text(content)
-    with pytest.raises(DataError, match=r"carriers\.yaml: write a list of questions"):
+    with pytest.raises(DataError, match=r"carriers\.yaml: questions: "):
         load_carriers(path)
     path.write_text("questions: [a, a]")
     load_carriers.cache_clear()

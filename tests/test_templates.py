@@ -78,9 +78,16 @@ def test_a_context_comes_first_and_ends_its_line_once():
 def test_a_bad_templates_file_is_named(tmp_path, content):
     path = tmp_path / "templates.yaml"
     path.write_text(content)
-    with pytest.raises(DataError, match="templates need labels, option and text") as raised:
+    with pytest.raises(DataError, match=r"yaml: templates: ") as raised:
         load_templates(path)
     assert str(path) in str(raised.value)
+
+
+def test_unquoted_words_of_truth_are_labels_as_they_stand(tmp_path):
+    path = tmp_path / "templates.yaml"
+    path.write_text("templates: {n: {labels: [Yes, No], option: '{label}: {text}', text: '{question} {options}'}}")
+    assert load_templates(path)["n"].labels == ("Yes", "No")
+    assert load_templates(path)["n"].render("Now?", ["Go.", "Stay."]) == "Now? Yes: Go.\nNo: Stay."
 
 
 def test_unquoted_numbers_are_labels_too(tmp_path):
@@ -97,8 +104,15 @@ def test_unquoted_numbers_are_labels_too(tmp_path):
         ("{labels: [A, B], option: '{text}', text: '{question} {options}'}", r"templates\.n\.option: {label} is miss"),
         ("{labels: [A, B], option: '{label} {text}', text: '{question} {options} {x}'}", r"text: {x} is no field"),
         ("{labels: [A, B], option: '{label} {text}', text: '{question} {options} {'}", r"text: .*write {{ and }}"),
-        ("{labels: [A, B], option: 3, text: '{question} {options}'}", r"option: is 3; write a text"),
+        ("{labels: [A, B], option: 3, text: '{question} {options}'}", r"option: is 3; write a text, in quotes"),
         ("{labels: [A, A], option: '{label} {text}', text: '{question} {options}'}", r"labels: a label stands twice"),
+        ("{labels: [true, B], option: '', text: ''}", r"n\.labels\.0: is True; write a text, in quotes"),
+        ("{labels: [A, 1.5], option: '', text: ''}", r"n\.labels\.1: is 1\.5; write a text, in quotes"),
+        ("{labels: [], option: '', text: ''}", r"n\.labels: it is empty; give at least one"),
+        (
+            "{labels: [A, B], option: '{label}{text}{text:>999999999}', text: '{question} {options}'}",
+            r"{text>9+} is no field",
+        ),
     ],
 )
 def test_a_template_that_would_drop_something_is_one_error_that_names_file_key_and_fix(tmp_path, entry, problem):

@@ -8,12 +8,13 @@ All effects are drawn at random from a seed: they are stipulated, and claim noth
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 import yaml
+from pydantic import Field, field_validator
 
-from personalib.data import DataError, data_dir, read_yaml
+from personalib.data import DataError, Strict, data_dir, parse, read_yaml, shown
 from personalib.factors import POLES, Factor, Pressure, load_factors, load_pressures
 
 TRAITS = (
@@ -27,6 +28,27 @@ TRAITS = (
     "narcissism",
 )
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(21)
+
+
+_ByTrait = Annotated[tuple[float, ...], Field(min_length=len(TRAITS), max_length=len(TRAITS))]
+
+
+class _Written(Strict):
+    """A world as its file has it."""
+
+    seed: Annotated[int, Field(ge=0)]
+    noise: Annotated[float, Field(ge=0)]
+    traits: tuple[str, ...]
+    baseline: _ByTrait
+    effects: dict[str, dict[str, _ByTrait]]
+    pressures: dict[str, _ByTrait]
+
+    @field_validator("traits")
+    @classmethod
+    def _are_the_books(cls, traits: tuple[str, ...]) -> tuple[str, ...]:
+        if traits != TRAITS:
+            raise ValueError(f"are {shown(list(traits))}, expected {', '.join(TRAITS)}")
+        return traits
 
 
 @dataclass(frozen=True)
@@ -166,30 +188,15 @@ def load_world(path: Path | None = None) -> World:
         DataError: a trait, element or pressure is missing or unknown.
     """
     source = path or data_dir() / "organism" / "world.yaml"
-    content = read_yaml(source)
-    try:
-        world = _parse(content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{source}: not a world file ({error!r}); draw one with `organism world`") from None
+    written = parse(_Written, read_yaml(source), f"{source}: not a world file; draw one with `organism world`")
+    world = World(
+        written.seed,
+        written.noise,
+        np.array(written.baseline),
+        {(factor, element): np.array(own) for factor, each in written.effects.items() for element, own in each.items()},
+        {key: np.array(own) for key, own in written.pressures.items()},
+    )
     expected = {(factor.key, element.key) for factor in load_factors() for element in factor.elements}
     if set(world.effects) != expected or set(world.pressures) != {p.key for p in load_pressures()}:
         raise DataError(f"{source}: its elements or pressures differ from data/stimuli; draw it again")
     return world
-
-
-def _parse(content: Mapping[str, Any]) -> World:
-    if tuple(content["traits"]) != TRAITS:
-        raise ValueError(f"traits are {content['traits']}, expected {list(TRAITS)}")
-    effects = {
-        (factor, element): _by_trait(values)
-        for factor, by_element in content["effects"].items()
-        for element, values in by_element.items()
-    }
-    pressures = {key: _by_trait(values) for key, values in content["pressures"].items()}
-    return World(int(content["seed"]), float(content["noise"]), _by_trait(content["baseline"]), effects, pressures)
-
-
-def _by_trait(values: list[float]) -> np.ndarray:
-    if len(values) != len(TRAITS):
-        raise ValueError(f"{len(values)} values in {values}, expected one for each of {len(TRAITS)} traits")
-    return np.array(values, dtype=float)
