@@ -24,6 +24,7 @@ from personalib.guards import neutral_exchanges
 from personalib.models import LanguageModel
 from personalib.questionnaires import format_prompt
 from personalib.questions import Question
+from personalib.sampling import GREEDY, Sampling
 from personalib.steering_effects import Arm
 
 NONE = Arm("none", "none")
@@ -38,13 +39,15 @@ class Questionnaire:
         name: of its table of answers.
         kind: how it is scored: ``"trait"``, ``"choice"``, ``"judgement"``, ``"scale"`` or ``"pairs"``.
         questions: what is asked.
-        reading: ``"options"``, the probability of each option's first token; or ``"words"``, a greedy answer.
+        reading: ``"options"``, the probability of each option's first token; or ``"words"``, an answer in free words.
+        sampling: how answers in words are written, and how many each question has.
     """
 
     name: str
     kind: str
     questions: tuple[Question, ...]
     reading: Literal["options", "words"] = "options"
+    sampling: Sampling = GREEDY
 
 
 @dataclass(frozen=True)
@@ -116,8 +119,8 @@ class Evaluation:
             One row a question and arm: ``model``, ``arm`` (its place), ``method``, ``key``, ``pole``, ``dose``,
             ``item``, ``cluster``, ``group``, ``template``, ``order``; then one column ``p_…`` for each role, over the
             whole vocabulary and missing for a question without it, and their sum ``mass``; or, for answers in words,
-            ``text``, and ``labels``, ``roles`` and ``options`` of the question as JSON lists. Neutral answers have
-            ``loss``, in nats, and ``tokens``.
+            ``sample``, ``text``, and ``labels``, ``roles`` and ``options`` of the question as JSON lists. Neutral
+            answers have ``loss``, in nats, and ``tokens``.
 
         Raises:
             DataError: not everything is answered yet.
@@ -175,11 +178,11 @@ class Evaluation:
         contexts = self.arms[arms[0]].contexts or ("",)
         shared = self._model, tuple(arms), tuple(tuple(self.arms[number].condition) for number in arms)
         for one in self.questionnaires:
-            kind = Options if one.reading == "options" else Words
             texts = self._prompts(one, contexts)
             for places in _by_labels(one):
                 questions = tuple(one.questions[place] for place in places)
-                yield kind(one.name, *shared, questions, tuple(places), tuple(texts[place] for place in places))
+                asked = one.name, *shared, questions, tuple(places), tuple(texts[place] for place in places)
+                yield Options(*asked) if one.reading == "options" else Words(*asked, one.sampling)
         if self.neutral:
             plain = neutral_exchanges(
                 self.language_model, self.neutral, seed=self.seed, form=self.form, contexts=contexts

@@ -20,6 +20,7 @@ from personalib.grid import answer_losses, steered_batches
 from personalib.interventions import Condition
 from personalib.models import LanguageModel
 from personalib.questions import Question
+from personalib.sampling import Sampling
 
 Replies = dict[str, Reply]
 Done = Callable[[int], object]
@@ -205,27 +206,38 @@ class Options(Asked):
 
 @dataclass(frozen=True)
 class Words(Asked):
-    """Questions that are answered in words."""
+    """Questions that are answered in words.
+
+    Attributes:
+        sampling: how answers are written, and how many each question has.
+    """
 
     reading = "words"
+    sampling: Sampling
 
     def units(self) -> list[str]:
-        """Prompt and length of the answer."""
-        return [json.dumps([prompt, _TOKENS]) for prompt in self.prompts]
+        """Prompt, length of the answer and, where it is sampled, how and as which sample; all those of a prompt."""
+        if self.sampling.greedy:
+            return [json.dumps([prompt, _TOKENS]) for prompt in self.prompts]
+        # More samples leave the first ones as they were.
+        how = self.sampling.model_dump(exclude={"samples"})
+        samples = range(self.sampling.samples)
+        return [json.dumps([prompt, _TOKENS, how, sample]) for prompt in self.prompts for sample in samples]
 
     def missing(
         self, language_model: LanguageModel, known: Container[str], batch_size: int, done: Done
     ) -> Iterator[Replies]:
         """Batches of prompts under one arm each."""
         for own, condition in zip(self.keys, self.conditions, strict=True):
-            for start in range(0, len(own), batch_size):
-                batch = own[start : start + batch_size]
+            for places in self._batches(batch_size):
+                batch = self._of(own, places)
                 if any(key not in known for key in batch):
                     texts = generate(
                         language_model,
-                        self.prompts[start : start + batch_size],
+                        [self.prompts[place] for place in places],
                         condition,
                         tokens=_TOKENS,
+                        sampling=self.sampling,
                         batch_size=batch_size,
                     )
                     done(len(batch))
@@ -234,14 +246,23 @@ class Words(Asked):
     def shards(self, language_model: LanguageModel, known: set[str], batch_size: int) -> Iterator[Self]:
         """Each batch under one arm: to answer takes a pass a token."""
         for number, own in enumerate(self.keys):
-            for start in range(0, len(own), batch_size):
-                batch = range(start, min(start + batch_size, len(own)))
-                if any(own[place] not in known for place in batch):
-                    known.update(own[start : start + batch_size])
-                    yield self._shard([number], [batch])
+            for places in self._batches(batch_size):
+                batch = self._of(own, places)
+                if any(key not in known for key in batch):
+                    known.update(batch)
+                    yield self._shard([number], [places])
+
+    def _batches(self, batch_size: int) -> list[range]:
+        """The places of prompts that are answered together."""
+        count = len(self.prompts)
+        return [range(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+
+    def _of(self, own: Sequence[str], places: range) -> Sequence[str]:
+        """The keys of all samples of some prompts."""
+        return own[places.start * self.sampling.samples : places.stop * self.sampling.samples]
 
     def table(self, replies: Mapping[str, Reply]) -> pd.DataFrame:
-        """With the answer's ``text``, and ``labels``, ``roles`` and ``options`` of the question as JSON lists."""
+        """With each ``sample``'s ``text``, and ``labels``, ``roles`` and ``options`` of the question as JSON lists."""
         lists = pd.DataFrame(
             {
                 "labels": [json.dumps(one.labels) for one in self.questions],
@@ -250,7 +271,10 @@ class Words(Asked):
             }
         )
         texts = [replies[key].text for own in self.keys for key in own]
-        return self._about().join(pd.concat([lists] * len(self.arms), ignore_index=True)).assign(text=texts)
+        about = self._about().join(pd.concat([lists] * len(self.arms), ignore_index=True))
+        count = self.sampling.samples
+        rows = about.loc[about.index.repeat(count)].reset_index(drop=True)
+        return rows.assign(sample=rows.index % count, text=texts)
 
 
 @dataclass(frozen=True)

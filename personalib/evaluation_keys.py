@@ -14,7 +14,7 @@ from personalib.provenance import files_hash, package_dir
 # The modules that compute an answer. A change in any of them makes every answer a new one.
 _MODULES = (
     *("block_hooks", "evaluation_blocks", "generation", "grid", "interventions", "model_parts", "questionnaires"),
-    *("saes", "steering"),
+    *("saes", "sampling", "steering"),
 )
 
 

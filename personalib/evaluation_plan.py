@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from personalib.data import Strict, named_file, parse, read_yaml
 from personalib.provenance import repository_root
+from personalib.sampling import GREEDY, Sampling
 from personalib.templates import ORDERS
 
 Kind = Literal["trait", "choice", "judgement", "scale", "pairs"]
@@ -60,6 +61,8 @@ class QuestionnairePlan(Strict):
         shots: solved examples of its category before each item of a choice questionnaire.
         examples: a file of these, such as SafetyBench's dev items; by default other items of the questionnaire itself.
         reading: ``"options"`` or ``"words"``; answers in words are for choices.
+        sampling: how answers in words are written, and how many each question has, see
+            :class:`~personalib.sampling.Sampling`; the likeliest token each time by default.
     """
 
     name: Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]
@@ -74,6 +77,7 @@ class QuestionnairePlan(Strict):
     shots: Annotated[int, Field(ge=0)] = 0
     examples: str | None = None
     reading: Literal["options", "words"] = "options"
+    sampling: Sampling = GREEDY
 
     @model_validator(mode="after")
     def _fits_the_kind(self) -> Self:
@@ -91,6 +95,8 @@ class QuestionnairePlan(Strict):
             "word pairs have no groups to cut and no templates; leave both out": self.kind == "pairs"
             and (self.per_group or self.templates),
             "examples are for shots; say how many": self.examples and not self.shots,
+            "sampling is for reading 'words'; leave it out, or read words": self.sampling != GREEDY
+            and self.reading != "words",
             "the bundled facts have their answers; leave them out": self.answers and self.source == "facts",
         }
         for problem, there in refused.items():

@@ -11,6 +11,7 @@ from personalib.evaluation_effects import base_scores, effects, health
 from personalib.evaluation_runs import EvaluationRun
 from personalib.evaluation_scores import item_scores, named_options
 from personalib.guards import Guard
+from personalib.sampling import Sampling
 
 # What is compared beside the score itself, by kind.
 _BESIDES: Mapping[str, Sequence[str]] = {"trait": ("published",), "judgement": ("yes",)}
@@ -28,7 +29,7 @@ def tables(run: EvaluationRun, guard: Guard | None = None) -> dict[str, pd.DataF
         For each questionnaire its ``…_base`` (the model as it is), ``…_effects`` and ``…_health``; for traits those of
         the published score as ``…_effects_published`` and each template's as ``…_effects_by_template``; for judgements
         those on the share of yes as ``…_effects_yes``; for answers in words ``…_reading``, how many could not be read,
-        and the accuracy with and without guesses in their place.
+        the accuracy with and without guesses in their place, and how the answers were sampled.
     """
     found: dict[str, pd.DataFrame] = {}
     for name, kind in run.kinds.items():
@@ -42,8 +43,14 @@ def tables(run: EvaluationRun, guard: Guard | None = None) -> dict[str, pd.DataF
         if answers["template"].nunique() > 1:
             found[f"{name}_effects_by_template"] = effects(kind, answers, state, by_template=True)
         if "text" in answers:
-            found[f"{name}_reading"] = reading(answers, state)
+            found[f"{name}_reading"] = reading(answers, state).assign(sampling=str(_sampling(run, name)))
     return found
+
+
+def _sampling(run: EvaluationRun, name: str) -> Sampling:
+    """How the answers in words to a questionnaire were written."""
+    [plan] = [one for one in run.manifest["plan"]["questionnaires"] if one["name"] == name]
+    return Sampling(**plan.get("sampling", {}))
 
 
 def reading(answers: pd.DataFrame, state: pd.DataFrame) -> pd.DataFrame:

@@ -29,8 +29,8 @@ def item_scores(kind: str, answers: pd.DataFrame) -> pd.DataFrame:
         - for traits 100 · the share of the high responses, both orders together; beside it ``published``, 100 where a
           high response has the largest share, as the published score counts;
         - for choices 100 where the right option has the largest share, else 0, the mean over orders; for answers in
-          words 100 where the right one is named, with ``fallback``, the same with what blind guessing would get in the
-          place of an unreadable answer;
+          words 100 where the right one is named, the mean over the samples that could be read, with ``fallback``, the
+          same over all samples with what blind guessing would get in the place of an unreadable one;
         - for judgements 100 where the judgement is right, the mean over both answers; with ``yes``, 100 · the share
           of yes among them;
         - for scales the expected rating from 0 to 100, turned round for a reversed item;
@@ -81,7 +81,9 @@ def _words(answers: pd.DataFrame) -> pd.DataFrame:
     value = pd.Series([np.nan if role is None else 100.0 * (role == "right") for role in named], answers.index)
     chance = 100.0 / roles.str.len()
     rows = answers.assign(value=value, fallback=value.fillna(chance), mass=np.nan)
-    return _mean_over_orders(rows, ["value", "fallback", "mass"])
+    columns = ["value", "fallback", "mass"]
+    # Of several samples those count that could be read.
+    return _mean_over_orders(rows.groupby([*_UNIT, "order"], sort=False)[columns].mean().reset_index(), columns)
 
 
 def _judgement(answers: pd.DataFrame) -> pd.DataFrame:

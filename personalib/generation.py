@@ -1,26 +1,22 @@
 """Answers in free words, steered or not."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import product
 
+import torch
 from tqdm.auto import tqdm
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from personalib.block_hooks import Inputs
 from personalib.interventions import Intervention
 from personalib.models import LanguageModel
 from personalib.questionnaires import encode_prompts, inference, left_padded
+from personalib.sampling import GREEDY, Sampling
 from personalib.steering import steer
 
 # Where an answer ends, beside the model's own end: of a turn in the templates that are known here, and of a line.
 _STOPS = ("<end_of_turn>", "<|im_end|>", "<|eot_id|>")
-# Whatever a model's own configuration says: the likeliest token each time, and a cache, by which steering tells the
-# answer from the prompt.
-_GREEDY = {
-    "do_sample": False,
-    "num_beams": 1,
-    "repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "use_cache": True,
-}
 
 
 def generate(
@@ -30,10 +26,17 @@ def generate(
     *,
     tokens: int = 40,
     one_line: bool = True,
+    sampling: Sampling = GREEDY,
     batch_size: int = 64,
     progress: str | None = None,
 ) -> list[str]:
-    """Greedy answers to prompts. Every token is steered as the positions of each intervention say.
+    """Answers to prompts in free words. Every token is steered as the positions of each intervention say.
+
+    Nothing but the tokens that end an answer is taken from the model's own ``generation_config``. With one seed, a
+    prompt has the same answers at any batch size, in any order and company: each sample draws from random numbers of
+    its own, in double precision. What is left is the rounding of the model itself, whose logits differ in their last
+    places with the shape of a batch: it changes a token where the two likeliest are as near to each other as that, or
+    a random number as near to the border between two tokens.
 
     Args:
         language_model: the model.
@@ -41,46 +44,114 @@ def generate(
         interventions: what is done to the residual stream; none for the model as it is.
         tokens: how many tokens an answer has at the most.
         one_line: whether an answer ends with its first line.
-        batch_size: prompts that are answered at a time.
+        sampling: how tokens are chosen, and how many answers a prompt has.
+        batch_size: answers that are written at a time.
         progress: text of a progress bar; None shows none.
 
     Returns:
-        The answers without special tokens, cut at the end of the turn.
+        The answers without special tokens, cut at the end of the turn; all samples of a prompt before the next one's.
 
     Raises:
-        ValueError: answers or batches would have no room for a token or prompt, a prompt has no token, or an
-            intervention was made for another model.
+        ValueError: answers or batches would have no room for a token or prompt, a prompt has no token, an intervention
+            was made for another model, or the model's logits are NaN.
 
     Example:
         >>> generate(model, prompts, [Add(vector, 1.0, "all")])  # doctest: +SKIP
         ['I would gladly keep to the plan.']
     """
+    made = written_tokens(
+        language_model,
+        prompts,
+        interventions,
+        tokens=tokens,
+        one_line=one_line,
+        sampling=sampling,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    texts = [language_model.tokenizer.decode(row, skip_special_tokens=True) for row in made]
+    return [(text.split("\n")[0] if one_line else text).strip() for text in texts]
+
+
+def written_tokens(
+    language_model: LanguageModel,
+    prompts: Sequence[str],
+    interventions: Sequence[Intervention] = (),
+    *,
+    tokens: int,
+    one_line: bool,
+    sampling: Sampling = GREEDY,
+    batch_size: int = 64,
+    progress: str | None = None,
+) -> list[list[int]]:
+    """The tokens of :func:`generate`'s answers, before the one that ends an answer; one that does not end has all."""
     if tokens < 1 or batch_size < 1:
         raise ValueError(f"tokens={tokens}, batch_size={batch_size}; take at least one of each")
-    rows = encode_prompts(language_model.tokenizer, prompts)
-    if not all(rows):
+    encoded = encode_prompts(language_model.tokenizer, prompts)
+    if not all(encoded):
         raise ValueError(
-            f"prompt {rows.index([])} has no token; write something, or use a tokenizer with a start token"
+            f"prompt {encoded.index([])} has no token; write something, or use a tokenizer with a start token"
         )
-    queue = sorted(range(len(rows)), key=lambda number: len(rows[number]), reverse=True)
-    texts, stops = [""] * len(rows), _stop_tokens(language_model, one_line)
+    rows = list(product(encoded, range(sampling.samples)))
+    queue = sorted(range(len(rows)), key=lambda number: len(rows[number][0]), reverse=True)
+    found: dict[int, list[int]] = {}
+    stops = _stop_tokens(language_model, one_line)
     with (
         inference(language_model.model),
         steer(language_model, interventions),
+        _own_configuration(language_model.model),
         tqdm(total=len(rows), desc=progress, disable=progress is None, unit="answer") as bar,
     ):
         for start in range(0, len(queue), batch_size):
             batch = queue[start : start + batch_size]
-            made = _continued(language_model, [rows[number] for number in batch], stops, tokens)
-            for number, row in zip(batch, made, strict=True):
-                text = language_model.tokenizer.decode(_until(row, stops), skip_special_tokens=True)
-                texts[number] = _cut(text, one_line)
+            choice = _Choice([rows[number] for number in batch], sampling)
+            made = _continued(language_model, [rows[number][0] for number in batch], choice, stops, tokens)
+            found |= {number: _until(row, stops) for number, row in zip(batch, made, strict=True)}
             bar.update(len(batch))
-    return texts
+    return [found[number] for number in range(len(rows))]
+
+
+class _Choice(LogitsProcessor):
+    """The next token of each row of a batch, as the only one that is left possible."""
+
+    def __init__(self, rows: Sequence[tuple[list[int], int]], sampling: Sampling) -> None:
+        """Take each row's prompt, and the number of its sample."""
+        self._sampling = sampling
+        self._lengths = torch.tensor([[len(prompt)] for prompt, _ in rows])
+        self._streams = [sampling.stream(prompt, sample) for prompt, sample in rows]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if scores.isnan().any():
+            raise ValueError(
+                "the model's logits are NaN: its number format cannot hold them, or a push is too large; take float32 "
+                "or bfloat16, or push less"
+            )
+        if self._sampling.greedy:
+            return scores
+        # Apple's GPUs have no double precision.
+        ids, logits = (each.cpu() if each.device.type == "mps" else each for each in (input_ids, scores))
+        padding = int(self._lengths.max()) - self._lengths.to(ids.device)
+        own = (torch.arange(ids.shape[1], device=ids.device) >= padding).double()
+        seen = torch.zeros_like(logits, dtype=torch.float64).scatter_add_(1, ids, own)
+        reached = self._sampling.probabilities(logits, seen).cumsum(dim=-1)
+        random = torch.tensor([[stream.random()] for stream in self._streams], dtype=torch.float64, device=ids.device)
+        chosen = torch.searchsorted(reached, random * reached[:, -1:], right=True).clamp(max=logits.shape[1] - 1)
+        return torch.full_like(scores, -torch.inf).scatter_(1, chosen.to(scores.device), 0.0)
+
+
+@contextmanager
+def _own_configuration(model: PreTrainedModel) -> Iterator[None]:
+    """While this is open, the model has an empty configuration: transformers fills in its own for what is not said."""
+    theirs = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = theirs
 
 
 def _continued(
-    language_model: LanguageModel, rows: Sequence[list[int]], stops: Sequence[int], tokens: int
+    language_model: LanguageModel, rows: Sequence[list[int]], choice: _Choice, stops: Sequence[int], tokens: int
 ) -> list[list[int]]:
     """The tokens that follow each row, with whatever comes after the end of a row that has ended."""
     inputs: Inputs = left_padded(language_model.model, rows)
@@ -88,10 +159,12 @@ def _continued(
     made = language_model.model.generate(
         input_ids=inputs["input_ids"],
         attention_mask=inputs["attention_mask"],
+        logits_processor=LogitsProcessorList([choice]),
         max_new_tokens=tokens,
         eos_token_id=list(stops) or None,
         pad_token_id=padding,
-        **_GREEDY,
+        # Steering tells the answer from the prompt by the cache.
+        use_cache=True,
     )
     found: list[list[int]] = made[:, inputs["input_ids"].shape[1] :].tolist()
     return found
@@ -109,7 +182,3 @@ def _stop_tokens(language_model: LanguageModel, one_line: bool) -> list[int]:
 def _until(row: list[int], stops: Sequence[int]) -> list[int]:
     """The tokens before the first one that ends an answer."""
     return row[: next((place for place, token in enumerate(row) if token in stops), len(row))]
-
-
-def _cut(text: str, one_line: bool) -> str:
-    return (text.split("\n")[0] if one_line else text).strip()

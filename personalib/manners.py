@@ -79,4 +79,5 @@ class Manner:
 
 
 def _sized(own: QuestionnairePlan, put: QuestionnairePlan) -> QuestionnairePlan:
-    return put.model_copy(update={"per_group": own.per_group, "reading": own.reading})
+    sampling = put.sampling if own.reading == "words" else own.sampling
+    return put.model_copy(update={"per_group": own.per_group, "reading": own.reading, "sampling": sampling})

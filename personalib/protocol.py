@@ -14,6 +14,7 @@ from personalib.arm_plans import published_features
 from personalib.data import DataError, Strict, named_file, parse, read_yaml
 from personalib.evaluation_plan import ArmsPlan, EvaluationPlan, ModelPlan, QuestionnairePlan
 from personalib.reference import bare_name, sae_features
+from personalib.sampling import GREEDY, Sampling
 from personalib.supplied_contrasts import supplied_contrasts, supplied_questions
 from personalib.templates import load_templates
 
@@ -34,6 +35,7 @@ class Asking(Strict):
         evaluation_only: whether trait items that pushes are chosen by are left out.
         source: which items they should be; none for any.
         reading: ``"options"`` or ``"words"``.
+        sampling: how answers in words are written.
         shots: solved examples before each item.
     """
 
@@ -43,7 +45,14 @@ class Asking(Strict):
     evaluation_only: bool = True
     source: str | None = None
     reading: Literal["options", "words"] = "options"
+    sampling: Sampling = GREEDY
     shots: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _samples_words(self) -> Self:
+        if self.sampling != GREEDY and self.reading != "words":
+            raise ValueError("sampling is for reading 'words'; leave it out, or read words")
+        return self
 
 
 class Scoring(Strict):
@@ -108,7 +117,6 @@ class Protocol(Strict):
         trait, safety: how these questionnaires are put.
         scoring: how answers become a score.
         background, pressure: how elements, and pressures and facets, are pushed.
-        decoding: how answers in words are read.
     """
 
     name: str
@@ -119,7 +127,6 @@ class Protocol(Strict):
     scoring: Scoring
     background: Steering
     pressure: Steering
-    decoding: Literal["greedy"] = "greedy"
 
     def supplies(self, section: Literal["templates", "contrasts"]) -> bool:
         """Whether the file of prompts has a section."""
@@ -203,7 +210,7 @@ def _asked(plan: QuestionnairePlan, protocol: Protocol) -> QuestionnairePlan:
         changes["evaluation_only"] = asking.evaluation_only
     elif not plan.shots:
         # A questionnaire with examples is another one, and stays what it is.
-        changes["reading"] = asking.reading
+        changes |= {"reading": asking.reading, "sampling": asking.sampling}
     return plan.model_copy(update=changes)
 
 

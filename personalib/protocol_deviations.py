@@ -108,6 +108,8 @@ def _asked(asking: Asking, plan: QuestionnairePlan) -> Mapping[str, tuple[Any, A
         "reading": (asking.reading, plan.reading),
         "examples before an item": (asking.shots, plan.shots),
     }
+    if asking.reading == plan.reading == "words":
+        points["sampling"] = (asking.sampling, plan.sampling)
     if plan.kind == "trait":
         left_out = {True: "those that pushes are chosen by", False: "none"}
         points["items left out"] = (left_out[asking.evaluation_only], left_out[plan.evaluation_only])

@@ -26,7 +26,7 @@ def planned_questionnaire(plan: QuestionnairePlan) -> Questionnaire:
         raise ValueError(f"{plan.name}: no questions are left to ask; ask for more of each group")
     if any(one.group == ALL for one in questions):
         raise ValueError(f"{plan.name}: a group is called {ALL!r}, as all groups together are; give it another name")
-    return Questionnaire(plan.name, plan.kind, tuple(questions), plan.reading)
+    return Questionnaire(plan.name, plan.kind, tuple(questions), plan.reading, plan.sampling)
 
 
 def _trait(plan: QuestionnairePlan) -> list[Question]:

@@ -1,13 +1,15 @@
 """The commands ``python -m personalib steering``. Each imports what it needs itself, so that help comes at once."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from pydantic import ValidationError
 
 from personalib.feature_commands import in_a_folder
-from personalib.model_options import model_options, named_model
+from personalib.model_options import Option, model_options, named_model
 
 if TYPE_CHECKING:
     from personalib.models import LanguageModel
@@ -16,6 +18,20 @@ if TYPE_CHECKING:
 _path = click.Path(path_type=Path, dir_okay=False)
 _folder = click.Path(path_type=Path, file_okay=False)
 _POSITIONS = ["last", "prompt", "prompt_except_last", "response", "all"]
+
+
+def _sampling_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of :class:`~personalib.sampling.Sampling`."""
+    options: list[Option] = [
+        click.option("--temperature", default=0.0, show_default=True, help="0 takes the likeliest token each time."),
+        click.option("--top-p", default=1.0, show_default=True, help="Share of the probability that is drawn from."),
+        click.option("--frequency-penalty", default=0.0, show_default=True, help="On tokens that were there already."),
+        click.option("--seed", default=0, show_default=True, help="Of the random numbers."),
+        click.option("--samples", default=1, show_default=True, help="Answers at each coefficient."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 @click.group()
@@ -39,7 +55,8 @@ def steering() -> None:
 )
 @click.option("--positions", default="all", show_default=True, type=click.Choice(_POSITIONS), help="At which tokens.")
 @click.option("--tokens", default=40, show_default=True, type=click.IntRange(min=1), help="Tokens of an answer.")
-def ask(
+@_sampling_options
+def ask(  # noqa: PLR0913 - each argument is an option
     question: str,
     source: Path,
     site: str | None,
@@ -47,13 +64,27 @@ def ask(
     positions: Any,
     tokens: int,
     form: str | None,
+    temperature: float,
+    top_p: float,
+    frequency_penalty: float,
+    seed: int,
+    samples: int,
     **which: Any,
 ) -> None:
     """Answer a question in free words while a saved vector is added so many times."""
+    from personalib.evaluation_plan import complaint
     from personalib.generation import generate
     from personalib.interventions import Add
     from personalib.questionnaires import format_prompt
+    from personalib.sampling import Sampling
     from personalib.vectors import load_vectors
+
+    try:
+        sampling = Sampling(
+            temperature=temperature, top_p=top_p, frequency_penalty=frequency_penalty, seed=seed, samples=samples
+        )
+    except ValidationError as error:
+        raise click.UsageError(complaint(error)) from None
 
     known = {str(one.site): one for one in load_vectors(source)}
     if (site or next(iter(known))) not in known or (site is None and len(known) > 1):
@@ -61,8 +92,8 @@ def ask(
     vector, model = known[site or next(iter(known))], named_model(**which)
     prompt = format_prompt(model.tokenizer, question, form=form or model.form)
     for size in coefficients:
-        [answer] = generate(model, [prompt], [Add(vector, size, positions)], tokens=tokens)
-        click.echo(f"{size:+g}  {answer}")
+        for answer in generate(model, [prompt], [Add(vector, size, positions)], tokens=tokens, sampling=sampling):
+            click.echo(f"{size:+g}  {answer}")
 
 
 @steering.command()

@@ -232,7 +232,7 @@ def test_chances_are_sorted_and_mass_is_last_and_their_sum(whole):
     sizes = table["item"].str[5:].astype(int).map(lambda number: (2, 3, 4)[number % 3])
     assert (chances.notna().sum(axis=1) == sizes).all()
     assert list(whole[1][NEUTRAL])[-2:] == ["loss", "tokens"] and whole[1][NEUTRAL]["tokens"].dtype == np.int64
-    assert list(whole[1]["words"])[-4:] == ["labels", "roles", "options", "text"]
+    assert list(whole[1]["words"])[-5:] == ["labels", "roles", "options", "sample", "text"]
 
 
 def test_files_hold_what_answers_gives(whole):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from small_models import VOCABULARY, WIDTH, small, small_sae, steered_alone, untouched, vector, words
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from personalib.activations import Site
 from personalib.doses import at_dose
@@ -15,6 +15,7 @@ from personalib.generation import generate
 from personalib.interventions import POSITIONS, Ablate, Add, Clamp
 from personalib.models import load_model
 from personalib.organism.evaluation import load_organism, open_answers
+from personalib.sampling import Sampling
 from personalib.steering import steer
 
 # Of one token, of more than a sliding window, and between, in no order; one of them twice.
@@ -304,18 +305,136 @@ def test_a_hard_push_changes_what_the_organism_writes(answers):
     assert generate(model, prompts, [Add(at_dose(one, 0.0, 100.0), 1.0, "all")]) == answers["text"].tolist()
 
 
-@pytest.mark.parametrize(
-    "setting",
-    [{"use_cache": False}, {"repetition_penalty": 1.5}, {"num_beams": 3}, {"no_repeat_ngram_size": 1}],
-    ids=str,
-)
-def test_what_a_models_own_configuration_says_of_generating_does_not_count(setting):
+# Something that would change what is written, for each field of a configuration that has a say in it.
+SETTINGS = {
+    **{"do_sample": True, "temperature": 3.0, "top_k": 1, "top_p": 0.1, "typical_p": 0.1, "min_p": 0.9, "num_beams": 3},
+    **{"repetition_penalty": 1.5, "no_repeat_ngram_size": 1, "encoder_repetition_penalty": 3.0, "length_penalty": 9.0},
+    **{"sequence_bias": [[[7], 50.0]], "bad_words_ids": [[7], [8], [9]], "suppress_tokens": list(range(3, 20))},
+    **{"begin_suppress_tokens": list(range(3, 25)), "forced_bos_token_id": 9, "forced_eos_token_id": 0},
+    **{"min_length": 40, "min_new_tokens": 12, "max_length": 3, "max_new_tokens": 2, "max_time": 0.0},
+    **{"guidance_scale": 4.0, "penalty_alpha": 0.6, "dola_layers": "low", "prompt_lookup_num_tokens": 2},
+    **{"cache_implementation": "static", "use_cache": False, "prefill_chunk_size": 2, "num_return_sequences": 2},
+    **{"return_dict_in_generate": True, "output_scores": True, "output_logits": True, "stop_strings": ["w"]},
+    **{"epsilon_cutoff": 0.9, "eta_cutoff": 0.9, "exponential_decay_length_penalty": (1, 99.0), "top_h": 0.01},
+    **{"watermarking_config": {"bias": 50.0}, "remove_invalid_values": True, "renormalize_logits": True},
+    **{"pad_token_id": 9, "bos_token_id": 9, "decoder_start_token_id": 9, "early_stopping": True},
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_what_a_models_own_configuration_says_of_generating_does_not_count(name):
     model = tiny("llama")
-    for name, value in setting.items():
-        setattr(model.model.generation_config, name, value)
-    for condition in ("last", "several"):
-        found = generate(model, PROMPTS, CONDITIONS[condition], tokens=TOKENS)
-        assert found == expected("llama", condition)
+    setattr(model.model.generation_config, name, SETTINGS[name])
+    before = model.model.generation_config
+    found = generate(model, PROMPTS, CONDITIONS["several"], tokens=TOKENS, batch_size=3)
+    assert found == expected("llama", "several") and model.model.generation_config is before
+    sampled = Sampling(temperature=1.0, seed=1)
+    assert generate(model, PROMPTS, tokens=TOKENS, sampling=sampled) == drawn("llama", sampled)
+
+
+def test_no_field_of_a_models_own_configuration_is_there_while_it_writes(llama):
+    for name, value in SETTINGS.items():
+        setattr(llama.model.generation_config, name, value)
+    seen = []
+    llama.model.register_forward_pre_hook(lambda model, _: seen.append(model.generation_config.to_dict()))
+    generate(llama, PROMPTS, tokens=2)
+    assert len(seen) == 2 and seen[0] == seen[1] == GenerationConfig().to_dict()
+
+
+# Samples
+
+
+def draw(language_model, prompt, sampling, sample, condition=(), tokens=TOKENS):
+    """A sampled answer to a prompt by itself, without a cache, with a random number a token."""
+    ids = language_model.tokenizer.encode(prompt)
+    length, stream = len(ids), sampling.stream(ids, sample)
+    while len(ids) < length + tokens:
+        logits = steered_alone(language_model.model, ids, length, condition)[-1:].double() / sampling.temperature
+        logits -= sampling.frequency_penalty * torch.bincount(torch.tensor(ids), minlength=logits.shape[1])
+        left, chosen = stream.random(), -1
+        while left >= 0:
+            chosen += 1
+            left -= float(logits.softmax(-1)[0, chosen])
+        if chosen == 0:
+            break
+        ids.append(chosen)
+    return text(ids[length:])
+
+
+@cache
+def drawn(name, sampling, condition="none"):
+    model, steered = tiny(name), CONDITIONS.get(condition, ())
+    return [draw(model, one, sampling, number, steered) for one in PROMPTS for number in range(sampling.samples)]
+
+
+SAMPLED = Sampling(temperature=1.3, frequency_penalty=0.4, seed=3, samples=2)
+
+
+@pytest.mark.parametrize("name", ["gemma2", "llama", "gpt2", "qwen2", "falcon"])
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_a_sampled_answer_is_drawn_by_hand_at_any_batch_size(name, batch_size):
+    found = generate(tiny(name), PROMPTS, tokens=TOKENS, sampling=SAMPLED, batch_size=batch_size)
+    assert found == drawn(name, SAMPLED)
+    assert len(set(found)) > 8 and found[::2] != found[1::2] and found[:2] == found[10:12]
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_a_sampled_answer_is_steered(llama, condition):
+    found = generate(tiny("llama"), PROMPTS, CONDITIONS[condition], tokens=TOKENS, sampling=SAMPLED, batch_size=4)
+    assert found == drawn("llama", SAMPLED, condition) != drawn("llama", SAMPLED)
+
+
+def test_neither_order_nor_company_changes_a_sample():
+    whole = drawn("llama", SAMPLED)
+    order = [4, 2, 6, 0]
+    found = generate(tiny("llama"), [PROMPTS[place] for place in order], tokens=TOKENS, sampling=SAMPLED, batch_size=3)
+    assert found == [whole[2 * place + sample] for place in order for sample in (0, 1)]
+    more = generate(tiny("llama"), PROMPTS, tokens=TOKENS, sampling=SAMPLED.model_copy(update={"samples": 4}))
+    assert [more[4 * place + sample] for place in range(len(PROMPTS)) for sample in (0, 1)] == whole
+
+
+def test_another_seed_draws_another_answer_and_no_state_outside_counts():
+    model, before = tiny("llama"), torch.random.get_rng_state()
+    texts = [generate(model, PROMPTS, tokens=TOKENS, sampling=Sampling(temperature=1.0, seed=seed)) for seed in (0, 1)]
+    torch.manual_seed(9)
+    assert texts[0] != texts[1]
+    assert generate(model, PROMPTS, tokens=TOKENS, sampling=Sampling(temperature=1.0)) == texts[0]
+    torch.random.set_rng_state(before)
+
+
+def test_tokens_are_drawn_as_often_as_their_probability_says():
+    model, count = tiny("llama"), 4000
+    sampling = Sampling(temperature=0.8, seed=5, samples=count)
+    found = generate(model, PROMPTS[3:4], tokens=1, sampling=sampling, batch_size=1000)
+    logits = steered_alone(model.model, model.tokenizer.encode(PROMPTS[3]), 4, ())[-1].double()
+    for token, chance in enumerate((logits / 0.8).softmax(-1).tolist()):
+        if token > 2:
+            share = found.count(VOCABULARY[token]) / count
+            assert abs(share - chance) < 4.5 * (chance * (1 - chance) / count) ** 0.5 + 1e-9
+
+
+def test_a_small_share_of_the_probability_is_the_likeliest_token():
+    sampling = Sampling(temperature=2.0, top_p=1e-9)
+    assert generate(tiny("llama"), PROMPTS, tokens=TOKENS, sampling=sampling) == expected("llama")
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.0)], ids=str)
+def test_logits_that_are_no_numbers_are_refused(sampling):
+    model = tiny("llama")
+    model.model.lm_head.weight.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match=r"logits are NaN: .*; take float32 or bfloat16, or push less"):
+        generate(model, PROMPTS, sampling=sampling)
+
+
+def test_the_organism_samples_the_same_at_any_batch_size(answers):
+    model, prompts = load_model(), answers["prompt"].tolist()[:10]
+    sampling = Sampling(temperature=1.0, frequency_penalty=0.2, seed=16, samples=2)
+    found = [generate(model, prompts, sampling=sampling, batch_size=size) for size in (1, 2, 5)]
+    assert found[0] == found[1] == found[2] and len(set(found[0])) > 15
+    assert all(
+        generate(model, [prompt], sampling=sampling) == found[0][2 * place : 2 * place + 2]
+        for place, prompt in enumerate(prompts[:4])
+    )
 
 
 def test_a_prompt_without_a_token_is_refused():

@@ -13,6 +13,7 @@ from personalib.organism.grammar import LEVELS
 from personalib.organism.judge import judge
 from personalib.organism.world import load_world
 from personalib.questionnaires import format_prompt
+from personalib.sampling import GREEDY, Sampling
 from personalib.statistics import proportion_interval
 from personalib.steering_effects import Arm
 
@@ -44,6 +45,7 @@ def free_answers(
     tokens: int = 24,
     form: str = "chat",
     seed: int = 0,
+    sampling: Sampling = GREEDY,
 ) -> pd.DataFrame:
     """Open questions about the trait that each arm's key is known to move most, answered under the arm.
 
@@ -55,6 +57,7 @@ def free_answers(
         tokens: of an answer, at the most.
         form: ``"chat"`` or ``"base"``.
         seed: draws the questions.
+        sampling: how answers are written, and how many each question has.
 
     Returns:
         One row an answer: ``method``, ``key``, ``pole``, ``trait``, ``wanted`` (the level that the pole is known to
@@ -69,8 +72,8 @@ def free_answers(
             format_prompt(language_model.tokenizer, one, form=form, context=contexts[number % len(contexts)])
             for number, one in enumerate(questions)
         ]
-        texts = generate(language_model, prompts, arm.condition, tokens=tokens)
-        for question, text in zip(questions, texts, strict=True):
+        texts = generate(language_model, prompts, arm.condition, tokens=tokens, sampling=sampling)
+        for question, text in zip(np.repeat(questions, sampling.samples).tolist(), texts, strict=True):
             rows.append([arm.method, arm.key, arm.pole, trait, wanted, question, text, judge(text, trait)])
     return pd.DataFrame(rows, columns=["method", "key", "pole", "trait", "wanted", "question", "text", "level"])
 
