@@ -11,7 +11,7 @@ from personalib.evaluation_effects import base_scores, effects, health
 from personalib.evaluation_runs import EvaluationRun
 from personalib.evaluation_scores import item_scores, named_options
 from personalib.guards import Guard
-from personalib.sampling import Sampling
+from personalib.sampling import GREEDY, Sampling
 
 # What is compared beside the score itself, by kind.
 _BESIDES: Mapping[str, Sequence[str]] = {"trait": ("published",), "judgement": ("yes",)}
@@ -49,8 +49,8 @@ def tables(run: EvaluationRun, guard: Guard | None = None) -> dict[str, pd.DataF
 
 def _sampling(run: EvaluationRun, name: str) -> Sampling:
     """How the answers in words to a questionnaire were written."""
-    [plan] = [one for one in run.manifest["plan"]["questionnaires"] if one["name"] == name]
-    return Sampling(**plan.get("sampling", {}))
+    plans = run.manifest.get("plan", {}).get("questionnaires", [])
+    return next((Sampling(**one.get("sampling", {})) for one in plans if one["name"] == name), GREEDY)
 
 
 def reading(answers: pd.DataFrame, state: pd.DataFrame) -> pd.DataFrame:

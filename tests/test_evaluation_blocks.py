@@ -17,6 +17,7 @@ from personalib.grid import answer_losses, ask_steered
 from personalib.interventions import Add
 from personalib.questionnaires import ask
 from personalib.questions import Question
+from personalib.sampling import GREEDY, Sampling
 
 CONDITIONS = [
     (),
@@ -42,12 +43,13 @@ def llama():
     return small("llama")
 
 
-def block(kind, llama, conditions=CONDITIONS, arms=ARMS, texts=TEXTS, **changes):
+def block(kind, llama, conditions=CONDITIONS, arms=ARMS, texts=TEXTS, sampling=GREEDY, **changes):
     shared = "own", model_key(llama), tuple(arms), tuple(conditions)
     if kind is Losses:
         return Losses(*shared, tuple(EXCHANGES))
     questions = tuple(replace(question(number), **changes) for number in range(len(texts)))
-    return kind(*shared, questions, PLACES[: len(texts)], tuple(texts))
+    how = [sampling] if kind is Words else []
+    return kind(*shared, questions, PLACES[: len(texts)], tuple(texts), *how)
 
 
 def asked(one, llama, known=(), batch_size=4):
@@ -187,6 +189,40 @@ def test_words_are_what_the_model_generates(llama):
     assert len({tuple(own) for own in expected}) == len(CONDITIONS), "the conditions differ"
     assert set(table["labels"]) == {'["A", "B"]'} and set(table["roles"]) == {'["right", "wrong1"]'}
     assert set(table["options"]) == {'["Yes.", "Nø."]'}
+
+
+SAMPLED = Sampling(temperature=1.0, frequency_penalty=0.5, seed=16, samples=3)
+
+
+def test_sampled_words_are_what_the_model_generates_whatever_the_batches(llama):
+    one = block(Words, llama, sampling=SAMPLED)
+    batches, done = asked(one, llama, batch_size=4)
+    assert sum(done) == sum(map(len, batches)) == 3 * len(TEXTS) * len(CONDITIONS)
+    assert merged(batches) == merged(asked(one, llama, batch_size=1)[0])
+    assert [list(shard.missing(llama, set(), 4, done.append)) for shard in one.shards(llama, set(), 4)] == [
+        [batch] for batch in batches
+    ]
+    assert asked(one, llama, merged(batches[:2]), batch_size=4)[0] == batches[2:]
+    table = one.table(merged(batches))
+    expected = [generate(llama, TEXTS, each, tokens=evaluation_blocks._TOKENS, sampling=SAMPLED) for each in CONDITIONS]
+    assert table["text"].tolist() == [text for own in expected for text in own]
+    assert table["sample"].tolist() == [0, 1, 2] * len(TEXTS) * len(CONDITIONS)
+    assert table["place"].tolist() == np.repeat(PLACES, 3).tolist() * len(CONDITIONS)
+    assert table["arm"].tolist() == np.repeat(ARMS, 3 * len(TEXTS)).tolist()
+
+
+def test_a_sampled_answer_has_a_key_of_its_own_and_more_samples_leave_the_first_ones(llama):
+    def keys(**changes):
+        own = block(Words, llama, sampling=SAMPLED.model_copy(update=changes)).keys
+        return [key for arm in own for key in arm]
+
+    first = keys(samples=1)
+    assert len(set(keys())) == len(keys()) == 3 * len(first) and keys()[::3] == first
+    others = [{"temperature": 1.1}, {"top_p": 0.9}, {"frequency_penalty": 0.0}, {"seed": 17}]
+    assert not any(set(keys(**change)) & set(keys()) for change in others)
+    greedy = [key for arm in block(Words, llama).keys for key in arm]
+    assert not set(greedy) & set(keys())
+    assert greedy == [key for arm in block(Words, llama, sampling=Sampling(seed=5)).keys for key in arm]
 
 
 def test_losses_are_those_of_the_grid_without_the_first_token(llama):

@@ -31,6 +31,10 @@ def asking(**fields):
     return {"questionnaires": [TRAIT | fields]}
 
 
+def wording(**sampling):
+    return {"questionnaires": [CHOICE | {"reading": "words", "sampling": sampling}]}
+
+
 def arm(**fields):
     return plan(arms=[{"method": "prompt"}, fields])
 
@@ -93,6 +97,12 @@ def test_arms_have_defaults_and_are_called_by_their_label_or_method():
         (asking(answers="key.json"), "questionnaires.0", "are for kind 'choice'"),
         (asking(examples="dev.json"), "questionnaires.0", "are for kind 'choice'"),
         (asking(reading="words"), "questionnaires.0", "are for kind 'choice'"),
+        (asking(sampling={"temperature": 1.0}), "questionnaires.0", "sampling is for reading 'words'"),
+        (wording(temperature=-0.2), "questionnaires.0.sampling.temperature", "greater than or equal to 0"),
+        (wording(temperature=float("nan")), "questionnaires.0.sampling.temperature", "finite number"),
+        (wording(temperature=1.0, top_p=1.5), "questionnaires.0.sampling.top_p", "less than or equal to 1"),
+        (wording(samples=3), "questionnaires.0.sampling", "do nothing at temperature 0; set a temperature"),
+        (wording(freq_penalty=1.0), "questionnaires.0.sampling.freq_penalty", "there is no such field"),
         (asking(reading="loud"), "questionnaires.0.reading", "'options' or 'words'"),
         (plan(questionnaires=[CHOICE | {"shots": -1}]), "questionnaires.0.shots", "greater than or equal to 0"),
         (asking(kind="scale", templates=["five", "yes_no"]), "questionnaires.0", "write two for two"),

@@ -136,6 +136,14 @@ def test_a_guard_of_ones_own_is_used(run):
     assert not loose["safety_health"]["collapsed"].any() and not loose["safety_effects"]["collapsed"].any()
 
 
+def test_answers_in_words_say_how_they_were_sampled(run):
+    assert set(tables(run)["in_words_reading"]["sampling"]) == {"greedy"}
+    how = {"temperature": 0.2, "frequency_penalty": 1.0, "seed": 16}
+    manifest = {"plan": {"questionnaires": [{"name": "trait"}, {"name": "in_words", "sampling": how}]}}
+    found = tables(replace(run, manifest=manifest))["in_words_reading"]
+    assert set(found["sampling"]) == {"temperature 0.2, frequency penalty 1, seed 16"}
+
+
 def test_every_table_is_written_in_three_forms(run, written):
     folder, paths = written
     expected = {folder / "own_model" / f"{name}.{kind}" for name in tables(run) for kind in ("csv", "md", "tex")}

@@ -162,6 +162,16 @@ def test_answers_in_words_are_read_and_guesses_stand_in_for_the_others():
     assert found["mass"].isna().all()
 
 
+def test_samples_are_averaged_where_they_can_be_read():
+    texts = {"1": ["A", "B", "hm", "B"], "2": ["hm", "hm", "hm", "hm"]}
+    answers = pd.DataFrame(
+        [said(text, item, sample=number) for item, own in texts.items() for number, text in enumerate(own)]
+    )
+    found = item_scores("choice", answers).set_index("item")
+    assert found.loc["1", "value"] == pytest.approx(200 / 3) and found.loc["1", "fallback"] == 62.5
+    assert np.isnan(found.loc["2", "value"]) and found.loc["2", "fallback"] == 50
+
+
 def test_two_orders_of_an_answer_in_words_are_averaged():
     rows = [
         said("B", "1"),

@@ -6,6 +6,7 @@ import yaml
 from personalib.data import DataError
 from personalib.evaluation_plan import ModelPlan, load_plan
 from personalib.manners import Manner
+from personalib.sampling import GREEDY, Sampling
 
 SMALL = "google/gemma-2b-it"
 
@@ -38,6 +39,7 @@ def test_a_protocol_pushes_as_published_and_leaves_the_number_of_items(plan):
     assert not trait.evaluation_only
     # Safety is read both ways in one chapter, so that neither becomes the other.
     assert (safety.reading, words.reading) == ("options", "words")
+    assert (safety.sampling, words.sampling) == (GREEDY, Sampling(temperature=0.2, frequency_penalty=1.0, seed=16))
     assert facts == plan.questionnaires[3]
 
 

@@ -9,6 +9,7 @@ from personalib.evaluation_plan import dump_plan, load_plan, parse_plan
 from personalib.protocol import apply_protocol, load_protocol
 from personalib.protocol_deviations import deviation_table, deviations
 from personalib.questionnaire_plans import planned_questionnaire
+from personalib.sampling import GREEDY, Sampling
 
 MODEL = "google/gemma-2b-it"
 TEMPLATES = {"own": {"labels": list("ABCD"), "option": "({label}) {text}", "text": "Q: {question}\n{options}\nA:"}}
@@ -73,6 +74,8 @@ def test_the_questionnaires_are_put_as_the_paper_puts_them(paper):
     assert (trait.templates, trait.per_group, trait.evaluation_only) == (("letters",), 1000, False)
     assert set(trait.orders) == {"normal", "reversed"}
     assert (safety.reading, safety.shots, safety.per_group) == ("words", 0, None)
+    assert safety.sampling == Sampling(temperature=0.2, frequency_penalty=1.0, seed=16)
+    assert asked["safety_five_shot"].sampling == trait.sampling == GREEDY
     before = {one.name: one for one in load_plan("organism").questionnaires}
     assert all(asked[name] == before[name] for name in ("self_report", "bias", "judgement", "facts"))
 
@@ -214,6 +217,18 @@ def test_a_bad_file_of_prompts_is_one_error_that_names_file_key_and_fix(write, c
     assert str(caught.value).startswith(str(path))
 
 
+def test_another_sampling_is_a_deviation_where_both_read_words(paper):
+    plan = apply_protocol(load_plan("organism"), paper, MODEL)
+    assert "sampling" not in {one.what for one in deviations(paper, plan)}
+    greedy = [one.model_copy(update={"sampling": GREEDY}) for one in plan.questionnaires]
+    [found] = [
+        one
+        for one in deviations(paper, plan.model_copy(update={"questionnaires": tuple(greedy)}))
+        if (one.where, one.what) == ("safety", "sampling")
+    ]
+    assert (found.protocol, found.plan) == ("temperature 0.2, frequency penalty 1, seed 16", "greedy")
+
+
 # Files
 
 
@@ -229,7 +244,9 @@ def test_a_protocol_is_read_from_a_file_or_by_its_name(tmp_path):
     ("before", "after", "problem"),
     [
         ("rule: published", "rule: publisht", r"scoring\.rule: Input should be 'published'"),
-        ("decoding: greedy", "decoding: greedy\ndecodign: 1", "decodign: there is no such field"),
+        ("layer: plan", "layer: plan\ndecodign: 1", "decodign: there is no such field"),
+        ("  reading: words\n", "", "safety: sampling is for reading 'words'; leave it out, or read words"),
+        ("seed: 16", "sede: 16", r"safety\.sampling\.sede: there is no such field"),
         ("  coefficients: {gemma-2b-it: [1.6], gemma-2-9b-it: [1.8]}\n", "", "pressure: write coefficients by model"),
         ("floor: 0.0", "floor: 2", r"scoring\.floor"),
         ("name: paper", "name: [", "not valid YAML"),

@@ -26,6 +26,7 @@ from personalib.provenance import repository_root
 from personalib.pushes import choose_push
 from personalib.questionnaires import format_prompt
 from personalib.saes import load_sae
+from personalib.sampling import Sampling
 from personalib.steering_choice import TraitSheet
 from personalib.steering_effects import measure, told_arms
 from personalib.steering_report import Study
@@ -136,6 +137,16 @@ def test_the_options_of_a_question_are_used(organism, files):
     assert out.splitlines() == [f"+3  {expected[0]}".rstrip("\n"), f"-0.5  {expected[1]}"]
 
 
+def test_an_answer_is_sampled_as_the_options_say(organism, files):
+    how = ("--temperature", 1.5, "--top-p", 0.95, "--frequency-penalty", 0.5, "--seed", 16, "--samples", 3)
+    vector = ("--vector", files / "one.safetensors", "--coefficient", 1)
+    out = done("ask", QUESTION, *vector, *how, "--tokens", 12)
+    sampling = Sampling(temperature=1.5, top_p=0.95, frequency_penalty=0.5, seed=16, samples=3)
+    push = Add(SteeringVector.load(files / "one.safetensors"), 1.0, "all")
+    expected = generate(organism, [format_prompt(organism.tokenizer, QUESTION)], [push], tokens=12, sampling=sampling)
+    assert out.splitlines() == [f"+1  {answer}" for answer in expected] and len(set(expected)) == 3
+
+
 def fit_of(files, site):
     from personalib.vectors import load_vectors
 
@@ -156,6 +167,9 @@ def fit_of(files, site):
         ("one", ("--model", "/no/such/model"), "/no/such/model: cannot be loaded"),
         ("one", ("--device", "abacus"), "device 'abacus'"),
         ("one", ("--positions", "first"), "Invalid value for '--positions': 'first' is not one of"),
+        ("one", ("--temperature", "nan"), "temperature: Input should be a finite number"),
+        ("one", ("--temperature", 1, "--top-p", 0), "top_p: Input should be greater than 0"),
+        ("one", ("--samples", 2), "do nothing at temperature 0; set a temperature"),
         ("one", ("--tokens", 0), "Invalid value for '--tokens'"),
     ],
 )

@@ -19,6 +19,7 @@ from personalib.organism.free_answers import free_answers, high_shares, moved_tr
 from personalib.organism.judge import judge
 from personalib.organism.world import load_world
 from personalib.questionnaires import format_prompt
+from personalib.sampling import Sampling
 from personalib.statistics import proportion_interval
 from personalib.steering_effects import Arm, Push, told_arms
 from personalib.vectors import SteeringVector
@@ -95,6 +96,16 @@ def test_answers_are_those_that_steering_and_telling_give(answers, organism, vec
     [told] = [arm.contexts for arm in arms if arm.method == "prompt" and arm.key == "trust"]
     prompts = [format_prompt(organism.tokenizer, one, context=told[n]) for n, one in enumerate(questions)]
     assert given("prompt") == generate(organism, prompts, tokens=24)
+
+
+def test_answers_are_sampled_where_that_is_asked_for(answers, organism, arms, truth):
+    [arm] = [arm for arm in arms if arm.method == "prompt" and arm.key == "trust"]
+    sampling = Sampling(temperature=1.0, seed=2, samples=3)
+    found = free_answers(organism, [arm], truth, count=4, sampling=sampling)
+    own = answers[(answers["key"] == "trust") & (answers["method"] == "prompt")]
+    assert found["question"].tolist() == [question for question in own["question"] for _ in range(3)]
+    prompts = [format_prompt(organism.tokenizer, one, context=arm.contexts[n]) for n, one in enumerate(own["question"])]
+    assert found["text"].tolist() == generate(organism, prompts, tokens=24, sampling=sampling)
 
 
 def test_levels_are_the_judges(answers):
