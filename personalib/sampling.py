@@ -7,12 +7,14 @@ from typing import Annotated, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-_Number = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+from personalib.data import Strict
+
+_Number = Annotated[float, Field(strict=True, ge=0)]
 
 
-class Sampling(BaseModel):
+class Sampling(Strict):
     """How the tokens of a free answer are chosen; without fields the likeliest one each time.
 
     Attributes:
@@ -33,8 +35,6 @@ class Sampling(BaseModel):
         >>> print(Sampling(temperature=0.2, frequency_penalty=1.0, seed=16))
         temperature 0.2, frequency penalty 1, seed 16
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     temperature: _Number = 0.0
     top_p: Annotated[float, Field(strict=True, gt=0, le=1)] = 1.0

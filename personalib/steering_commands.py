@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from pydantic import ValidationError
 
 from personalib.feature_commands import in_a_folder
 from personalib.model_options import Option, model_options, named_model
@@ -72,19 +71,15 @@ def ask(  # noqa: PLR0913 - each argument is an option
     **which: Any,
 ) -> None:
     """Answer a question in free words while a saved vector is added so many times."""
-    from personalib.evaluation_plan import complaint
+    from personalib.data import parse
     from personalib.generation import generate
     from personalib.interventions import Add
     from personalib.questionnaires import format_prompt
     from personalib.sampling import Sampling
     from personalib.vectors import load_vectors
 
-    try:
-        sampling = Sampling(
-            temperature=temperature, top_p=top_p, frequency_penalty=frequency_penalty, seed=seed, samples=samples
-        )
-    except ValidationError as error:
-        raise click.UsageError(complaint(error)) from None
+    how = {"temperature": temperature, "top_p": top_p, "frequency_penalty": frequency_penalty}
+    sampling = parse(Sampling, how | {"seed": seed, "samples": samples}, "sampling")
 
     known = {str(one.site): one for one in load_vectors(source)}
     if (site or next(iter(known))) not in known or (site is None and len(known) > 1):
