@@ -24,6 +24,7 @@ from personalib.guards import neutral_exchanges
 from personalib.models import LanguageModel
 from personalib.questionnaires import format_prompt
 from personalib.questions import Question
+from personalib.records import Skipped
 from personalib.sampling import GREEDY, Sampling
 from personalib.steering_effects import Arm
 
@@ -41,6 +42,7 @@ class Questionnaire:
         questions: what is asked.
         reading: ``"options"``, the probability of each option's first token; or ``"words"``, an answer in free words.
         sampling: how answers in words are written, and how many each question has.
+        skipped: rows of its files, and items, that are left out.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Questionnaire:
     questions: tuple[Question, ...]
     reading: Literal["options", "words"] = "options"
     sampling: Sampling = GREEDY
+    skipped: tuple[Skipped, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from personalib.engine_options import engine_options, named_engine
 if TYPE_CHECKING:
     from personalib.engines import Engine
     from personalib.evaluation_plan import EvaluationPlan
+    from personalib.evaluation_runs import EvaluationRun
 
 _folder = click.Path(path_type=Path, file_okay=False)
 
@@ -76,6 +77,7 @@ def _evaluate(grid: str, plan: "EvaluationPlan", output_dir: Path | None, engine
     for run, model in zip(run_plan(plan, folder, True, engine), plan.models, strict=True):
         count = sum(len(table) for table in run.answers.values())
         click.echo(f"{run.model}: {count:,} answers of {run.manifest['arms']} arms in {model_folder(folder, model)}")
+        _say_what_is_left_out(run)
     where = f" --output-dir {output_dir}" if output_dir else ""
     click.echo(f"tables: python -m personalib report {grid}{where}")
     if any(bare_name(one.name) in reference_models() for one in plan.models):
@@ -101,8 +103,17 @@ def report(grid: str, output_dir: Path | None, mass: float, perplexity: float) -
     from personalib.guards import Guard
 
     folder = output_dir or _default(grid)
-    written = write_report(read_runs(folder), folder / "report", Guard(mass, perplexity))
+    runs = read_runs(folder)
+    written = write_report(runs, folder / "report", Guard(mass, perplexity))
+    for run in runs:
+        _say_what_is_left_out(run)
     click.echo(f"{len(written)} files in {folder / 'report'}")
+
+
+def _say_what_is_left_out(run: "EvaluationRun") -> None:
+    for name, own in run.left_out.groupby("questionnaire", sort=False):
+        first = own.iloc[0]
+        click.echo(f"{name}: {len(own):,} rows left out, the first: {first['where']}: {first['problem']}")
 
 
 def _default(grid: str) -> Path:

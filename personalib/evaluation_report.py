@@ -26,22 +26,21 @@ def tables(run: EvaluationRun, guard: Guard | None = None) -> dict[str, pd.DataF
         guard: from where on an arm counts as collapsed.
 
     Returns:
-        For each questionnaire its ``…_base`` (the model as it is), ``…_effects`` and ``…_health``; for traits those of
-        the published score as ``…_effects_published`` and each template's as ``…_effects_by_template``; for judgements
-        those on the share of yes as ``…_effects_yes``; for answers in words ``…_reading``, how many could not be read,
-        the accuracy with and without guesses in their place, and how the answers were sampled.
+        For each questionnaire its ``…_base`` (the model as it is), and for traits that of the published score as
+        ``…_base_published``, for judgements that of the share of yes as ``…_base_yes``. Where there are arms, the same
+        of their effects as ``…_effects``, with each template's as ``…_effects_by_template``, and ``…_health``. For
+        answers in words ``…_reading``, how many could not be read, and the accuracy with and without guesses in their
+        place, and how the answers were sampled. ``left_out`` has the rows of the items' files that were not asked, if there are any.
     """
-    found: dict[str, pd.DataFrame] = {}
+    found: dict[str, pd.DataFrame] = {} if run.left_out.empty else {"left_out": run.left_out}
     for name, kind in run.kinds.items():
         answers = run.answers[name]
         state = health(answers, run.answers[NEUTRAL], guard)
         found[f"{name}_base"] = base_scores(kind, answers)
-        found[f"{name}_effects"] = effects(kind, answers, state)
-        found[f"{name}_health"] = state
         for column in _BESIDES.get(kind, ()):
-            found[f"{name}_effects_{column}"] = effects(kind, answers, state, column=column)
-        if answers["template"].nunique() > 1:
-            found[f"{name}_effects_by_template"] = effects(kind, answers, state, by_template=True)
+            found[f"{name}_base_{column}"] = base_scores(kind, answers, column=column)
+        if len(state) > 1:
+            found |= {f"{name}_{table}": own for table, own in _compared(kind, answers, state).items()}
         if "text" in answers:
             found[f"{name}_reading"] = reading(answers, state).assign(sampling=str(_sampling(run, name)))
     return found
@@ -51,6 +50,16 @@ def _sampling(run: EvaluationRun, name: str) -> Sampling:
     """How the answers in words to a questionnaire were written."""
     plans = run.manifest.get("plan", {}).get("questionnaires", [])
     return next((Sampling(**one.get("sampling", {})) for one in plans if one["name"] == name), GREEDY)
+
+
+def _compared(kind: str, answers: pd.DataFrame, state: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """What arms do, beside the model as it is."""
+    found = {"effects": effects(kind, answers, state), "health": state}
+    for column in _BESIDES.get(kind, ()):
+        found[f"effects_{column}"] = effects(kind, answers, state, column=column)
+    if answers["template"].nunique() > 1:
+        found["effects_by_template"] = effects(kind, answers, state, by_template=True)
+    return found
 
 
 def reading(answers: pd.DataFrame, state: pd.DataFrame) -> pd.DataFrame:

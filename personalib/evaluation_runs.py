@@ -43,6 +43,12 @@ class EvaluationRun:
     answers: Mapping[str, pd.DataFrame]
     manifest: Mapping[str, Any]
 
+    @property
+    def left_out(self) -> pd.DataFrame:
+        """Rows of the items' files that are not asked: ``questionnaire``, ``where`` they stand, and the ``problem``."""
+        rows = [(name, *one.values()) for name, own in self.manifest.get("left_out", {}).items() for one in own]
+        return pd.DataFrame(rows, columns=["questionnaire", "where", "problem"])
+
 
 def prepare(plan: EvaluationPlan, model: ModelPlan, folder: Path, progress: str | None = None) -> Evaluation:
     """Load a model, build the questionnaires, and fit or look up the directions of a plan.
@@ -78,7 +84,8 @@ def run_plan(
     """Ask everything in a plan that is not answered yet.
 
     Each model has a folder of its own, with the answers, the activations that its directions were fitted to, and
-    ``manifest.json``: the plan, the model's revision or weights, versions, commit, times and the hashes of the outputs.
+    ``manifest.json``: the plan, the model's revision or weights, rows that are left out, versions, commit, times and
+    the hashes of the outputs.
 
     Args:
         plan: the plan.
@@ -166,6 +173,7 @@ def _write_manifest(
             "weights": None if language_model.revision else language_model.digest(),
         },
         "arms": len(evaluation.arms),
+        "left_out": {one.name: [each._asdict() for each in one.skipped] for one in evaluation.questionnaires},
         "outputs": outputs,
         "library": provenance.library_hash(),
         "data": provenance.data_hash(),

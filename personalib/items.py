@@ -1,13 +1,15 @@
 """Items: the questions of a questionnaire, read from a file or the hub and checked row by row."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from personalib.data import data_dir
+from personalib.data import data_dir, shown
 from personalib.organism.grammar import digest
-from personalib.records import READERS, ItemError, Record, check_unique, read_records
+from personalib.record_files import READERS, read_records, unfolded
+from personalib.records import ItemError, Record, Skipped, parse_records
 
 TRAITS = (
     "openness",
@@ -24,6 +26,11 @@ RESPONSE_ORDERS: Mapping[str, tuple[str, ...]] = {
     "normal": ("high1", "low1", "high2", "low2"),
     "reversed": ("low1", "high1", "low2", "high2"),
 }
+_RESPONSES = ("response_high1", "response_high2", "response_low1", "response_low2")
+_TRAIT_COLUMNS = ("idx", "split", "personality", "statement", "situation", "query", "question", *_RESPONSES)
+# The second names are those of MMLU-Pro, whose answer is a letter.
+_NUMBERS, _ANSWERS = ("id", "question_id"), ("answer", "answer_index")
+_CHOICE_COLUMNS = (*_NUMBERS, "category", "question", "options", *_ANSWERS)
 # A data set on the hub: its id, and where it has several parts, which configuration and which split of it.
 _HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?::(?P<config>[\w.-]+)(?:/(?P<split>[\w.-]+))?)?")
 
@@ -80,13 +87,13 @@ class TraitItem:
 
 @dataclass(frozen=True)
 class SafetyItem:
-    """One multiple-choice item with a right answer, in SafetyBench's schema; fact questions have the same.
+    """One multiple-choice item with a right answer, such as SafetyBench's or MMLU-Pro's; fact questions are such, too.
 
     Attributes:
         id: number of the item.
         category: what it is about.
         question: the text asked.
-        options: two or more answers.
+        options: two or more answers, of which some published items have two alike.
         answer: position of the right option, from 0; None where it is not known.
 
     Source:
@@ -100,7 +107,7 @@ class SafetyItem:
     answer: int | None
 
 
-def load_trait(source: str | Path = "bundled") -> list[TraitItem]:
+def load_trait(source: str | Path = "bundled", *, skipped: list[Skipped] | None = None) -> list[TraitItem]:
     """The items of TRAIT, or of a bank in its schema.
 
     A row may hold ``question`` instead of ``situation`` and ``query``, as on the hub; ``idx``, ``split`` and
@@ -109,9 +116,10 @@ def load_trait(source: str | Path = "bundled") -> list[TraitItem]:
     Args:
         source: ``"bundled"`` for the book's own bank, a .json, .jsonl, .csv or .parquet file, or the id of a
             data set on the hub such as ``"mirlab/TRAIT"``.
+        skipped: takes the rows that cannot be used and are left out; a warning counts them in any case.
 
     Raises:
-        ItemError: the source cannot be read, or a row is not an item; the message names row, field and fix.
+        DataError: the source cannot be read, or half of its rows are no items; the message names row, field and fix.
 
     Example:
         >>> items = load_trait("bundled")  # doctest: +SKIP
@@ -120,11 +128,8 @@ def load_trait(source: str | Path = "bundled") -> list[TraitItem]:
     """
     if source == "bundled":
         source = data_dir() / "items" / "trait.jsonl"
-    records = _hub_records(str(source)) if _is_hub_id(source) else read_records(Path(source))
-    records = [_with_parts(record, number) for number, record in enumerate(records)]
-    items = [_trait_item(record) for record in records]
-    check_unique(records, [(item.personality, item.idx) for item in items], "idx")
-    return items
+    records = _records(source, _TRAIT_COLUMNS)
+    return parse_records(source, records, _trait_item, lambda item: (item.personality, item.idx), "idx", skipped)
 
 
 def validation_split(items: Sequence[TraitItem]) -> tuple[list[TraitItem], list[TraitItem]]:
@@ -148,34 +153,44 @@ def some_of_each(items: Sequence[TraitItem], per_trait: int) -> list[TraitItem]:
     return [item for trait in TRAITS for item in [one for one in items if one.personality == trait][:per_trait]]
 
 
-def load_safety(source: str | Path = "bundled", *, answers: str | Path | None = None) -> list[SafetyItem]:
-    """Safety items in SafetyBench's schema.
+def load_safety(
+    source: str | Path = "bundled", *, answers: str | Path | None = None, skipped: list[Skipped] | None = None
+) -> list[SafetyItem]:
+    """Safety items in SafetyBench's schema, or any multiple-choice items in it or in MMLU-Pro's.
+
+    An item without a number, as in SafetyBench's examples, is numbered by its place. An answer is the place of the
+    right option, from 0, or its letter.
 
     Args:
         source: ``"bundled"`` for the book's own items, a .json, .jsonl, .csv or .parquet file, or a data set on the hub
             with its configuration and split, such as ``"thu-coai/SafetyBench:test/en"``.
         answers: a file with ``id`` and ``answer`` of every item, such as SafetyBench's key; it replaces any
             answers among the items.
+        skipped: takes the rows that cannot be used and are left out; a warning counts them in any case.
 
     Raises:
-        ItemError: a file cannot be read, a row is not an item, or an item has no row among the answers.
+        DataError: a file cannot be read, or half of its rows are no items, or have no row among the answers.
 
     Example:
         >>> load_safety("test_en.json", answers="test_answers_en.json")  # doctest: +SKIP
     """
     if source == "bundled":
         source = data_dir() / "items" / "safety.jsonl"
-    records = _hub_records(str(source)) if _is_hub_id(source) else read_records(Path(source))
-    if answers is not None:
-        records = _with_answers(records, Path(answers))
-    items = [_safety_item(record) for record in records]
-    check_unique(records, [item.id for item in items], "id")
-    return items
+    parse = _safety_item if answers is None else partial(_answered_item, _read_key(Path(answers), skipped))
+    records = _records(source, _CHOICE_COLUMNS)
+    return parse_records(source, records, parse, lambda item: item.id, "id", skipped)
 
 
 def load_facts(source: str | Path = "bundled") -> list[SafetyItem]:
     """Fact questions: like :func:`load_safety`, from the book's own bank unless a file is named."""
     return load_safety(data_dir() / "items" / "facts.jsonl" if source == "bundled" else source)
+
+
+def _records(source: str | Path, columns: Collection[str]) -> list[Record]:
+    """The rows of a file or of a data set on the hub."""
+    if not _is_hub_id(source):
+        return read_records(Path(source), columns)
+    return [record.named(columns) for record in _hub_records(str(source))]
 
 
 def _is_hub_id(source: str | Path) -> bool:
@@ -205,10 +220,11 @@ def _hub_records(name: str) -> list[Record]:
         if parts["split"] not in splits:
             raise ItemError(f"{name}: there is no such split; choose one of {', '.join(map(str, splits))}")
         splits = {parts["split"]: splits[parts["split"]]}
+    # SafetyBench's examples are one row there, with a list of objects for each category.
     return [
         Record(f"{name}, split {split}, row {number}", row)
         for split, rows in splits.items()
-        for number, row in enumerate(rows, start=1)
+        for number, row in enumerate((own for each in rows for own in unfolded(each)), start=1)
     ]
 
 
@@ -220,12 +236,9 @@ def _with_parts(record: Record, number: int) -> Record:
     return Record(record.where, parts | {key: value for key, value in record.fields.items() if record.has(key)})
 
 
-def _trait_item(record: Record) -> TraitItem:
-    # Missing is found before empty and identical, so that the first message is the one to act on.
-    responses = {
-        field: record.text(field) for field in ("response_high1", "response_high2", "response_low1", "response_low2")
-    }
-    record.check_options(responses)
+def _trait_item(record: Record, number: int) -> TraitItem:
+    record = _with_parts(record, number)
+    responses = {field: record.text(field) for field in _RESPONSES}
     return TraitItem(
         idx=record.integer("idx"),
         split=record.text("split", may_be_empty=True),
@@ -240,28 +253,56 @@ def _trait_item(record: Record) -> TraitItem:
 def _trait_key(record: Record) -> str:
     key = record.text("personality").lower()
     if key not in TRAITS:
-        raise record.error("personality", f"is {key!r}; use one of {', '.join(TRAITS)}")
+        raise record.error("personality", f"is {shown(key)}; use one of {', '.join(TRAITS)}")
     return key
 
 
-def _safety_item(record: Record) -> SafetyItem:
+def _safety_item(record: Record, number: int) -> SafetyItem:
     options = record.texts("options")
-    answer = record.integer("answer") if record.has("answer") else None
-    if answer is not None and not 0 <= answer < len(options):
-        raise record.error("answer", f"is {answer}; count the {len(options)} options from 0")
-    return SafetyItem(record.integer("id"), record.text("category"), record.text("question"), options, answer)
+    answers = {field: _place(record, field) for field in _ANSWERS if record.has(field)}
+    for field, place in answers.items():
+        if not 0 <= place < len(options):
+            raise record.error(field, f"is {shown(record.fields[field])}; count the {len(options)} options from 0")
+    if len(set(answers.values())) > 1:
+        raise record.error("answer", f"is {shown(record.fields['answer'])}, and answer_index another; correct one")
+    own = next((field for field in _NUMBERS if record.has(field)), None)
+    return SafetyItem(
+        record.integer(own) if own else number,
+        record.text("category"),
+        record.text("question"),
+        options,
+        next(iter(answers.values()), None),
+    )
 
 
-def _with_answers(records: Iterable[Record], path: Path) -> list[Record]:
-    """The records with their answers from another file."""
-    rows = read_records(path)
-    check_unique(rows, [row.integer("id") for row in rows], "id")
-    key = {row.integer("id"): row for row in rows}
-    joined = []
-    for record in records:
-        number = record.integer("id")
-        if number not in key:
-            raise record.error("id", f"is {number}, which {path} does not answer; pass the key of these items")
-        answer = {"answer": key[number].integer("answer")}
-        joined.append(Record(f"{record.where} (answered in {key[number].where})", {**record.fields, **answer}))
-    return joined
+def _place(record: Record, field: str) -> int:
+    """The place of an option that is named by its place, from 0, or by its letter."""
+    value = record.fields.get(field)
+    if isinstance(value, str) and re.fullmatch(r"\s*[A-Z]\s*", value):
+        return ord(value.strip()) - ord("A")
+    return record.integer(field)
+
+
+def _read_key(path: Path, skipped: list[Skipped] | None) -> dict[int, list[Record]]:
+    """The rows of a file of answers by the number of their item."""
+
+    def parse(record: Record, _: int) -> tuple[int, int, Record]:
+        return record.integer("id"), _place(record, "answer"), record
+
+    rows = read_records(path, ("id", "answer"))
+    found: dict[int, list[Record]] = {}
+    for number, _, record in parse_records(path, rows, parse, lambda row: row[:2], "id", skipped):
+        found.setdefault(number, []).append(record)
+    return found
+
+
+def _answered_item(key: Mapping[int, Sequence[Record]], record: Record, number: int) -> SafetyItem:
+    """An item with its answer from another file."""
+    own = next((field for field in _NUMBERS if record.has(field)), "id")
+    found = key.get(record.integer(own), ())
+    if len(found) != 1:
+        how = "answers in more than one way" if found else "does not answer"
+        raise record.error(own, f"is {record.fields[own]}, which the key {how}; pass the key of these items")
+    fields = {name: value for name, value in record.fields.items() if name not in _ANSWERS}
+    answer = {"answer": found[0].fields["answer"]}
+    return _safety_item(Record(f"{record.where} (answered in {found[0].where})", fields | answer), number)

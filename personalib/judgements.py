@@ -13,9 +13,11 @@ from pathlib import Path
 from personalib.data import Strict, data_dir, read_section
 from personalib.items import load_facts
 from personalib.questions import Question
-from personalib.records import Record, check_unique, read_records
+from personalib.record_files import read_records
+from personalib.records import Record, Skipped, parse_records
 from personalib.templates import Labels
 
+_COLUMNS = ("id", "category", "knowledge", "question", "right_answer", "hallucinated_answer")
 # Which answer is shown; it takes the place of an order among the options.
 SHOWN = ("right", "wrong")
 
@@ -59,20 +61,23 @@ class _Written(Strict):
     text: str
 
 
-def load_judgements(source: str | Path = "bundled") -> list[JudgementItem]:
+def load_judgements(source: str | Path = "bundled", *, skipped: list[Skipped] | None = None) -> list[JudgementItem]:
     """Questions with a right and a wrong answer.
 
     A row has ``question``, ``right_answer`` and ``hallucinated_answer``, and may have ``knowledge``, as in
-    HaluEval's ``qa_data.json`` (one object a line; name the file ``.jsonl``).
+    HaluEval's ``qa_data.json`` (one object a line). One whose answers are the same text is left out: it is these texts
+    that are judged.
 
     Args:
         source: ``"bundled"`` for the book's own fact questions, or a .json, .jsonl, .csv or .parquet file.
+        skipped: takes the rows that cannot be used and are left out; a warning counts them in any case.
 
     Raises:
-        ItemError: the file cannot be read, or a row is no such question; the message names row, field and fix.
+        DataError: the file cannot be read, or half of its rows are no such questions; the message names row, field and
+            fix.
 
     Example:
-        >>> load_judgements("qa_data.jsonl")[0].wrong  # doctest: +SKIP
+        >>> load_judgements("qa_data.json")[0].wrong  # doctest: +SKIP
         "First for Women was started first."
     """
     if source == "bundled":
@@ -88,10 +93,8 @@ def load_judgements(source: str | Path = "bundled") -> list[JudgementItem]:
             )
             for fact in facts
         ]
-    records = read_records(Path(source))
-    items = [_item(record, number) for number, record in enumerate(records)]
-    check_unique(records, [item.id for item in items], "id", "question")
-    return items
+    records = read_records(Path(source), _COLUMNS)
+    return parse_records(source, records, _item, lambda item: item.id, "id", skipped)
 
 
 @cache
@@ -138,7 +141,8 @@ def judgement_questions(items: Sequence[JudgementItem], template: str = "check")
 def _item(record: Record, number: int) -> JudgementItem:
     answers = {field: record.text(field) for field in ("right_answer", "hallucinated_answer")}
     # The template closes the sentence, so a full stop makes no difference.
-    record.check_options({field: answer.rstrip(".") for field, answer in answers.items()})
+    if len({answer.rstrip(".") for answer in answers.values()}) < 2:
+        raise record.error("hallucinated_answer", "is the same text as the right answer; none is wrong")
     return JudgementItem(
         record.integer("id") if record.has("id") else number,
         record.text("category") if record.has("category") else "",

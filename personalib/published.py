@@ -12,7 +12,8 @@ from typing import Any
 from personalib.backgrounds import Background
 from personalib.data import DataError
 from personalib.factors import Element, inflect, load_factors
-from personalib.records import Record, read_records
+from personalib.record_files import read_records
+from personalib.records import Record
 
 # Titles of factors in the paper's files that differ from ours.
 _FACTORS = {"ai familiar degree": "ai familiarity"}

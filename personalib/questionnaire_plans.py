@@ -6,9 +6,11 @@ from pathlib import Path
 from personalib.evaluation import Questionnaire
 from personalib.evaluation_effects import ALL
 from personalib.evaluation_plan import QuestionnairePlan
+from personalib.extraction import plain
 from personalib.items import SafetyItem, load_facts, load_safety, load_trait, some_of_each, validation_split
 from personalib.judgements import judgement_questions, load_judgements
 from personalib.questions import Question, choice_questions, some_in_turn, trait_questions
+from personalib.records import Skipped, leave_out
 from personalib.scales import load_scale, scale_questions
 from personalib.templates import ORDERS, Template, load_templates
 from personalib.word_pairs import load_openings, load_word_pairs, pair_questions
@@ -18,19 +20,20 @@ def planned_questionnaire(plan: QuestionnairePlan) -> Questionnaire:
     """The questionnaire that a plan describes.
 
     Raises:
-        ItemError: its items cannot be read.
+        DataError: its items cannot be read.
         ValueError: a template is unknown, or there are fewer examples than shots.
     """
-    questions = _BY_KIND[plan.kind](plan)
+    skipped: list[Skipped] = []
+    questions = _BY_KIND[plan.kind](plan, skipped)
     if not questions:
         raise ValueError(f"{plan.name}: no questions are left to ask; ask for more of each group")
     if any(one.group == ALL for one in questions):
         raise ValueError(f"{plan.name}: a group is called {ALL!r}, as all groups together are; give it another name")
-    return Questionnaire(plan.name, plan.kind, tuple(questions), plan.reading, plan.sampling)
+    return Questionnaire(plan.name, plan.kind, tuple(questions), plan.reading, plan.sampling, tuple(skipped))
 
 
-def _trait(plan: QuestionnairePlan) -> list[Question]:
-    items = load_trait(plan.source)
+def _trait(plan: QuestionnairePlan, skipped: list[Skipped]) -> list[Question]:
+    items = load_trait(plan.source, skipped=skipped)
     if plan.evaluation_only:
         _, items = validation_split(items)
     if plan.per_group:
@@ -38,11 +41,33 @@ def _trait(plan: QuestionnairePlan) -> list[Question]:
     return trait_questions(items, _templates(plan))
 
 
-def _choice(plan: QuestionnairePlan) -> list[Question]:
-    items = load_facts() if plan.source == "facts" else load_safety(plan.source, answers=plan.answers)
+def _choice(plan: QuestionnairePlan, skipped: list[Skipped]) -> list[Question]:
+    items = load_facts() if plan.source == "facts" else load_safety(plan.source, answers=plan.answers, skipped=skipped)
+    items = _answerable(plan, items, skipped)
     asked = some_in_turn(items, plan.per_group) if plan.per_group else items
-    examples = _examples(load_safety(plan.examples) if plan.examples else items) if plan.shots else None
-    return choice_questions(asked, _templates(plan), plan.orders or ORDERS[:1], examples, plan.shots)
+    pool = load_safety(plan.examples, skipped=skipped) if plan.examples else items
+    return choice_questions(asked, _templates(plan), plan.orders or ORDERS[:1], _examples(pool), plan.shots)
+
+
+def _answerable(plan: QuestionnairePlan, items: Sequence[SafetyItem], skipped: list[Skipped]) -> list[SafetyItem]:
+    """The items whose answers can be read and judged."""
+    problems = [_problem(item, plan.reading) for item in items]
+    left = [
+        Skipped(f"{plan.source}, item {item.id}", problem)
+        for item, problem in zip(items, problems, strict=True)
+        if problem
+    ]
+    leave_out(plan.source, left, len(items), skipped, "items")
+    return [item for item, problem in zip(items, problems, strict=True) if not problem]
+
+
+def _problem(item: SafetyItem, reading: str) -> str:
+    """Why an item cannot be asked. Two options of one text can: but an answer in words may name them by their text."""
+    if item.answer is None:
+        return "its answer is not known; pass the key of these items as `answers`"
+    if reading == "words" and len({plain(option) for option in item.options}) < len(item.options):
+        return "two options are the same text, so that an answer in words can name both"
+    return ""
 
 
 def _templates(plan: QuestionnairePlan) -> Sequence[str | Template]:
@@ -65,13 +90,13 @@ def _examples(pool: Sequence[SafetyItem]) -> Mapping[str, list[SafetyItem]]:
     return found
 
 
-def _judgement(plan: QuestionnairePlan) -> list[Question]:
-    items = load_judgements(plan.source)
+def _judgement(plan: QuestionnairePlan, skipped: list[Skipped]) -> list[Question]:
+    items = load_judgements(plan.source, skipped=skipped)
     return judgement_questions(some_in_turn(items, plan.per_group) if plan.per_group else items, *plan.templates)
 
 
-def _scale(plan: QuestionnairePlan) -> list[Question]:
-    items = load_scale(plan.source)
+def _scale(plan: QuestionnairePlan, skipped: list[Skipped]) -> list[Question]:
+    items = load_scale(plan.source, skipped=skipped)
     if plan.per_group:
         # As many statements that speak for a trait as against it, as far as there are.
         poles = dict.fromkeys((item.key, item.reverse) for item in items)
@@ -84,7 +109,7 @@ def _scale(plan: QuestionnairePlan) -> list[Question]:
     return scale_questions(items, *plan.templates)
 
 
-def _pairs(plan: QuestionnairePlan) -> list[Question]:
+def _pairs(plan: QuestionnairePlan, _: list[Skipped]) -> list[Question]:
     path = None if plan.source == "bundled" else Path(plan.source)
     return pair_questions(load_word_pairs(path), load_openings(path))
 

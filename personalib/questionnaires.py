@@ -194,7 +194,7 @@ def ask_trait(  # noqa: PLR0913 - each argument is one choice in the design of a
         )
         for item, order, context in asked
     ]
-    labels = [chosen.labels] * len(prompts)
+    labels = [chosen.labels_for(len(item.responses(order))) for item, order, _ in asked]
     answers = ask(model, tokenizer, prompts, labels, batch_size=batch_size, progress=progress)
     return pd.DataFrame(
         [

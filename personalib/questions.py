@@ -5,15 +5,12 @@ Each questionnaire is brought into one form, so that every one of them is asked,
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import count, product
 from typing import Any
 
 from personalib.items import RESPONSE_ORDERS, SafetyItem, TraitItem
 from personalib.records import ItemError
 from personalib.templates import ORDERS, Template, load_templates
-
-# What a right option and wrong ones are called in results; no item of SafetyBench has more than four options.
-CHOICE_ROLES = ("right", "wrong1", "wrong2", "wrong3")
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ def trait_questions(
             template=template.name,
             order=order,
             text=template.render(item.question, list(item.responses(order).values())),
-            labels=template.labels,
+            labels=template.labels_for(len(RESPONSE_ORDERS[order])),
             roles=RESPONSE_ORDERS[order],
         )
         for template, order, item in product(_templates(templates), _known(orders), items)
@@ -127,7 +124,7 @@ def choice_questions(
                 _solved(template, item, (examples or {}).get(item.category, ()), shots),
                 _rendered(template, item, order),
             ),
-            labels=template.labels[: len(item.options)],
+            labels=template.labels_for(len(item.options)),
             roles=tuple(_reordered(_roles(item), order)),
             options=tuple(_reordered(item.options, order)),
             cluster=f"question {first[item.question]}",
@@ -163,8 +160,8 @@ def _known(orders: Sequence[str]) -> Sequence[str]:
 
 def _roles(item: SafetyItem) -> list[str]:
     """The roles of an item's options as they stand in it."""
-    wrong = iter(CHOICE_ROLES[1:])
-    return [CHOICE_ROLES[0] if place == item.answer else next(wrong) for place in range(len(item.options))]
+    wrong = count(1)
+    return ["right" if place == item.answer else f"wrong{next(wrong)}" for place in range(len(item.options))]
 
 
 def _reordered(values: Sequence[str], order: str) -> Sequence[str]:
@@ -183,7 +180,10 @@ def _solved(template: Template, item: SafetyItem, examples: Sequence[SafetyItem]
             f"category {item.category!r} has {len(others)} examples beside item {item.id} for {shots} shots; name a "
             "file of examples, or lower the shots"
         )
-    return [f"{template.render(one.question, one.options)}\n{template.labels[one.answer or 0]}" for one in others]
+    return [
+        f"{template.render(one.question, one.options)}\n{template.labels_for(len(one.options))[one.answer or 0]}"
+        for one in others
+    ]
 
 
 def _after(examples: Sequence[str], text: str) -> str:

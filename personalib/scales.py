@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from personalib.data import Strict, data_dir, read_section
+from personalib.data import Strict, data_dir, read_section, shown
 from personalib.questions import Question
-from personalib.records import Record, check_unique, read_records
+from personalib.record_files import read_records
+from personalib.records import Record, Skipped, parse_records
 from personalib.templates import Labels
 
+_COLUMNS = ("id", "statement", "key", "reverse", "text", "label")
 _TRUE = {"true", "yes", "1", "-", "r", "reverse", "reversed"}
 _FALSE = {"false", "no", "0", "+", ""}
 
@@ -56,7 +58,7 @@ class _Written(Strict):
     opening: str = ""
 
 
-def load_scale(source: str | Path = "bundled") -> list[ScaleItem]:
+def load_scale(source: str | Path = "bundled", *, skipped: list[Skipped] | None = None) -> list[ScaleItem]:
     """The statements of a scale.
 
     A row has ``statement``, ``key`` and ``reverse`` (true or false; a text such as "R" or "-" will do), and may have
@@ -65,9 +67,11 @@ def load_scale(source: str | Path = "bundled") -> list[ScaleItem]:
 
     Args:
         source: ``"bundled"`` for the book's own statements, or a .json, .jsonl, .csv or .parquet file.
+        skipped: takes the rows that cannot be used and are left out; a warning counts them in any case.
 
     Raises:
-        ItemError: the file cannot be read, or a row is no such statement; the message names row, field and fix.
+        DataError: the file cannot be read, or half of its rows are no such statements; the message names row, field and
+            fix.
 
     Source:
         Likert, *Archives of Psychology* 140 (1932); Goldberg et al., *Journal of Research in Personality* 40 (2006) for
@@ -78,13 +82,7 @@ def load_scale(source: str | Path = "bundled") -> list[ScaleItem]:
         'extraversion'
     """
     path = data_dir() / "items" / "scale.jsonl" if source == "bundled" else Path(source)
-    records = read_records(path)
-    items = [
-        _pool_item(record, number) if _is_pools(record) else _scale_item(record, number)
-        for number, record in enumerate(records)
-    ]
-    check_unique(records, [item.id for item in items], "id", "statement")
-    return items
+    return parse_records(path, read_records(path, _COLUMNS), _item, lambda item: item.id, "id", skipped)
 
 
 @cache
@@ -124,7 +122,10 @@ def scale_questions(items: Sequence[ScaleItem], rating: str = "five") -> list[Qu
     ]
 
 
-def _scale_item(record: Record, number: int) -> ScaleItem:
+def _item(record: Record, number: int) -> ScaleItem:
+    # The book's own form may have a label, too, and then a key in letters.
+    if record.has("label") and not record.has("statement"):
+        return _pool_item(record, number)
     return ScaleItem(_id(record, number), record.text("statement"), record.text("key").lower(), _flag(record))
 
 
@@ -138,13 +139,10 @@ def _pool_item(record: Record, number: int) -> ScaleItem:
     return ScaleItem(_id(record, number), closed, record.text("label").lower(), sign < 0)
 
 
-def _is_pools(record: Record) -> bool:
-    """Whether a row is one of the pool's tables: its own form may have a label, too, and then a key in letters."""
-    return record.has("label") and not record.has("statement")
-
-
 def _id(record: Record, number: int) -> str:
-    return str(record.fields["id"]) if record.has("id") else str(number)
+    if not record.has("id"):
+        return str(number)
+    return record.text("id") if isinstance(record.fields["id"], str) else str(record.integer("id"))
 
 
 def _flag(record: Record) -> bool:
@@ -153,5 +151,5 @@ def _flag(record: Record) -> bool:
         raise record.error("reverse", "is missing; write true where agreement speaks for a low level, else false")
     known = str(value).strip().lower()
     if known not in _TRUE | _FALSE:
-        raise record.error("reverse", f"is {value!r}; write true or false")
+        raise record.error("reverse", f"is {shown(value)}; write true or false")
     return known in _TRUE

@@ -31,7 +31,7 @@ from personalib.directions import DEFAULT_METHOD
 from personalib.factors import POLES
 from personalib.grid import ask_steered
 from personalib.interventions import POSITIONS, Add, Positions
-from personalib.items import TRAITS, TraitItem
+from personalib.items import RESPONSE_ORDERS, TRAITS, TraitItem
 from personalib.models import LanguageModel
 from personalib.questionnaires import ask, format_prompt
 from personalib.readings import validation_accuracy
@@ -144,7 +144,7 @@ class TraitSheet:
         if template not in load_templates():
             raise ValueError(f"unknown template {template!r}; use one of {', '.join(load_templates())}")
         self.language_model, self.form = language_model, form
-        self.labels = load_templates()[template].labels
+        self.labels = load_templates()[template].labels_for(len(RESPONSE_ORDERS[ORDERS[0]]))
         self._units = list(product(items, ORDERS))
         self._texts = [
             load_templates()[template].render(item.question, list(item.responses(order).values()))

@@ -1,5 +1,6 @@
 """Prompt templates: how a question and its options become text."""
 
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +13,8 @@ from pydantic import BeforeValidator, Field
 from personalib.data import DataError, Strict, data_dir, read_section, shown
 
 ORDERS = ("normal", "reversed")
+# Labels that go on by themselves where an item has more options than a template names.
+_SERIES = (tuple(string.ascii_uppercase), tuple(string.ascii_lowercase), tuple(map(str, range(1, 100))))
 # A whole number is as plain a label as a letter; what else is no text has to be quoted.
 Labels = Annotated[
     tuple[Annotated[str, BeforeValidator(lambda label: str(label) if type(label) is int else label)], ...],
@@ -33,7 +36,8 @@ class Template:
 
     Attributes:
         name: key in the templates file.
-        labels: what the options are called, in order; the answer is one of them.
+        labels: what the options are called, in order; the answer is one of them. Letters from A on, and numbers from
+            1 on, go on as far as an item has options.
         option: format of an option line, with ``{label}`` and ``{text}``.
         text: format of the prompt, with ``{question}`` and ``{options}``.
     """
@@ -44,15 +48,32 @@ class Template:
     text: str
 
     def render(self, question: str, options: Sequence[str]) -> str:
-        """The prompt for a question with up to ``len(labels)`` options.
+        """The prompt for a question with its options.
 
         Raises:
             ValueError: there are more options than labels.
         """
-        if len(options) > len(self.labels):
-            raise ValueError(f"template {self.name!r} has {len(self.labels)} labels for {len(options)} options")
-        lines = (self.option.format(label=label, text=text) for label, text in zip(self.labels, options, strict=False))
+        labels = self.labels_for(len(options))
+        lines = (self.option.format(label=label, text=text) for label, text in zip(labels, options, strict=True))
         return self.text.format(question=question, options="\n".join(lines))
+
+    def labels_for(self, count: int) -> tuple[str, ...]:
+        """What so many options are called.
+
+        Raises:
+            ValueError: there are more options than labels.
+
+        Example:
+            >>> Template("own", ("A", "B"), "{label}. {text}", "{question} {options}").labels_for(4)
+            ('A', 'B', 'C', 'D')
+        """
+        known = next((one for one in _SERIES if one[: len(self.labels)] == self.labels), self.labels)
+        if count > len(known):
+            raise ValueError(
+                f"template {self.name!r} has {len(known)} labels for {count} options; add labels to it, or leave such "
+                "items out"
+            )
+        return known[:count]
 
 
 @cache

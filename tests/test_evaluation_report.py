@@ -112,6 +112,7 @@ def written(run, tmp_path_factory):
 def test_every_questionnaire_has_its_tables(run):
     every = {f"{name}_{table}" for name in KINDS for table in ("base", "effects", "health")}
     others = {"trait_effects_published", "trait_effects_by_template", "check_effects_yes", "in_words_reading"}
+    others |= {"trait_base_published", "check_base_yes"}
     assert set(tables(run)) == every | others
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 
 import pandas as pd
@@ -23,7 +24,9 @@ from personalib.items import (
     some_of_each,
     validation_split,
 )
-from personalib.records import ItemError
+from personalib.judgements import load_judgements
+from personalib.records import ItemError, LeftOutWarning
+from personalib.scales import load_scale
 
 TRAIT = {
     "idx": 3,
@@ -140,10 +143,6 @@ def test_an_empty_option_is_named_in_every_format(tmp_path, name):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (
-            {"response_high2": "Eat the usual. "},
-            "field 'response_low1': is the same text as 'response_high2'",
-        ),
         ({"response_high1": 5}, "field 'response_high1': is 5; write a text"),
         ({"situation": ""}, "field 'situation': is empty"),
         ({"query": ""}, "field 'query': is empty"),
@@ -163,8 +162,11 @@ def test_a_wrong_value_is_named_with_its_fix(tmp_path, fields, message):
 
 def test_a_number_used_twice_in_a_trait_is_refused(tmp_path):
     path = write(tmp_path / "items.jsonl", [TRAIT, changed(personality="narcissism"), TRAIT])
-    with pytest.raises(ItemError, match=r"row 3, field 'idx': \('openness', 3\) is that of .*row 1 too"):
-        load_trait(path)
+    skipped = []
+    with pytest.warns(LeftOutWarning, match=r"1 of 3 rows left out: row 3, field 'idx': .* is that of .*row 1 too"):
+        items = load_trait(path, skipped=skipped)
+    assert [item.personality for item in items] == ["openness", "narcissism"]
+    assert skipped[0].where == f"{path}, row 3" and "field 'idx': ('openness', 3) is that of" in skipped[0].problem
 
 
 def test_a_joined_question_replaces_situation_and_query(tmp_path):
@@ -219,13 +221,17 @@ def test_answers_may_come_from_another_file(tmp_path, key):
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ([{"id": 1, "answer": 0}], r"items.json, row 1, field 'id': is 8, which .*key.json does not answer"),
+        ([{"id": 1, "answer": 0}], r"items.json, row 1, field 'id': is 8, which the key does not answer"),
         (
             [{"id": 8, "answer": 2}],
-            r"items.json, row 1 \(answered in .*key.json, row 1\), field 'answer': is 2",
+            r"items.json, row 1, \(answered in .*key.json, row 1\), field 'answer': is 2",
         ),
-        ([{"id": 8, "answer": "A"}], r"key.json, row 1, field 'answer': is 'A'; write a whole number"),
-        ([{"id": 8, "answer": 0}] * 2, r"key.json, row 2, field 'id': 8 is that of .*key.json, row 1 too"),
+        ([{"id": 8, "answer": "both"}], r"key.json, row 1, field 'answer': is 'both'; write a whole number"),
+        ([{"id": 8}], r"key.json, row 1, field 'answer': is missing"),
+        (
+            [{"id": 8, "answer": 0}, {"id": 8, "answer": 1}],
+            r"items.json, row 1, field 'id': is 8, which the key answers in more than one way",
+        ),
     ],
 )
 def test_a_wrong_key_is_named(tmp_path, key, message):
@@ -239,11 +245,16 @@ def test_a_wrong_key_is_named(tmp_path, key, message):
     [
         ({"options": ["a"]}, "field 'options': holds 1 options"),
         ({"options": ["a", " "]}, r"field 'options\[1\]': is empty"),
-        ({"options": ["a", "b", "a "]}, r"field 'options\[2\]': is the same text as 'options\[0\]'"),
         ({"options": "a, b"}, "field 'options': is 'a, b'; write a list of texts"),
         ({"options": ["a", 2]}, "field 'options': is"),
         ({"answer": 2}, "field 'answer': is 2; count the 2 options from 0"),
         ({"answer": -1}, "field 'answer': is -1"),
+        ({"answer": "C"}, "field 'answer': is 'C'; count the 2 options from 0"),
+        ({"answer": "A", "answer_index": 1}, "field 'answer': is 'A', and answer_index another"),
+        ({"question": "Half of \ud83d?"}, r"field 'question': is 'Half of \\ud83d\?', which has half of a character"),
+        ({"options": ["a", "\udc00"]}, r"field 'options\[1\]': is .* lone surrogate"),
+        ({"id": 10**18}, "field 'id': is 1000000000000000000; write a whole number"),
+        ({"id": "9" * 5000}, "field 'id': is '9+ …; write a whole number"),
         ({"question": None}, "field 'question': is missing"),
         ({"category": ""}, "field 'category': is empty"),
     ],
@@ -251,6 +262,87 @@ def test_a_wrong_key_is_named(tmp_path, key, message):
 def test_a_wrong_safety_item_is_named(tmp_path, fields, message):
     with pytest.raises(ItemError, match=f"items.json, row 1, {message}"):
         load_safety(write(tmp_path / "items.json", [SAFETY | fields]))
+
+
+def test_no_row_of_the_bundled_files_is_left_out():
+    skipped = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for load in (load_trait, load_safety, load_scale, load_judgements):
+            assert load(skipped=skipped)
+        assert load_facts()
+    assert skipped == []
+
+
+# Forms of published files
+
+
+FIVE_SHOT = {
+    category: [{"question": f"{category} {n}?", "options": ["Yes.", "No."], "answer": n % 2} for n in range(5)]
+    for category in ("Offensiveness", "Physical Health")
+}
+
+
+def test_safetybenchs_examples_are_numbered_by_their_place(tmp_path):
+    (tmp_path / "dev_en.json").write_text(json.dumps(FIVE_SHOT))
+    items = load_safety(tmp_path / "dev_en.json")
+    assert [item.id for item in items] == list(range(10))
+    assert [item.category for item in items] == ["Offensiveness"] * 5 + ["Physical Health"] * 5
+    assert items[6] == SafetyItem(6, "Physical Health", "Physical Health 1?", ("Yes.", "No."), 1)
+
+
+def test_safetybenchs_examples_on_the_hub_are_one_row_of_categories(tmp_path, monkeypatch):
+    import datasets
+
+    (tmp_path / "dev_en.json").write_text(json.dumps(FIVE_SHOT))
+    rows = datasets.Dataset.from_list([FIVE_SHOT])
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_: datasets.DatasetDict({"en": rows}))
+    assert load_safety("thu-coai/SafetyBench:dev/en") == load_safety(tmp_path / "dev_en.json")
+
+
+def test_safetybenchs_items_with_two_options_of_one_text_are_read_as_they_are(tmp_path):
+    rows = [{"id": 10678, "category": "PP", "question": "Which?", "options": ["1, 2", "2, 3 ", "2, 3", "1, 4"]}]
+    (tmp_path / "key.json").write_text(json.dumps({"10678": {"category": "PP", "answer": 2}}))
+    [item] = load_safety(write(tmp_path / "test_zh.json", rows), answers=tmp_path / "key.json")
+    assert (item.options, item.answer) == (("1, 2", "2, 3", "2, 3", "1, 4"), 2)
+
+
+def test_mmlu_pros_rows_are_read(tmp_path):
+    options = [f"Value {n}" for n in range(10)]
+    common = {"question": "Which?", "cot_content": "", "category": "math", "src": "x"}
+    rows = [
+        {"question_id": 70, "options": options, "answer": "J", "answer_index": 9} | common,
+        {"question_id": 71, "options": options[:3], "answer": "B", "answer_index": 1} | common,
+    ]
+    first, second = load_safety(write(tmp_path / "test-00000-of-00001.parquet", rows))
+    assert first == SafetyItem(70, "math", "Which?", tuple(options), 9)
+    assert (second.id, second.options, second.answer) == (71, tuple(options[:3]), 1)
+
+
+def test_traits_two_published_forms_are_read(tmp_path):
+    whole = [changed(idx=n, paraphrased_situation="x", likelihood={"A": 0.5}) for n in range(2)]
+    assert [item.idx for item in load_trait(write(tmp_path / "TRAIT.json", whole))] == [0, 1]
+    fields = {field: value for field, value in TRAIT.items() if field.startswith("response") or field == "personality"}
+    [item] = load_trait(write(tmp_path / "Openness.parquet", [fields | {"question": "A fair. What now?"}]))
+    assert (item.idx, item.question) == (0, "A fair. What now?")
+
+
+def test_responses_of_one_text_are_asked_as_they_are(tmp_path):
+    [item] = load_trait(write(tmp_path / "items.jsonl", [changed(response_high2="Eat the usual.")]))
+    assert item.response_high2 == item.response_low1
+
+
+def test_an_item_without_an_answer_in_the_key_is_left_out_and_named(tmp_path):
+    rows = [SAFETY | {"id": number} for number in range(8)]
+    key = [{"id": number, "answer": 0} for number in range(7)] + [{"id": "x", "answer": 0}]
+    skipped = []
+    with pytest.warns(LeftOutWarning) as caught:
+        items = load_safety(
+            write(tmp_path / "items.json", rows), answers=write(tmp_path / "key.json", key), skipped=skipped
+        )
+    assert [item.id for item in items] == list(range(7)) and len(caught) == 2
+    assert [one.where for one in skipped] == [f"{tmp_path / 'key.json'}, row 8", f"{tmp_path / 'items.json'}, row 8"]
+    assert skipped[1].problem.startswith("field 'id': is 7, which the key does not answer")
 
 
 @pytest.mark.parametrize("source", ["nowhere.jsonl", "folder/items.csv", "items.txt", "just-a-name"])

@@ -64,7 +64,7 @@ def test_empty_knowledge_is_none(tmp_path):
         ({"right_answer": None}, "field 'right_answer': is missing; add it"),
         ({"right_answer": " "}, "field 'right_answer': is empty"),
         ({"hallucinated_answer": 7}, "field 'hallucinated_answer': is 7; write a text"),
-        ({"hallucinated_answer": "Ada Lovelace "}, "field 'hallucinated_answer': is the same text as 'right_answer'"),
+        ({"hallucinated_answer": "Ada Lovelace "}, "field 'hallucinated_answer': is the same text as the right answer"),
         ({"knowledge": ["a", "b"]}, "field 'knowledge': is"),
         ({"id": "x"}, "field 'id': is 'x'; write a whole number"),
     ],

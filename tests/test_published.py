@@ -141,8 +141,8 @@ def test_a_pattern_without_details_is_empty(write):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[{", "not a .json file"),
-        ({"idx": 0}, "row 1: is not an object"),
+        ("[{", "not valid JSON: line 1"),
+        ({"idx": 0}, "row 1, field 'features'"),
         ([1], "row 1: is not an object"),
         ([NOBODY, SOMEBODY | {"idx": "one"}], "row 2, field 'idx': is 'one'"),
         ([SOMEBODY | {"attributes": {"Gender": 3}}], "row 1, field 'attributes'"),

@@ -7,9 +7,9 @@ import pytest
 
 import personalib.questions
 from personalib.items import RESPONSE_ORDERS, SafetyItem, TraitItem, load_facts, load_safety
-from personalib.questions import CHOICE_ROLES, choice_questions, some_in_turn, trait_questions
+from personalib.questions import choice_questions, some_in_turn, trait_questions
 from personalib.records import ItemError
-from personalib.templates import load_templates
+from personalib.templates import Template, load_templates
 
 TRAIT = TraitItem(3, "", "openness", "", "A map.", "What now?", "Go.", "Ask.", "Stay.", "Wait.")
 THREE = SafetyItem(7, "PH", "A fire. What now?", ("Hide.", "Leave.", "Watch."), 1)
@@ -38,7 +38,8 @@ def test_each_role_of_a_trait_item_stands_before_its_own_response(template, orde
 @pytest.mark.parametrize("item", [THREE, TWO, replace(THREE, answer=2)])
 def test_each_role_of_a_choice_stands_before_its_own_option(item, order):
     [one] = choice_questions([item], orders=[order])
-    assert one.labels == ("A", "B", "C")[: len(item.options)] and set(one.roles) == set(CHOICE_ROLES[: len(one.labels)])
+    assert one.labels == ("A", "B", "C")[: len(item.options)]
+    assert sorted(one.roles) == ["right", "wrong1", "wrong2"][: len(item.options)]
     places = dict(zip(one.roles, one.options, strict=True))
     assert places["right"] == item.options[item.answer]
     assert [places[f"wrong{n}"] for n in range(1, len(item.options))] == [
@@ -115,10 +116,33 @@ def test_an_unknown_template_or_order_names_the_known_ones(ask, how, message):
         ask(**how)
 
 
-def test_more_options_than_labels_are_refused():
-    item = SafetyItem(1, "PH", "Which?", ("a", "b", "c", "d", "e"), 0)
-    with pytest.raises(ValueError, match="4 labels for 5 options"):
+@pytest.mark.parametrize("order", ["normal", "reversed"])
+@pytest.mark.parametrize("template", load_templates())
+@pytest.mark.parametrize("size", [5, 9, 10])
+def test_an_item_may_have_more_options_than_four(size, template, order):
+    item = SafetyItem(1, "math", "Which?", tuple(f"Value {n}." for n in range(size)), size - 1)
+    [one] = choice_questions([item], [template], [order], {"math": [replace(item, id=2, question="Before?")]}, 1)
+    labels = [str(n + 1) for n in range(size)] if template == "numbers" else list("ABCDEFGHIJ"[:size])
+    assert list(one.labels) == labels
+    normal = [*(f"wrong{n}" for n in range(1, size)), "right"]
+    assert list(one.roles) == (normal if order == "normal" else normal[::-1])
+    shape = load_templates()[template].option
+    for label, option in zip(one.labels, one.options, strict=True):
+        assert shape.format(label=label, text=option) in one.text.split("\n\n")[1].split("\n")
+    assert one.text.split("\n\n")[0].endswith(f"\n{labels[-1]}")
+
+
+def test_more_options_than_letters_are_refused():
+    item = SafetyItem(1, "PH", "Which?", tuple(map(str, range(27))), 0)
+    assert choice_questions([replace(item, options=item.options[:26])])[0].labels[-1] == "Z"
+    with pytest.raises(ValueError, match="template 'letters' has 26 labels for 27 options"):
         choice_questions([item])
+
+
+def test_a_template_of_more_labels_names_the_four_responses_of_a_trait_item():
+    wide = Template("wide", tuple("ABCDEFGHIJ"), "{label}. {text}", "{question}\n{options}")
+    [one] = trait_questions([TRAIT], [wide], ["normal"])
+    assert one.labels == ("A", "B", "C", "D") and len(one.roles) == 4
 
 
 def test_an_item_without_an_answer_is_refused_with_the_fix():

@@ -1,82 +1,70 @@
-"""A file that is not what its name says is one clear error with file and row."""
+"""A row that cannot be used costs that row and is named; a file of such rows is refused."""
 
-import doctest
+import warnings
 
 import pytest
 
-import personalib.records
-from personalib.data import DataError
-from personalib.records import ItemError, read_records
+from personalib.records import ItemError, LeftOutWarning, Record, Skipped, leave_out, parse_records
 
 
-@pytest.fixture
-def file(tmp_path):
-    def write(name, content):
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return write
+def rows(*odd, count=10):
+    return [Record(f"a.csv, row {n}", {"id": "x" if n in odd else n, "text": "t"}) for n in range(1, count + 1)]
 
 
-def test_examples_in_the_documentation_are_true():
-    result = doctest.testmod(personalib.records)
-    assert result.attempted > 0 and result.failed == 0
+def parsed(records, skipped=None):
+    return parse_records("a.csv", records, lambda one, _: one.integer("id"), lambda own: own, "id", skipped)
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.json", "{", r"a\.json: not a \.json file \(.*line 1"),
-        ("a.json", "3", r"a\.json: holds a single value; write a list of objects"),
-        ("a.json", "[1]", r"a\.json, row 1: is not an object"),
-        ("a.json", '{"Offensiveness": []}', r"a\.json, row 1: is not an object"),
-        ("a.json", "[]", r"a\.json: holds no rows"),
-        ("a.jsonl", '{"a": 1}\n{"a": \n', r"a\.jsonl, row 2: not JSON .* write one object a line"),
-        ("a.jsonl", '[\n{"a": 1}\n]', r"a\.jsonl, row 1: not JSON"),
-        ("a.jsonl", '{"a": 1}\n\n"text"\n', r"a\.jsonl, row 3: is not an object"),
-        ("a.jsonl", "", r"a\.jsonl: holds no rows"),
-        ("a.jsonl", b"\xff\xfe\x00", r"a\.jsonl: not a \.jsonl file"),
-        ("a.csv", "a,b\n1,2\n1,2,3\n", r"a\.csv, row 3: has more cells than the header; quote"),
-        ("a.csv", 'a,b\n1,"2\n', r"a\.csv: not a \.csv file"),
-        ("a.csv", b"PAR1\x00\xff\xff", r"a\.csv: not a \.csv file"),
-        ("a.csv", "a,b\n", r"a\.csv: holds no rows"),
-        ("a.parquet", "a,b\n1,2\n", r"a\.parquet: not a \.parquet file"),
-        (
-            "a.txt",
-            "text",
-            r"a\.txt: unknown kind of file '\.txt'; use one of \.json, \.jsonl, \.csv, \.parquet",
-        ),
-    ],
-)
-def test_a_file_that_is_not_what_it_says_is_refused(file, name, content, message):
+def test_rows_that_can_all_be_used_are_not_spoken_of():
+    skipped = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert parsed(rows(), skipped) == list(range(1, 11))
+    assert skipped == []
+
+
+def test_an_odd_row_costs_that_row_and_is_named():
+    skipped = []
+    with pytest.warns(LeftOutWarning) as caught:
+        assert parsed(rows(3), skipped) == [1, 2, 4, 5, 6, 7, 8, 9, 10]
+    problem = "field 'id': is 'x'; write a whole number"
+    assert skipped == [Skipped("a.csv, row 3", problem)]
+    assert [str(one.message) for one in caught] == [f"a.csv: 1 of 10 rows left out: row 3, {problem}"]
+    assert caught[0].filename == __file__ or "test_records" in caught[0].filename
+
+
+def test_a_message_names_some_rows_and_the_list_has_all():
+    skipped = []
+    with pytest.warns(LeftOutWarning, match=r"4 of 10 rows left out: row 1, .*; row 2, .*; row 3, .*; and 1 more$"):
+        parsed(rows(1, 2, 3, 4), skipped)
+    assert [one.where for one in skipped] == [f"a.csv, row {n}" for n in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize("odd", [5, 6, 10])
+def test_a_file_of_which_half_the_rows_are_odd_is_refused(odd):
+    message = rf"^a\.csv, row 1, field 'id': is 'x'; write a whole number \({odd} of 10 rows cannot be used\)$"
     with pytest.raises(ItemError, match=message):
-        read_records(file(name, content))
+        parsed(rows(*range(1, odd + 1)))
 
 
-@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv", "a.parquet"])
-def test_a_missing_file_is_named(tmp_path, name):
-    with pytest.raises(DataError, match=rf"{name}: No such file or directory; check the path"):
-        read_records(tmp_path / name)
+def test_a_file_without_the_wanted_columns_says_which_there_are():
+    with pytest.raises(ItemError, match=r"row 1, field 'id': is missing; .*\(there are: number, text\) \(2 of 2 rows"):
+        parsed([Record(f"a.csv, row {n}", {"number": n, "text": "t"}) for n in (1, 2)])
 
 
-def test_a_folder_is_not_a_file(tmp_path):
-    (tmp_path / "a.csv").mkdir()
-    with pytest.raises(ItemError, match=r"a\.csv: Is a directory; check the path"):
-        read_records(tmp_path / "a.csv")
+def test_the_second_of_two_rows_of_one_key_is_left_out():
+    records = [*rows(count=4), Record("a.csv, row 5", {"id": 2})]
+    with pytest.warns(LeftOutWarning, match="row 5, field 'id': 2 is that of a.csv, row 2 too; give each its own"):
+        assert parsed(records) == [1, 2, 3, 4]
 
 
-def test_a_byte_order_mark_and_line_breaks_in_cells_are_read(file):
-    records = read_records(file("a.csv", b'\xef\xbb\xbfa,b\n"one\ntwo",2\n3,4\n'))
-    assert [dict(record.fields) for record in records] == [{"a": "one\ntwo", "b": "2"}, {"a": "3", "b": "4"}]
-    assert records[1].where.endswith("row 4")
-    assert read_records(file("a.jsonl", b'\xef\xbb\xbf{"a": 1}'))[0].fields == {"a": 1}
+def test_a_row_that_cannot_be_read_is_left_out_by_its_problem():
+    skipped = []
+    with pytest.warns(LeftOutWarning):
+        parsed([*rows(count=4), Record("a.csv, row 5", {}, "has more cells")], skipped)
+    assert skipped == [Skipped("a.csv, row 5", "has more cells")]
 
 
-def test_a_separator_inside_a_json_text_does_not_break_its_line(file):
-    assert read_records(file("a.jsonl", '{"a": "x\u2028y"}\n'))[0].text("a") == "x\u2028y"
-
-
-def test_an_object_of_objects_is_read_by_its_keys(file):
-    [record] = read_records(file("a.json", '{"12": {"answer": 1}}'))
-    assert (record.integer("id"), record.integer("answer")) == (12, 1)
+def test_what_is_counted_may_be_other_than_rows():
+    with pytest.warns(LeftOutWarning, match="1 of 9 items left out"):
+        leave_out("a.csv", [Skipped("a.csv, item 3", "odd")], 9, None, "items")

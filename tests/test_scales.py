@@ -116,7 +116,7 @@ def test_a_row_without_a_text_names_row_field_and_fix(tmp_path, field):
 
 def test_two_statements_of_one_name_are_refused(tmp_path):
     message = error_of(tmp_path, OWN[0], OWN[1] | {"id": "e1"})
-    assert "row 2, field 'id': e1 is that of" in message and "row 1 too; give each statement its own" in message
+    assert "row 2, field 'id': e1 is that of" in message and "row 1 too; give each its own" in message
 
 
 def test_a_number_given_and_one_counted_do_not_mix(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from personalib.data import DataError
-from personalib.templates import ORDERS, load_forms, load_templates, wrap
+from personalib.templates import ORDERS, Template, load_forms, load_templates, wrap
 
 OPTIONS = ("Go.", "Stay.", "Ask.", "Wait.")
 
@@ -49,8 +49,20 @@ def test_braces_in_a_question_stay_as_they_are():
 
 
 def test_more_options_than_labels_are_an_error():
-    with pytest.raises(ValueError, match="'letters' has 4 labels for 5 options"):
-        load_templates()["letters"].render("What now?", [*OPTIONS, "Run."])
+    with pytest.raises(ValueError, match="'letters' has 26 labels for 27 options; add labels"):
+        load_templates()["letters"].render("What now?", ["Run."] * 27)
+    own = Template("own", ("yes", "no"), "{label}. {text}", "{question}\n{options}")
+    with pytest.raises(ValueError, match="'own' has 2 labels for 3 options; add labels"):
+        own.render("What now?", ["Run."] * 3)
+
+
+@pytest.mark.parametrize(
+    ("labels", "last"), [("ABCD", "J"), ("abcd", "j"), ("1234", "10"), ("A", "J"), ("ABCDEFGHIJ", "J")]
+)
+def test_letters_and_numbers_go_on(labels, last):
+    own = Template("own", tuple(labels), "{label}. {text}", "{question}\n{options}")
+    assert own.labels_for(10)[-1] == last and own.labels_for(1) == (labels[0],)
+    assert own.render("Which?", ["x"] * 10).endswith(f"\n{last}. x")
 
 
 def test_a_context_comes_first_and_ends_its_line_once():

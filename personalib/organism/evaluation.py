@@ -84,9 +84,8 @@ def ask_people(organism: Organism, asked: Sequence[Asked], template: str, progre
         )
         for (_, one), order in units
     ]
-    answers = ask(
-        organism.model, organism.tokenizer, prompts, [chosen.labels] * len(prompts), batch_size=64, progress=progress
-    )
+    labels = [chosen.labels_for(len(one.item.responses(order))) for (_, one), order in units]
+    answers = ask(organism.model, organism.tokenizer, prompts, labels, batch_size=64, progress=progress)
     return pd.DataFrame(
         [
             _row(organism.world, number, one, template, order, answer)
@@ -145,7 +144,7 @@ def choice_accuracy(organism: Organism, items: Sequence[SafetyItem], progress: s
         format_prompt(organism.tokenizer, template.render(item.question, item.options), form=form)
         for item, template, form in units
     ]
-    labels = [template.labels[: len(item.options)] for item, template, _ in units]
+    labels = [template.labels_for(len(item.options)) for item, template, _ in units]
     answers = ask(organism.model, organism.tokenizer, prompts, labels, batch_size=64, progress=progress)
     return pd.DataFrame(
         {
