@@ -245,7 +245,7 @@ def test_a_report_has_every_table_in_three_forms(call, grid, done, tmp_path):
     place = done / "report" / "organism"
     files = sorted(path.name for path in place.iterdir())
     assert code == 0 and not err and out == f"{len(files)} files in {done / 'report'}\n"
-    tables = ["trait_base", "trait_effects", "trait_effects_published", "trait_health"]
+    tables = ["trait_base", "trait_base_published", "trait_effects", "trait_effects_published", "trait_health"]
     tables += ["in_words_base", "in_words_effects", "in_words_health", "in_words_reading"]
     assert files == sorted(f"{table}.{kind}" for table in tables for kind in ("csv", "md", "tex"))
     for path in place.iterdir():
