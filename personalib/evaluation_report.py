@@ -30,7 +30,8 @@ def tables(run: EvaluationRun, guard: Guard | None = None) -> dict[str, pd.DataF
         ``…_base_published``, for judgements that of the share of yes as ``…_base_yes``. Where there are arms, the same
         of their effects as ``…_effects``, with each template's as ``…_effects_by_template``, and ``…_health``. For
         answers in words ``…_reading``, how many could not be read, and the accuracy with and without guesses in their
-        place, and how the answers were sampled. ``left_out`` has the rows of the items' files that were not asked, if there are any.
+        place, and how the answers were sampled. ``left_out`` has the rows of the items' files that were not asked, if
+        there are any.
     """
     found: dict[str, pd.DataFrame] = {} if run.left_out.empty else {"left_out": run.left_out}
     for name, kind in run.kinds.items():
