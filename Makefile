@@ -7,13 +7,17 @@ JOBS ?= 1
 BOOK_STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 # Errors only: pip warns of much that is no concern here. Python compiles what is imported, far less than is installed.
-PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check
+# The lists name every package with the hashes of its files: nothing else is downloaded, to build one neither.
+PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check --no-deps --no-build-isolation
+LOCKED := $(PIP) --require-hashes -r
+# The build for CPUs where pip finds one, else PyPI's own: on Linux that is the one for GPUs, of several GB.
+TORCH := { $(LOCKED) locks/cpu.txt 2>/dev/null || $(LOCKED) locks/gpu.txt; }
 
 # Where this is set, every process compiles anew whatever it imports: fifteen seconds for torch and transformers.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help book test check bench lab clean clean-results
+.PHONY: help book test check bench lab lock clean clean-results
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +41,11 @@ bench: $(TEST_STAMP) ## run the benchmarks
 lab: $(BOOK_STAMP) ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks
 
+lock: ## write locks/ and environment.yml again after a change of pyproject.toml; LATEST=--latest takes the newest
+	@test -x $(VENV)/lock/bin/uv || { $(PYTHON) -m venv $(VENV)/lock && \
+		$(VENV)/lock/bin/python -m pip install -qq --disable-pip-version-check uv==0.13.9 packaging==26.4; }
+	@PATH="$(abspath $(VENV)/lock/bin):$$PATH" $(VENV)/lock/bin/python .ci/lock.py $(LATEST)
+
 clean: ## remove the built pages and the virtual environment, and keep results/
 	@rm -rf book/_build $(VENV) .pytest_cache .mypy_cache .ruff_cache *.egg-info
 	@find personalib tests notebooks -name __pycache__ -prune -exec rm -rf {} +
@@ -45,19 +54,18 @@ clean-results: ## remove results/: editions, answers, sweeps, SAEs trained on th
 	@rm -rf results
 
 # The stamps are copies of what was installed: a new time stamp alone installs nothing.
-$(BOOK_STAMP): pyproject.toml
+BOOK_LISTS := pyproject.toml $(filter-out locks/test.txt,$(sort $(wildcard locks/*.txt)))
+$(BOOK_STAMP): $(BOOK_LISTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
 		echo "Python 3.11 is needed, and $(PYTHON) is not it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "$(PYTHON) cannot make virtual environments: on Debian, apt-get install python3.11-venv" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@cmp -s pyproject.toml $@ || { \
+	@cat $(BOOK_LISTS) | cmp -s - $@ || { \
 		echo "Installing the pinned packages into $(VENV); the first time this takes a few minutes."; \
-		$(PIP) --editable .; }
-	@cp pyproject.toml $@
+		$(LOCKED) locks/build.txt && $(LOCKED) locks/book.txt && $(TORCH) && $(PIP) --editable .; }
+	@cat $(BOOK_LISTS) > $@
 
-# This one is a copy of both lists, one after the other: a change of either installs both.
-$(TEST_STAMP): $(BOOK_STAMP) tests/peers.txt
-	@cat pyproject.toml tests/peers.txt | cmp -s - $@ || { \
-		$(PIP) --editable '.[test]' && $(PIP) --no-deps -r tests/peers.txt; }
-	@cat pyproject.toml tests/peers.txt > $@
+$(TEST_STAMP): $(BOOK_STAMP) locks/test.txt
+	@cat $(BOOK_STAMP) locks/test.txt | cmp -s - $@ || $(LOCKED) locks/test.txt
+	@cat $(BOOK_STAMP) locks/test.txt > $@

@@ -5,7 +5,6 @@ import os
 import platform
 import re
 import subprocess
-import tomllib
 from collections.abc import Iterable
 from functools import cache
 from importlib import metadata
@@ -76,17 +75,19 @@ def organism_hash() -> str:
 
 
 def dependencies() -> list[str]:
-    """The pinned requirements, from ``pyproject.toml`` or, in an installed copy, from the package's metadata."""
-    project = repository_root() / "pyproject.toml"
-    if project.is_file():
-        return sorted(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["dependencies"])
+    """The pinned packages, from ``locks/`` or, in an installed copy, from the package's metadata."""
+    locks = [path for path in sorted((repository_root() / "locks").glob("*.txt")) if path.stem != "test"]
+    if locks:
+        text = "\n".join(path.read_text(encoding="utf-8") for path in locks)
+        return sorted(re.findall(r"^[\w.-]+==[^\s;]+", text, re.MULTILINE))
     return sorted(line for line in metadata.requires("personalib") or () if "extra ==" not in line)
 
 
 def package_versions() -> dict[str, str]:
-    """The installed version of each direct dependency."""
+    """The versions of the pinned packages that are installed; some are for another system or for GPUs."""
     names = (re.split(r"[<>=!~;\[ ]", line, maxsplit=1)[0] for line in dependencies())
-    return {name: _version(name) for name in names}
+    found = {name: _version(name) for name in names}
+    return {name: version for name, version in found.items() if version}
 
 
 def commit() -> dict[str, Any] | None:
@@ -107,11 +108,11 @@ def machine() -> dict[str, Any]:
 
 
 @cache
-def _version(name: str) -> str:
+def _version(name: str) -> str | None:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
-        return "not installed"
+        return None
 
 
 def _git(*arguments: str) -> str | None:

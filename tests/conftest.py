@@ -19,6 +19,7 @@ from personalib.data import data_dir
 from personalib.grammar_writer import GrammarWriter
 from personalib.organism.tokenizer import train_tokenizer
 
+LOCKED_HASH = f"    --hash=sha256:{'0' * 64}\n"
 NotebookWriter = Callable[..., Path]
 KERNELSPEC = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
@@ -94,7 +95,12 @@ def small_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "root" / "personalib"
     folder.mkdir(parents=True)
     (folder / "code.py").write_text("x = 1\n")
-    (folder.parent / "pyproject.toml").write_text('[project]\ndependencies = ["numpy==2.4.6"]\n')
+    locks = folder.parent / "locks"
+    locks.mkdir()
+    (locks / "book.txt").write_text(
+        f"# a list\nghost==1.0 ; sys_platform == 'win32' \\\n{LOCKED_HASH}numpy==2.4.6 \\\n{LOCKED_HASH}"
+    )
+    (locks / "test.txt").write_text(f"pytest==9.2.0 \\\n{LOCKED_HASH}")
     monkeypatch.setattr("personalib.provenance.package_dir", lambda: folder)
     return folder
 

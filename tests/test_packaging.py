@@ -1,15 +1,18 @@
+import ast
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from importlib import metadata
 
 import pytest
 import yaml
 
 import personalib
+from personalib.chapters import Chapter, source_text
 from personalib.provenance import repository_root
 
 ROOT = repository_root()
@@ -39,12 +42,112 @@ def test_every_dependency_is_pinned(project):
         assert re.fullmatch(r"[a-z0-9-]+==[\w.]+", line) or line == "jupyter-book>=1.0.4.post1,<2", line
 
 
-def test_the_pins_are_what_is_installed(project):
-    for line in project["dependencies"]:
-        name, _, version = line.partition("==")
-        if version:
-            # a build for a certain device has a suffix, such as +cpu
-            assert metadata.version(name).partition("+")[0] == version, f"make clean, or correct the pin of {name}"
+# The lists of packages
+
+
+def locked(*names):
+    """Version by name of the packages in some of the lists, each of which has hashes and no address of a file."""
+    found = {}
+    for name in names:
+        text = (ROOT / "locks" / f"{name}.txt").read_text()
+        for entry in re.split(r"\n(?=\S)", text.removeprefix("# Written by `make lock`; not to be edited.\n").rstrip()):
+            marker = "(?: ; sys_platform == '(?:linux|darwin)')?"
+            form = rf"([a-z0-9-]+)==([\w.+]+){marker}(?: \\\n    --hash=sha256:[0-9a-f]{{64}})+"
+            found.update([re.fullmatch(form, entry).groups()])
+    return found
+
+
+LISTS = ("build", "book", "cpu", "gpu")
+
+
+def test_every_pin_is_in_the_lists_with_its_version(project):
+    in_lists = locked(*LISTS, "test") | locked("gpu")  # torch without its suffix
+    extras = project["optional-dependencies"]
+    for line in (*project["dependencies"], *extras["test"], *extras["ray"]):
+        name, version = re.fullmatch(r"([\w-]+)(?:\[\w+\])?(?:==(.*)|>=.*)", line).groups()
+        assert name in in_lists, f"{name} is in no list of locks/; run make lock"
+        assert not version or in_lists[name] == version, f"{name}: another version in locks/; run make lock"
+    assert {name: version for name, version in locked("test").items() if name in dict(peers())} == dict(peers())
+
+
+def test_what_is_for_tests_or_gpus_is_not_in_the_book_s_list():
+    book, tests = locked("build", "book"), locked("test")
+    assert not book.keys() & tests.keys() and not {"ray", "pytest", "mypy", "fastapi"} & book.keys()
+    assert not any(name.startswith(("nvidia", "cuda", "triton", "torch=")) for name in book)
+    assert {"torch", "triton"} < locked("gpu").keys() and locked("cpu") == {"torch": locked("gpu")["torch"] + "+cpu"}
+
+
+def test_what_is_installed_is_what_the_lists_name():
+    """The installed packages come from the lists alone, and ask for nothing that is not there."""
+    wanted = locked(*LISTS, "test")
+    got = {re.sub(r"[._-]+", "-", one.name).lower(): one.version for one in metadata.distributions()}
+    others = {name for name in got.keys() - wanted.keys() if name not in ("personalib", "pip")}
+    assert not others, f"installed, and in no list of locks/: {sorted(others)}; make clean"
+    for name in wanted.keys() & got.keys():
+        assert got[name].partition("+")[0] == wanted[name].partition("+")[0], f"make clean, or make lock: {name}"
+    checked = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
+    complaints = [line for line in checked.stdout.splitlines() if not line.startswith(tuple(dict(peers())))]
+    assert complaints in ([], ["No broken requirements found."])
+
+
+# What the code imports
+
+# Declared, and used without an import
+RUN = {
+    "jupyterlab": "make lab",
+    "ipykernel": "the kernel of the chapters",
+    "jupyter-book": "the pages",
+    "sphinx": "the pages",
+    "myst-nb": "the pages",
+    "sphinx-book-theme": "the pages",
+    "sphinx-design": "the pages",
+    "sphinxcontrib-bibtex": "the pages",
+}
+
+
+def imported_packages(trees):
+    """The packages of others that syntax trees import, wherever they do."""
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+    return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"personalib"}
+
+
+def distributions(names):
+    """The distributions that modules belong to, by the modules' names."""
+    known = modules_of_distributions()
+    return {name: {re.sub(r"[._-]+", "-", one).lower() for one in known[name]} for name in names}
+
+
+modules_of_distributions = cache(metadata.packages_distributions)
+
+
+def test_the_book_imports_what_it_declares_and_declares_what_it_imports(project):
+    declared = {re.split("[=<>]", line)[0] for line in project["dependencies"]}
+    trees = [ast.parse(path.read_text()) for path in ROOT.glob("personalib/**/*.py")]
+    for path in ROOT.glob("notebooks/*.ipynb"):
+        cells = Chapter.read(path).cells
+        trees += [ast.parse(source_text(cell)) for cell in cells if cell["cell_type"] == "code"]
+    imported = distributions(imported_packages(trees))
+    # What only an extra brings: the page of the library is built without it.
+    mocked = yaml.safe_load((ROOT / "_config.yml").read_text())["sphinx"]["config"]["autodoc_mock_imports"]
+    assert mocked == [re.split("[=<>]", line)[0] for line in project["optional-dependencies"]["ray"]]
+    for name, owners in imported.items():
+        assert owners & declared or name in mocked, f"{name} is imported: declare {owners} in pyproject.toml"
+    unused = declared - set().union(*imported.values()) - RUN.keys()
+    assert not unused, f"declared, and imported nowhere: {unused}"
+
+
+def test_the_tests_import_what_is_declared(project):
+    lines = (*project["dependencies"], *project["optional-dependencies"]["test"], *dict(peers()))
+    declared = {re.split(r"[=<>\[]", line)[0] for line in lines}
+    trees = [ast.parse(path.read_text()) for path in ROOT.glob("tests/**/*.py")]
+    own = {path.stem for path in ROOT.glob("tests/**/*.py")}
+    for name, owners in distributions(imported_packages(trees) - own).items():
+        assert owners & declared, f"{name} is imported by the tests: declare {owners} among the extras"
+
+
+# Peers
 
 
 def peers():
@@ -80,12 +183,12 @@ class Installation:
 
     def __init__(self, folder):
         self.folder, self.stamp, self.calls = folder, folder / "venv" / ".installed-test", folder / "calls"
-        for name in ("Makefile", "pyproject.toml", "tests/peers.txt"):
-            (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copytree(ROOT / "locks", folder / "locks")
+        for name in ("Makefile", "pyproject.toml"):
             shutil.copy(ROOT / name, folder / name)
         python = folder / "venv" / "bin" / "python"
         python.parent.mkdir(parents=True)
-        python.write_text('#!/bin/sh\necho "$@" >> calls\ntest ! -e offline\n')
+        python.write_text('#!/bin/sh\necho "$@" >> calls\nfor last; do :; done\ntest ! -e "without-${last##*/}"\n')
         python.chmod(0o755)
 
     def make(self):
@@ -94,7 +197,7 @@ class Installation:
         command = ["make", f"PYTHON={sys.executable}", "VENV=venv", "venv/.installed-test"]
         done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
         calls = self.calls.read_text().splitlines()
-        return done.returncode == 0, [line.partition("--disable-pip-version-check ")[2] for line in calls]
+        return done.returncode == 0, [line.partition("--no-build-isolation ")[2] for line in calls]
 
     def change(self, name, more=""):
         """Makes a file newer than what was installed, and adds some text to it."""
@@ -104,24 +207,30 @@ class Installation:
         os.utime(self.folder / name, (later, later))
 
 
-BOOK, TESTS = "--editable .", ["--editable .[test]", "--no-deps -r tests/peers.txt"]
+FIRST = ["--require-hashes -r locks/build.txt", "--require-hashes -r locks/book.txt"]
+CPU, GPU = ["--require-hashes -r locks/cpu.txt"], ["--require-hashes -r locks/gpu.txt"]
+BOOK = [*FIRST, *CPU, "--editable ."]
+TESTS = ["--require-hashes -r locks/test.txt"]
 
 
 @pytest.fixture
 def installation(tmp_path):
     made = Installation(tmp_path)
-    assert made.make() == (True, [BOOK, *TESTS])
+    assert made.make() == (True, [*BOOK, *TESTS])
     return made
 
 
-@pytest.mark.parametrize("name", ["tests/peers.txt", "pyproject.toml"])
+@pytest.mark.parametrize("name", ["locks/test.txt", "locks/book.txt", "pyproject.toml"])
 def test_make_installs_nothing_where_nothing_changed(name, installation):
     assert installation.make() == (True, [])
     installation.change(name)
     assert installation.make() == (True, []), "newer, and the same"
 
 
-@pytest.mark.parametrize(("name", "called"), [("tests/peers.txt", TESTS), ("pyproject.toml", [BOOK, *TESTS])])
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [("locks/test.txt", TESTS), ("locks/book.txt", [*BOOK, *TESTS]), ("pyproject.toml", BOOK + TESTS)],
+)
 def test_make_installs_what_changed(name, called, installation):
     installation.change(name, "# another\n")
     assert installation.make() == (True, called)
@@ -129,11 +238,17 @@ def test_make_installs_what_changed(name, called, installation):
 
 
 def test_make_tries_again_what_could_not_be_installed(installation):
-    installation.change("tests/peers.txt", "# another\n")
-    (installation.folder / "offline").touch()
-    assert installation.make() == (False, TESTS[:1])
-    (installation.folder / "offline").unlink()
+    installation.change("locks/test.txt", "# another\n")
+    (installation.folder / "without-test.txt").touch()
+    assert installation.make() == (False, TESTS)
+    (installation.folder / "without-test.txt").unlink()
     assert installation.make() == (True, TESTS)
+
+
+def test_make_takes_the_build_for_gpus_where_there_is_none_for_cpus(installation):
+    installation.change("locks/book.txt", "# another\n")
+    (installation.folder / "without-cpu.txt").touch()
+    assert installation.make() == (True, [*FIRST, *CPU, *GPU, "--editable .", *TESTS])
 
 
 def test_the_version_is_the_same_everywhere(project):
@@ -155,6 +270,7 @@ def test_make_help_lists_the_targets():
         "clean-results",
         "help",
         "lab",
+        "lock",
         "test",
     }
 
@@ -171,11 +287,15 @@ def test_make_refuses_another_python(tmp_path):
 def test_the_workflow_does_what_ci_run_does():
     text = (ROOT / ".ci" / "run").read_text()
     steps = re.findall(r"^(?:OMP_NUM_THREADS=\S+ )?step (\w+)", text, re.MULTILINE)
-    assert steps == ["check", "test", "book"]
+    assert steps == ["clean", "book", "check", "test"], "as a newcomer: the book without what the tests need"
+    readme = (ROOT / "README.md").read_text()
+    assert re.findall("^make (\\w+)", readme, re.MULTILINE)[:2] == ["book", "test"]
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "book.yml").read_text())
     assert {"run": ".ci/run"} in workflow["jobs"]["build"]["steps"]
     for path in (ROOT / ".github" / "workflows").glob("*.yml"):
-        assert yaml.safe_load(path.read_text())["jobs"], path
+        jobs = yaml.safe_load(path.read_text())["jobs"]
+        for action in [step["uses"] for job in jobs.values() for step in job["steps"] if "uses" in step]:
+            assert re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", action), f"{path}: pin {action} by its commit"
 
 
 def test_the_shell_script_parses():

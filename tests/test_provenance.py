@@ -1,5 +1,8 @@
 import hashlib
 import os
+import shutil
+import sys
+from importlib import metadata
 
 from personalib import provenance
 
@@ -38,12 +41,19 @@ def test_library_data_and_dependencies_are_those_in_place(small_library, small_d
     assert provenance.library_hash() != library
     (small_data / "numbers.csv").write_text("2\n")
     assert provenance.data_hash() != data
-    assert provenance.dependencies() == ["numpy==2.4.6"]
-    assert list(provenance.package_versions()) == ["numpy"]
+    assert provenance.dependencies() == ["ghost==1.0", "numpy==2.4.6"]
+    assert provenance.package_versions() == {"numpy": metadata.version("numpy")}
 
 
-def test_without_a_project_file_the_installed_metadata_count(small_library):
-    (small_library.parent / "pyproject.toml").unlink()
+def test_a_manifest_names_every_installed_package_of_the_book():
+    versions = provenance.package_versions()
+    assert {"torch", "transformers", "sympy", "fsspec", "setuptools"} <= versions.keys() and len(versions) > 150
+    assert "appnope" not in versions or sys.platform == "darwin"
+    assert versions["torch"] == metadata.version("torch") and "pytest" not in versions
+
+
+def test_without_lists_the_installed_metadata_count(small_library):
+    shutil.rmtree(small_library.parent / "locks")
     assert any(line.startswith("torch==") for line in provenance.dependencies())
     assert not any("pytest" in line for line in provenance.dependencies())
 
