@@ -6,8 +6,9 @@ was killed goes on where it stopped.
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,11 +21,14 @@ from transformers import PreTrainedModel
 
 from personalib.data import DataError
 from personalib.encoding import Encoded, encode, length_batches, padded
-from personalib.journal import Journal
 from personalib.model_parts import blocks, blocks_path
 from personalib.models import LanguageModel
+from personalib.provenance import digest, file_hash
 from personalib.remote import RemoteModel, running
 from personalib.remote import traceable as traceable
+from personalib.storage import Journal, reserve, write_whole, writing
+
+logger = logging.getLogger(__name__)
 
 Tokens = Literal["last", "mean", "max", "all"]
 
@@ -107,7 +111,8 @@ def capture(  # noqa: PLR0913 - each argument is one choice in what is captured 
         language_model: the model and its tokenizer.
         texts: what it reads; a beginning-of-sequence token is added unless a text has one.
         sites: where to look.
-        folder: where the activations go; what is there already for the same inputs is used, and else replaced.
+        folder: where the activations go; what is there already for the same inputs is used, and else replaced. It is
+            read once to see that it is as it was written, which takes a second or two a gigabyte.
         spans: for each text the characters that count, from and up to; all by default.
         tokens: ``"last"``, ``"mean"`` or ``"max"`` (of each coordinate) over the tokens that count, one row a text;
             or ``"all"``, one row a token.
@@ -118,7 +123,8 @@ def capture(  # noqa: PLR0913 - each argument is one choice in what is captured 
     Raises:
         ValueError: there is no such site or selection, there are no texts, not one span a text, or a text without a
             token that counts.
-        DataError: the model is remote, and is not run; see :func:`personalib.remote.running`.
+        DataError: there is no room for the activations, which is found before the model is run; or the model is remote,
+            and is not run; see :func:`personalib.remote.running`.
 
     Example:
         >>> found = capture(load_model(), texts, [Site(3)], Path("results/acts"))  # doctest: +SKIP
@@ -133,21 +139,23 @@ def capture(  # noqa: PLR0913 - each argument is one choice in what is captured 
     key = _key(language_model, encoded, sites, tokens, dtype)
     if isinstance(language_model, RemoteModel):
         key = f"{key} {language_model.runner}"
-    if _finished(folder) == key:
+    if _finished(found, key):
         return found
     folder.mkdir(parents=True, exist_ok=True)
     with closing(Journal(folder / "batches.jsonl")) as journal:
         # Other batches are other numbers in the journal, so they are part of what an unfinished run is known by.
         files = _open(found, f"{key} {batch_tokens}", width, dtype, journal)
         network = traceable(language_model)
-        done = {entry["batch"] for entry in journal.entries}
+        done = {entry["batch"]: entry.get("rows") for entry in journal.entries}
         with tqdm(total=len(texts), desc=progress, disable=progress is None, unit="text") as bar:
             for number, batch in enumerate(length_batches(encoded, batch_tokens)):
-                if number not in done:
+                # Only what is still as it was written counts as done.
+                if number not in done or done[number] != _rows_hash(files, found, batch):
                     _capture_batch(language_model, network, encoded, batch, tokens, found, files)
-                    journal.add({"batch": number})
+                    journal.add({"batch": number, "rows": _rows_hash(files, found, batch)})
                 bar.update(len(batch))
-    _write(folder / "activations.json", key, found, dtype)
+    hashes = {path.name: file_hash(path) for path in _files(found)}
+    write_whole(folder / "activations.json", json.dumps({"key": key, "hashes": hashes}))
     (folder / "unfinished.json").unlink()
     return found
 
@@ -168,6 +176,12 @@ def _capture_batch(
         for index, own in zip(batch, stream.split([len(places) for places in counted]), strict=True):
             file[found.offsets[index] : found.offsets[index + 1]] = _select(own, tokens)
         file.flush()  # type: ignore[attr-defined]
+
+
+def _rows_hash(files: Sequence[NDArray[Any]], found: Activations, batch: Sequence[int]) -> str:
+    """A hash of a batch's activations at all sites."""
+    rows = [file[found.offsets[index] : found.offsets[index + 1]] for file in files for index in batch]
+    return digest(*(own.tobytes() for own in rows))
 
 
 @torch.inference_mode()
@@ -231,39 +245,70 @@ def _key(
     return found.hexdigest()[:16]
 
 
-def _finished(folder: Path) -> str | None:
-    return _read_key(folder / "activations.json")
+def _finished(found: Activations, key: str) -> bool:
+    """Whether all was captured before and is as it was written."""
+    about = _about(found.folder / "activations.json")
+    if about.get("key") != key:
+        return False
+    hashes = about.get("hashes", {})
+    changed = [path for path in _files(found) if not path.is_file() or file_hash(path) != hashes.get(path.name)]
+    for path in changed:
+        logger.warning("%s: missing or damaged; it is captured anew", path)
+    return not changed
 
 
-def _read_key(path: Path) -> str | None:
+def _about(path: Path) -> dict[str, Any]:
+    """What captured activations are known by; nothing where there are none.
+
+    Raises:
+        DataError: the file is something else.
+    """
     try:
-        return str(json.loads(path.read_text())["key"])
+        about: dict[str, Any] = json.loads(path.read_text())
+        about["key"]
     except FileNotFoundError:
-        return None
+        return {}
     except (ValueError, KeyError, TypeError):
         raise DataError(f"{path}: not written by this program; choose another folder") from None
+    return about
 
 
 def _open(found: Activations, key: str, width: int, dtype: str, journal: Journal) -> list[NDArray[Any]]:
-    """The files to write to: those of an unfinished run of the same inputs, or new ones."""
-    folder, begun = found.folder, found.folder / "unfinished.json"
-    files: list[NDArray[Any]]
-    if _read_key(begun) == key:
-        files = [np.load(_file(folder, site), mmap_mode="r+") for site in found.sites]
-        return files
+    """The files to write to: those of an unfinished run of the same inputs, or new ones.
+
+    Raises:
+        DataError: there is no room for them.
+    """
+    begun, shape = found.folder / "unfinished.json", (int(found.offsets[-1]), width)
+    if _about(begun).get("key") == key:
+        with suppress(OSError, ValueError, EOFError):  # missing, or cut off
+            left = [np.load(path, mmap_mode="r") for path in _files(found)]
+            if all(file.shape == shape and file.dtype == dtype for file in left):
+                return [np.load(path, mmap_mode="r+") for path in _files(found)]
     for name in ("activations.json", "unfinished.json"):
-        (folder / name).unlink(missing_ok=True)
-    journal.clear()
-    shape = (int(found.offsets[-1]), width)
-    files = [np.lib.format.open_memmap(_file(folder, site), "w+", dtype, shape) for site in found.sites]
-    _write(begun, key, found, dtype)
+        (found.folder / name).unlink(missing_ok=True)
+    journal.cut(0)
+    try:
+        files = [_new(path, dtype, shape) for path in _files(found)]
+    except DataError:
+        for path in _files(found):  # what was set aside for the first of them
+            path.unlink(missing_ok=True)
+        raise
+    write_whole(begun, json.dumps({"key": key}))
     return files
 
 
-def _write(path: Path, key: str, found: Activations, dtype: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps({"key": key, "sites": [str(site) for site in found.sites], "dtype": dtype}))
-    partial.replace(path)
+def _new(path: Path, dtype: str, shape: tuple[int, int]) -> NDArray[Any]:
+    """A memory-mapped file for which there is room: otherwise writing to it would end the process by a signal."""
+    path.unlink(missing_ok=True)
+    with writing(path):
+        file: NDArray[Any] = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    reserve(path)
+    return file
+
+
+def _files(found: Activations) -> list[Path]:
+    return [_file(found.folder, site) for site in found.sites]
 
 
 def _file(folder: Path, site: Site) -> Path:

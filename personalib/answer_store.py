@@ -4,19 +4,21 @@ An answer is kept under a *key*, a hash of everything that it depends on. What i
 input has another key, so that a stale answer is never served. A killed run leaves whole files only.
 """
 
-import hashlib
-import os
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from personalib.data import DataError
-from personalib.locks import alone
+from personalib.provenance import digest
+from personalib.storage import alone, write_whole
+
+logger = logging.getLogger(__name__)
 
 _SCHEMA = pa.schema([("key", pa.string()), ("values", pa.list_(pa.float64())), ("text", pa.string())])
 
@@ -37,6 +39,9 @@ class Reply:
 class AnswerStore:
     """A folder of answers. Reading is open to all; a second process that would write is refused.
 
+    Each file is named by a hash of its content. One that is not as it was written is left out with a warning, so that
+    its answers are asked anew, and never served.
+
     Args:
         folder: where; it is made when the first answer is written.
     """
@@ -45,25 +50,16 @@ class AnswerStore:
         self.folder = folder
 
     def replies(self) -> dict[str, Reply]:
-        """All answers so far, by key.
-
-        Raises:
-            DataError: a file is not one of answers.
-        """
+        """All answers so far, by key."""
         found: dict[str, Reply] = {}
-        for path in self._files():
-            part = self._part(path, _SCHEMA.names)
-            rows = zip(part["key"], part["values"], part["text"], strict=True)
+        for table in self._parts():
+            rows = zip(*(table[name].to_pylist() for name in _SCHEMA.names), strict=True)
             found |= {key: Reply(tuple(values), text) for key, values, text in rows}
         return found
 
     def keys(self) -> set[str]:
-        """The keys of all answers so far, without the answers.
-
-        Raises:
-            DataError: see :meth:`replies`.
-        """
-        return {str(key) for path in self._files() for key in self._part(path, ["key"])["key"]}
+        """The keys of all answers so far, without the answers."""
+        return {str(key) for table in self._parts() for key in table["key"].to_pylist()}
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -72,55 +68,38 @@ class AnswerStore:
         Raises:
             DataError: another process writes to it, or it cannot be written to.
         """
-        with alone(self.folder, "is evaluating"):
+        with alone(self.folder, doing="is evaluating"):
             for path in self.folder.glob("*.partial"):
                 path.unlink()
             yield
 
     def add(self, replies: Mapping[str, Reply]) -> None:
-        """Write answers as one file, and wait until the disk has it. It is there as a whole, or not at all."""
-        keys = list(replies)
-        table = pa.table(
-            {
-                "key": keys,
-                "values": [list(reply.values) for reply in replies.values()],
-                "text": [reply.text for reply in replies.values()],
-            },
-            schema=_SCHEMA,
-        )
-        path = self.folder / f"{digest(*keys)}.parquet"
-        write_whole(table, path)
+        """Write answers as one file, and wait until the disk has it. It is there as a whole, or not at all.
 
-    def _files(self) -> list[Path]:
-        return sorted(self.folder.glob("*.parquet"))
+        Raises:
+            DataError: an answer is NaN or infinite, or the file cannot be written.
+        """
+        if not all(isfinite(value) for reply in replies.values() for value in reply.values):
+            raise DataError(
+                "the model's answers are NaN or infinite: it overflows; load it in float32 or bfloat16, or steer less. "
+                "What was answered before is kept"
+            )
+        columns = list(replies), *([getattr(one, name) for one in replies.values()] for name in ("values", "text"))
+        content = parquet(pa.table(dict(zip(_SCHEMA.names, columns, strict=True)), schema=_SCHEMA))
+        write_whole(self.folder / f"{digest(content)}.parquet", content)
 
-    def _part(self, path: Path, columns: list[str]) -> dict[str, list[Any]]:
-        """Some columns of a file of answers."""
-        try:
-            if pq.read_schema(path).names != _SCHEMA.names:
-                raise ValueError("it has other columns")
-            return dict(pq.read_table(path, schema=_SCHEMA, columns=columns).to_pydict())
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise DataError(f"{path}: not a file of answers ({error}); remove it, and it is asked anew") from None
+    def _parts(self) -> Iterator[pa.Table]:
+        """The files that are as they were written."""
+        for path in sorted(self.folder.glob("*.parquet")):
+            content = path.read_bytes()
+            if digest(content) == path.stem:
+                yield pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
+            else:
+                logger.warning("%s: damaged, or not of this version; its answers are asked anew: remove it", path)
 
 
-def write_whole(table: pa.Table, path: Path) -> None:
-    """Write a Parquet file under another name and rename it when the disk has it."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            pq.write_table(table, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}; run it again, and it goes on") from None
-
-
-def digest(*parts: str | bytes) -> str:
-    """A hash of texts and bytes, each with its length so that no two lists are taken for one another."""
-    found = hashlib.sha256()
-    for part in parts:
-        content = part.encode() if isinstance(part, str) else part
-        found.update(len(content).to_bytes(8, "little") + content)
-    return found.hexdigest()[:32]
+def parquet(table: pa.Table) -> bytes:
+    """A table as a Parquet file with checksums, so that damage is noticed by whoever reads it with verification."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, write_page_checksum=True)
+    return bytes(sink.getvalue())

@@ -126,7 +126,7 @@ def coverage(source: Path) -> None:
 def _write(
     assignment: "Assignment", drawn: "list[Background]", writer: str, seed: int, out: Path, settings: dict[str, Any]
 ) -> "list[Background]":
-    from personalib.journal import Journal
+    from personalib.storage import Journal
     from personalib.writers import write_all
 
     with closing(Journal(out.with_name(f"{out.name}.journal.jsonl"))) as journal:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 # Data files are far below all of these; what is above them would stop the program later, and without a file's name.
 _DEPTH = 60
@@ -25,6 +25,11 @@ _WHOLE_NUMBER = 2**63
 _SHOWN = 200
 _COMPLAINTS = 3
 T = TypeVar("T")
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+# Numbers of a recipe or a plan.
+Count = Annotated[int, Field(gt=0, strict=True)]
+Positive = Annotated[float, Field(gt=0, strict=True)]
+NotNegative = Annotated[float, Field(ge=0, strict=True)]
 
 
 class DataError(ValueError):
@@ -34,7 +39,7 @@ class DataError(ValueError):
 class Strict(BaseModel):
     """A value whose fields are all known, so that a misspelt one is an error and not a default."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(**STRICT, frozen=True)
 
 
 def data_dir() -> Path:

@@ -24,6 +24,7 @@ from personalib.direction_files_writers import (
     write_steering_vectors,
 )
 from personalib.models import LanguageModel
+from personalib.storage import whole
 from personalib.vectors import SteeringVector, load_vectors, save_vectors
 
 FORMS = ("personalib", "gguf", "persona-vectors", "steering-vectors", "axbench", "safetensors")
@@ -125,24 +126,8 @@ def write_directions(
         raise DataError(f"{path}: there is no folder {path.parent}; make it first")
     if language_model:
         check_fits(path, [(one.site, len(one.direction)) for one in vectors], language_model)
-    try:
-        _write_whole(vectors, path, form, language_model)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror}); name another file") from None
-
-
-def _write_whole(
-    vectors: Sequence[SteeringVector], path: Path, form: str, language_model: LanguageModel | None
-) -> None:
-    """Write a file, or leave what is there."""
-    partial = path.with_name(path.name + ".partial")
-    # First, since the libraries of some forms have errors of their own for a place where nothing can be written.
-    partial.touch()
-    try:
+    with whole(path) as partial:
         _WRITERS[form](vectors, partial, language_model)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _check_choices(form: str, site: Site | None, concepts: Path | None, rows: Rows) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 from tqdm.auto import tqdm
 
-from personalib.answer_store import AnswerStore, write_whole
+from personalib.answer_store import AnswerStore, parquet
 from personalib.data import DataError
 from personalib.engines import Engine
 from personalib.evaluation_blocks import Block, Done, Losses, Options, Replies, Words
@@ -27,6 +27,7 @@ from personalib.questions import Question
 from personalib.records import Skipped
 from personalib.sampling import GREEDY, Sampling
 from personalib.steering_effects import Arm
+from personalib.storage import write_whole
 
 NONE = Arm("none", "none")
 NEUTRAL = "neutral"
@@ -113,7 +114,7 @@ class Evaluation:
                     store.add(replies)
                     known.update(replies)
             for name, table in self.answers(folder).items():
-                write_whole(pa.Table.from_pandas(table, preserve_index=False), folder / f"{name}.parquet")
+                write_whole(folder / f"{name}.parquet", parquet(pa.Table.from_pandas(table, preserve_index=False)))
 
     def answers(self, folder: Path) -> dict[str, pd.DataFrame]:
         """The answers in a folder, by questionnaire, and the losses of neutral answers under ``"neutral"``.

@@ -13,12 +13,13 @@ from typing import ClassVar, Self
 import numpy as np
 import pandas as pd
 
-from personalib.answer_store import Reply, digest
+from personalib.answer_store import Reply
 from personalib.evaluation_keys import condition_key
 from personalib.generation import generate
 from personalib.grid import answer_losses, steered_batches
 from personalib.interventions import Condition
 from personalib.models import LanguageModel
+from personalib.provenance import digest
 from personalib.questions import Question
 from personalib.sampling import Sampling
 

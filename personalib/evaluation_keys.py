@@ -6,10 +6,9 @@ from importlib.metadata import version
 
 import torch
 
-from personalib.answer_store import digest
 from personalib.interventions import Clamp, Condition, Intervention
 from personalib.models import LanguageModel
-from personalib.provenance import files_hash, package_dir
+from personalib.provenance import digest, files_hash, package_dir
 
 # The modules that compute an answer. A change in any of them makes every answer a new one.
 _MODULES = (

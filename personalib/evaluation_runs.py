@@ -21,6 +21,7 @@ from personalib.models import load_model
 from personalib.questionnaire_plans import planned_questionnaire
 from personalib.questionnaires import format_prompt
 from personalib.questions import trait_questions
+from personalib.storage import write_whole
 
 # Bundled items of each trait whose prompts the residual stream's typical norms are taken from: always the same, so that
 # a dose means one thing whatever is asked.
@@ -110,9 +111,7 @@ def run_plan(
         _write_manifest(plan, model, evaluation, place, started, engine)
         found.append(read_run(place))
     # Last, so that a folder with a plan is one that is whole.
-    partial = folder / "plan.yaml.partial"
-    partial.write_text(dump_plan(plan), encoding="utf-8")
-    partial.replace(folder / "plan.yaml")
+    write_whole(folder / "plan.yaml", dump_plan(plan))
     return found
 
 
@@ -142,7 +141,10 @@ def read_run(folder: Path) -> EvaluationRun:
         changed = [name for name in written if provenance.file_hash(folder / name) != written[name]]
         if changed:
             raise ValueError(f"{', '.join(changed)} is not what was written")
-        answers = {name: pd.read_parquet(folder / f"{name}.parquet") for name in (*names, NEUTRAL)}
+        answers = {
+            name: pd.read_parquet(folder / f"{name}.parquet", page_checksum_verification=True)
+            for name in (*names, NEUTRAL)
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{folder}: not a finished evaluation ({error}); run it again") from None
     kinds = {one["name"]: one["kind"] for one in manifest["plan"]["questionnaires"]}
@@ -185,6 +187,4 @@ def _write_manifest(
         "ended": ended.isoformat(timespec="seconds"),
         "seconds": round((ended - started).total_seconds(), 3),
     }
-    partial = folder / "manifest.json.partial"
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    partial.replace(folder / "manifest.json")
+    write_whole(folder / "manifest.json", json.dumps(content, indent=1) + "\n")

@@ -17,10 +17,10 @@ from personalib.contrast import all_sites, prompts
 from personalib.contrast_pairs import contrast_set, contrasts
 from personalib.data import DataError, Strict, data_dir, parse, read_yaml
 from personalib.element_texts import element_texts
-from personalib.locks import alone
 from personalib.models import LanguageModel
 from personalib.provenance import repository_root
 from personalib.sae_training import Dictionary, Recipe, train_saes
+from personalib.storage import alone
 
 
 class Saes(NamedTuple):
@@ -102,7 +102,7 @@ def trained_sae(language_model: LanguageModel, device: str = "cpu") -> Path:
     one = _dictionary(language_model, recipe, sites[len(sites) // 2])
     # The manifest is written last. Chapters that run side by side want the same SAE: one of them trains it.
     if not (place / "manifest.json").is_file():
-        with alone(place, "trains an SAE", wait=True):
+        with alone(place, doing="trains an SAE", wait=True):
             if not (place / "manifest.json").is_file():
                 train_saes(_whole(recipe, one, texts), language_model, texts, place / "work", place, device)
     return place / one.sae_id

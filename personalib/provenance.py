@@ -33,6 +33,15 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def digest(*parts: str | bytes) -> str:
+    """A hash of texts and bytes, each with its length so that no two lists are taken for one another."""
+    found = hashlib.sha256()
+    for part in parts:
+        content = part.encode() if isinstance(part, str) else part
+        found.update(len(content).to_bytes(8, "little") + content)
+    return found.hexdigest()[:32]
+
+
 def folder_hash(folder: Path, pattern: str = "*") -> str:
     """SHA-256 over the names and contents of the files under a folder, hidden and passing ones left out.
 

@@ -14,6 +14,7 @@ from personalib.data import DataError
 from personalib.factors import Element, inflect, load_factors
 from personalib.record_files import read_records
 from personalib.records import Record
+from personalib.storage import write_whole
 
 # Titles of factors in the paper's files that differ from ours.
 _FACTORS = {"ai familiar degree": "ai familiarity"}
@@ -164,9 +165,7 @@ def save_feature_patterns(patterns: Iterable[FeaturePattern], path: Path) -> Non
 
 
 def _write(content: Any, path: Path) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, json.dumps(content, indent=4, ensure_ascii=False) + "\n")
 
 
 def _background(entry: Record) -> PublishedBackground:

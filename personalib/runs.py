@@ -15,8 +15,8 @@ from typing import Any
 from personalib import provenance
 from personalib.chapters import Chapter, RunError
 from personalib.loaded import read_loaded
-from personalib.locks import held
 from personalib.named_inputs import named_inputs, without_places
+from personalib.storage import held, write_whole, writing
 
 _RESULTS_VARIABLE = "PERSONALIB_RESULTS"
 _PUBLISHED_TEXT = (".csv", ".json", ".md", ".svg", ".tex")
@@ -252,7 +252,9 @@ def _execute(chapter: Chapter, merged: Mapping[str, Any], outputs: _Outputs, pos
         "outputs": outputs.hashes(),
     }
     text = without_places(json.dumps(manifest, indent=2, ensure_ascii=False), merged)
-    _write_manifest(outputs.manifest, text)
+    # In one step: a manifest says that the run is complete, so there is never half of one. What UTF-8 cannot hold,
+    # half of a surrogate pair, is written as JSON escapes it.
+    write_whole(outputs.manifest, f"{text}\n".encode(errors="backslashreplace"))
     return Run(chapter.name, outputs.published, json.loads(text), reused=False)
 
 
@@ -263,11 +265,13 @@ def _run_cells(
 
     Raises:
         RunError: a cell failed; the notebook up to there is all that is left.
+        DataError: the notebook cannot be written.
     """
     from personalib.execution import CellError, execute  # papermill: seconds to import, and not needed to reuse a run
 
     try:
-        execute(chapter, chapter.overrides(merged), outputs.partial, outputs.results, position, outputs.loaded)
+        with writing(outputs.partial):
+            execute(chapter, chapter.overrides(merged), outputs.partial, outputs.results, position, outputs.loaded)
         return read_loaded(outputs.loaded)
     except CellError as error:
         shutil.rmtree(outputs.results)
@@ -289,11 +293,3 @@ def _manifest(chapter: Chapter, merged: Mapping[str, Any], hashes: Mapping[str, 
         "packages": provenance.package_versions(),
         "machine": provenance.machine(),
     }
-
-
-def _write_manifest(path: Path, text: str) -> None:
-    """Write in one step: a manifest says that the run is complete, so there is never half of one."""
-    draft = path.with_suffix(".partial")
-    # what UTF-8 cannot hold, half of a surrogate pair, is written as JSON escapes it
-    draft.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
-    draft.replace(path)

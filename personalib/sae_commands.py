@@ -27,13 +27,15 @@ def train(recipe: Path | None, work: Path, out: Path | None, device: str) -> Non
     from personalib.organism.corpus import Corpus, draw_mix
     from personalib.organism.world import load_world
     from personalib.sae_training import load_recipe, train_saes
+    from personalib.storage import alone
 
     folder = data_dir() / "organism"
-    plan = load_recipe(recipe or folder / "saes.yaml")
+    plan, out = load_recipe(recipe or folder / "saes.yaml"), out or folder / "saes"
     documents = draw_mix(Corpus(load_world(), "train"), plan.mix, plan.documents, plan.seed)
     texts = [document.text for document in documents]
-    train_saes(plan, load_model(device=device), texts, work, out or folder / "saes", device)
-    click.echo(f"{out or folder / 'saes'}: {', '.join(one.sae_id for one in plan.saes)}")
+    with alone(work, out, doing="is training"):
+        train_saes(plan, load_model(device=device), texts, work, out, device)
+    click.echo(f"{out}: {', '.join(one.sae_id for one in plan.saes)}")
 
 
 @sae.command()
@@ -46,11 +48,12 @@ def evaluate(documents: int, work: Path, target: Path | None) -> None:
     from personalib.models import load_model
     from personalib.organism.corpus import held_out_documents
     from personalib.saes import load_sae, organism_saes
+    from personalib.storage import write_whole
 
     model, texts = load_model(), held_out_documents(documents)
     results = {name: faithfulness(measure(model, load_sae(sae_id=name), texts, work, name)) for name in organism_saes()}
     if target:
-        target.write_text(json.dumps(results, indent=2) + "\n")
+        write_whole(target, json.dumps(results, indent=2) + "\n")
     for name, found in results.items():
         click.echo(
             f"{name:<28} explained variance {found['explained_variance']:.3f}   L0 {found['l0']:5.1f}   "

@@ -8,15 +8,18 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic.dataclasses import dataclass
 from sae_lens.config import LoggingConfig, SAETrainerConfig
 from sae_lens.saes.batchtopk_sae import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
 from sae_lens.saes.sae import SAEMetadata, TrainStepOutput
@@ -26,8 +29,9 @@ from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
 from personalib.activations import Site, capture
-from personalib.data import DataError, read_yaml
+from personalib.data import STRICT, Count, DataError, Positive, parse, read_yaml
 from personalib.models import LanguageModel
+from personalib.storage import Journal, whole, write_whole, writing
 
 # Batches whose norms give the factor that brings activations to the size that sae-lens expects.
 _NORM_BATCHES = 20
@@ -36,13 +40,23 @@ _HASHED_ROWS = 2**16
 _COUNTS = ("n_training_steps", "n_training_samples", "n_frac_active_samples")
 
 
-@dataclass(frozen=True)
+def _site(value: Any) -> Any:
+    return Site.parse(value) if isinstance(value, str) else value
+
+
+@dataclass(frozen=True, config=STRICT)
 class Dictionary:
     """One SAE of a recipe: the site that it reads, how many features it has, and how many of them fire at a token."""
 
-    site: Site
-    width: int
-    k: int
+    site: Annotated[Site, BeforeValidator(_site)]
+    width: Count
+    k: Count
+
+    @model_validator(mode="after")
+    def _check(self) -> "Dictionary":
+        if self.k > self.width:
+            raise ValueError(f"{self.sae_id}: k has to lie between 1 and the width")
+        return self
 
     @property
     def sae_id(self) -> str:
@@ -50,7 +64,7 @@ class Dictionary:
         return f"{self.site}/width_{self.width}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Recipe:
     """Everything that determines a training run, read from ``data/organism/saes.yaml``.
 
@@ -65,13 +79,13 @@ class Recipe:
         saes: what is trained.
     """
 
-    seed: int
-    documents: int
-    mix: Mapping[str, float]
-    samples: int
-    batch: int
-    learning_rate: float
-    checkpoint_every: int
+    seed: Annotated[int, Field(ge=0, strict=True)]
+    documents: Count
+    mix: Mapping[str, Positive]
+    samples: Count
+    batch: Count
+    learning_rate: Positive
+    checkpoint_every: Count
     saes: tuple[Dictionary, ...]
 
 
@@ -79,35 +93,9 @@ def load_recipe(path: Path) -> Recipe:
     """Read a recipe.
 
     Raises:
-        DataError: a field is missing, unknown or of the wrong kind.
+        DataError: a field is missing, unknown, of the wrong kind or out of range.
     """
-    content = read_yaml(path)
-    try:
-        saes = tuple(Dictionary(**(one | {"site": Site.parse(one["site"])})) for one in content.pop("saes"))
-        recipe = Recipe(saes=saes, **content)
-        _check(recipe)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DataError(f"{path}: not a recipe for SAEs ({error!r})") from None
-    return recipe
-
-
-def _check(recipe: Recipe) -> None:
-    """Notice before a run what would end it later.
-
-    Raises:
-        ValueError: a number is none, or not above zero, or the mix is no mapping.
-    """
-    for name in ("documents", "samples", "batch", "checkpoint_every"):
-        value = getattr(recipe, name)
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}: {value!r} is no whole number above zero")
-    if not isinstance(recipe.learning_rate, float):
-        raise ValueError(f"learning_rate: {recipe.learning_rate!r} is no number with a point, such as 1.0e-3")
-    if not isinstance(recipe.mix, Mapping):
-        raise ValueError("mix: write the share of each kind of document")
-    for one in recipe.saes:
-        if not 0 < one.k <= one.width:
-            raise ValueError(f"{one.sae_id}: k has to lie between 1 and the width")
+    return parse(Recipe, read_yaml(path), f"{path}: not a recipe for SAEs")
 
 
 class TokenBatches(Iterator[torch.Tensor]):
@@ -172,10 +160,19 @@ class SaeTraining:
             self.trainer.activation_scaler.estimate_scaling_factor(values.shape[1], self.batches, _NORM_BATCHES)
 
     def run(self) -> None:
-        """Train to the end, or on to it."""
+        """Train to the end, or on to it.
+
+        Raises:
+            DataError: a weight is not finite, or something cannot be written; the checkpoint of before stays.
+        """
         trainer, every = self.trainer, self.recipe.checkpoint_every
         trainer.sae.train()
-        with tqdm(total=self.recipe.samples, initial=trainer.n_training_samples, unit="token", unit_scale=True) as bar:
+        with (
+            closing(Journal(self.folder / "log.jsonl")) as log,
+            tqdm(total=self.recipe.samples, initial=trainer.n_training_samples, unit="token", unit_scale=True) as bar,
+        ):
+            # What was logged after the checkpoint is logged again.
+            log.cut(sum(entry["step"] <= trainer.n_training_steps for entry in log.entries))
             while trainer.n_training_samples < self.recipe.samples:
                 start = time.perf_counter()
                 output = trainer.step(next(self.batches))
@@ -183,7 +180,7 @@ class SaeTraining:
                 self.seconds += time.perf_counter() - start
                 bar.update(self.recipe.batch)
                 if trainer.n_training_steps % every == 0 or trainer.n_training_samples >= self.recipe.samples:
-                    self._log(output)
+                    log.add(self._entry(output))
                     self._checkpoint()
 
     def export(self, folder: Path) -> None:
@@ -193,15 +190,17 @@ class SaeTraining:
         sae = deepcopy(self.trainer.sae)  # the one in training stays as its checkpoint has it
         sae.fold_activation_norm_scaling_factor(scale)
         sae.cfg.device = "cpu"  # a file that says where it was trained is another on every machine
-        folder.mkdir(parents=True, exist_ok=True)
-        sae.save_inference_model(folder)
-        (folder / "training_log.jsonl").write_bytes((self.folder / "log.jsonl").read_bytes())
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            sae.save_inference_model(folder)
+            write_whole(folder / "training_log.jsonl", (self.folder / "log.jsonl").read_bytes())
 
     @torch.no_grad()
-    def _log(self, output: TrainStepOutput) -> None:
+    def _entry(self, output: TrainStepOutput) -> dict[str, float]:
+        """What is logged of a step."""
         trainer = self.trainer
         variance = (output.sae_in - output.sae_in.mean(0)).pow(2).sum()
-        entry = {
+        return {
             "step": trainer.n_training_steps,
             "tokens": trainer.n_training_samples,
             "explained_variance": round(1 - float((output.sae_out - output.sae_in).pow(2).sum() / variance), 4),
@@ -209,11 +208,13 @@ class SaeTraining:
             "resting": int(trainer.dead_neurons.sum()),
             "seconds": round(self.seconds, 1),
         }
-        with (self.folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps(entry) + "\n")
 
     def _checkpoint(self) -> None:
         trainer = self.trainer
+        for name, value in trainer.sae.named_parameters():
+            if not value.isfinite().all():
+                problem = f"{name} holds NaN or infinity; lower learning_rate in the recipe"
+                raise DataError(f"{self.folder}: step {trainer.n_training_steps}: {problem}")
         tensors = {f"sae.{name}": value for name, value in trainer.sae.state_dict().items()}
         optimizer = trainer.optimizer.state_dict()
         for number, state in optimizer["state"].items():
@@ -229,9 +230,8 @@ class SaeTraining:
             "scale": json.dumps(trainer.activation_scaler.scaling_factor),
             "seconds": json.dumps(self.seconds),
         }
-        partial = self.folder / "checkpoint.partial"
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial, plain)
-        partial.replace(self.folder / "checkpoint.safetensors")
+        with whole(self.folder / "checkpoint.safetensors") as partial:
+            save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial, plain)
 
     def _resume(self) -> bool:
         """Go on from the checkpoint, if there is one of this very run."""
@@ -244,7 +244,6 @@ class SaeTraining:
                 return False
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
         self._restore(tensors, plain)
-        self._cut_log()
         return True
 
     def _restore(self, tensors: Mapping[str, torch.Tensor], plain: Mapping[str, str]) -> None:
@@ -265,12 +264,6 @@ class SaeTraining:
         trainer.activation_scaler.scaling_factor = json.loads(plain["scale"])
         self.batches.position = json.loads(plain["position"])
         self.seconds = json.loads(plain["seconds"])
-
-    def _cut_log(self) -> None:
-        """Take off what was logged after the checkpoint was written."""
-        path = self.folder / "log.jsonl"
-        kept = [line for line in path.read_text().splitlines() if _step(line) <= self.trainer.n_training_steps]
-        path.write_text("".join(f"{line}\n" for line in kept))
 
 
 def train_saes(
@@ -305,7 +298,7 @@ def train_saes(
         "device": device,
         "versions": {name: version(name) for name in ("torch", "sae-lens", "transformers", "nnsight")},
     }
-    (out / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    write_whole(out / "manifest.json", json.dumps(manifest, indent=2) + "\n")
 
 
 def _digest(values: NDArray[Any]) -> str:
@@ -314,13 +307,6 @@ def _digest(values: NDArray[Any]) -> str:
     for start in range(0, len(values), _HASHED_ROWS):
         found.update(values[start : start + _HASHED_ROWS].tobytes())
     return found.hexdigest()
-
-
-def _step(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except ValueError:  # killed while writing
-        return np.inf
 
 
 def _trainer(

@@ -36,6 +36,7 @@ from personalib.models import LanguageModel
 from personalib.questionnaires import ask, format_prompt
 from personalib.readings import validation_accuracy
 from personalib.scoring import FLOOR
+from personalib.storage import write_whole
 from personalib.templates import ORDERS, load_templates
 from personalib.vectors import SteeringVector
 
@@ -83,9 +84,7 @@ class Choice:
         """Write what was chosen, with the table that it was chosen from, as JSON."""
         content = dict(zip(_SETTING, (self.positions, str(self.site), self.coefficient), strict=True))
         table = json.loads(self.table.to_json(orient="records"))
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(content | {"table": table}, indent=1) + "\n")
-        partial.replace(path)
+        write_whole(path, json.dumps(content | {"table": table}, indent=1) + "\n")
 
     def chosen_effects(self) -> pd.DataFrame:
         """The rows of ``effects`` of what was chosen."""

@@ -5,7 +5,6 @@ manifest, or the notebook up to the cell that failed. It is there completely or 
 killed loses only the points that were under way.
 """
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,10 +16,10 @@ from typing import Any, Literal
 from personalib.chapters import RunError
 from personalib.data import DataError
 from personalib.engines import Engine, LocalEngine, map_jobs
-from personalib.locks import alone
 from personalib.progress import progress_bar
 from personalib.provenance import repository_root
 from personalib.runs import inputs_hash, read_run, run_notebook
+from personalib.storage import alone, write_whole, writing
 from personalib.sweep_tables import FIGURES, POINTS, TABLES, Outcome, write_tables
 from personalib.sweeps import Point, Sweep
 from personalib.threads import threads, told_threads
@@ -186,18 +185,12 @@ def _publish(product: _Product, place: Path) -> None:
     """Have a point's files in their place, all at once and after the disk has them."""
     draft = place.with_name(f".{place.name}.partial")
     failure = {} if product.failure is None else {_REASON: product.failure.encode()}
-    try:
+    with writing(place):
         for name, content in {**product.files, **failure}.items():
-            path = draft / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            (draft / name).parent.mkdir(parents=True, exist_ok=True)
+            write_whole(draft / name, content)
         shutil.rmtree(place, ignore_errors=True)
         draft.replace(place)
-    except OSError as error:
-        raise DataError(f"{place}: cannot be written: {error.strerror}; run it again, and it goes on") from None
 
 
 @contextmanager
@@ -207,7 +200,7 @@ def _alone(folder: Path) -> Iterator[None]:
     Raises:
         DataError: another process runs a sweep there, or it cannot be written to.
     """
-    with alone(folder, "runs a sweep"):
+    with alone(folder, doing="runs a sweep"):
         for draft in (folder / "points").glob(".*.partial"):
             shutil.rmtree(draft)
         yield

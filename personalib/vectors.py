@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 
 from personalib.activations import Site
 from personalib.data import DataError
+from personalib.storage import whole
 
 OPERATIONS = ("add",)
 _KEY = "steering_vectors"
@@ -193,11 +194,10 @@ def save_vectors(vectors: Sequence[SteeringVector], path: Path) -> None:
     if not path.parent.is_dir():
         raise DataError(f"{path}: there is no folder {path.parent}; make it first")
     header = {"format": _FORMAT, "layer_indexing": _INDEXING, "vectors": [one.header() for one in vectors]}
-    partial = path.with_name(path.name + ".partial")
     # One entry, since safetensors writes several in an order of chance, and the same vectors shall be the same bytes.
     tensors = {str(number): one.direction for number, one in enumerate(vectors)}
-    save_file(tensors, partial, {_KEY: json.dumps(header)})
-    partial.replace(path)
+    with whole(path) as partial:
+        save_file(tensors, partial, {_KEY: json.dumps(header)})
 
 
 def load_vectors(path: Path) -> list[SteeringVector]:

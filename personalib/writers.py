@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from personalib.assignments import Assignment
 from personalib.backgrounds import Background
-from personalib.journal import Journal
+from personalib.storage import Journal
 
 _SHINGLE = 5
 _ALIKE = 0.5

@@ -20,10 +20,10 @@ from transformers import (
 from personalib import activations
 from personalib.activations import Activations, Site, capture
 from personalib.data import DataError, data_dir
-from personalib.journal import Journal
 from personalib.model_parts import blocks
 from personalib.models import LanguageModel, load_model
 from personalib.organism.tokenizer import load_tokenizer
+from personalib.storage import Journal
 
 TEXTS = [
     "You are a woman.",
@@ -158,6 +158,45 @@ def test_the_same_again_is_taken_from_disk_and_other_inputs_are_not(tmp_path, mo
     changed = capture(model, TEXTS, [Site(1)], tmp_path)
     assert again.sites == changed.sites
     np.testing.assert_allclose(changed.text(Site(1), 0), by_hand(model, TEXTS[0], Site(1))[-1:], atol=1e-5)
+
+
+@pytest.mark.parametrize("damage", ["a bit", "the end", "all"])
+@pytest.mark.parametrize("finished", [True, False])
+def test_damaged_activations_are_captured_anew(tmp_path, caplog, damage, finished):
+    model = small("llama")
+    found = capture(model, TEXTS, [Site(0), Site(1)], tmp_path)
+    expected, path = np.array(found.values(Site(1))), tmp_path / "resid_post.1.npy"
+    content = bytearray(path.read_bytes())
+    content[-7] ^= 8
+    path.write_bytes({"a bit": content, "the end": content[:-40], "all": b""}[damage])
+    if not finished:
+        about = json.loads((tmp_path / "activations.json").read_text())
+        (tmp_path / "activations.json").unlink()
+        (tmp_path / "unfinished.json").write_text(json.dumps({"key": f"{about['key']} 8192"}))
+    again = capture(model, TEXTS, [Site(0), Site(1)], tmp_path)
+    np.testing.assert_array_equal(again.values(Site(1)), expected)
+    assert not finished or f"{path}: missing or damaged; it is captured anew" in caplog.text
+
+
+def test_no_flipped_bit_of_activations_is_served(tmp_path):
+    model = small("llama")
+    found = capture(model, TEXTS, [Site(1)], tmp_path)
+    expected, path = np.array(found.values(Site(1))), tmp_path / "resid_post.1.npy"
+    content, rng = path.read_bytes(), np.random.default_rng(0)
+    for place in rng.choice(8 * len(content), 20, replace=False):
+        damaged = bytearray(content)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        again = capture(model, TEXTS, [Site(1)], tmp_path)
+        np.testing.assert_array_equal(again.values(Site(1)), expected)
+        assert path.read_bytes() == content
+
+
+def test_no_room_is_one_error_before_the_model_is_run(disk, monkeypatch):
+    monkeypatch.setattr(activations, "_streams", lambda *_: pytest.fail("the model was run"))
+    with pytest.raises(DataError, match=r"resid_post\.2\.npy: needs [\d,]+ bytes, and [\d,]+ are free on its disk"):
+        capture(small("llama"), TEXTS * 200, [Site(1), Site(2)], disk / "acts", tokens="all")
+    assert not list((disk / "acts").glob("*.npy"))
 
 
 def test_half_precision_on_disk_is_what_was_asked_for(tmp_path):

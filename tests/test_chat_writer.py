@@ -9,8 +9,8 @@ from personalib.assignments import LifeStory
 from personalib.backgrounds import draw_backgrounds
 from personalib.chat_writer import ChatWriter
 from personalib.grammar_writer import GrammarWriter
-from personalib.journal import Journal
 from personalib.models import load_model
+from personalib.storage import Journal
 from personalib.writers import Unusable, WriterError, write_all
 
 STORY = LifeStory()

@@ -665,7 +665,7 @@ def test_a_place_where_nothing_can_be_written_is_one_error(tmp_path, form):
     (tmp_path / "folder").mkdir()
     vectors = [vector(Site(0)), vector(Site(1))][form == "gguf" :]
     for path in (tmp_path / ("x" * 250), tmp_path / "folder"):
-        with pytest.raises(DataError, match=r": cannot be written \(.+\); name another file") as caught:
+        with pytest.raises(DataError, match=": cannot be written: ") as caught:
             write_directions(vectors, path, form)
         assert str(caught.value).startswith(str(path))
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]

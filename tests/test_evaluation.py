@@ -107,7 +107,7 @@ def asked(monkeypatch):
 
 def contents(folder):
     """All files with their bytes, but for the lock."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != "lock")
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 

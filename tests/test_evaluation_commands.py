@@ -4,6 +4,7 @@ import csv
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -225,11 +226,16 @@ def test_a_full_disk_is_one_error_and_keeps_what_was_answered(call, grid, tmp_pa
     refused(ended, "No space left on device")
 
 
-def test_a_spoilt_part_is_one_error_that_names_it(call, grid, tmp_path):
-    parts = tmp_path / "out" / "organism" / "parts"
-    parts.mkdir(parents=True)
-    (parts / "0123.parquet").write_bytes(b"PAR1")
-    refused(call("evaluate", grid, "--output-dir", tmp_path / "out"), "0123.parquet: not a file of answers")
+def test_a_damaged_part_and_a_deleted_one_are_asked_anew(call, grid, done, tmp_path, caplog):
+    out = tmp_path / "out"
+    shutil.copytree(done, out)
+    damaged, deleted, *_ = sorted((out / "organism" / "parts").glob("*.parquet"))
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    deleted.unlink()
+    assert call("evaluate", grid, "--output-dir", out)[0] == 0
+    assert answers(out) == answers(done) and str(damaged) in caplog.text
 
 
 def test_a_second_run_in_the_same_folder_is_refused(call, grid, tmp_path):

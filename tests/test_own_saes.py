@@ -9,11 +9,11 @@ import yaml
 
 from personalib import own_saes
 from personalib.data import DataError, data_dir
-from personalib.locks import alone
 from personalib.models import load_model
 from personalib.own_saes import Saes, trained_sae, usual_saes
 from personalib.registry import load_registry
 from personalib.saes import load_sae, organism_saes
+from personalib.storage import alone
 
 QUICK = {"per_element": 2, "pairs": 1, "samples": 4096, "batch": 256, "checkpoint_every": 4}
 
@@ -118,14 +118,14 @@ def test_every_entry_without_saes_says_so_in_its_title():
 
 def test_chapters_side_by_side_train_one(stranger, quick, monkeypatch):
     place = trained_sae(stranger).parent
-    while not (place / "lock").is_file():
+    while not (place / "manifest.json").is_file():
         place = place.parent
     manifest = (place / "manifest.json").read_bytes()
     (place / "manifest.json").unlink()
     monkeypatch.setattr(own_saes, "train_saes", lambda *_: pytest.fail("trained twice"))
     found = []
     other = Thread(target=lambda: found.append(trained_sae(stranger)))
-    with alone(place, "trains"):
+    with alone(place, doing="trains"):
         other.start()
         other.join(2)
         assert other.is_alive() and not found

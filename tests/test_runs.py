@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from personalib.chapters import Chapter
-from personalib.locks import held
 from personalib.provenance import repository_root
 from personalib.runs import RunError, inputs_hash, read_run, results_dir, run_notebook
+from personalib.storage import held
 
 pytestmark = pytest.mark.usefixtures("small_data")
 SAVES = "from personalib.runs import results_dir\n(results_dir() / 'table.csv').write_text(str(seed))"

@@ -8,7 +8,7 @@ import pytest
 from personalib.assignments import Keywords, LifeStory
 from personalib.backgrounds import draw_backgrounds
 from personalib.grammar_writer import GrammarWriter
-from personalib.journal import Journal
+from personalib.storage import Journal
 from personalib.writers import Unusable, WriterError, read_draft, write_all
 
 PEOPLE = draw_backgrounds(12, seed=2)

@@ -50,14 +50,17 @@ def train(recipe: Path | None, work: Path, out: Path | None, device: str, compil
     """Train the organism from its seed, or go on from the checkpoint in the work folder."""
     from personalib.organism.training import Trainer, load_recipe
     from personalib.organism.world import load_world
+    from personalib.storage import alone
 
     folder = data_dir() / "organism"
-    trainer = Trainer(load_recipe(recipe or folder / "training.yaml"), load_world(), work, device, compiled)
-    if trainer.progress.step:
-        click.echo(f"going on from step {trainer.progress.step}")
-    trainer.run()
-    trainer.export(out or folder)
-    click.echo(f"{out or folder}: {trainer.progress.tokens:,} tokens in {trainer.progress.seconds / 60:.0f} minutes")
+    plan, out = load_recipe(recipe or folder / "training.yaml"), out or folder
+    with alone(work, out, doing="is training"):
+        trainer = Trainer(plan, load_world(), work, device, compiled)
+        if trainer.progress.step:
+            click.echo(f"going on from step {trainer.progress.step}")
+        trainer.run()
+        trainer.export(out)
+    click.echo(f"{out}: {trainer.progress.tokens:,} tokens in {trainer.progress.seconds / 60:.0f} minutes")
 
 
 @app.command()
@@ -68,8 +71,9 @@ def evaluate(folder: Path | None, items_per_trait: int, target: Path | None) -> 
     """Measure the organism on held-out wordings only."""
     from personalib.organism.evaluation import evaluate as measure
     from personalib.organism.evaluation import load_organism, summary
+    from personalib.storage import write_whole
 
     results = measure(load_organism(folder), items_per_trait=items_per_trait, progress=True)
     if target:
-        target.write_text(json.dumps(results, indent=2) + "\n")
+        write_whole(target, json.dumps(results, indent=2) + "\n")
     click.echo(summary(results))

@@ -1,58 +1,111 @@
 """Training of the organism: a curriculum of document kinds, seeded, resumable, on any device."""
 
 import json
-import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import closing
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
 
-from personalib.data import DataError, read_yaml
+from personalib.data import STRICT, Count, DataError, NotNegative, Positive, data_dir, parse, read_yaml
 from personalib.organism.batches import Batch, Notes, batches, collate, encode
 from personalib.organism.corpus import NOTES, Corpus, Scaffold
 from personalib.organism.tokenizer import train_tokenizer
-from personalib.organism.world import World
+from personalib.organism.world import World, written
+from personalib.provenance import digest, files_hash, folder_hash, package_dir
+from personalib.storage import Journal, whole, write_whole, writing
 
-logger = logging.getLogger(__name__)
+# The modules that make the documents and change the weights.
+_MODULES = ("batches", "corpus", "grammar", "tokenizer", "training", "world")
+_LOWER = "lower learning_rate in the recipe; weights and checkpoint of before are kept"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Stage:
     """One stage of the curriculum: which documents, how many steps, and when it is learned."""
 
     name: str
-    steps: int
-    mix: Mapping[str, float]
-    scaffold: Scaffold
-    until: Mapping[str, float]
-    rate: float
+    steps: Count
+    mix: Mapping[str, Positive]
+    scaffold: Scaffold = Scaffold()
+    until: Mapping[str, float] = Field(default_factory=dict)
+    rate: Positive = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
+class Shape:
+    """Sizes of the model, by their names in transformers; ``block_scale`` is told of at :func:`build_model`."""
+
+    hidden_size: Count
+    intermediate_size: Count
+    num_hidden_layers: Count
+    num_attention_heads: Count
+    num_key_value_heads: Count
+    head_dim: Count
+    rope_theta: Positive
+    max_position_embeddings: Count
+    block_scale: NotNegative
+
+
+@dataclass(frozen=True, config=STRICT)
+class Optimizer:
+    """How weights are changed; ``batch_tokens`` is the size of a step."""
+
+    learning_rate: Positive
+    warmup_steps: Count
+    weight_decay: NotNegative
+    batch_tokens: Count
+    gradient_norm: Positive
+
+
+@dataclass(frozen=True, config=STRICT)
+class Vocabulary:
+    """The size of the tokenizer, and how many documents it is made of."""
+
+    vocabulary: Count
+    documents: Count
+
+
+@dataclass(frozen=True, config=STRICT)
 class Recipe:
     """Everything that determines a training run, read from ``data/organism/training.yaml``.
 
     ``probes`` says for each topic of notes behind how many blocks it is read; the other fields are as in the file.
     """
 
-    seed: int
-    model: Mapping[str, Any]
-    tokenizer: Mapping[str, int]
-    probes: Mapping[str, int]
-    optimizer: Mapping[str, float]
-    evaluate_every: int
-    checkpoint_every: int
-    stages: tuple[Stage, ...]
+    seed: Annotated[int, Field(ge=0, strict=True)]
+    model: Shape
+    tokenizer: Vocabulary
+    probes: Mapping[str, Annotated[int, Field(ge=0, strict=True)]]
+    optimizer: Optimizer
+    evaluate_every: Count
+    checkpoint_every: Count
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _check(self) -> "Recipe":
+        """Notice before a run what would end it later."""
+        for topic, depth in self.probes.items():
+            if topic not in NOTES:
+                raise ValueError(f"no notes on {topic!r}; there are notes on {', '.join(NOTES)}")
+            if depth > self.model.num_hidden_layers:
+                raise ValueError(f"the probe {topic!r} reads behind block {depth} of {self.model.num_hidden_layers}")
+        for stage in self.stages:
+            if unknown := set(stage.until) - set(stage.mix):
+                raise ValueError(f"stage {stage.name}: until {', '.join(sorted(unknown))}, which its mix does not have")
+        return self
 
 
 @dataclass
@@ -70,44 +123,9 @@ def load_recipe(path: Path) -> Recipe:
     """Read a recipe.
 
     Raises:
-        DataError: a field is missing, unknown or of the wrong kind, or a probe reads what is not there.
+        DataError: a field is missing, unknown, of the wrong kind or out of range, or a probe reads what is not there.
     """
-    content = read_yaml(path)
-    try:
-        stages = tuple(
-            Stage(
-                stage["name"],
-                stage["steps"],
-                dict(stage["mix"]),
-                Scaffold(**stage.get("scaffold", {})),
-                dict(stage.get("until", {})),
-                stage.get("rate", 1.0),
-            )
-            for stage in content.pop("stages")
-        )
-        recipe = Recipe(stages=stages, **content)
-        _check(recipe)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DataError(f"{path}: not a training recipe ({error!r})") from None
-    return recipe
-
-
-def _check(recipe: Recipe) -> None:
-    """Notice before a run what would end it later.
-
-    Raises:
-        KeyError: a setting is missing.
-        ValueError: a probe reads an unknown topic, or behind a block that the model does not have.
-    """
-    for setting in ("hidden_size", "num_hidden_layers", "head_dim", "rope_theta", "block_scale"):
-        recipe.model[setting]
-    for setting in ("learning_rate", "warmup_steps", "weight_decay", "batch_tokens", "gradient_norm"):
-        recipe.optimizer[setting]
-    for topic, depth in recipe.probes.items():
-        if topic not in NOTES:
-            raise ValueError(f"no notes on {topic!r}; there are notes on {', '.join(NOTES)}")
-        if not 0 <= depth <= recipe.model["num_hidden_layers"]:
-            raise ValueError(f"the probe {topic!r} reads behind block {depth} of {recipe.model['num_hidden_layers']}")
+    return parse(Recipe, read_yaml(path), f"{path}: not a training recipe")
 
 
 def build_tokenizer(recipe: Recipe, world: World) -> PreTrainedTokenizerFast:
@@ -115,8 +133,8 @@ def build_tokenizer(recipe: Recipe, world: World) -> PreTrainedTokenizerFast:
     corpus = Corpus(world, "train")
     rng = np.random.default_rng([recipe.seed, 1])
     kinds = list(corpus.kinds)
-    texts = (corpus.draw(kinds[index % len(kinds)], rng).text for index in range(recipe.tokenizer["documents"]))
-    return train_tokenizer(texts, recipe.tokenizer["vocabulary"])
+    texts = (corpus.draw(kinds[index % len(kinds)], rng).text for index in range(recipe.tokenizer.documents))
+    return train_tokenizer(texts, recipe.tokenizer.vocabulary)
 
 
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Gemma2ForCausalLM:
@@ -125,7 +143,7 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Gemma2For
     ``block_scale`` in the recipe is the size at which each half block starts to write to the residual stream.
     """
     torch.manual_seed(recipe.seed)
-    settings = dict(recipe.model)
+    settings = asdict(recipe.model)
     scale = settings.pop("block_scale")
     rope = {"rope_type": "default", "rope_theta": settings.pop("rope_theta")}
     config = Gemma2Config(
@@ -196,9 +214,12 @@ class Trainer:
     Args:
         recipe: what to do.
         world: the planted causes.
-        folder: where checkpoint, log and model are written; a checkpoint found there is resumed.
+        folder: where checkpoint and log are written; a checkpoint found there is resumed.
         device: where to train.
         compiled: compile the model: about a quarter faster, after two minutes, where there is a C++ compiler.
+
+    Raises:
+        DataError: the checkpoint found there cannot be read, or is of another run.
     """
 
     def __init__(self, recipe: Recipe, world: World, folder: Path, device: str = "cpu", compiled: bool = False) -> None:
@@ -206,6 +227,14 @@ class Trainer:
         self.device, self.compiled = device, compiled
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer = build_tokenizer(recipe, world)
+        # What the run is about, so that another one does not go on from its checkpoint.
+        self.made_of = {
+            "recipe": digest(json.dumps(asdict(recipe), sort_keys=True)),
+            "world": digest(written(world)),
+            "texts": folder_hash(data_dir() / "stimuli"),
+            "tokenizer": digest(self.tokenizer.backend_tokenizer.to_str()),
+            "code": files_hash(package_dir(), [package_dir() / "organism" / f"{name}.py" for name in _MODULES]),
+        }
         self.model = build_model(recipe, self.tokenizer).to(device)
         self.body = torch.compile(self.model.model, dynamic=True) if compiled else self.model.model
         self.probes = Probes(recipe.probes, self.model.config.hidden_size).to(device)
@@ -215,12 +244,11 @@ class Trainer:
             for name, parameter in module.named_parameters()
         }
         self.optimizer = torch.optim.AdamW(
-            _groups(self.parameters, recipe.optimizer["weight_decay"]), lr=0.0, betas=(0.9, 0.98), fused=True
+            _groups(self.parameters, recipe.optimizer.weight_decay), lr=0.0, betas=(0.9, 0.98), fused=True
         )
         self.progress = Progress()
         if self.checkpoint.exists():
             self._restore()
-        self._trim_log()
 
     @property
     def checkpoint(self) -> Path:
@@ -228,23 +256,42 @@ class Trainer:
         return self.folder / "checkpoint.safetensors"
 
     def run(self, stop_after: int | None = None) -> None:
-        """Train to the end of the curriculum, or for at most ``stop_after`` further steps."""
+        """Train to the end of the curriculum, or for at most ``stop_after`` further steps.
+
+        Raises:
+            DataError: loss or weights are not finite, or something cannot be written; the checkpoint of before stays.
+        """
         last = None if stop_after is None else self.progress.step + stop_after
-        for index in range(self.progress.stage, len(self.recipe.stages)):
-            if not self._run_stage(index, last):
-                return
-            self.progress.stage, self.progress.stage_step = index + 1, 0
-            self._save()
+        with closing(Journal(self.folder / "log.jsonl")) as log:
+            # What was logged after the checkpoint, or all without one, is logged again.
+            log.cut(sum(entry["step"] <= self.progress.step for entry in log.entries))
+            for index in range(self.progress.stage, len(self.recipe.stages)):
+                if not self._run_stage(index, last, log):
+                    return
+                self.progress.stage, self.progress.stage_step = index + 1, 0
+                self._save()
 
     def export(self, folder: Path) -> None:
-        """Write the organism: weights, tokenizer, training log, and a manifest of what made it."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
-        shutil.copyfile(self.folder / "log.jsonl", folder / "training_log.jsonl")
+        """Write the organism: weights, tokenizer, training log, and, last, a manifest of what made it.
+
+        Raises:
+            DataError: something cannot be written; what was there is kept.
+        """
+        draft = folder / ".draft"
+        with writing(folder):
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir(parents=True)
+            self.model.save_pretrained(draft)
+            self.tokenizer.save_pretrained(draft)
+            shutil.copyfile(self.folder / "log.jsonl", draft / "training_log.jsonl")
+            (folder / "manifest.json").unlink(missing_ok=True)
+            for path in draft.iterdir():
+                path.replace(folder / path.name)
+            draft.rmdir()
         manifest = {
             "recipe": asdict(self.recipe),
             "world_seed": self.world.seed,
+            "made_of": self.made_of,
             "parameters": self.model.num_parameters(),
             "steps": self.progress.step,
             "tokens_trained": self.progress.tokens,
@@ -253,9 +300,9 @@ class Trainer:
             "compiled": self.compiled,
             "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers", "numpy")},
         }
-        (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+        write_whole(folder / "manifest.json", json.dumps(manifest, indent=2) + "\n")
 
-    def _run_stage(self, index: int, last: int | None) -> bool:
+    def _run_stage(self, index: int, last: int | None, log: Journal) -> bool:
         """Train one stage; False when the run has to stop before the stage's end."""
         stage = self.recipe.stages[index]
         bar = tqdm(total=stage.steps, initial=self.progress.stage_step, desc=f"stage {stage.name}", unit="step")
@@ -265,7 +312,7 @@ class Trainer:
                     break
                 value = self._step(batch, self._rate(index))
                 bar.update()
-                if self.progress.step % self.recipe.evaluate_every == 0 and self._learned(stage, value, bar):
+                if self.progress.step % self.recipe.evaluate_every == 0 and self._learned(stage, value, log, bar):
                     break
                 if self.progress.step % self.recipe.checkpoint_every == 0:
                     self._save()
@@ -274,7 +321,7 @@ class Trainer:
     def _batches(self, stage: Stage) -> Iterator[Batch]:
         corpus = Corpus(self.world, "train", stage.scaffold)
         seed = (self.recipe.seed, 2, self.progress.stage)
-        budget = int(self.recipe.optimizer["batch_tokens"])
+        budget = self.recipe.optimizer.batch_tokens
         return batches(corpus, stage.mix, self.tokenizer, budget, seed, self.progress.stage_step, self.device)
 
     def _step(self, batch: Batch, rate: float) -> torch.Tensor:
@@ -283,7 +330,9 @@ class Trainer:
             group["lr"] = rate
         value = loss(self.body, self.model.lm_head, self.probes, batch)
         value.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.optimizer["gradient_norm"])
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.optimizer.gradient_norm)
+        if not (value + norm).isfinite():
+            raise DataError(f"step {self.progress.step + 1}: loss or gradient is NaN or infinite; {_LOWER}")
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.progress.step += 1
@@ -294,12 +343,12 @@ class Trainer:
 
     def _rate(self, index: int) -> float:
         settings, stage = self.recipe.optimizer, self.recipe.stages[index]
-        rate = stage.rate * settings["learning_rate"] * min(1.0, (self.progress.step + 1) / settings["warmup_steps"])
+        rate = stage.rate * settings.learning_rate * min(1.0, (self.progress.step + 1) / settings.warmup_steps)
         if index == len(self.recipe.stages) - 1:
             rate *= 1 - self.progress.stage_step / stage.steps
         return rate
 
-    def _learned(self, stage: Stage, value: torch.Tensor, bar: tqdm) -> bool:
+    def _learned(self, stage: Stage, value: torch.Tensor, log: Journal, bar: tqdm) -> bool:
         """Measure held-out accuracy, log it, and say whether the stage has reached its goals."""
         accuracy = held_out_accuracy(self.model, self.tokenizer, self.world, stage, self.device)
         entry = {
@@ -309,40 +358,50 @@ class Trainer:
             "loss": round(float(value), 4),
             **{kind: round(result, 4) for kind, result in accuracy.items()},
         }
-        with (self.folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps(entry) + "\n")
+        log.add(entry)
         bar.set_postfix({kind: f"{result:.2f}" for kind, result in accuracy.items()})
         return bool(stage.until) and all(accuracy[kind] >= goal for kind, goal in stage.until.items())
 
     def _save(self) -> None:
-        """Write the checkpoint to a new file and rename it, so that a kill leaves the old one whole."""
+        """Write the checkpoint as a whole, so that a kill leaves the old one.
+
+        Raises:
+            DataError: a weight is not finite, or the checkpoint cannot be written.
+        """
+        for name, parameter in self.parameters.items():
+            if not parameter.isfinite().all():
+                raise DataError(f"step {self.progress.step}: {name} holds NaN or infinity; {_LOWER}")
         tensors: dict[str, torch.Tensor] = dict(self.parameters)
         tensors |= {
             f"{kept}.{name}": value
             for name, parameter in self.parameters.items()
             for kept, value in self.optimizer.state.get(parameter, {}).items()  # none for a probe not yet trained
         }
-        partial = self.checkpoint.with_suffix(".partial")
-        metadata = {"progress": json.dumps(asdict(self.progress))}
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial, metadata)
-        partial.replace(self.checkpoint)
+        metadata = {"progress": json.dumps(asdict(self.progress)), "made_of": json.dumps(self.made_of)}
+        with whole(self.checkpoint) as partial:
+            save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial, metadata)
 
     def _restore(self) -> None:
-        with safe_open(self.checkpoint, "pt", device=self.device) as file:
-            self.progress = Progress(**json.loads(file.metadata()["progress"]))
-            saved = set(file.keys())
-            for name, parameter in self.parameters.items():
-                parameter.data.copy_(file.get_tensor(name))
-                state = {kept: f"{kept}.{name}" for kept in ("step", "exp_avg", "exp_avg_sq")}
-                if set(state.values()) <= saved:
-                    self.optimizer.state[parameter] = {kept: file.get_tensor(key) for kept, key in state.items()}
+        remedy = "pass another --work folder to keep it, or remove it to begin anew"
+        try:
+            with safe_open(self.checkpoint, "pt", device=self.device) as file:
+                about = file.metadata() or {}
+                made_of = json.loads(about.get("made_of", "{}"))
+                others = [name for name, own in self.made_of.items() if made_of.get(name) != own]
+                if others:
+                    raise DataError(f"{self.checkpoint}: of another run (other {', '.join(others)}); {remedy}")
+                self.progress = Progress(**json.loads(about["progress"]))
+                self._take({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - it is no mapping
+        except (SafetensorError, OSError, KeyError) as error:
+            raise DataError(f"{self.checkpoint}: cannot be read ({error}); {remedy}") from None
 
-    def _trim_log(self) -> None:
-        """Drop the log entries after the checkpoint, or all without one: the run writes them again."""
-        log = self.folder / "log.jsonl"
-        if log.exists():
-            kept = [line for line in log.read_text().splitlines() if json.loads(line)["step"] <= self.progress.step]
-            log.write_text("".join(line + "\n" for line in kept))
+    def _take(self, saved: Mapping[str, torch.Tensor]) -> None:
+        """Put weights and the optimizer's state where they were."""
+        for name, parameter in self.parameters.items():
+            parameter.data.copy_(saved[name])
+            state = {kept: f"{kept}.{name}" for kept in ("step", "exp_avg", "exp_avg_sq")}
+            if set(state.values()) <= saved.keys():
+                self.optimizer.state[parameter] = {kept: saved[key] for kept, key in state.items()}
 
 
 def _groups(parameters: Mapping[str, torch.nn.Parameter], decay: float) -> list[dict[str, Any]]:

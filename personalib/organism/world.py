@@ -16,6 +16,7 @@ from pydantic import Field, field_validator
 
 from personalib.data import DataError, Strict, data_dir, parse, read_yaml, shown
 from personalib.factors import POLES, Factor, Pressure, load_factors, load_pressures
+from personalib.storage import write_whole
 
 TRAITS = (
     "openness",
@@ -158,7 +159,12 @@ def _pressure_effect(rng: np.random.Generator, pressure: Pressure, count: int, s
 
 
 def save_world(world: World, path: Path) -> None:
-    """Write a world as YAML that a reader can read: one line an element, one column a trait."""
+    """Write a world as YAML that a reader can read, see :func:`written`."""
+    write_whole(path, written(world))
+
+
+def written(world: World) -> str:
+    """A world as YAML: one line an element, one column a trait."""
     content = {
         "seed": world.seed,
         "noise": world.noise,
@@ -171,7 +177,7 @@ def save_world(world: World, path: Path) -> None:
         "# The planted causes, in log-odds of a high answer. Drawn at random from the seed by\n"
         "# `python -m personalib organism world`: stipulated, not claims about people.\n"
     )
-    path.write_text(header + yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120))
+    return header + yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)
 
 
 def _nested(effects: Mapping[tuple[str, str], np.ndarray]) -> dict[str, dict[str, list[float]]]:

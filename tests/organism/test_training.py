@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 from safetensors import safe_open
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from personalib.data import DataError, data_dir
@@ -30,6 +32,8 @@ from personalib.organism.training import (
     load_recipe,
     loss,
 )
+from personalib.organism.world import draw_world
+from personalib.storage import alone
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PATIENCE = 120
@@ -80,7 +84,7 @@ def resumed(killed, tiny_recipe, world):
 
 
 def test_a_killed_and_resumed_run_ends_with_the_same_weights(killed, unbroken, resumed):
-    assert not (killed / "out").exists(), "it was killed before its end"
+    assert not (killed / "out" / "model.safetensors").exists(), "it was killed before its end"
     assert identical(weights_of(resumed.model), weights_of(unbroken.model))
     assert resumed.progress.step == unbroken.progress.step
     assert resumed.progress.tokens == unbroken.progress.tokens
@@ -124,6 +128,8 @@ def test_a_run_without_a_checkpoint_begins_its_log_anew(tiny_recipe, world, tmp_
     recipe = replace(recipe, stages=(stage,), checkpoint_every=1000)
     Trainer(recipe, world, tmp_path).run(stop_after=5)
     assert [entry["step"] for entry in log_of(tmp_path)] == [4] and not (tmp_path / "checkpoint.safetensors").exists()
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"step": 8, "tok')  # killed while writing
     Trainer(recipe, world, tmp_path).run(stop_after=9)
     assert [entry["step"] for entry in log_of(tmp_path)] == [4, 8]
 
@@ -151,6 +157,102 @@ def test_the_manifest_tells_what_made_the_model(unbroken, world):
     assert manifest["recipe"]["stages"][1]["mix"] == {"find_pole": 0.4, "rate_self": 0.3, "item": 0.3}
     assert set(manifest["versions"]) == {"torch", "transformers", "tokenizers", "numpy"}
     assert (out / "training_log.jsonl").read_bytes() == (unbroken.folder / "log.jsonl").read_bytes()
+
+
+@pytest.fixture
+def begun(tiny_recipe, world, tmp_path):
+    """The work folder of a run that stopped behind its first checkpoint."""
+    Trainer(load_recipe(tiny_recipe), world, tmp_path / "work").run(stop_after=11)
+    return tmp_path / "work"
+
+
+def train(recipe, work, out):
+    arguments = ["train", "--recipe", recipe, "--work", work, "--out", out]
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def test_another_recipe_or_world_does_not_go_on_from_a_checkpoint(begun, tiny_recipe, world):
+    recipe, before = load_recipe(tiny_recipe), (begun / "checkpoint.safetensors").read_bytes()
+    slower = replace(recipe, optimizer=replace(recipe.optimizer, learning_rate=0.004))
+    for other, place, names in ((slower, world, "recipe"), (recipe, draw_world(5), "world")):
+        with pytest.raises(
+            DataError, match=rf"checkpoint\.safetensors: of another run \(other {names}.*--work"
+        ) as raised:
+            Trainer(other, place, begun)
+        assert "remove it" in str(raised.value)
+    assert (begun / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_a_checkpoint_that_does_not_say_what_it_is_of_or_is_damaged_is_refused(begun, tiny_recipe, world):
+    path = begun / "checkpoint.safetensors"
+    with safe_open(path, "pt") as file:
+        tensors, about = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    save_file(tensors, path, {"progress": about["progress"]})
+    with pytest.raises(DataError, match="of another run"):
+        Trainer(load_recipe(tiny_recipe), world, begun)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match=r"checkpoint\.safetensors: cannot be read .*; pass another --work"):
+        Trainer(load_recipe(tiny_recipe), world, begun)
+
+
+def test_the_manifest_tells_recipe_and_world_apart(unbroken, tiny_recipe, world, tmp_path):
+    recipe = load_recipe(tiny_recipe)
+    made = {"own": Trainer(recipe, world, tmp_path / "a").made_of}
+    made["world"] = Trainer(recipe, draw_world(5), tmp_path / "b").made_of
+    made["seed"] = Trainer(replace(recipe, seed=6), world, tmp_path / "c").made_of
+    assert json.loads((unbroken.folder / "out" / "manifest.json").read_text())["made_of"] == made["own"]
+    assert made["world"]["world"] != made["own"]["world"] and made["world"]["recipe"] == made["own"]["recipe"]
+    assert made["seed"]["recipe"] != made["own"]["recipe"] and made["seed"]["world"] == made["own"]["world"]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_replaces_nothing(begun, tiny_recipe, tmp_path, world):
+    out, before = tmp_path / "out", (begun / "checkpoint.safetensors").read_bytes()
+    out.mkdir()
+    (out / "model.safetensors").write_bytes(b"the weights of before")
+    trainer = Trainer(load_recipe(tiny_recipe), world, begun)
+    with torch.no_grad():
+        next(iter(trainer.parameters.values())).fill_(torch.nan)
+    with pytest.raises(DataError, match="step 11: loss or gradient is NaN or infinite; lower learning_rate"):
+        trainer.run()
+    with pytest.raises(DataError, match="holds NaN or infinity; lower learning_rate"):
+        trainer._save()
+    assert (begun / "checkpoint.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("rate", [".nan", ".inf", "-1"])
+def test_a_learning_rate_that_is_no_number_is_refused_before_anything_is_written(tiny_recipe, tmp_path, rate):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(tiny_recipe.read_text().replace("learning_rate: 0.005", f"learning_rate: {rate}"))
+    done = train(recipe, tmp_path / "work", tmp_path / "out")
+    assert isinstance(done.exception, DataError) and str(recipe) in str(done.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+@pytest.mark.parametrize("place", ["work", "out"])
+def test_a_second_process_is_refused_in_work_and_out(begun, tiny_recipe, tmp_path, place):
+    before = (begun / "checkpoint.safetensors").read_bytes()
+    with alone(tmp_path / place, doing="is training"):
+        done = train(tiny_recipe, begun, tmp_path / "out")
+    assert isinstance(done.exception, DataError)
+    assert str(done.exception) == f"{tmp_path / place}: another process is training here; wait for its end"
+    assert (begun / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_a_full_disk_is_one_error_and_the_run_goes_on(disk, tiny_recipe, world, unbroken):
+    trainer, rest = Trainer(load_recipe(tiny_recipe), world, disk), disk / "rest"
+    trainer.run(stop_after=11)
+    before = (disk / "checkpoint.safetensors").read_bytes()
+    rest.write_bytes(b"x" * (shutil.disk_usage(disk).free - 4096))
+    with pytest.raises(DataError, match=r"checkpoint\.safetensors: cannot be written: .*No space left"):
+        trainer.run()
+    assert (disk / "checkpoint.safetensors").read_bytes() == before and not list(disk.glob("*.partial"))
+    with pytest.raises(DataError, match=r"out: cannot be written: .*No space left.*the same command goes on"):
+        trainer.export(disk / "out")
+    assert not (disk / "out" / "model.safetensors").exists()
+    rest.unlink()
+    again = Trainer(load_recipe(tiny_recipe), world, disk)
+    again.run()
+    assert identical(weights_of(again.model), weights_of(unbroken.model))
 
 
 def test_the_loss_is_that_of_each_document_by_itself(world, tokenizer, unbroken):
@@ -236,7 +338,7 @@ def test_a_probe_reads_the_stream_behind_its_block():
 
 def test_blocks_start_at_the_recipes_scale(tiny_recipe, tokenizer):
     recipe = load_recipe(tiny_recipe)
-    quiet = build_model(replace(recipe, model={**recipe.model, "block_scale": 0.0}), tokenizer)
+    quiet = build_model(replace(recipe, model=replace(recipe.model, block_scale=0.0)), tokenizer)
     ids = torch.tensor([[2, 300, 301, 302]])
     with torch.inference_mode():
         states = quiet.model(ids, output_hidden_states=True).hidden_states
@@ -285,22 +387,30 @@ def test_the_committed_recipe_is_readable_and_asks_for_known_kinds(world):
         ({"seed": None}, "seed"),
         ({"stages": None}, "stages"),
         ({"colour": "red"}, "colour"),
-        ({"stages": 3}, "int"),
+        ({"stages": 3}, "stages"),
         ({"stages": [{"steps": 1, "mix": {}}]}, "name"),
         ({"stages": [{"name": "a", "mix": {}}]}, "steps"),
         ({"stages": [{"name": "a", "steps": 1, "mix": {}, "scaffold": {"hints": 1}}]}, "hints"),
-        ({"stages": [{"name": "a", "steps": 1, "mix": 3}]}, "int"),
+        ({"stages": [{"name": "a", "steps": 1, "mix": 3}]}, r"stages\.0\.mix"),
         ({"model": {"hidden_size": 16}}, "num_hidden_layers"),
         ({"optimizer": {"learning_rate": 0.1}}, "warmup_steps"),
         ({"probes": {"mood": 1}}, "mood.*content, person"),
         ({"probes": {"content": 3}}, "block 3 of 2"),
+        ({"optimizer": {"learning_rate": 0}}, "learning_rate: .*greater than 0"),
+        ({"optimizer": {"learning_rate": "fast"}}, "learning_rate: .*number"),
+        ({"optimizer": {"learning_rate": 1.0e999}}, "finite"),
+        ({"optimizer": {"warmup_steps": 0}}, "warmup_steps: .*greater than 0"),
+        ({"evaluate_every": 0}, "evaluate_every"),
+        ({"seed": -1}, "seed"),
+        ({"stages": [{"name": "a", "steps": 1, "mix": {"item": -1}}]}, r"mix\.item"),
+        ({"stages": [{"name": "a", "steps": 1, "mix": {"item": 1}, "until": {"safety": 1}}]}, "until safety"),
     ],
 )
 def test_a_wrong_recipe_is_named_with_what_is_wrong(tiny_recipe, tmp_path, change, message):
     content = yaml.safe_load(tiny_recipe.read_text()) | change
     path = tmp_path / "wrong.yaml"
     path.write_text(yaml.safe_dump({key: value for key, value in content.items() if value is not None}))
-    with pytest.raises(DataError, match=f"not a training recipe.*{message}") as raised:
+    with pytest.raises(DataError, match=message) as raised:
         load_recipe(path)
     assert str(path) in str(raised.value)
 
