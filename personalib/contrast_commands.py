@@ -119,11 +119,12 @@ def choose(out: Path, **options: Any) -> None:
 def report(shuffles: int, target: Path | None, **options: Any) -> None:
     """Choose where to steer, read held-out texts there, and hold that against shuffled labels and other methods."""
     from personalib.contrast_report import report as write
+    from personalib.storage import write_whole
 
     readings, choice = _choose(**options)
     found = write(readings, choice, options["method"], shuffles, options["seed"])
     if target:
-        target.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_whole(target, json.dumps(found, indent=1) + "\n")
     click.echo(_shown(choice))
     for key, value in found["reading_accuracy"].items():
         low, high = found["reading_interval"][key]

@@ -18,6 +18,7 @@ from personalib.reference import bare_name
 from personalib.reference_cells import reference_cells, reference_models
 from personalib.registry import find_entry, load_registry
 from personalib.reproduction_report import reproduce, write_reproduction
+from personalib.storage import write_whole
 
 # The record beside a report of what it was made of.
 _MADE_OF = "made_of.sha256"
@@ -123,7 +124,7 @@ def make_comparison(comparison: Comparison, folder: Path) -> Path:
     [run] = run_plan(_with_features(comparison), folder / "evaluation", progress=True)
     found = reproduce(_as_published(run, comparison), comparison.protocol)
     page, *_ = write_reproduction(found, folder / "reproduction")
-    page.with_name(_MADE_OF).write_text(_made_of(comparison))
+    write_whole(page.with_name(_MADE_OF), _made_of(comparison))
     return page
 
 

@@ -12,6 +12,7 @@ from personalib.evaluation_runs import EvaluationRun
 from personalib.evaluation_scores import item_scores, named_options
 from personalib.guards import Guard
 from personalib.sampling import GREEDY, Sampling
+from personalib.storage import write_whole
 
 # What is compared beside the score itself, by kind.
 _BESIDES: Mapping[str, Sequence[str]] = {"trait": ("published",), "judgement": ("yes",)}
@@ -106,10 +107,10 @@ def write_report(runs: Sequence[EvaluationRun], folder: Path, guard: Guard | Non
         place = folder / _folder(run)
         place.mkdir(parents=True, exist_ok=True)
         for name, table in tables(run, guard).items():
-            table.to_csv(place / f"{name}.csv", index=False)
+            write_whole(place / f"{name}.csv", table.to_csv(index=False))
             shown = _readable(table)
-            (place / f"{name}.md").write_text(_markdown(shown), encoding="utf-8")
-            (place / f"{name}.tex").write_text(_latex(shown), encoding="utf-8")
+            write_whole(place / f"{name}.md", _markdown(shown))
+            write_whole(place / f"{name}.tex", _latex(shown))
             written += [place / f"{name}.{kind}" for kind in ("csv", "md", "tex")]
     return written
 

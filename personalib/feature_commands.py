@@ -172,6 +172,7 @@ def report(
     from personalib.features import Settings
     from personalib.models import ORGANISM
     from personalib.organism.corpus import held_out_documents
+    from personalib.storage import write_whole
 
     search_settings = {name: options.pop(name) for name in ("criterion", "max_features", "shuffles")}
     loaded, saes = _load(model=model, **options, several=True)
@@ -182,7 +183,7 @@ def report(
         progress=True,
     )  # fmt: skip
     if target:
-        target.write_text(json.dumps(results, indent=2) + "\n")
+        write_whole(target, json.dumps(results, indent=2) + "\n")
     click.echo(_summary(results))
 
 

@@ -18,6 +18,7 @@ from personalib.protocol_deviations import deviation_table, deviations
 from personalib.reference import bare_name
 from personalib.reference_cells import CHANGE
 from personalib.reproduction import COLLAPSED, MISSING, VERDICTS, Rule, compare_run, summary
+from personalib.storage import write_whole
 
 _INTERVALS = (
     ("published", "published_low", "published_high"),
@@ -128,15 +129,15 @@ def write_reproduction(found: Reproduction, folder: Path) -> list[Path]:
     place = model_folder(folder, ModelPlan(name=found.model))
     place.mkdir(parents=True, exist_ok=True)
     page = place / "reproduction.md"
-    page.write_text(found.page, encoding="utf-8")
+    write_whole(page, found.page)
     tables = {"cells": found.cells, "summary": found.summary, "deviations": found.deviations}
     written = [page]
     for name, table in tables.items():
         path = place / f"reproduction_{name}"
         shown = readable_cells(table) if name == "cells" else table
-        table.to_csv(path.with_suffix(".csv"), index=False)
-        path.with_suffix(".md").write_text(_markdown(shown), encoding="utf-8")
-        path.with_suffix(".tex").write_text(_latex(shown), encoding="utf-8")
+        write_whole(path.with_suffix(".csv"), table.to_csv(index=False))
+        write_whole(path.with_suffix(".md"), _markdown(shown))
+        write_whole(path.with_suffix(".tex"), _latex(shown))
         written += [path.with_suffix(suffix) for suffix in (".csv", ".md", ".tex")]
     return written + _write_figure(found.cells, place)
 

@@ -162,6 +162,7 @@ def report(  # noqa: PLR0913 - each argument is an option
     from personalib.steering_choice import TraitSheet
     from personalib.steering_report import Study
     from personalib.steering_report import report as write
+    from personalib.storage import write_whole
 
     model = named_model(**which)
     found = _saes(model, release, saes)
@@ -182,9 +183,9 @@ def report(  # noqa: PLR0913 - each argument is an option
         seed=seed,
     )
     if target:
-        target.write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_whole(target, json.dumps(numbers, indent=1, allow_nan=False) + "\n")
     if table:
-        effects.to_csv(table, index=False)
+        write_whole(table, effects.to_csv(index=False))
     click.echo(_shown(numbers))
 
 

@@ -13,6 +13,7 @@ from personalib.organism.corpus import Corpus, pick, sample
 from personalib.organism.grammar import LEVELS, MANNERS, load_queries, load_relations, load_safety_topics
 from personalib.organism.world import TRAITS, World
 from personalib.scales import ScaleItem
+from personalib.storage import write_whole
 
 _SEED = 20_260
 
@@ -101,5 +102,5 @@ def write_banks(world: World, folder: Path) -> dict[str, int]:
     }
     for name, items in banks.items():
         lines = (json.dumps(asdict(item), ensure_ascii=False) for item in items)
-        (folder / f"{name}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        write_whole(folder / f"{name}.jsonl", "".join(f"{line}\n" for line in lines))
     return {name: len(items) for name, items in banks.items()}

@@ -1,0 +1,143 @@
+"""Commands that are ended at any moment and started again leave the files of a run that nothing stopped.
+
+Each is ended once here. ``PERSONALIB_KILLS=20 python -m pytest tests/test_kills.py`` ends each so many times.
+"""
+
+import importlib
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from organism.conftest import TINY
+
+from personalib.__main__ import main
+from personalib.backgrounds import draw_backgrounds
+from personalib.published import publish, save_backgrounds
+
+# What the commands import when they are called: once here, and not in every process.
+for module in ("contrast", "evaluation_runs", "organism.training", "sae_training", "writers", "assignments"):
+    importlib.import_module(f"personalib.{module}")
+
+KILLS = int(os.environ.get("PERSONALIB_KILLS", "1"))
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+SECRET = "sk-not-to-be-written-anywhere"
+INPUTS = {
+    "plan.yaml": {
+        "questionnaires": [{"name": "trait", "kind": "trait", "per_group": 1}],
+        "arms": [{"method": "random", "site": "resid_post.1", "doses": [0.4], "count": 2}],
+        "neutral": 2,
+        "pairs": 4,
+        "batch_size": 4,
+    },
+    "saes.yaml": {
+        "seed": 2,
+        "documents": 8,
+        "mix": {"safety": 0.5, "rate_self": 0.5},
+        "samples": 64 * 40,
+        "batch": 64,
+        "learning_rate": 0.003,
+        "checkpoint_every": 5,
+        "saes": [{"site": "resid_post.1", "width": 64, "k": 4}],
+    },
+    "organism.yaml": TINY | {"tokenizer": {"vocabulary": 1200, "documents": 300}, "stages": TINY["stages"][:1]},
+}
+COMMANDS = {
+    "evaluate": "evaluate plan.yaml --output-dir out",
+    "sae": "sae train --recipe saes.yaml --work work --out out",
+    "organism": "organism train --recipe organism.yaml --work work --out out",
+    "contrast": "contrast fit --pairs 8 --work work --out out",
+    "backgrounds": "backgrounds generated people.json --out out/stories.json",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """One thread, so that sums are rounded alike, and a process that is forked has no thread to wait for."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def run(folder, command):
+    """The command line in a process of its own, which has imported everything already."""
+    os.chdir(folder)
+    os.environ["OPENAI_API_KEY"] = SECRET
+    sys.stdout = sys.stderr = Path("messages").open("w", buffering=1)  # noqa: SIM115 - the process ends with it
+    sys.argv = ["personalib", *command.split()]
+    main()
+
+
+def start(folder, command):
+    process = multiprocessing.get_context("fork").Process(target=run, args=(folder, command))
+    process.start()
+    return process
+
+
+def prepared(folder):
+    (folder / "out").mkdir(parents=True)
+    for name, content in INPUTS.items():
+        (folder / name).write_text(yaml.safe_dump(content))
+    save_backgrounds((publish(one) for one in draw_backgrounds(40, seed=3)), folder / "people.json")
+    return folder
+
+
+def contents(folder):
+    """The data files; manifests and logs tell times."""
+    found = {}
+    for path in folder.rglob("*"):
+        if path.suffix in (".safetensors", ".parquet", ".npy") or path.name in ("stories.json", "tokenizer.json"):
+            found[str(path.relative_to(folder))] = path.read_bytes()
+        elif path.name == "training_log.jsonl":
+            entries = [json.loads(line) for line in path.read_text().splitlines()]
+            found[str(path.relative_to(folder))] = [entry | {"seconds": 0} for entry in entries]
+    return {name: own for name, own in found.items() if not name.endswith("checkpoint.safetensors")}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_that_is_ended_at_any_moment_ends_as_if_nothing_had_been(name, tmp_path):
+    rng, command = random.Random(name), COMMANDS[name]
+    whole, broken = prepared(tmp_path / "whole"), prepared(tmp_path / "broken")
+    began = time.monotonic()
+    process = start(whole, command)
+    process.join(120)
+    assert process.exitcode == 0, (whole / "messages").read_text()
+    duration = time.monotonic() - began
+    for kill in range(KILLS):
+        process = start(broken, command)
+        process.join(rng.uniform(0.1, 0.7) * duration)
+        if process.is_alive():  # the later ones have less to do
+            os.kill(process.pid, SIGNALS[(kill + len(name)) % len(SIGNALS)])
+        process.join()
+    process = start(broken, command)
+    process.join(120)
+    assert process.exitcode == 0, (broken / "messages").read_text()
+    assert contents(broken) == contents(whole) != {}
+    assert not [path for path in broken.rglob("*") if path.name.endswith((".partial", ".lock", ".draft"))]
+    assert not [path for path in broken.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "backgrounds"])
+def test_a_second_process_is_refused(name, tmp_path):
+    """While one is at work in the folders; what it writes is not touched."""
+    folder = prepared(tmp_path / "one")
+    first = start(folder, COMMANDS[name])
+    while first.is_alive() and not [*folder.rglob(".lock"), *folder.rglob("batches.jsonl")]:
+        time.sleep(0.001)
+    os.kill(first.pid, signal.SIGSTOP)
+    try:
+        second = start(folder, COMMANDS[name])
+        second.join(120)
+        assert second.exitcode == 2 and "another process" in (folder / "messages").read_text()
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
+    first.join(120)
+    assert first.exitcode == 0
