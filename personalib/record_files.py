@@ -141,7 +141,7 @@ def _check_columns(path: Path, names: Sequence[str]) -> None:
 def _read_parquet(path: Path, columns: Collection[str]) -> Iterator[Record]:
     known = {name.casefold() for name in columns}
     with path.open("rb") as file:
-        table = pyarrow.parquet.ParquetFile(file)
+        table = pyarrow.parquet.ParquetFile(file, page_checksum_verification=True)
         # Only what is wanted: others may hold what Python has no value for.
         names = [name for name in table.schema_arrow.names if name.strip().casefold() in known]
         _check_columns(path, table.schema_arrow.names)
