@@ -60,7 +60,7 @@ class QuestionnairePlan(Strict):
         orders: of the options; traits need both.
         shots: solved examples of its category before each item of a choice questionnaire.
         examples: a file of these, such as SafetyBench's dev items; by default other items of the questionnaire itself.
-        reading: ``"options"`` or ``"words"``; answers in words are for choices.
+        reading: ``"options"`` or ``"words"``; answers in words are for choices and judgements.
         sampling: how answers in words are written, and how many each question has, see
             :class:`~personalib.sampling.Sampling`; the likeliest token each time by default.
     """
@@ -81,10 +81,12 @@ class QuestionnairePlan(Strict):
 
     @model_validator(mode="after")
     def _fits_the_kind(self) -> Self:
-        choosing = self.answers or self.shots or self.examples or self.reading == "words"
+        choosing = self.answers or self.shots or self.examples
         refused = {
             "neutral answers are called that; give the questionnaire another name": self.name == "neutral",
-            "answers, shots, examples and reading in words are for kind 'choice'": choosing and self.kind != "choice",
+            "answers, shots and examples are for kind 'choice'": choosing and self.kind != "choice",
+            "reading in words is for kinds 'choice' and 'judgement'": self.reading == "words"
+            and self.kind not in ("choice", "judgement"),
             "a file of templates is for kinds 'trait' and 'choice'; leave it out": self.template_file
             and self.kind not in ("trait", "choice"),
             "a questionnaire of this kind has one template; write two for two": self.kind in ("scale", "judgement")

@@ -44,7 +44,7 @@ def tables(run: EvaluationRun, guard: Guard | None = None) -> dict[str, pd.DataF
         if len(state) > 1:
             found |= {f"{name}_{table}": own for table, own in _compared(kind, answers, state).items()}
         if "text" in answers:
-            found[f"{name}_reading"] = reading(answers, state).assign(sampling=str(_sampling(run, name)))
+            found[f"{name}_reading"] = reading(answers, state, kind).assign(sampling=str(_sampling(run, name)))
     return found
 
 
@@ -64,19 +64,20 @@ def _compared(kind: str, answers: pd.DataFrame, state: pd.DataFrame) -> dict[str
     return found
 
 
-def reading(answers: pd.DataFrame, state: pd.DataFrame) -> pd.DataFrame:
+def reading(answers: pd.DataFrame, state: pd.DataFrame, kind: str = "choice") -> pd.DataFrame:
     """How answers in words could be read under each arm.
 
     Args:
-        answers: of a choice questionnaire, in words.
+        answers: in words.
         state: of :func:`~personalib.evaluation_effects.health`.
+        kind: of the questionnaire, ``"choice"`` or ``"judgement"``.
 
     Returns:
         One row an arm: what names it, ``unreadable`` (share of the answers), ``accuracy`` over those that could be
         read, ``fallback`` (the accuracy with a blind guess in the place of each unreadable answer, as the paper's code
         has it, here its expected value), both in percent, and ``chance``, what guessing alone would get.
     """
-    items = item_scores("choice", answers)
+    items = item_scores(kind, answers)
     guess = 100 / answers["roles"].str.count('"').div(2)
     silent = pd.Series([place is None for place in named_options(answers)], answers.index)
     grouped = items.groupby("arm")

@@ -32,7 +32,7 @@ def item_scores(kind: str, answers: pd.DataFrame) -> pd.DataFrame:
           words 100 where the right one is named, the mean over the samples that could be read, with ``fallback``, the
           same over all samples with what blind guessing would get in the place of an unreadable one;
         - for judgements 100 where the judgement is right, the mean over both answers; with ``yes``, 100 · the share
-          of yes among them;
+          of yes among them, and ``fallback`` as above where they are in words;
         - for scales the expected rating from 0 to 100, turned round for a reversed item;
         - for word pairs the difference of the two words' logits, in nats.
 
@@ -61,7 +61,7 @@ def _trait(answers: pd.DataFrame) -> pd.DataFrame:
 
 
 def _choice(answers: pd.DataFrame) -> pd.DataFrame:
-    return _words(answers) if "text" in answers else _options(answers)
+    return _words(answers, "right", ["value", "fallback", "mass"]) if "text" in answers else _options(answers)
 
 
 def _options(answers: pd.DataFrame) -> pd.DataFrame:
@@ -75,18 +75,21 @@ def _options(answers: pd.DataFrame) -> pd.DataFrame:
     return _mean_over_orders(rows, ["value", "mass"])
 
 
-def _words(answers: pd.DataFrame) -> pd.DataFrame:
+def _words(answers: pd.DataFrame, right: str | pd.Series, columns: list[str]) -> pd.DataFrame:
+    """Answers in words, of which the one that names a role is right."""
     roles, places = answers["roles"].map(json.loads), named_options(answers)
-    named = [None if place is None else own[place] for place, own in zip(places, roles, strict=True)]
-    value = pd.Series([np.nan if role is None else 100.0 * (role == "right") for role in named], answers.index)
-    chance = 100.0 / roles.str.len()
-    rows = answers.assign(value=value, fallback=value.fillna(chance), mass=np.nan)
-    columns = ["value", "fallback", "mass"]
+    said = [None if place is None else own[place] for place, own in zip(places, roles, strict=True)]
+    named = pd.Series(said, answers.index, dtype=object)
+    value, yes = ((100.0 * (named == role)).where(named.notna()) for role in (right, "yes"))
+    rows = answers.assign(value=value, fallback=value.fillna(100.0 / roles.str.len()), yes=yes, mass=np.nan)
     # Of several samples those count that could be read.
     return _mean_over_orders(rows.groupby([*_UNIT, "order"], sort=False)[columns].mean().reset_index(), columns)
 
 
 def _judgement(answers: pd.DataFrame) -> pd.DataFrame:
+    if "text" in answers:
+        right = answers["order"].map({"right": "yes"}).fillna("no")
+        return _words(answers, right, ["value", "fallback", "yes", "mass"])
     share = (answers["p_yes"] / answers["mass"]).where(answers["mass"] >= FLOOR)
     said = (100.0 * (share > 0.5)).where(share.notna())
     right = said.where(answers["order"] == "right", 100 - said)

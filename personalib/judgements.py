@@ -133,6 +133,7 @@ def judgement_questions(items: Sequence[JudgementItem], template: str = "check")
             ),
             labels=how.labels,
             roles=("yes", "no"),
+            options=tuple(label.strip() for label in how.labels),
         )
         for shown, item in product(SHOWN, items)
     ]

@@ -96,7 +96,7 @@ def test_arms_have_defaults_and_are_called_by_their_label_or_method():
         (asking(shots=5), "questionnaires.0", "are for kind 'choice'"),
         (asking(answers="key.json"), "questionnaires.0", "are for kind 'choice'"),
         (asking(examples="dev.json"), "questionnaires.0", "are for kind 'choice'"),
-        (asking(reading="words"), "questionnaires.0", "are for kind 'choice'"),
+        (asking(reading="words"), "questionnaires.0", "is for kinds 'choice' and 'judgement'"),
         (asking(sampling={"temperature": 1.0}), "questionnaires.0", "sampling is for reading 'words'"),
         (wording(temperature=-0.2), "questionnaires.0.sampling.temperature", "greater than or equal to 0"),
         (wording(temperature=float("nan")), "questionnaires.0.sampling.temperature", "finite number"),

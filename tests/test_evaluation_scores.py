@@ -172,6 +172,19 @@ def test_samples_are_averaged_where_they_can_be_read():
     assert np.isnan(found.loc["2", "value"]) and found.loc["2", "fallback"] == 50
 
 
+def test_judgements_in_words_say_yes_or_no():
+    def judged(item, right, wrong):
+        lists = {"labels": ["yes", "no"], "roles": ["yes", "no"], "options": ["yes", "no"]}
+        about = {name: json.dumps(value) for name, value in lists.items()}
+        return [row(item, order=order) | about | {"text": text} for order, text in (("right", right), ("wrong", wrong))]
+
+    rows = [*judged("a", "Yes.", "No, it is not."), *judged("b", "Yes", "Yes"), *judged("c", "no", "Who knows?")]
+    found = scored("judgement", rows)
+    assert found["value"].dropna().to_dict() == {"a": 100, "b": 50}
+    assert found["yes"].dropna().to_dict() == {"a": 50, "b": 100}
+    assert found["fallback"].to_dict() == {"a": 100, "b": 50, "c": 25}
+
+
 def test_two_orders_of_an_answer_in_words_are_averaged():
     rows = [
         said("B", "1"),
