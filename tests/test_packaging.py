@@ -142,7 +142,7 @@ def test_the_tests_import_what_is_declared(project):
     lines = (*project["dependencies"], *project["optional-dependencies"]["test"], *dict(peers()))
     declared = {re.split(r"[=<>\[]", line)[0] for line in lines}
     trees = [ast.parse(path.read_text()) for path in ROOT.glob("tests/**/*.py")]
-    own = {path.stem for path in ROOT.glob("tests/**/*.py")}
+    own = {part for path in (ROOT / "tests").glob("**/*.py") for part in (*path.parts, path.stem)}
     for name, owners in distributions(imported_packages(trees) - own).items():
         assert owners & declared, f"{name} is imported by the tests: declare {owners} among the extras"
 
