@@ -90,6 +90,8 @@ def _questionnaire(protocol: Protocol, plan: QuestionnairePlan) -> Iterator[Devi
         return
     if not protocol.supplies("templates") and plan.template_file is None and protocol.name == "paper":
         yield Deviation(plan.name, "templates", "the paper's wording", "the book's wording", _OWN_PROMPTS)
+    if plan.reading == "words" and protocol.name == "paper":
+        yield from _written(plan)
     own_file = protocol.prompts if protocol.supplies("templates") else None
     if plan.template_file != own_file:
         yield Deviation(plan.name, "file of templates", str(own_file), str(plan.template_file), _CHOICE)
@@ -99,6 +101,17 @@ def _questionnaire(protocol: Protocol, plan: QuestionnairePlan) -> Iterator[Devi
         yield Deviation(plan.name, "items", asking.source, plan.source, why)
     elif plan.kind == "choice" and plan.source == "bundled" and protocol.name == "paper":
         yield Deviation(plan.name, "items", "SafetyBench", plan.source, "the book's own items; name a file of them")
+
+
+def _written(plan: QuestionnairePlan) -> Iterator[Deviation]:
+    """How answers in words are written otherwise than by the paper's code."""
+    why = "an answer names its option early or not at all"
+    yield Deviation(plan.name, "length of an answer", "64 tokens, beyond its end", "24 tokens, or to its end", why)
+    if not plan.sampling.greedy:
+        why = "the options are passed, and a helper sets do_sample to false; leave `sampling` out for what it does"
+        yield Deviation(plan.name, "sampling in effect", "the likeliest token", str(plan.sampling), why)
+        why = "an answer is the same in any batch"
+        yield Deviation(plan.name, "random numbers", "one stream a batch", "one stream a sample", why)
 
 
 def _asked(asking: Asking, plan: QuestionnairePlan) -> Mapping[str, tuple[Any, Any]]:

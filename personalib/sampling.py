@@ -21,7 +21,7 @@ class Sampling(Strict):
         temperature: logits are divided by it; 0 takes the likeliest token.
         top_p: tokens are drawn from the likeliest ones, as many as it takes to have this share of the probability.
         frequency_penalty: taken off a token's logit, after the division, each time that it stands in the prompt or in
-            the answer so far.
+            the answer so far. Padding does not count, as it does in a batch of TransformerLens.
         seed: with the prompt's tokens and the number of the sample it determines the random numbers.
         samples: answers of each prompt.
 

@@ -221,6 +221,9 @@ def test_another_sampling_is_a_deviation_where_both_read_words(paper):
     plan = apply_protocol(load_plan("organism"), paper, MODEL)
     assert "sampling" not in {one.what for one in deviations(paper, plan)}
     greedy = [one.model_copy(update={"sampling": GREEDY}) for one in plan.questionnaires]
+    assert {one.what for one in deviations(paper, plan) if one.where == "safety_in_words"} >= {
+        *("length of an answer", "sampling in effect", "random numbers"),
+    }
     [found] = [
         one
         for one in deviations(paper, plan.model_copy(update={"questionnaires": tuple(greedy)}))
