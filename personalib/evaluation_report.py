@@ -13,6 +13,7 @@ from personalib.evaluation_scores import item_scores, named_options
 from personalib.guards import Guard
 from personalib.sampling import GREEDY, Sampling
 from personalib.storage import write_whole
+from personalib.tables import to_csv, to_latex, to_markdown
 
 # What is compared beside the score itself, by kind.
 _BESIDES: Mapping[str, Sequence[str]] = {"trait": ("published",), "judgement": ("yes",)}
@@ -108,10 +109,10 @@ def write_report(runs: Sequence[EvaluationRun], folder: Path, guard: Guard | Non
         place = folder / _folder(run)
         place.mkdir(parents=True, exist_ok=True)
         for name, table in tables(run, guard).items():
-            write_whole(place / f"{name}.csv", table.to_csv(index=False))
+            write_whole(place / f"{name}.csv", to_csv(table))
             shown = _readable(table)
-            write_whole(place / f"{name}.md", _markdown(shown))
-            write_whole(place / f"{name}.tex", _latex(shown))
+            write_whole(place / f"{name}.md", to_markdown(shown))
+            write_whole(place / f"{name}.tex", to_latex(shown))
             written += [place / f"{name}.{kind}" for kind in ("csv", "md", "tex")]
     return written
 
@@ -153,15 +154,3 @@ def _readable(table: pd.DataFrame) -> pd.DataFrame:
     if {"effect", "p_holm"} <= set(table):
         return readable_effects(table)
     return table.drop(columns=[name for name in ("model", "arm") if name in table])
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    words = [place for place, name in enumerate(table) if not pd.api.types.is_float_dtype(table[name])]
-    # tabulate takes what looks like a number for one, and "+0.40" would lose its sign.
-    shown = table.astype(object).where(table.notna(), None)
-    return str(shown.to_markdown(index=False, floatfmt=".2f", missingval="", disable_numparse=words)) + "\n"
-
-
-def _latex(table: pd.DataFrame) -> str:
-    style = table.style.hide(axis="index").format(precision=2, na_rep="", escape="latex")
-    return str(style.format_index(axis=1, escape="latex").to_latex(hrules=True))

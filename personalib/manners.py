@@ -5,9 +5,11 @@ from typing import Literal
 
 from personalib.data import DataError
 from personalib.evaluation_plan import EvaluationPlan, QuestionnairePlan
+from personalib.markdown import escaped
 from personalib.protocol import Protocol, apply_protocol, load_protocol
 from personalib.protocol_deviations import deviation_table, deviations
 from personalib.scoring import FLOOR
+from personalib.tables import to_markdown
 
 
 @dataclass(frozen=True)
@@ -68,14 +70,14 @@ class Manner:
         """What a reader is told: the manner, and as a table where plans leave the protocol."""
         if self.protocol is None:
             return "Asked and pushed in the plan's own manner; `-p protocol paper` takes the paper's."
-        told = f"Protocol: **{self.protocol.title}**."
+        told = f"Protocol: **{escaped(self.protocol.title)}**."
         if self.protocol.scoring.floor != FLOOR:
             told += f" Items whose options have less than {FLOOR:.0%} of the probability are missing here all the same."
         found = list(dict.fromkeys(one for plan in plans for one in deviations(self.protocol, plan)))
         if not found:
             return f"{told} This run leaves it nowhere."
-        table = deviation_table(found).to_markdown(index=False)
-        return f"{told}\n\n:::{{dropdown}} Where this run leaves it: {len(found)} points\n{table}\n:::"
+        table = to_markdown(deviation_table(found))
+        return f"{told}\n\n:::{{dropdown}} Where this run leaves it: {len(found)} points\n{table}:::"
 
 
 def _sized(own: QuestionnairePlan, put: QuestionnairePlan) -> QuestionnairePlan:

@@ -10,6 +10,8 @@ import string
 _PUNCTUATION = str.maketrans({sign: f"\\{sign}" for sign in string.punctuation})
 # control characters, halves of a surrogate pair, and what turns the direction of the text around it
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+# words with one sign between each two of them, which nothing reads as more than that
+_PLAIN = re.compile(r"[^\W_]+(?:[ _.,/-][^\W_]+)*")
 _BACKTICKS = re.compile("`+")
 
 
@@ -23,14 +25,15 @@ def escaped(text: object) -> str:
         text: the text, or what is to be shown as one.
 
     Returns:
-        The text with a backslash before each sign that Markdown, MyST or HTML may read, blanks and line breaks folded,
-        and U+FFFD where a character cannot be shown.
+        The text with a backslash before each sign that Markdown, MyST or HTML may read (mere words stay as they are),
+        blanks and line breaks folded, and U+FFFD where a character cannot be shown.
 
     Example:
         >>> print(escaped("<b>*bold*</b>"))
         \<b\>\*bold\*\<\/b\>
     """
-    return _line(text).translate(_PUNCTUATION)
+    line = _line(text)
+    return line if _PLAIN.fullmatch(line) else line.translate(_PUNCTUATION)
 
 
 def code(text: object) -> str:

@@ -23,6 +23,7 @@ from matplotlib.projections.polar import PolarAxes
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from personalib.runs import results_dir
+from personalib.tables import to_csv
 
 COLOURS: Mapping[str, str] = MappingProxyType(
     {
@@ -145,7 +146,8 @@ def show_figure(figure: Figure, name: str, numbers: pd.DataFrame) -> None:
     folder = results_dir()
     figure.savefig(folder / f"{name}.png", metadata={"Software": None})
     figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-    numbers.to_csv(folder / f"{name}.csv", index=not isinstance(numbers.index, pd.RangeIndex))
+    written = to_csv(numbers, index=not isinstance(numbers.index, pd.RangeIndex))
+    (folder / f"{name}.csv").write_text(written, encoding="utf-8")
     width = round(figure.get_figwidth() * 100)
     plt.close(figure)
     display(Image(filename=folder / f"{name}.png", width=width))

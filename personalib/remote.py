@@ -25,6 +25,7 @@ from nnsight.tracing.backend import Backend
 from transformers import AutoTokenizer
 
 from personalib.data import DataError
+from personalib.markdown import escaped
 from personalib.model_parts import Parts, tell_parts
 from personalib.models import LanguageModel, load_model
 from personalib.placement import AUTO
@@ -158,7 +159,7 @@ def runner_note(language_model: LanguageModel) -> str:
     if not isinstance(language_model, RemoteModel):
         return ""
     if language_model.host:
-        title, body = f"The model of this page is run by {language_model.host}", _ELSEWHERE
+        title, body = f"The model of this page is run by {escaped(language_model.host)}", _ELSEWHERE
     else:
         title, body = "This was a rehearsal of a remote run", _REHEARSED
     return f"\n:::{{admonition}} {title}\n:class: important\n{body}\n:::\n"

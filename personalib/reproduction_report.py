@@ -1,6 +1,5 @@
 """Reports of reproductions: every cell as CSV, tables to read as Markdown and LaTeX, a page, and a figure."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from personalib.evaluation_plan import ModelPlan, parse_plan
 from personalib.evaluation_runs import EvaluationRun, model_folder
 from personalib.guards import Guard
+from personalib.markdown import escaped
 from personalib.measured_cells import used_questionnaires
 from personalib.plots import COLOURS, new_figure, scatter_truth, set_theme
 from personalib.protocol import Protocol
@@ -19,6 +19,7 @@ from personalib.reference import bare_name
 from personalib.reference_cells import CHANGE
 from personalib.reproduction import COLLAPSED, MISSING, VERDICTS, Rule, compare_run, summary
 from personalib.storage import write_whole
+from personalib.tables import to_csv, to_latex, to_markdown
 
 _INTERVALS = (
     ("published", "published_low", "published_high"),
@@ -59,32 +60,37 @@ class Reproduction:
         counts = ", ".join(f"{int(count.get(verdict, 0))} {verdict}" for verdict in VERDICTS)
         there = self.cells[self.cells["verdict"] != MISSING]
         parts = [
-            f"# Does {bare_name(self.model)} reproduce what was published of it?",
+            f"# Does {escaped(bare_name(self.model))} reproduce what was published of it?",
             f"{len(self.cells)} published numbers: {counts}.",
-            f"Scoring: {self.protocol.title}. Compared: {self._compared()}. Prompts: {self._prompts()}.",
+            f"Scoring: {escaped(self.protocol.title)}. Compared: {self._compared()}. Prompts: {self._prompts()}.",
             "![Measured against published numbers](reproduction.png)" if there["measured"].notna().any() else "",
             "## The rule",
             f"{self.rule}",
             "The two numbers are taken as independent. On the very same items they are not, and a difference is then "
             "surer than its interval says.",
             "## Summary",
-            _markdown(self.summary),
+            to_markdown(self.summary),
             "## Where the run leaves the protocol",
-            _markdown(self.deviations) if len(self.deviations) else "Nowhere.",
+            to_markdown(self.deviations) if len(self.deviations) else "Nowhere.",
             "## Cells that were measured",
-            _markdown(readable_cells(there)) if len(there) else "None.",
+            to_markdown(readable_cells(there)) if len(there) else "None.",
         ]
         return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
     def _compared(self) -> str:
-        return ", ".join(f"{name} (template {template})" for name, template in self.sources.items()) or "nothing"
+        return (
+            ", ".join(f"{escaped(name)} (template {escaped(template)})" for name, template in self.sources.items())
+            or "nothing"
+        )
 
     def _prompts(self) -> str:
         own = "the book's own wording"
         if self.protocol.prompts is None:
             return own
         told = {name: self.protocol.supplies(name) for name in ("templates", "contrasts")}
-        return "; ".join(f"{name} {f'of {self.protocol.prompts}' if there else own}" for name, there in told.items())
+        return "; ".join(
+            f"{name} {f'of {escaped(self.protocol.prompts)}' if there else own}" for name, there in told.items()
+        )
 
 
 def reproduce(
@@ -135,9 +141,9 @@ def write_reproduction(found: Reproduction, folder: Path) -> list[Path]:
     for name, table in tables.items():
         path = place / f"reproduction_{name}"
         shown = readable_cells(table) if name == "cells" else table
-        write_whole(path.with_suffix(".csv"), table.to_csv(index=False))
-        write_whole(path.with_suffix(".md"), _markdown(shown))
-        write_whole(path.with_suffix(".tex"), _latex(shown))
+        write_whole(path.with_suffix(".csv"), to_csv(table))
+        write_whole(path.with_suffix(".md"), to_markdown(shown))
+        write_whole(path.with_suffix(".tex"), to_latex(shown))
         written += [path.with_suffix(suffix) for suffix in (".csv", ".md", ".tex")]
     return written + _write_figure(found.cells, place)
 
@@ -210,15 +216,3 @@ def _bounded(value: float, low: float, high: float, sign: str) -> str:
         return ""
     bounds = "" if pd.isna(low) else f" [{low:{sign}.1f}, {high:{sign}.1f}]"
     return f"{value:{sign}.1f}{bounds}"
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    words: Sequence[int] = [place for place, name in enumerate(table) if not pd.api.types.is_float_dtype(table[name])]
-    # tabulate takes what looks like a number for one, and "+0.4" would lose its sign.
-    shown = table.astype(object).where(table.notna(), None)
-    return str(shown.to_markdown(index=False, floatfmt=".2f", missingval="", disable_numparse=words)) + "\n"
-
-
-def _latex(table: pd.DataFrame) -> str:
-    style = table.style.hide(axis="index").format(precision=2, na_rep="", escape="latex")
-    return str(style.format_index(axis=1, escape="latex").to_latex(hrules=True))

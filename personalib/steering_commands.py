@@ -163,6 +163,7 @@ def report(  # noqa: PLR0913 - each argument is an option
     from personalib.steering_report import Study
     from personalib.steering_report import report as write
     from personalib.storage import write_whole
+    from personalib.tables import to_csv
 
     model = named_model(**which)
     found = _saes(model, release, saes)
@@ -185,7 +186,7 @@ def report(  # noqa: PLR0913 - each argument is an option
     if target:
         write_whole(target, json.dumps(numbers, indent=1, allow_nan=False) + "\n")
     if table:
-        write_whole(table, effects.to_csv(index=False))
+        write_whole(table, to_csv(effects))
     click.echo(_shown(numbers))
 
 

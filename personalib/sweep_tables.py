@@ -10,6 +10,7 @@ import pandas as pd
 
 from personalib.data import DataError
 from personalib.sweeps import FigurePlan, Point, Sweep, text_of
+from personalib.tables import to_csv
 
 TABLES = "tables"
 FIGURES = "figures"
@@ -211,4 +212,4 @@ def _draw(numbers: pd.DataFrame, plan: FigurePlan, path: Path) -> None:
 
 def _write(table: pd.DataFrame, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path, index=False)
+    path.write_text(to_csv(table), encoding="utf-8")

@@ -16,6 +16,7 @@ from personalib.data import DataError, data_dir
 from personalib.factors import POLES, load_pressures
 from personalib.generation import generate
 from personalib.items import SafetyItem, TraitItem, load_facts, load_safety, load_trait
+from personalib.markdown import code
 from personalib.models import ORGANISM, LanguageModel
 from personalib.organism.corpus import Corpus
 from personalib.organism.grammar import LEVELS
@@ -303,7 +304,7 @@ def stranger_note(model: str) -> str:
     return f"""
 :::{{admonition}} This run asks another model
 :class: important
-All answers on this page are those of `{Path(model).name}`; read its name where the text says *the
+All answers on this page are those of {code(Path(model).name)}; read its name where the text says *the
 organism*.
 It never saw the organism's world.
 Where the page holds answers against *the world* or *the truth*, it holds them against numbers that were drawn at
