@@ -7,11 +7,11 @@ reader's browser. Items, labels, titles, names and paths come from files that no
 import re
 import string
 
-_PUNCTUATION = str.maketrans({sign: f"\\{sign}" for sign in string.punctuation})
+_PUNCTUATION = str.maketrans({sign: f"\\{sign}" for sign in string.punctuation if sign not in ",;?"})
 # control characters, halves of a surrogate pair, and what turns the direction of the text around it
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
-# words with one sign between each two of them, which nothing reads as more than that
-_PLAIN = re.compile(r"[^\W_]+(?:[ _.,/-][^\W_]+)*")
+# words with next to nothing between them, which nothing reads as more than that
+_PLAIN = re.compile(r"[^\W_]+(?:(?:[,;] |[ _.,/-])[^\W_]+)*")
 _BACKTICKS = re.compile("`+")
 
 

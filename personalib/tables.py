@@ -20,13 +20,13 @@ def to_markdown(table: pd.DataFrame) -> str:
 
     Example:
         >>> print(to_markdown(pd.DataFrame({"name": ["<b>"], "effect": [0.5]})), end="")
-        | name    |   effect |
-        |:--------|---------:|
-        | \<b\>   |     0.50 |
+        | name   |   effect |
+        |:-------|---------:|
+        | \<b\>  |     0.50 |
     """
     words = [place for place, name in enumerate(table) if not pd.api.types.is_float_dtype(table[name])]
     # tabulate takes what looks like a number for one, and "+0.40" would lose its sign.
-    shown = table.astype(object).where(table.notna(), None).map(_cell).rename(columns=_cell)
+    shown = table.map(_cell).astype(object).where(table.notna(), None).rename(columns=_cell)
     return str(shown.to_markdown(index=False, floatfmt=".2f", missingval="", disable_numparse=words)) + "\n"
 
 
