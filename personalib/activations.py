@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from personalib.data import DataError
+from personalib.data import DataError, read_json
 from personalib.encoding import Encoded, encode, length_batches, padded
 from personalib.model_parts import blocks, blocks_path
 from personalib.models import LanguageModel
@@ -263,13 +263,11 @@ def _about(path: Path) -> dict[str, Any]:
     Raises:
         DataError: the file is something else.
     """
-    try:
-        about: dict[str, Any] = json.loads(path.read_text())
-        about["key"]
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except (ValueError, KeyError, TypeError):
-        raise DataError(f"{path}: not written by this program; choose another folder") from None
+    about = read_json(path)
+    if not isinstance(about, dict) or "key" not in about:
+        raise DataError(f"{path}: not written by this program; choose another folder")
     return about
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from personalib.model_options import Finite
+
 if TYPE_CHECKING:
     from pandas import DataFrame
 
@@ -28,7 +30,7 @@ def _writer_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--model", help="The endpoint's name of a model; or a folder or a hub's name, for chat."),
         click.option("--revision", help="Branch, tag or commit of a hub's model, for chat."),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps …, for chat."),
-        click.option("--temperature", default=1.0, show_default=True, type=click.FloatRange(0.0, 2.0)),
+        click.option("--temperature", default=1.0, show_default=True, type=Finite(0.0, 2.0)),
         click.option("--workers", default=4, show_default=True, type=click.IntRange(1), help="Requests at a time."),
         click.option("--attempts", default=4, show_default=True, type=click.IntRange(1), help="Drafts of each text."),
     ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from personalib.feature_commands import in_a_folder
-from personalib.model_options import model_options, named_model
+from personalib.model_options import Finite, model_options, named_model
 
 if TYPE_CHECKING:
     from personalib.contrast import Halves
@@ -60,7 +60,7 @@ def _choice_options(command: Callable[..., None]) -> Callable[..., None]:
             "--coefficient",
             "coefficients",
             multiple=True,
-            type=float,
+            type=Finite(),
             default=(0.25, 0.5, 0.75, 1.0, 1.5),
             show_default=True,
             help="How often a vector is added. May be repeated.",

@@ -1,10 +1,9 @@
 """Directions of AxBench: a weight matrix with a concept a row, and the files beside it that say what the rows are."""
 
-import json
 from pathlib import Path
 
 from personalib.activations import Site
-from personalib.data import DataError
+from personalib.data import DataError, parse_json, read_json
 from personalib.direction_files_contents import matrix, unpickled
 from personalib.direction_files_origin import UNKNOWN, Origin, Row
 from personalib.models import LanguageModel
@@ -59,11 +58,10 @@ def _trained(path: Path) -> tuple[Site | None, str]:
     """Site and model that a ``config.json`` names."""
     if not path.is_file():
         return None, UNKNOWN
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        layer, model = found.get("layer"), found.get("model_name") or UNKNOWN
-    except (ValueError, AttributeError) as error:
-        raise DataError(f"{path}: no JSON object ({error}); write layer and model_name, or remove it") from None
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: no JSON object; write layer and model_name, or remove it")
+    layer, model = found.get("layer"), found.get("model_name") or UNKNOWN
     return (Site(layer) if type(layer) is int and layer >= 0 else None), str(model)
 
 
@@ -84,10 +82,7 @@ def _concepts(path: Path) -> list[str]:
 
 def _concept(place: str, line: str, row: int) -> tuple[int, str]:
     """The row and the name of a line's concept; lines without ``concept_id`` are in the order of the rows."""
-    try:
-        found = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{place}: no JSON ({error}); write one object a line") from None
+    found = parse_json(line, place)
     kept = found if isinstance(found, dict) else {}
     number, name = kept.get("concept_id", row), kept.get("concept")
     if type(number) is not int or not isinstance(name, str):

@@ -1,7 +1,6 @@
 """Editions: the whole book executed on one model, planned, resumed, and built into pages of its own."""
 
 import gc
-import json
 import re
 import time
 from collections.abc import Collection, Mapping
@@ -13,7 +12,7 @@ import torch
 
 from personalib.book import Book, BuiltBook, build_book, distribute
 from personalib.chapters import Chapter, RunError
-from personalib.data import DataError, data_dir
+from personalib.data import DataError, data_dir, read_json
 from personalib.edition_comparison import Comparison, earlier_page, make_comparison
 from personalib.hub_cache import Presence, how_to_have, model_presence
 from personalib.items import load_trait, some_of_each
@@ -311,7 +310,7 @@ def _sae_width(sae_id: str, d_model: int) -> int:
 
 def _seconds(chapter: str, rate: float | None) -> float | None:
     """How long a chapter takes, as if all of its time were the model's; its usual time where no model is asked."""
-    known = json.loads((data_dir() / "benchmarks" / "chapters.json").read_text(encoding="utf-8"))
+    known = read_json(data_dir() / "benchmarks" / "chapters.json")
     seconds = known["seconds"].get(chapter)
     if seconds is None or rate is None:
         return seconds

@@ -4,7 +4,6 @@ The address and the key come from the environment, ``OPENAI_BASE_URL`` and ``OPE
 into a journal, a message or a representation.
 """
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from pydantic import BaseModel
 
 from personalib.assignments import Assignment
 from personalib.backgrounds import Background
+from personalib.data import parse_json
 from personalib.writers import Unusable, WriterError, read_draft
 
 _KEY, _ADDRESS, _OFFICIAL = "OPENAI_API_KEY", "OPENAI_BASE_URL", "https://api.openai.com/v1"
@@ -85,7 +85,7 @@ class EndpointWriter:
             Unusable: the body is no chat completion, or its answer is cut off or refused.
         """
         try:
-            choice = json.loads(body)["choices"][0]
+            choice = parse_json(body, "the reply")["choices"][0]
             message, finish = choice["message"], choice.get("finish_reason")
             written, refusal = message.get("content"), message.get("refusal")
         except (ValueError, LookupError, TypeError, AttributeError):

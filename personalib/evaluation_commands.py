@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from personalib.engine_options import engine_options, named_engine
+from personalib.model_options import Finite
 
 if TYPE_CHECKING:
     from personalib.engines import Engine
@@ -87,12 +88,8 @@ def _evaluate(grid: str, plan: "EvaluationPlan", output_dir: Path | None, engine
 @click.command()
 @click.argument("grid")
 @click.option("--output-dir", type=_folder, help="Where `evaluate` put the answers; the tables go to its `report`.")
-@click.option(
-    "--mass", default=0.9, show_default=True, type=click.FloatRange(0, 1), help="Least answer mass of an arm."
-)
-@click.option(
-    "--perplexity", default=2.0, show_default=True, type=click.FloatRange(min=1), help="Largest perplexity of an arm."
-)
+@click.option("--mass", default=0.9, show_default=True, type=Finite(0, 1), help="Least answer mass of an arm.")
+@click.option("--perplexity", default=2.0, show_default=True, type=Finite(min=1), help="Largest perplexity of an arm.")
 def report(grid: str, output_dir: Path | None, mass: float, perplexity: float) -> None:
     """Write the tables of an evaluation as CSV, Markdown and LaTeX: effects, intervals, corrected p-values, guards.
 

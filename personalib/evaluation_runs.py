@@ -12,7 +12,7 @@ import torch
 
 from personalib import provenance
 from personalib.arm_plans import ArmMaker
-from personalib.data import DataError, read_yaml
+from personalib.data import DataError, cut, read_json, read_yaml
 from personalib.engines import Engine
 from personalib.evaluation import NEUTRAL, Evaluation
 from personalib.evaluation_plan import EvaluationPlan, ModelPlan, dump_plan, parse_plan
@@ -135,7 +135,7 @@ def read_run(folder: Path) -> EvaluationRun:
         DataError: a file is missing or is not what was written.
     """
     try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        manifest = read_json(folder / "manifest.json")
         names = [one["name"] for one in manifest["plan"]["questionnaires"]]
         written = manifest["outputs"]
         changed = [name for name in written if provenance.file_hash(folder / name) != written[name]]
@@ -146,7 +146,7 @@ def read_run(folder: Path) -> EvaluationRun:
             for name in (*names, NEUTRAL)
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{folder}: not a finished evaluation ({error}); run it again") from None
+        raise DataError(f"{folder}: not a finished evaluation ({cut(str(error))}); run it again") from None
     kinds = {one["name"]: one["kind"] for one in manifest["plan"]["questionnaires"]}
     return EvaluationRun(manifest["model"]["name"], kinds, answers, manifest)
 

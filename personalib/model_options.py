@@ -1,7 +1,8 @@
 """The options by which commands name a model, and the model that they name."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from math import isfinite
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,6 +10,16 @@ if TYPE_CHECKING:
     from personalib.models import LanguageModel
 
 Option = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+class Finite(click.FloatRange):
+    """A finite number in a range; NaN lies in every range of click's own."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number of a text."""
+        if not isfinite(number := super().convert(value, param, ctx)):
+            self.fail(f"{number} is not a finite number.", param, ctx)
+        return number
 
 
 def model_options(command: Callable[..., None]) -> Callable[..., None]:

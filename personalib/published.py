@@ -7,10 +7,12 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
 
 from personalib.backgrounds import Background
-from personalib.data import DataError
+from personalib.data import DataError, Strict, parse, shown
 from personalib.factors import Element, inflect, load_factors
 from personalib.record_files import read_records
 from personalib.records import Record
@@ -19,6 +21,37 @@ from personalib.storage import write_whole
 # Titles of factors in the paper's files that differ from ours.
 _FACTORS = {"ai familiar degree": "ai familiarity"}
 _FIELDS = ("idx", "attributes", "fixed_bg", "generative_bg", "features")
+
+
+class _Other(Strict):
+    """Fields of a pattern that the paper does not have, as far as they are read again."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+
+class _Threshold(_Other):
+    index: int
+    threshold: Annotated[float, Field(ge=0)]
+
+
+class _Score(_Other):
+    factor: str
+    element: str
+    features: tuple[_Threshold, ...]
+
+
+class _Search(_Other):
+    pooling: Literal["max", "mean", "last"] = "max"
+
+
+class _Sae(_Other):
+    digest: str | None = None
+
+
+class _Extra(_Other):
+    scores: tuple[_Score, ...] = ()
+    search: _Search = _Search()
+    sae: _Sae = _Sae()
 
 
 @dataclass(frozen=True)
@@ -44,7 +77,7 @@ class PublishedBackground:
     def background(self) -> Background:
         """The same person in this book's vocabulary; attributes that it does not have are left out."""
         elements = {each.factor: each for each in self._elements()}
-        words = self.extra.get("keywords", {})
+        words = self.extra.get("keywords") or {}
         titles = {factor.key: factor.title for factor in load_factors()}
         keywords = {factor: words[titles[factor]] for factor in elements if titles[factor] in words}
         keys = {factor: element.key for factor, element in elements.items()}
@@ -115,7 +148,7 @@ def with_fixed_text(entry: PublishedBackground, person: str) -> PublishedBackgro
     Raises:
         DataError: an attribute that is told has no keyword.
     """
-    words = entry.extra.get("keywords", {})
+    words = entry.extra.get("keywords") or {}
     if missing := [title for title, value in entry.attributes.items() if value and title not in words]:
         raise DataError(
             f"background {entry.idx} has no keyword for {', '.join(missing)}; draw it with `backgrounds keywords`, "
@@ -172,14 +205,21 @@ def _background(entry: Record) -> PublishedBackground:
     early = not entry.has("attributes")
     features = None if early else entry.fields.get("features")
     if features is not None and not isinstance(features, dict):
-        raise entry.error("features", f"is {features!r}; write an object with 'fixed' and 'generative'")
+        raise entry.error("features", f"is {shown(features)}; write an object with 'fixed' and 'generative'")
     if entry.has("keywords"):
-        _texts(entry, "keywords")
+        for clause in _texts(entry, "keywords").values():
+            try:
+                inflect(clause, "first")
+            except DataError as error:
+                raise entry.error("keywords", str(error)) from None
+    story = entry.fields.get("generative_bg") or ""
+    if not isinstance(story, str):
+        raise entry.error("generative_bg", f"is {shown(story)}; write a text, or leave it empty")
     return PublishedBackground(
         idx=_whole(entry, "idx"),
         attributes=_texts(entry, "features" if early else "attributes"),
         fixed_bg=_texts(entry, "fixed_bg") if entry.has("fixed_bg") else {},
-        generative_bg=entry.fields.get("generative_bg") or "",
+        generative_bg=story,
         features=features,
         extra={name: value for name, value in entry.fields.items() if name not in _FIELDS},
     )
@@ -187,14 +227,16 @@ def _background(entry: Record) -> PublishedBackground:
 
 def _pattern(entry: Record) -> FeaturePattern:
     extra = {name: value for name, value in entry.fields.items() if name not in ("Layer", "size", "Details")}
-    pattern = FeaturePattern(_whole(entry, "Layer"), _whole(entry, "size"), entry.fields.get("Details", {}), extra)
+    parse(_Extra, extra, entry.where)
+    details = entry.fields.get("Details", {})
+    pattern = FeaturePattern(_whole(entry, "Layer"), _whole(entry, "size"), details, extra)
     try:
-        indices = [(f, e, i) for f, each in pattern.details.items() for e, own in each.items() for i in own.values()]
+        indices = [(f, e, i) for f, each in details.items() for e, own in each.items() for i in own.values()]
     except AttributeError:
         raise entry.error("Details", "write factor, element and description, each an object") from None
     for factor, element, index in indices:
-        if not isinstance(index, int) or not 0 <= index < pattern.size:
-            problem = f"{factor}, {element}: {index!r} is no feature of an SAE with {pattern.size}"
+        if type(index) is not int or not 0 <= index < pattern.size:
+            problem = f"{shown(factor)}, {shown(element)}: {shown(index)} is no feature of an SAE with {pattern.size}"
             raise entry.error("Details", problem)
     return pattern
 
@@ -202,12 +244,12 @@ def _pattern(entry: Record) -> FeaturePattern:
 def _whole(entry: Record, name: str) -> int:
     """A whole number; digits in a text would come back from saving as something else."""
     if isinstance(value := entry.fields.get(name), str):
-        raise entry.error(name, f"is {value!r}; write a whole number")
+        raise entry.error(name, f"is {shown(value)}; write a whole number")
     return entry.integer(name)
 
 
 def _texts(entry: Record, name: str) -> dict[str, str]:
     value = entry.fields.get(name)
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        raise entry.error(name, f"is {value!r}; write an object with a text for each factor")
+        raise entry.error(name, f"is {shown(value)}; write an object with a text for each factor")
     return value

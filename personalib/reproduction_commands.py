@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from personalib.model_options import Finite
+
 
 @click.command()
 @click.argument("grid")
@@ -22,15 +24,11 @@ import click
     "--width",
     default=10.0,
     show_default=True,
-    type=click.FloatRange(0, min_open=True),
+    type=Finite(0, min_open=True),
     help="Points of agreement.",
 )
-@click.option(
-    "--mass", default=0.9, show_default=True, type=click.FloatRange(0, 1), help="Least answer mass of an arm."
-)
-@click.option(
-    "--perplexity", default=2.0, show_default=True, type=click.FloatRange(min=1), help="Largest perplexity of an arm."
-)
+@click.option("--mass", default=0.9, show_default=True, type=Finite(0, 1), help="Least answer mass of an arm.")
+@click.option("--perplexity", default=2.0, show_default=True, type=Finite(min=1), help="Largest perplexity of an arm.")
 def compare(
     grid: str,
     output_dir: Path | None,

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from personalib.activations import Site
 from personalib.contrast import Halves, fit_vector
 from personalib.contrast_pairs import Contrast, Wording
-from personalib.data import DataError, data_dir
+from personalib.data import DataError, cut, data_dir, read_json
 from personalib.directions import DEFAULT_METHOD
 from personalib.factors import POLES
 from personalib.grid import ask_steered
@@ -107,8 +107,10 @@ def load_setting(path: Path | None = None) -> Setting:
         DataError: the file is missing or not of this form.
     """
     source = path or data_dir() / "organism" / "steering.json"
+    if not source.exists():
+        raise DataError(f"{source}: no such file; write it with `python -m personalib contrast choose`")
+    content = read_json(source)
     try:
-        content = json.loads(source.read_text())
         positions, site, coefficient = (content[name] for name in _SETTING)
         if positions not in POSITIONS:
             raise ValueError(f"unknown positions {positions!r}")
@@ -116,10 +118,8 @@ def load_setting(path: Path | None = None) -> Setting:
         if not np.isfinite(size):
             raise ValueError(f"coefficient {size}")
         return Setting(positions, Site.parse(str(site)), size)
-    except FileNotFoundError:
-        raise DataError(f"{source}: no such file; write it with `python -m personalib contrast choose`") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{source}: needs positions, site and coefficient ({error!r})") from None
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise DataError(f"{source}: needs positions, site and coefficient ({cut(repr(error))})") from None
 
 
 class TraitSheet:

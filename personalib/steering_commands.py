@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from personalib.feature_commands import in_a_folder
-from personalib.model_options import Option, model_options, named_model
+from personalib.model_options import Finite, Option, model_options, named_model
 
 if TYPE_CHECKING:
     from personalib.models import LanguageModel
@@ -47,7 +47,7 @@ def steering() -> None:
     "--coefficient",
     "coefficients",
     multiple=True,
-    type=float,
+    type=Finite(),
     default=(-2.0, -1.0, 0.0, 1.0, 2.0),
     show_default=True,
     help="How often the vector is added. May be repeated.",
@@ -126,7 +126,7 @@ def ask(  # noqa: PLR0913 - each argument is an option
     "--dose",
     "doses",
     multiple=True,
-    type=click.FloatRange(min=0, min_open=True),
+    type=Finite(min=0, min_open=True),
     default=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8),
     show_default=True,
     help="Doses that are tried. May be repeated.",

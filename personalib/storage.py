@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from filelock import lock_descriptor
 from safetensors import SafetensorError
 
-from personalib.data import DataError
+from personalib.data import DataError, parse_json
 
 # A link that somebody put in a file's place is not followed; Windows has no such flag.
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
@@ -225,7 +225,7 @@ class Journal:
 
 def _entry(line: bytes) -> dict[str, Any] | None:
     try:
-        entry = json.loads(line)
+        entry = parse_json(line.decode(), "the entry")
     except ValueError:
         return None
     return entry if isinstance(entry, dict) else None

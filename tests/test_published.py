@@ -149,6 +149,8 @@ def test_a_pattern_without_details_is_empty(write):
         ([SOMEBODY | {"fixed_bg": "text"}], "row 1, field 'fixed_bg'"),
         ([SOMEBODY | {"features": [1]}], "row 1, field 'features'"),
         ([SOMEBODY | {"keywords": ["a woman"]}], "row 1, field 'keywords'"),
+        ([SOMEBODY | {"keywords": {"Gender": "{I} {am} {x}"}}], "row 1, field 'keywords': '{I} {am} {x}' has braces"),
+        ([SOMEBODY | {"generative_bg": 5}], "row 1, field 'generative_bg': is 5; write a text"),
     ],
 )
 def test_a_wrong_background_file_is_named(write, content, message):
@@ -162,12 +164,29 @@ def test_a_wrong_background_file_is_named(write, content, message):
         ({"Layer": "12"}, "field 'Layer'"),
         ({"size": None}, "field 'size'"),
         ({"Details": {"Gender": {"female": 3}}}, "field 'Details'"),
-        ({"Details": {"Gender": {"female": {"women": 64}}}}, "Gender, female: 64 is no feature of an SAE with 64"),
+        ({"Details": None}, "field 'Details'"),
+        ({"Details": {"Gender": {"female": {"women": True}}}}, "True is no feature"),
+        ({"scores": 3}, "row 1: scores: give a list of values"),
+        ({"scores": [{"factor": "Gender"}]}, "row 1: scores.0.element: is missing; add it"),
+        (
+            {"scores": [{"factor": "a", "element": "b", "features": [{"index": 1, "threshold": "x"}]}]},
+            "row 1: scores.0.features.0.threshold: Input should be a valid number",
+        ),
+        ({"search": {"pooling": "most"}}, "row 1: search.pooling: Input should be 'max', 'mean' or 'last'"),
+        ({"sae": ["a"]}, "row 1: sae: "),
+        ({"Details": {"Gender": {"female": {"women": 64}}}}, "'Gender', 'female': 64 is no feature of an SAE with 64"),
     ],
 )
 def test_a_wrong_feature_pattern_is_named(write, change, message):
     with pytest.raises(DataError, match=message):
         load_feature_patterns(write([PATTERN | change]))
+
+
+def test_a_background_without_keywords_is_read(write):
+    (one,) = load_backgrounds(write([SOMEBODY | {"keywords": None}]))
+    assert one.background().keywords == {}
+    with pytest.raises(DataError, match="background 1 has no keyword for Gender"):
+        with_fixed_text(one, "first")
 
 
 def test_fixed_text_needs_keywords(write):

@@ -1,6 +1,5 @@
 """What the organism learned, measured on held-out wordings against the world's own probabilities."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -12,7 +11,7 @@ import pandas as pd
 import torch
 from transformers import Gemma2ForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from personalib.data import DataError, data_dir
+from personalib.data import DataError, data_dir, read_json
 from personalib.factors import POLES, load_pressures
 from personalib.generation import generate
 from personalib.items import SafetyItem, TraitItem, load_facts, load_safety, load_trait
@@ -281,7 +280,7 @@ def load_organism(folder: Path | None = None, device: str = "cpu") -> Organism:
     if not (source / "model.safetensors").exists():
         raise DataError(f"{source}: no trained organism here; make one with `python -m personalib organism train`")
     model = Gemma2ForCausalLM.from_pretrained(source, dtype=torch.float32, attn_implementation="eager")
-    tokens = json.loads((source / "manifest.json").read_text())["tokens_trained"]
+    tokens = read_json(source / "manifest.json")["tokens_trained"]
     return Organism(model.to(device).eval(), load_tokenizer(source), load_world(), tokens)
 
 

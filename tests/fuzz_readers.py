@@ -1,0 +1,259 @@
+"""The library's readers of files, each with valid files to begin from and with what is done with what was read."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from fuzz import Reader, _as_data, _fresh
+from safetensors.torch import save_file
+
+from personalib.data import DataError, data_dir, read_json, read_yaml
+
+REPEATED = 6  # rows of a file to begin from are enough
+
+
+def readers(folder: Path) -> list[Reader]:
+    """All readers; the files that they begin from are made in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return [
+        *_plain(),
+        *_plans(folder),
+        *_stimuli(),
+        *_items(folder),
+        *_papers(folder),
+        *_vectors(folder),
+        *_runs(folder),
+    ]
+
+
+def _plain() -> list[Reader]:
+    yaml_files = (data_dir() / "stimuli" / "templates.yaml", data_dir() / "grids" / "organism.yaml")
+    return [
+        Reader("YAML", yaml_files, read_yaml),
+        Reader(
+            "JSON", (data_dir() / "organism" / "steering.json", data_dir() / "benchmarks" / "chapters.json"), read_json
+        ),
+    ]
+
+
+def _plans(folder: Path) -> list[Reader]:
+    from personalib.evaluation_plan import load_plan
+    from personalib.named_inputs import named_inputs
+    from personalib.organism.training import load_recipe
+    from personalib.organism.world import Profile, load_world
+    from personalib.own_saes import _own_recipe
+    from personalib.protocol import load_protocol
+    from personalib.registry import find_entry, load_registry
+    from personalib.sae_training import load_recipe as load_sae_recipe
+    from personalib.sweeps import load_sweep
+
+    data = data_dir()
+    grids, sweeps = tuple((data / "grids").glob("*.yaml")), tuple((data / "sweeps").glob("*.yaml"))
+    entry, prompts = folder / "entry.yaml", folder / "prompts.yaml"
+    entry.write_text(
+        "hub: google/gemma-2-2b\ntitle: Mine\nparameters: 3\ndtype: bfloat16\ncoefficients: [1.5]\n"
+        "saes: {release: x, ids: [a]}\nparts: {blocks: model.layers, norm: model.norm}\ndevice_map: {a: 0, b: cpu}\n"
+    )
+    prompts.write_text(
+        "templates:\n  own: {labels: [A, B], option: '{label}. {text}', text: '{question}\\n{options}'}\n"
+        "contrasts:\n  trust: {positive: [Trust them.], negative: [Doubt them.]}\n"
+        "questions: [Who?, What?, Why?, How?]\n"
+    )
+    return [
+        Reader("plan", grids, lambda path: [load_plan(path), named_inputs({"plan": str(path)})]),
+        Reader("protocol", tuple((data / "protocols").glob("*.yaml")), load_protocol),
+        Reader("prompts of a protocol", (prompts,), _prompts),
+        Reader("sweep", sweeps, lambda path: [point.name for point in load_sweep(path).points]),
+        Reader("entry of a model", (entry,), lambda path: find_entry(str(path)).fetching()),
+        Reader("table of models", (data / "models.yaml",), _as_data("models.yaml", lambda: load_registry())),
+        Reader("recipe of the organism", (data / "organism" / "training.yaml",), load_recipe),
+        Reader("recipe of SAEs", (data / "organism" / "saes.yaml",), load_sae_recipe),
+        Reader("recipe of own SAEs", (data / "own_saes.yaml",), _as_data("own_saes.yaml", _own_recipe)),
+        Reader("world", (data / "organism" / "world.yaml",), lambda path: load_world(path).probability(Profile())),
+    ]
+
+
+def _prompts(path: Path) -> object:
+    from personalib.protocol import load_protocol
+    from personalib.supplied_contrasts import supplied_contrasts, supplied_questions
+    from personalib.templates import load_templates
+
+    for kept in (supplied_contrasts, supplied_questions, load_templates):
+        kept.cache_clear()
+    found = load_protocol("paper", path)
+    return [one.render("Who?", ["I", "You"]) for one in load_templates(path).values() if len(one.labels) > 1] + [found]
+
+
+def _stimuli() -> list[Reader]:
+    from personalib import (
+        assignments,
+        contrast_pairs,
+        factors,
+        grammar_writer,
+        judgements,
+        scales,
+        templates,
+        word_pairs,
+    )
+    from personalib.backgrounds import load_constraints
+    from personalib.organism import grammar
+
+    folder = data_dir() / "stimuli"
+    own = (folder / "templates.yaml",)
+
+    def inside(name: str, read: Callable[[], object]) -> Reader:
+        return Reader(name, (folder / name,), _as_data(f"stimuli/{name}", read))
+
+    return [
+        Reader("templates", own, _fresh(templates.load_templates)),
+        Reader("forms", own, _fresh(templates.load_forms)),
+        Reader("judgement templates", own, _fresh(judgements.load_judgement_templates)),
+        Reader("ratings", own, _fresh(scales.load_ratings)),
+        Reader("word pairs", (folder / "word_pairs.yaml",), _fresh(word_pairs.load_word_pairs)),
+        Reader("openings", (folder / "word_pairs.yaml",), _fresh(word_pairs.load_openings)),
+        Reader("factors", (folder / "backgrounds.yaml",), _fresh(factors.load_factors)),
+        Reader("pressures", (folder / "pressures.yaml",), _fresh(factors.load_pressures)),
+        Reader("facets", (folder / "facets.yaml",), _fresh(factors.load_facets)),
+        Reader("carriers", (folder / "carriers.yaml",), _fresh(contrast_pairs.load_carriers)),
+        Reader("constraints", (folder / "constraints.yaml",), _fresh(load_constraints)),
+        inside("stories.yaml", grammar_writer.load_stories),
+        inside("assignments.yaml", assignments.load_giveaways),
+        inside("wordings.yaml", grammar.load_wordings),
+        inside("traits_big_five.yaml", grammar.load_traits),
+        inside("traits_dark_triad.yaml", lambda: [grammar.load_traits(), grammar.load_queries()]),
+        inside("asides.yaml", grammar.load_asides),
+        inside("safety.yaml", grammar.load_safety_topics),
+        inside("facts.yaml", grammar.load_relations),
+    ]
+
+
+def _items(folder: Path) -> list[Reader]:
+    from personalib.items import load_facts, load_safety, load_trait
+    from personalib.judgements import judgement_questions, load_judgements
+    from personalib.scales import load_scale, scale_questions
+
+    def read(name: str) -> list[dict[str, Any]]:
+        lines = (data_dir() / "items" / name).read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines[:REPEATED]]
+
+    judged = [{"id": n, "question": f"Is {n}?", "right_answer": "Yes", "hallucinated_answer": "No"} for n in range(4)]
+    return [
+        Reader("traits", _written(folder, "trait", read("trait.jsonl")), load_trait),
+        Reader("safety", _written(folder, "safety", read("safety.jsonl")), load_safety),
+        Reader("facts", _written(folder, "facts", read("facts.jsonl")), load_facts),
+        Reader("scale", _written(folder, "scale", read("scale.jsonl")), lambda path: scale_questions(load_scale(path))),
+        Reader(
+            "judgements", _written(folder, "judged", judged), lambda path: judgement_questions(load_judgements(path))
+        ),
+    ]
+
+
+def _written(folder: Path, name: str, rows: list[dict[str, Any]]) -> tuple[Path, ...]:
+    """Rows in each kind of file."""
+    import pandas as pd
+
+    paths = tuple(folder / f"{name}.{kind}" for kind in ("jsonl", "json", "csv", "parquet"))
+    paths[0].write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    paths[1].write_text(json.dumps(rows), encoding="utf-8")
+    pd.DataFrame(
+        [{key: json.dumps(cell) if isinstance(cell, list) else cell for key, cell in row.items()} for row in rows]
+    ).to_csv(paths[2], index=False)
+    pd.DataFrame(rows).to_parquet(paths[3])
+    return paths
+
+
+def _papers(folder: Path) -> list[Reader]:
+    from personalib.backgrounds import draw_backgrounds
+    from personalib.feature_patterns import _features
+    from personalib.published import load_backgrounds, load_feature_patterns, publish, save_backgrounds, with_fixed_text
+
+    people, pattern = folder / "people.json", folder / "pattern.json"
+    save_backgrounds([publish(one) for one in draw_backgrounds(4, 0)], people)
+    scores = [{"factor": "Gender", "element": "Female", "features": [{"index": 3, "threshold": 0.5}]}]
+    content = {"Layer": 1, "size": 64, "Details": {"Gender": {"Female": {"women": 3}}}, "scores": scores}
+    pattern.write_text(json.dumps([content | {"search": {"pooling": "max"}, "sae": {"digest": "x"}}]))
+
+    def told(path: Path) -> object:
+        found = load_backgrounds(path)
+        for one in found:
+            one.background().paragraph()
+        # What is told has to have a keyword, which is refused here, too.
+        return [with_fixed_text(one, "third") for one in found]
+
+    return [
+        Reader("backgrounds", (people,), told),
+        Reader("feature patterns", (pattern,), lambda path: [_features(one) for one in load_feature_patterns(path)]),
+    ]
+
+
+def _vectors(folder: Path) -> list[Reader]:
+    from personalib.activations import Site
+    from personalib.direction_files import read_directions
+    from personalib.saes import load_sae
+    from personalib.steering_choice import load_setting
+    from personalib.vectors import SteeringVector, export_gguf, load_vectors, save_vectors
+
+    vectors = [SteeringVector(torch.ones(8), Site(n), f"v{n}", "mean", "m", "r") for n in (1, 2)]
+    own, gguf, bare, pickled = (folder / f"v.{kind}" for kind in ("safetensors", "gguf", "bare.safetensors", "pt"))
+    save_vectors(vectors, own)
+    export_gguf(vectors, gguf, "llama", 4)
+    save_file({"direction.1": torch.ones(8), "direction.2": torch.ones(8)}, bare)
+    torch.save({"layer_activations": {1: torch.ones(8)}, "layer_type": "decoder_block"}, pickled)
+    [sae, *_] = (data_dir() / "organism" / "saes").glob("*/*")
+
+    def with_config(path: Path) -> object:
+        place = path.parent / "sae"
+        place.mkdir(exist_ok=True)
+        (place / "cfg.json").write_bytes(path.read_bytes())
+        if not (place / "sae_weights.safetensors").exists():
+            (place / "sae_weights.safetensors").symlink_to(sae / "sae_weights.safetensors")
+        return load_sae(str(place)).record()
+
+    return [
+        Reader("steering vectors", (own,), load_vectors),
+        Reader("directions", (own, gguf, bare, pickled), lambda path: read_directions(path)),
+        Reader("setting", (data_dir() / "organism" / "steering.json",), load_setting),
+        Reader("SAE", (sae / "cfg.json",), with_config),
+    ]
+
+
+def _runs(folder: Path) -> list[Reader]:
+    from personalib.chapters import Chapter, RunError
+    from personalib.direction_files_axbench import _concepts, _trained
+    from personalib.evaluation_runs import read_run
+    from personalib.journal import Journal
+    from personalib.loaded import read_loaded
+    from personalib.parameters import ParameterError
+    from personalib.provenance import repository_root
+
+    notebooks = tuple(sorted((repository_root() / "notebooks").glob("0[0-2]*.ipynb")))
+    journal, config, concepts, manifest = (
+        folder / name for name in ("journal.jsonl", "config.json", "concepts.jsonl", "manifest.json")
+    )
+    journal.write_text('{"key": "a", "draft": {"a": 1}}\n{"key": "b", "problems": []}\n')
+    config.write_text('{"layer": 3, "model_name": "google/gemma-2-2b"}')
+    concepts.write_text('{"concept_id": 0, "concept": "a"}\n{"concept_id": 1, "concept": "b"}\n')
+    manifest.write_text('{"plan": {"questionnaires": [{"name": "a"}]}, "outputs": {"a.parquet": "0"}, "model": {}}')
+
+    def written(path: Path) -> object:
+        opened = Journal(path)
+        opened.close()
+        return opened.entries
+
+    def run(path: Path) -> object:
+        (path.parent / "run").mkdir(exist_ok=True)
+        (path.parent / "run" / "manifest.json").write_bytes(path.read_bytes())
+        return read_run(path.parent / "run")
+
+    return [
+        Reader(
+            "notebook", notebooks, lambda path: Chapter.read(path).parameters, (DataError, RunError, ParameterError)
+        ),
+        Reader("journal", (journal,), written),
+        Reader("loaded", (journal,), read_loaded),
+        Reader("configuration of AxBench", (config,), _trained),
+        Reader("concepts of AxBench", (concepts,), _concepts),
+        Reader("manifest of a run", (manifest,), run),
+    ]
