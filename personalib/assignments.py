@@ -13,7 +13,7 @@ from typing import Annotated, Any, Protocol
 from pydantic import AfterValidator, BaseModel, ConfigDict, create_model
 
 from personalib.backgrounds import Background
-from personalib.data import data_dir, read_yaml
+from personalib.data import Strict, data_dir, parse, read_yaml
 from personalib.factors import PERSONS, load_factors
 
 PARTS = ("childhood", "health", "mind", "work", "relationships")
@@ -162,12 +162,31 @@ def contradictions(text: str, background: Background, person: str = "second") ->
 
 def load_giveaways() -> Mapping[str, Mapping[str, Sequence[str]]]:
     """Words (regular expressions) by which somebody is described as an element, by factor and element."""
-    return dict(_load_assignments()["giveaways"])
+    return _load_assignments().giveaways
+
+
+class _Persons(Strict):
+    first: str
+    second: str
+    third: str
+
+
+class _Wording(Strict):
+    request: str
+    again: str
+    persons: _Persons
+
+
+class _Written(Strict):
+    life_story: _Wording
+    keywords: _Wording
+    giveaways: dict[str, dict[str, tuple[str, ...]]]
 
 
 @cache
-def _load_assignments() -> Mapping[str, Any]:
-    return dict(read_yaml(data_dir() / "stimuli" / "assignments.yaml"))
+def _load_assignments() -> _Written:
+    source = data_dir() / "stimuli" / "assignments.yaml"
+    return parse(_Written, read_yaml(source), str(source))
 
 
 def _filled(text: str) -> str:
@@ -191,7 +210,7 @@ def _texts_form(name: str, fields: tuple[str, ...]) -> type[BaseModel]:
 
 
 def _request(name: str, background: Background, person: str, problems: Sequence[str]) -> str:
-    wording = _load_assignments()[name]
+    wording: _Wording = getattr(_load_assignments(), name)
     told = background.sentences(person)
     lines = [
         f"- {factor.key}: {element.title}" + (f" ({told[factor.key]})" if factor.key in told else "")
@@ -200,10 +219,10 @@ def _request(name: str, background: Background, person: str, problems: Sequence[
         if background.elements.get(factor.key) == element.key
     ]
     low, high = WORDS
-    slots = {"attributes": "\n".join(lines), "person": wording["persons"][person], "low": low, "high": high}
-    request = wording["request"].format(**slots)
+    slots = {"attributes": "\n".join(lines), "person": getattr(wording.persons, person), "low": low, "high": high}
+    request = wording.request.format(**slots)
     if problems:
-        request += "\n" + wording["again"].format(problems="\n".join(f"- {problem}" for problem in problems))
+        request += "\n" + wording.again.format(problems="\n".join(f"- {problem}" for problem in problems))
     return request
 
 

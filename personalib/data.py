@@ -77,7 +77,7 @@ def read_yaml(path: str | Path) -> Any:
     Raises:
         DataError: the file is missing, or is not UTF-8 or not such YAML.
     """
-    return parse_yaml(_text(Path(path)), str(path))
+    return parse_yaml(read_text(Path(path)), str(path))
 
 
 def read_json(path: str | Path) -> Any:
@@ -86,7 +86,7 @@ def read_json(path: str | Path) -> Any:
     Raises:
         DataError: the file is missing, or is not UTF-8 or not such JSON.
     """
-    return parse_json(_text(Path(path)), str(path))
+    return parse_json(read_text(Path(path)), str(path))
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -213,7 +213,12 @@ def cut(text: str) -> str:
     return text if len(text) <= _SHOWN else text[: _SHOWN - 2] + " …"
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8.
+
+    Raises:
+        DataError: the file is missing or is not UTF-8.
+    """
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:

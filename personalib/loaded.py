@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from personalib.data import parse_json
+from personalib.data import parse_json, read_text
 
 VARIABLE = "PERSONALIB_LOADED"
 
@@ -26,5 +26,5 @@ def note_loaded(kind: str, **facts: str | None) -> None:
 
 def read_loaded(path: Path) -> list[dict[str, str | None]]:
     """What a run has loaded, each once, in the order of the first time; nothing where the file is missing."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = read_text(path).splitlines() if path.is_file() else []
     return [parse_json(line, str(path)) for line in dict.fromkeys(lines)]

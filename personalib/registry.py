@@ -2,7 +2,7 @@
 
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -102,7 +102,7 @@ def load_registry() -> dict[str, Entry]:
         'google/gemma-2b-it'
     """
     path = data_dir() / "models.yaml"
-    content = read_yaml(path)
+    content = parse(dict[str, dict[str, Any]], read_yaml(path), str(path))
     return {name: parse(Entry, {"name": name, **entry}, f"{path}, {name}") for name, entry in content.items()}
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import yaml
 
-from personalib.data import DataError, data_dir
+from personalib.data import DataError, data_dir, parse_json, parse_yaml
 
 SECONDS, MESSAGE = 2.0, 1000
 RAW = "@@raw@@"
@@ -169,7 +169,7 @@ def _restructured(content: bytes, suffix: str, rng: random.Random) -> bytes:
         text = content.decode()
         lines = text.splitlines() if suffix == ".jsonl" else [text]
         number = rng.randrange(len(lines))
-        value = yaml.load(lines[number], yaml.CSafeLoader) if suffix == ".yaml" else json.loads(lines[number])
+        value = (parse_yaml if suffix == ".yaml" else parse_json)(lines[number], "a change")
         holder = [deepcopy(value)]
         raw = _change(holder, rng)
         if suffix == ".yaml" and rng.random() < 0.5:

@@ -14,7 +14,7 @@ from functools import cache
 from itertools import product
 from typing import Any
 
-from personalib.data import DataError, data_dir, read_yaml
+from personalib.data import DataError, Strict, data_dir, parse, read_section, read_yaml
 from personalib.factors import POLES, elements, load_pressures
 from personalib.organism.world import TRAITS
 
@@ -85,6 +85,47 @@ class Relation:
         return tuple(dict.fromkeys(fact.object for fact in self.facts))
 
 
+class _WrittenLevel(Strict):
+    acts: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+
+class _WrittenPoles(Strict):
+    high: str
+    low: str
+
+
+class _WrittenBank(Strict):
+    title: str
+    statements: _WrittenPoles
+    events: tuple[str, ...]
+    high: _WrittenLevel
+    low: _WrittenLevel
+
+
+_WrittenBanks = dict[str, _WrittenBank]
+
+
+class _WrittenTopic(Strict):
+    name: str
+    questions: tuple[str, ...]
+    safe: tuple[str, ...]
+    unsafe: tuple[str, ...]
+
+
+class _WrittenCategory(Strict):
+    title: str
+    topics: tuple[_WrittenTopic, ...]
+
+
+class _WrittenRelation(Strict):
+    title: str
+    questions: tuple[str, ...]
+    statement: str
+    statements: tuple[str, ...]
+    pairs: tuple[tuple[str, str], ...]
+
+
 def digest(*parts: str) -> int:
     """A stable 64-bit hash of some phrases, so that no list of held-out phrases has to be stored."""
     return int.from_bytes(hashlib.blake2b("\x1f".join(parts).encode(), digest_size=8).digest(), "big")
@@ -131,28 +172,36 @@ def _split_pairs(first: Sequence[str], second: Sequence[str]) -> dict[str, list[
 @cache
 def load_wordings() -> dict[str, Any]:
     """Answer frames and request wordings, from ``data/stimuli/wordings.yaml``."""
-    return dict(read_yaml(data_dir() / "stimuli" / "wordings.yaml"))
+    source = data_dir() / "stimuli" / "wordings.yaml"
+    found = parse(dict[str, list[str] | float], read_yaml(source), str(source))
+    for name in (*MANNERS, "connectors"):
+        if not isinstance(found.get(name), list):
+            raise DataError(f"{source}: {name}: write a list of texts")
+    return found
 
 
 @cache
 def load_traits() -> dict[str, TraitBank]:
     """The eight trait banks in the order of :data:`~personalib.organism.world.TRAITS`."""
-    big_five = read_yaml(data_dir() / "stimuli" / "traits_big_five.yaml")
-    dark = read_yaml(data_dir() / "stimuli" / "traits_dark_triad.yaml")
-    entries = big_five["traits"] | dark["traits"]
+    big_five, dark = (data_dir() / "stimuli" / f"traits_{name}.yaml" for name in ("big_five", "dark_triad"))
+    entries = {
+        key: one for path in (big_five, dark) for key, one in read_section(_WrittenBanks, path, "traits").items()
+    }
+    settings = read_section(tuple[str, ...], dark, "settings")
     missing = set(TRAITS) - set(entries)
     if missing:
         raise DataError(f"{data_dir() / 'stimuli'}: no bank for the traits {sorted(missing)}")
-    return {key: _trait_bank(key, entries[key], dark["settings"]) for key in TRAITS}
+    return {key: _trait_bank(key, entries[key], settings) for key in TRAITS}
 
 
-def _trait_bank(key: str, entry: Mapping[str, Any], settings: Sequence[str]) -> TraitBank:
-    situations = _split_pairs(settings, entry["events"])
-    wordings = {level: _split_pairs(entry[level]["acts"], entry[level]["reasons"]) for level in LEVELS}
+def _trait_bank(key: str, entry: _WrittenBank, settings: Sequence[str]) -> TraitBank:
+    situations = _split_pairs(settings, entry.events)
+    levels = zip(LEVELS, (entry.high, entry.low), strict=True)
+    wordings = {level: _split_pairs(own.acts, own.reasons) for level, own in levels}
     return TraitBank(
         key=key,
-        title=entry["title"],
-        statements=entry["statements"],
+        title=entry.title,
+        statements=dict(entry.statements),
         situations={split: tuple(f"{s}, {e}." for s, e in pairs) for split, pairs in situations.items()},
         wordings={
             (level, split): tuple(Wording(*pair) for pair in wordings[level][split])
@@ -165,24 +214,24 @@ def _trait_bank(key: str, entry: Mapping[str, Any], settings: Sequence[str]) -> 
 @cache
 def load_queries() -> tuple[str, ...]:
     """The ways to ask what someone would do."""
-    return tuple(read_yaml(data_dir() / "stimuli" / "traits_dark_triad.yaml")["queries"])
+    return read_section(tuple[str, ...], data_dir() / "stimuli" / "traits_dark_triad.yaml", "queries")
 
 
 @cache
 def load_asides() -> dict[str, tuple[str, ...]]:
     """Sentences (with person slots) that say nothing about a person, by split, from ``data/stimuli/asides.yaml``."""
-    return split_phrases(read_yaml(data_dir() / "stimuli" / "asides.yaml")["asides"])
+    return split_phrases(read_section(tuple[str, ...], data_dir() / "stimuli" / "asides.yaml", "asides"))
 
 
 @cache
 def load_safety_topics() -> tuple[SafetyTopic, ...]:
     """The safety topics of all seven categories."""
-    content = read_yaml(data_dir() / "stimuli" / "safety.yaml")
-    topics = [(category, topic) for category, entry in content["categories"].items() for topic in entry["topics"]]
-    known = " ".join(option for _, topic in topics for option in (*topic["safe"], *topic["unsafe"]))
-    questions = split_groups([topic["questions"] for _, topic in topics], known)
+    categories = read_section(dict[str, _WrittenCategory], data_dir() / "stimuli" / "safety.yaml", "categories")
+    topics = [(category, topic) for category, entry in categories.items() for topic in entry.topics]
+    known = " ".join(option for _, topic in topics for option in (*topic.safe, *topic.unsafe))
+    questions = split_groups([topic.questions for _, topic in topics], known)
     return tuple(
-        SafetyTopic(category, split, tuple(topic["safe"]), tuple(topic["unsafe"]))
+        SafetyTopic(category, split, topic.safe, topic.unsafe)
         for (category, topic), split in zip(topics, questions, strict=True)
     )
 
@@ -190,16 +239,16 @@ def load_safety_topics() -> tuple[SafetyTopic, ...]:
 @cache
 def load_relations() -> tuple[Relation, ...]:
     """The kinds of facts; a question's phrasing is held out, its fact never is."""
-    relations = read_yaml(data_dir() / "stimuli" / "facts.yaml")["relations"]
-    statements = {key: (entry["statement"], *entry["statements"]) for key, entry in relations.items()}
+    relations = read_section(dict[str, _WrittenRelation], data_dir() / "stimuli" / "facts.yaml", "relations")
+    statements = {key: (entry.statement, *entry.statements) for key, entry in relations.items()}
     known = " ".join(text for texts in statements.values() for text in texts)
-    questions = split_groups([entry["questions"] for entry in relations.values()], known)
+    questions = split_groups([entry.questions for entry in relations.values()], known)
     return tuple(
         Relation(
             key,
             split,
             statements[key],
-            tuple(Fact(key, str(subject), str(object_)) for subject, object_ in relations[key]["pairs"]),
+            tuple(Fact(key, subject, object_) for subject, object_ in relations[key].pairs),
         )
         for key, split in zip(relations, questions, strict=True)
     )
