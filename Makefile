@@ -17,7 +17,7 @@ TORCH := { $(LOCKED) locks/cpu.txt 2>/dev/null || $(LOCKED) locks/gpu.txt; }
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help book test check bench lab lock clean clean-results
+.PHONY: help book test fuzz check bench lab lock clean clean-results
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ book: $(BOOK_STAMP) ## execute the chapters that changed and build the pages
 
 test: $(TEST_STAMP) ## run the tests
 	@$(BIN)/python -m pytest
+
+fuzz: $(TEST_STAMP) ## try every reader of files with damaged files, ten thousand times each
+	@PYTHONPATH=. $(BIN)/python tests/fuzz.py --tries 10000
 
 check: $(TEST_STAMP) ## lint code and notebooks, and check the types
 	@$(BIN)/ruff check .

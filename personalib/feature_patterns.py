@@ -11,13 +11,47 @@ from math import isnan
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ConfigDict
+
 from personalib.activations import capture
+from personalib.data import NotNegative, Strict, parse
 from personalib.factors import load_factors
 from personalib.feature_labels import FeatureLabel
 from personalib.features import Discovery, Finding, Pooling, Settings, pool_features
 from personalib.models import LanguageModel
 from personalib.published import FeaturePattern, PublishedBackground, element_named
 from personalib.saes import SparseAutoencoder
+
+
+class _Other(Strict):
+    """Fields of a pattern that the paper does not have, as far as they are read again."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+
+class _Threshold(_Other):
+    index: int
+    threshold: NotNegative
+
+
+class _Score(_Other):
+    factor: str
+    element: str
+    features: tuple[_Threshold, ...]
+
+
+class _Search(_Other):
+    pooling: Pooling = "max"
+
+
+class _Sae(_Other):
+    digest: str | None = None
+
+
+class _Extra(_Other):
+    scores: tuple[_Score, ...] = ()
+    search: _Search = _Search()
+    sae: _Sae = _Sae()
 
 
 class Reading(NamedTuple):
@@ -94,7 +128,7 @@ def generated_features(
     """
     _check_same(pattern, sae)
     sae.check_fits(language_model)
-    pooling = pooling or pattern.extra.get("search", {}).get("pooling", "max")
+    pooling = pooling or _other(pattern).search.pooling
     if missing := [entry.idx for entry in entries if not entry.generative_bg.strip()]:
         raise ValueError(f"background {missing[0]} has no life story; write it with `backgrounds generated`")
     stories = [entry.generative_bg for entry in entries]
@@ -126,16 +160,25 @@ def _check_same(pattern: FeaturePattern, sae: SparseAutoencoder) -> None:
             f"the pattern is of an SAE with {pattern.size} features at layer {pattern.layer}, and {sae.name} has "
             f"{sae.width} at layer {sae.site.layer}; name the SAE that it was found in"
         )
-    if pattern.extra.get("sae", {}).get("digest", sae.digest()) != sae.digest():
+    if (_other(pattern).sae.digest or sae.digest()) != sae.digest():
         raise ValueError(f"the pattern was found in other weights than those of {sae.name}; search that SAE anew")
+
+
+def _other(pattern: FeaturePattern) -> _Extra:
+    """What a pattern says beside the paper's fields.
+
+    Raises:
+        DataError: it is not what :func:`as_pattern` would have written.
+    """
+    return parse(_Extra, dict(pattern.extra), f"the feature pattern at layer {pattern.layer}")
 
 
 def _features(pattern: FeaturePattern) -> dict[tuple[str, str], list[tuple[int, float]]]:
     """By titles of factor and element the features with their thresholds; the least number above zero if none is."""
     limits = {
-        (each["factor"], each["element"], feature["index"]): feature["threshold"]
-        for each in pattern.extra.get("scores", ())
-        for feature in each["features"]
+        (each.factor, each.element, feature.index): feature.threshold
+        for each in _other(pattern).scores
+        for feature in each.features
     }
     return {
         (factor, _title(factor, element)): [

@@ -7,12 +7,10 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import ConfigDict, Field
+from typing import Any
 
 from personalib.backgrounds import Background
-from personalib.data import DataError, Strict, parse, shown
+from personalib.data import DataError, shown
 from personalib.factors import Element, inflect, load_factors
 from personalib.record_files import read_records
 from personalib.records import Record
@@ -21,37 +19,6 @@ from personalib.storage import write_whole
 # Titles of factors in the paper's files that differ from ours.
 _FACTORS = {"ai familiar degree": "ai familiarity"}
 _FIELDS = ("idx", "attributes", "fixed_bg", "generative_bg", "features")
-
-
-class _Other(Strict):
-    """Fields of a pattern that the paper does not have, as far as they are read again."""
-
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
-
-
-class _Threshold(_Other):
-    index: int
-    threshold: Annotated[float, Field(ge=0)]
-
-
-class _Score(_Other):
-    factor: str
-    element: str
-    features: tuple[_Threshold, ...]
-
-
-class _Search(_Other):
-    pooling: Literal["max", "mean", "last"] = "max"
-
-
-class _Sae(_Other):
-    digest: str | None = None
-
-
-class _Extra(_Other):
-    scores: tuple[_Score, ...] = ()
-    search: _Search = _Search()
-    sae: _Sae = _Sae()
 
 
 @dataclass(frozen=True)
@@ -227,7 +194,6 @@ def _background(entry: Record) -> PublishedBackground:
 
 def _pattern(entry: Record) -> FeaturePattern:
     extra = {name: value for name, value in entry.fields.items() if name not in ("Layer", "size", "Details")}
-    parse(_Extra, extra, entry.where)
     details = entry.fields.get("Details", {})
     pattern = FeaturePattern(_whole(entry, "Layer"), _whole(entry, "size"), details, extra)
     try:

@@ -220,10 +220,11 @@ def _vectors(folder: Path) -> list[Reader]:
 
 
 def _runs(folder: Path) -> list[Reader]:
+    from personalib.journal import Journal
+
     from personalib.chapters import Chapter, RunError
     from personalib.direction_files_axbench import _concepts, _trained
     from personalib.evaluation_runs import read_run
-    from personalib.journal import Journal
     from personalib.loaded import read_loaded
     from personalib.parameters import ParameterError
     from personalib.provenance import repository_root

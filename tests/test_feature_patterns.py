@@ -11,7 +11,7 @@ from scipy.sparse import csc_array
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from personalib.activations import capture
-from personalib.data import data_dir
+from personalib.data import DataError, data_dir
 from personalib.element_texts import NEUTRAL, LabelledTexts
 from personalib.factors import elements, load_factors
 from personalib.feature_labels import FeatureLabel
@@ -315,3 +315,27 @@ def test_a_background_whose_story_was_not_read_has_none_of_it():
     entry = person(Gender="female")
     assert with_features(entry, {}, None).features == {"fixed": {}, "generative": None}
     assert with_features(entry, {}, {}).features == {"fixed": {}, "generative": {}}
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"scores": 3}, "at layer 1: scores: give a list of values"),
+        ({"scores": [{"factor": "a"}]}, "scores.0.element: is missing; add it; scores.0.features: is missing; add it"),
+        (
+            {"scores": [{"factor": "a", "element": "b", "features": [{"index": 1, "threshold": "x"}]}]},
+            "scores.0.features.0.threshold: Input should be a valid number",
+        ),
+        (
+            {"scores": [{"factor": "a", "element": "b", "features": [{"index": 1, "threshold": float("nan")}]}]},
+            "scores.0.features.0.threshold: Input should be a finite number",
+        ),
+        ({"search": {"pooling": "most"}}, "search.pooling: Input should be 'max', 'mean' or 'last'"),
+        ({"sae": ["a"]}, "sae: "),
+    ],
+)
+def test_fields_of_another_form_are_named_where_they_are_needed(extra, message):
+    pattern = FeaturePattern(1, 64, {"Gender": {"Female": {"women": 3}}}, extra)
+    one = PublishedBackground(0, {"Gender": "Female"}, {}, "")
+    with pytest.raises(DataError, match=message):
+        fixed_features(pattern, one)

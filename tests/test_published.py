@@ -166,14 +166,6 @@ def test_a_wrong_background_file_is_named(write, content, message):
         ({"Details": {"Gender": {"female": 3}}}, "field 'Details'"),
         ({"Details": None}, "field 'Details'"),
         ({"Details": {"Gender": {"female": {"women": True}}}}, "True is no feature"),
-        ({"scores": 3}, "row 1: scores: give a list of values"),
-        ({"scores": [{"factor": "Gender"}]}, "row 1: scores.0.element: is missing; add it"),
-        (
-            {"scores": [{"factor": "a", "element": "b", "features": [{"index": 1, "threshold": "x"}]}]},
-            "row 1: scores.0.features.0.threshold: Input should be a valid number",
-        ),
-        ({"search": {"pooling": "most"}}, "row 1: search.pooling: Input should be 'max', 'mean' or 'last'"),
-        ({"sae": ["a"]}, "row 1: sae: "),
         ({"Details": {"Gender": {"female": {"women": 64}}}}, "'Gender', 'female': 64 is no feature of an SAE with 64"),
     ],
 )
