@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -240,7 +241,9 @@ def fuzz(reader: Reader, tries: int, seed: int, folder: Path) -> Outcome:
 def _fault(reader: Reader, path: Path, outcome: Outcome) -> str | None:
     """What is wrong with how a reader takes a file."""
     try:
-        with _limited(SECONDS):
+        # Rows that are left out are told by a warning.
+        with _limited(SECONDS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             reader.read(path)
     except reader.refuses as error:
         outcome.refused += 1

@@ -220,7 +220,6 @@ def _vectors(folder: Path) -> list[Reader]:
 
 
 def _runs(folder: Path) -> list[Reader]:
-    from personalib.journal import Journal
 
     from personalib.chapters import Chapter, RunError
     from personalib.direction_files_axbench import _concepts, _trained
@@ -228,6 +227,7 @@ def _runs(folder: Path) -> list[Reader]:
     from personalib.loaded import read_loaded
     from personalib.parameters import ParameterError
     from personalib.provenance import repository_root
+    from personalib.storage import Journal
 
     notebooks = tuple(sorted((repository_root() / "notebooks").glob("0[0-2]*.ipynb")))
     journal, config, concepts, manifest = (
