@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from personalib.chapters import Chapter
+from personalib.data import DataError
 from personalib.provenance import repository_root
 from personalib.runs import RunError, inputs_hash, read_run, results_dir, run_notebook
 from personalib.storage import held
@@ -176,6 +178,15 @@ def test_a_killed_run_leaves_a_partial_file_and_the_next_starts_over(write_noteb
 
     run_notebook(notebook, {}, output)
     assert names(output) == {"01_tiny.ipynb", "01_tiny.manifest.json", "results/01_tiny/table.csv"}
+
+
+def test_a_full_disk_is_one_error_that_names_the_file_and_the_same_command_goes_on(write_notebook, disk):
+    notebook, rest = write_notebook("x = 1"), disk / "rest"
+    rest.write_bytes(b"x" * shutil.disk_usage(disk).free)
+    with pytest.raises(DataError, match=r"01_tiny\.partial\.ipynb: cannot be written: No space left .*goes on"):
+        run_notebook(notebook, {}, disk / "out")
+    rest.unlink()
+    assert not run_notebook(notebook, {}, disk / "out").reused
 
 
 def test_results_go_to_the_run_s_folder_or_to_an_interactive_one(monkeypatch, tmp_path, small_library):
