@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -65,7 +67,7 @@ def write_persona_vectors(
             "fit those too, or write another form"
         )
     found.setdefault(0, torch.zeros_like(vectors[0].direction))
-    torch.save(torch.stack([found[number] for number in range(depth + 1)]), path)
+    _save(torch.stack([found[number] for number in range(depth + 1)]), path)
 
 
 def write_steering_vectors(vectors: Sequence[SteeringVector], path: Path, _: LanguageModel | None = None) -> None:
@@ -80,7 +82,7 @@ def write_steering_vectors(vectors: Sequence[SteeringVector], path: Path, _: Lan
     found = {_block(one): one.direction for one in vectors}
     if min(found) < 0:
         raise ValueError(f"{vectors[0].name}: resid_pre.0 is no block's output; leave that vector out")
-    torch.save({"layer_activations": dict(sorted(found.items())), "layer_type": "decoder_block"}, path)
+    _save({"layer_activations": dict(sorted(found.items())), "layer_type": "decoder_block"}, path)
 
 
 def write_named_tensors(vectors: Sequence[SteeringVector], path: Path, _: LanguageModel | None = None) -> None:
@@ -93,6 +95,13 @@ def write_named_tensors(vectors: Sequence[SteeringVector], path: Path, _: Langua
     if len(found) < len(vectors):
         raise ValueError("two vectors have one name and site; give them different names, or write them apart")
     save_file(found, path)
+
+
+def _save(content: Any, path: Path) -> None:
+    """By way of memory: torch does not say that a disk is full."""
+    buffer = BytesIO()
+    torch.save(content, buffer)
+    path.write_bytes(buffer.getvalue())
 
 
 def _check_one_thing(vectors: Sequence[SteeringVector]) -> None:

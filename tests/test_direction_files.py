@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import shutil
 from importlib import import_module
 from pathlib import Path
 
@@ -669,6 +670,16 @@ def test_a_place_where_nothing_can_be_written_is_one_error(tmp_path, form):
             write_directions(vectors, path, form)
         assert str(caught.value).startswith(str(path))
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("form", WRITTEN_FORMS)
+def test_a_full_disk_is_one_error_and_leaves_what_was_there(disk, form):
+    vectors = [vector(Site(0)), vector(Site(1))][form == "gguf" :]
+    (disk / "v").write_text("of before")
+    (disk / "rest").write_bytes(b"x" * shutil.disk_usage(disk).free)
+    with pytest.raises(DataError, match=r"v(\.partial)?: cannot be written: .*No space left"):
+        write_directions(vectors, disk / "v", form)
+    assert sorted(path.name for path in disk.iterdir()) == ["rest", "v"] and (disk / "v").read_text() == "of before"
 
 
 def test_what_a_form_has_a_place_for_can_be_written(tmp_path):
