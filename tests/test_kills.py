@@ -27,6 +27,7 @@ for module in ("contrast", "evaluation_runs", "organism.training", "sae_training
     importlib.import_module(f"personalib.{module}")
 
 KILLS = int(os.environ.get("PERSONALIB_KILLS", "1"))
+PATIENCE = 600
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 SECRET = "sk-not-to-be-written-anywhere"
 INPUTS = {
@@ -108,7 +109,7 @@ def test_a_command_that_is_ended_at_any_moment_ends_as_if_nothing_had_been(name,
     whole, broken = prepared(tmp_path / "whole"), prepared(tmp_path / "broken")
     began = time.monotonic()
     process = start(whole, command)
-    process.join(120)
+    process.join(PATIENCE)
     assert process.exitcode == 0, (whole / "messages").read_text()
     duration = time.monotonic() - began
     for kill in range(KILLS):
@@ -118,7 +119,7 @@ def test_a_command_that_is_ended_at_any_moment_ends_as_if_nothing_had_been(name,
             os.kill(process.pid, SIGNALS[(kill + len(name)) % len(SIGNALS)])
         process.join()
     process = start(broken, command)
-    process.join(120)
+    process.join(PATIENCE)
     assert process.exitcode == 0, (broken / "messages").read_text()
     assert contents(broken) == contents(whole) != {}
     assert not [path for path in broken.rglob("*") if path.name.endswith((".partial", ".lock", ".draft"))]
@@ -135,9 +136,9 @@ def test_a_second_process_is_refused(name, tmp_path):
     os.kill(first.pid, signal.SIGSTOP)
     try:
         second = start(folder, COMMANDS[name])
-        second.join(120)
+        second.join(PATIENCE)
         assert second.exitcode == 2 and "another process" in (folder / "messages").read_text()
     finally:
         os.kill(first.pid, signal.SIGCONT)
-    first.join(120)
+    first.join(PATIENCE)
     assert first.exitcode == 0
