@@ -67,7 +67,8 @@ def book(
     parameters: tuple[tuple[str, str], ...], only: tuple[str, ...], force: bool, jobs: int, root: Path | None
 ) -> None:
     """Execute the chapters that changed and build the pages."""
-    from personalib.book import Book, build_book
+    from personalib.book import build_book
+    from personalib.pages import Book
     from personalib.provenance import repository_root
 
     built = build_book(Book(root or repository_root()), dict(parameters), only, force, jobs)

@@ -1,11 +1,5 @@
-"""The book: every chapter executed or found unchanged, then the pages built from the executed chapters."""
+"""The book: pages checked, every chapter executed or found unchanged, pages built from the executed chapters."""
 
-import json
-import os
-import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
@@ -14,68 +8,12 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-import yaml
-
 from personalib.chapters import Chapter, RunError
 from personalib.data import read_yaml
+from personalib.pages import Book, BookError, build_pages, check_pages, remove
 from personalib.progress import progress_bar
-from personalib.provenance import files_hash, repository_root
 from personalib.runs import Run, read_run, run_notebook
 from personalib.threads import shared_threads, threads
-
-_SOURCES_FILE = ".sources.sha256"
-# What a build complains of: warnings, and the last line of each traceback, whose other lines are indented.
-_COMPLAINT = re.compile(r"WARNING|ERROR|^[\w.]+(Error|Exception): \S|^(?=\S).*\b(malformed|[Ee]rrors?)\b")
-_COLOUR = re.compile(r"\x1b\[[\d;]*m")
-_JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
-
-
-class BookError(RunError):
-    """The pages cannot be built; the message names the file and the fix."""
-
-
-@dataclass(frozen=True)
-class Book:
-    """Where a book's sources are and where its products go.
-
-    Attributes:
-        root: the folder with ``_config.yml``, ``book/`` and ``notebooks/``.
-        built: where its products go; ``book/_build`` in the root by default.
-        pages: further pages in Markdown, with their figures beside them, that come before the last part.
-    """
-
-    root: Path
-    built: Path | None = None
-    pages: tuple[Path, ...] = ()
-
-    @property
-    def config(self) -> Path:
-        """Sphinx's settings."""
-        return self.root / "_config.yml"
-
-    @property
-    def toc(self) -> Path:
-        """The table of contents."""
-        return self.root / "book" / "_toc.yml"
-
-    @property
-    def products(self) -> Path:
-        """The folder of everything that is built."""
-        return self.built or self.root / "book" / "_build"
-
-    @property
-    def executed(self) -> Path:
-        """The executed notebooks, their results and their manifests."""
-        return self.products / "executed"
-
-    @property
-    def html(self) -> Path:
-        """The pages: there only while they show what is in ``executed``."""
-        return self.products / "html"
-
-    def chapters(self) -> list[Chapter]:
-        """The source notebooks in reading order."""
-        return [Chapter.read(path) for path in sorted((self.root / "notebooks").glob("*.ipynb"))]
 
 
 @dataclass(frozen=True)
@@ -104,7 +42,8 @@ def build_book(
 ) -> BuiltBook:
     """Execute the chapters whose inputs changed, and build the pages if they changed.
 
-    The pages are removed as soon as they are known to be out of date, so none is ever stale.
+    The pages are removed as soon as they are known to be out of date, so none is ever stale. What of them does not
+    depend on the chapters' outputs is checked before a chapter is executed.
 
     Args:
         book: what to build.
@@ -121,16 +60,21 @@ def build_book(
     _check_contents(book, chapters)
     parameters = distribute(chapters, texts or {})
     selected = _select(chapters, only)
-    runs = _run_chapters(book, selected, parameters, force, jobs)
-    others = [chapter for chapter in chapters if chapter not in selected]
-    reused = {chapter.name: read_run(chapter.path, parameters[chapter.name], book.executed) for chapter in others}
-    outdated = tuple(name for name, run in reused.items() if run is None)
+    found = {chapter.name: read_run(chapter.path, parameters[chapter.name], book.executed) for chapter in chapters}
+    valid = {name: run for name, run in found.items() if run}
+    outdated = tuple(one.name for one in chapters if one not in selected and one.name not in valid)
+    waiting = [one for one in selected if force or one.name not in valid]
+    if waiting or outdated:
+        remove(book.html)
+    if waiting and not outdated:
+        check_pages(book, chapters)
+    everything = _run_chapters(book, waiting, valid, parameters, jobs)
+    runs = tuple(everything[chapter.name] for chapter in selected)
     if outdated:
-        _remove(book.html)
-        return BuiltBook(tuple(runs), None, outdated, pages_reused=False)
-    everything = sorted([*runs, *(run for run in reused.values() if run)], key=lambda run: run.name)
-    pages_reused = _build_pages(book, everything)
-    return BuiltBook(tuple(runs), book.html / "index.html", (), pages_reused)
+        return BuiltBook(runs, None, outdated, pages_reused=False)
+    in_order = [everything[chapter.name] for chapter in chapters]
+    pages_reused = build_pages(book, [run.notebook for run in in_order], status_page(in_order))
+    return BuiltBook(runs, book.html / "index.html", (), pages_reused)
 
 
 def _check_contents(book: Book, chapters: Sequence[Chapter]) -> None:
@@ -195,14 +139,15 @@ def _select(chapters: Sequence[Chapter], only: Collection[str]) -> list[Chapter]
 
 
 def _run_chapters(
-    book: Book, chapters: Sequence[Chapter], parameters: Mapping[str, Mapping[str, Any]], force: bool, jobs: int
-) -> list[Run]:
-    known = {} if force else {one.name: read_run(one.path, parameters[one.name], book.executed) for one in chapters}
-    found = {name: run for name, run in known.items() if run}
-    waiting = [chapter for chapter in chapters if chapter.name not in found]
-    if waiting:
-        _remove(book.html)
-    with progress_bar(len(chapters), "chapter") as bar:
+    book: Book,
+    waiting: Sequence[Chapter],
+    valid: Mapping[str, Run],
+    parameters: Mapping[str, Mapping[str, Any]],
+    jobs: int,
+) -> dict[str, Run]:
+    """The runs by chapter: those that are valid, and those of the chapters that wait to be executed."""
+    found = {name: run for name, run in valid.items() if name not in {chapter.name for chapter in waiting}}
+    with progress_bar(len(found) + len(waiting), "chapter") as bar:
         bar.update(len(found))
         bar.set_description(waiting[0].name if waiting else "chapters")
         with threads(shared_threads(jobs)):
@@ -211,7 +156,7 @@ def _run_chapters(
                 left = [chapter.name for chapter in waiting if chapter.name not in found]
                 bar.set_description(left[0] if left else "chapters")
                 bar.update()
-    return [found[chapter.name] for chapter in chapters]
+    return found
 
 
 def _executed(
@@ -258,62 +203,6 @@ def _stop(tasks: Sequence["Future[Run]"]) -> None:
         wait(under_way, timeout=0.2)
 
 
-def _build_pages(book: Book, runs: Sequence[Run]) -> bool:
-    """Build the pages from scratch, unless they were built from the same sources; tell whether they were."""
-    source = _stage(book, runs)
-    hashed = files_hash(source, (path for path in source.rglob("*") if path.is_file()))
-    record = book.html / _SOURCES_FILE
-    if record.is_file() and record.read_text() == hashed and (book.html / "index.html").is_file():
-        return True
-    _remove(book.html)
-    draft = _sphinx(book, source)
-    (draft / _SOURCES_FILE).write_text(hashed)
-    draft.rename(book.html)
-    _remove(book.products / "draft")
-    return False
-
-
-def _stage(book: Book, runs: Sequence[Run]) -> Path:
-    """Lay out what Sphinx reads: the sources' own layout, with executed notebooks and the status of the runs."""
-    source = book.products / "source"
-    _remove(source)
-    shutil.copytree(book.root / "book", source / "book", ignore=shutil.ignore_patterns("_build", ".*"))
-    shutil.copy(book.config, source)
-    (source / "notebooks").mkdir()
-    for run in runs:
-        _stage_notebook(run.notebook, source / "notebooks" / run.notebook.name)
-    generated = source / "book" / "_generated"
-    generated.mkdir(exist_ok=True)
-    (generated / "status.md").write_text(status_page(runs), encoding="utf-8")
-    _stage_pages(book, source / "book")
-    return source
-
-
-def _stage_pages(book: Book, target: Path) -> None:
-    """Add a book's further pages, and their entries in the table of contents."""
-    if not book.pages:
-        return
-    contents = read_yaml(book.toc)
-    entries = [{"file": f"book/{page.stem}"} for page in book.pages]
-    if "parts" in contents:
-        contents["parts"].insert(-1, {"caption": "Held against what was published", "chapters": entries})
-    else:
-        contents.setdefault("chapters", []).extend(entries)
-    (target / "_toc.yml").write_text(yaml.safe_dump(contents, sort_keys=False), encoding="utf-8")
-    for page in book.pages:
-        for file in (page, *page.parent.glob(f"{page.stem}.png")):
-            shutil.copy(file, target)
-
-
-def _stage_notebook(executed: Path, target: Path) -> None:
-    """Copy a notebook without papermill's record, which names folders of this machine."""
-    content = json.loads(executed.read_text(encoding="utf-8"))
-    content["metadata"].pop("papermill", None)
-    for cell in content["cells"]:
-        cell["metadata"].pop("papermill", None)
-    target.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-
-
 def status_page(runs: Sequence[Run]) -> str:
     """The reproducibility page's tables in Markdown: each chapter's run, and the versions that were used."""
     latest = max((run.manifest for run in runs), key=lambda manifest: manifest["started"])
@@ -332,9 +221,11 @@ def status_page(runs: Sequence[Run]) -> str:
             f"Platform: {latest['machine']['platform']}, {latest['machine']['cores']} cores.",
             f"Data: `{latest['hashes']['data'][:12]}`, library: `{latest['hashes']['library'][:12]}` (SHA-256).",
             "",
+            "```{dropdown} Packages",
             "| Package | Version |",
             "| :-- | :-- |",
             *(f"| {name} | {version} |" for name, version in versions.items()),
+            "```",
             "",
         ]
     )
@@ -344,36 +235,3 @@ def _commit_mark(git: Mapping[str, Any] | None) -> str:
     if git is None:
         return "none"
     return f"`{git['commit'][:10]}`" + (" with changes" if git["dirty"] else "")
-
-
-def _sphinx(book: Book, source: Path) -> Path:
-    """Run Jupyter Book with warnings as errors in a fresh folder; return the folder of the pages."""
-    draft = book.products / "draft"
-    _remove(draft)
-    command = [
-        *(sys.executable, "-c", _JUPYTER_BOOK, "build", str(source)),
-        *("--config", str(source / "_config.yml"), "--toc", str(source / "book" / "_toc.yml")),
-        *("--path-output", str(draft), "-W", "-n", "--keep-going", "-q"),
-    ]
-    path = os.pathsep.join(filter(None, (str(repository_root()), os.environ.get("PYTHONPATH"))))
-    with progress_bar(1, "build") as bar:
-        bar.set_description("pages")
-        done = subprocess.run(
-            command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
-        )
-        bar.update()
-    if done.returncode:
-        raise BookError(_complaints(done.stdout + done.stderr, source))
-    return draft / "_build" / "html"
-
-
-def _complaints(output: str, source: Path) -> str:
-    """What Sphinx warned of or failed with, with the files named as the author knows them."""
-    lines = _COLOUR.sub("", output).replace(f"{source.resolve()}/", "").splitlines()
-    marked = [line.strip() for line in dict.fromkeys(lines) if _COMPLAINT.search(line)]
-    return "the pages are not built; warnings count as errors:\n" + "\n".join(marked or lines[-20:])
-
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from personalib.book import Book, BuiltBook, build_book, distribute
+from personalib.book import BuiltBook, build_book, distribute
 from personalib.chapters import Chapter, RunError
 from personalib.data import DataError, data_dir, read_json
 from personalib.edition_comparison import Comparison, earlier_page, make_comparison
@@ -26,6 +26,7 @@ from personalib.memory import (
 )
 from personalib.memory_parts import has_attention
 from personalib.models import LanguageModel, load_model
+from personalib.pages import Book
 from personalib.placement import AUTO, BALANCED, MAPPED, places, usual_device
 from personalib.provenance import repository_root
 from personalib.questionnaires import ask_trait

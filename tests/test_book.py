@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import signal
@@ -9,8 +10,9 @@ from dataclasses import replace
 import pytest
 from matplotlib import image
 
-from personalib.book import Book, BookError, build_book, distribute, status_page
+from personalib.book import build_book, distribute, status_page
 from personalib.chapters import Chapter, RunError
+from personalib.pages import Book, BookError
 from personalib.provenance import repository_root
 
 pytestmark = pytest.mark.usefixtures("small_data")
@@ -21,6 +23,9 @@ REFERENCE = "@misc{nobody2026nothing, author = {Nobody, A.}, title = {Nothing}, 
 CODE = "from personalib.runs import results_dir\nif seed > 8:\n    raise ValueError('too large')\nprint('seed', seed)"
 
 OTHER = "from IPython.display import Markdown\nMarkdown('| a | b |\\n| - | - |\\n| 1 | see {doc}`01_tiny` |')"
+
+
+SAYS = "from IPython.display import Markdown\nMarkdown('See {doc}`03_missing`.')"
 
 
 @pytest.fixture
@@ -127,11 +132,45 @@ def test_an_interrupt_ends_the_chapters_under_way(book, tmp_path, write_notebook
             os.kill(kernel, 0)
 
 
-def test_a_warning_fails_the_build_and_names_its_page(book):
-    (book.root / "book" / "index.md").write_text("# A small book\n\nSee {doc}`/notebooks/03_missing`.\n")
-    with pytest.raises(BookError, match=r"book/index\.md.*WARNING.*03_missing"):
+def test_pages_that_cannot_be_built_are_found_before_a_chapter_is_executed(book, monkeypatch):
+    page = book.root / "book" / "index.md"
+    sound = page.read_text()
+    wrong = "See {doc}`/notebooks/03_missing`.\n\n```{eval-rst}\n.. automodule:: nowhere_to_be_found\n```\n"
+    page.write_text(f"# A small book\n\n{wrong}")
+    with pytest.raises(BookError, match=r"book/index\.md.*WARNING.*03_missing") as caught:
         build_book(book)
-    assert not book.html.exists()
+    first = str(caught.value)
+    assert "No module named 'nowhere_to_be_found'" in first and "declare its package in pyproject.toml" in first
+    assert not book.html.exists() and not book.executed.exists()
+    # The second time says so without another look, and how to look again.
+    with monkeypatch.context() as patch:
+        patch.setattr("personalib.pages._JUPYTER_BOOK", "raise SystemExit(9)")
+        with pytest.raises(BookError) as caught:
+            build_book(book)
+    assert str(caught.value).startswith(f"{first}\nNothing has changed") and "pages.failed" in str(caught.value)
+    page.write_text(sound)
+    assert build_book(book).index.is_file()
+    assert not (book.products / "pages.failed").exists()
+
+
+FIGURE = "import matplotlib.pyplot as plt\n_ = plt.plot([0, 1])"
+
+
+def test_a_page_may_name_a_figure_of_a_chapter_and_a_chapter_a_page_that_is_missing(book, write_notebook):
+    path = write_notebook(FIGURE, SAYS, folder=book.root / "notebooks")
+    content = json.loads(path.read_text())
+    content["cells"][1]["metadata"]["mystnb"] = {"figure": {"caption": "A line.", "name": "fig-line"}}
+    path.write_text(json.dumps(content))
+    page = book.root / "book" / "index.md"
+    page.write_text(page.read_text() + "\nSee {ref}`the line <fig-line>`.\n")
+    # What a chapter's output refers to can be known only when it was executed.
+    with pytest.raises(BookError, match=r"notebooks/01_tiny\.ipynb.*WARNING.*03_missing") as caught:
+        build_book(book)
+    assert "fig-line" not in str(caught.value) and not book.html.exists()
+    assert (book.executed / "01_tiny.ipynb").is_file()
+    write_notebook("print(1)", folder=book.root / "notebooks")
+    with pytest.raises(BookError, match=r"book/index\.md.*WARNING.*fig-line"):
+        build_book(book)
 
 
 def test_a_build_that_fails_tells_the_cause_and_no_traceback(book):

@@ -11,11 +11,12 @@ from click.testing import CliRunner
 from personalib import edition_comparison, editions
 from personalib.__main__ import cli
 from personalib.arm_plans import published_features
-from personalib.book import Book, BuiltBook
+from personalib.book import BuiltBook
 from personalib.data import DataError, data_dir
 from personalib.edition_comparison import earlier_page, make_comparison, plan_comparison, published_name
 from personalib.editions import make_edition
 from personalib.evaluation_plan import parse_plan
+from personalib.pages import Book
 from personalib.protocol import load_protocol
 from personalib.provenance import repository_root
 

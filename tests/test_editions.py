@@ -15,12 +15,12 @@ from transformers import MambaConfig
 
 from personalib import edition_commands, editions
 from personalib.__main__ import cli
-from personalib.book import Book
 from personalib.chapters import RunError
 from personalib.data import DataError
 from personalib.editions import edition_book, edition_name, make_edition, plan_edition, probe
 from personalib.memory import MemoryEstimate
 from personalib.models import load_model
+from personalib.pages import Book
 from personalib.placement import places
 from personalib.provenance import repository_root
 from personalib.registry import find_entry
