@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from personalib.assignments import Assignment
 from personalib.backgrounds import Background
+from personalib.chat_templates import ANSWER_AT_ONCE, spoken
 from personalib.generation import written_tokens
 from personalib.models import LanguageModel
 from personalib.questionnaires import format_prompt
@@ -50,7 +51,9 @@ class ChatWriter:
         seed = int(np.random.SeedSequence([self.seed, background.idx, attempt]).generate_state(1)[0])
         sampling = Sampling(temperature=self.temperature, seed=seed)
         [new] = written_tokens(self.language_model, [prompt], tokens=self.max_tokens, one_line=False, sampling=sampling)
-        written = self.language_model.tokenizer.decode(new, skip_special_tokens=True)
+        written = spoken(self.language_model.tokenizer, new, prompt)
+        if written is None:
+            raise Unusable(f"reasoning without an end; {ANSWER_AT_ONCE}", self.language_model.tokenizer.decode(new))
         if len(new) == self.max_tokens:
             raise Unusable(f"cut off after {self.max_tokens} tokens; be brief", written)
         return read_draft(written, assignment, background)

@@ -195,7 +195,8 @@ class Evaluation:
 
     @cached_property
     def _model(self) -> str:
-        return model_key(self.language_model)
+        # The same text may be a chat, or plain, to which the tokenizer adds special tokens.
+        return f"{model_key(self.language_model)} {self.form}"
 
     def _prompts(self, questionnaire: Questionnaire, contexts: Sequence[str]) -> list[str]:
         """The prompts after contexts, of which each item gets the next in turn, the same in all its questions."""

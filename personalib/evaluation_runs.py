@@ -12,6 +12,7 @@ import torch
 
 from personalib import provenance
 from personalib.arm_plans import ArmMaker
+from personalib.chat_templates import template_facts
 from personalib.data import DataError, cut, read_json, read_yaml
 from personalib.engines import Engine
 from personalib.evaluation import NEUTRAL, Evaluation
@@ -173,6 +174,7 @@ def _write_manifest(
         | {
             "revision": language_model.revision,
             "weights": None if language_model.revision else language_model.digest(),
+            "template": template_facts(language_model.tokenizer, language_model.entry),
         },
         "arms": len(evaluation.arms),
         "left_out": {one.name: [each._asdict() for each in one.skipped] for one in evaluation.questionnaires},

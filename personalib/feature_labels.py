@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from personalib.activations import Activations
 from personalib.element_texts import LabelledTexts
-from personalib.encoding import Encoded, encode
+from personalib.encoding import Encoded, check_located, encode
 from personalib.model_parts import final_norm
 from personalib.models import LanguageModel
 from personalib.saes import SparseAutoencoder
@@ -97,6 +97,7 @@ def word_firings(
         offsets: where the tokens of each text begin, as in :class:`~personalib.activations.Activations`.
         encoded: the texts' tokens, where they are at hand.
     """
+    check_located(language_model.tokenizer)
     encoded = encode(language_model.tokenizer, texts) if encoded is None else encoded
     found = []
     for text, one, begin, end in zip(texts, encoded, offsets, offsets[1:], strict=False):

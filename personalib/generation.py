@@ -1,5 +1,6 @@
 """Answers in free words, steered or not."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
@@ -9,9 +10,11 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from personalib.block_hooks import Inputs
+from personalib.chat_templates import ANSWER_AT_ONCE, may_reason, spoken
+from personalib.encoding import encode_prompts
 from personalib.interventions import Intervention
 from personalib.models import LanguageModel
-from personalib.questionnaires import encode_prompts, inference, left_padded
+from personalib.questionnaires import inference, left_padded
 from personalib.sampling import GREEDY, Sampling
 from personalib.steering import steer
 
@@ -49,7 +52,8 @@ def generate(
         progress: text of a progress bar; None shows none.
 
     Returns:
-        The answers without special tokens, cut at the end of the turn; all samples of a prompt before the next one's.
+        The answers without special tokens and the reasoning before them, cut at the end of the turn; all samples of a
+        prompt before the next one's. One whose reasoning does not end is empty, which a warning says.
 
     Raises:
         ValueError: answers or batches would have no room for a token or prompt, a prompt has no token, an intervention
@@ -69,8 +73,15 @@ def generate(
         batch_size=batch_size,
         progress=progress,
     )
-    texts = [language_model.tokenizer.decode(row, skip_special_tokens=True) for row in made]
-    return [(text.split("\n")[0] if one_line else text).strip() for text in texts]
+    asked = (prompt for prompt in prompts for _ in range(sampling.samples))
+    texts = [spoken(language_model.tokenizer, row, prompt) for row, prompt in zip(made, asked, strict=True)]
+    if None in texts:
+        warnings.warn(
+            f"{language_model.name}: {texts.count(None)} of {len(texts)} answers are reasoning that does not end in "
+            f"{tokens} tokens, and are left empty; allow more tokens, or {ANSWER_AT_ONCE}",
+            stacklevel=2,
+        )
+    return [((text or "").split("\n")[0] if one_line else text or "").strip() for text in texts]
 
 
 def written_tokens(
@@ -175,7 +186,9 @@ def _stop_tokens(language_model: LanguageModel, one_line: bool) -> list[int]:
     known = tokenizer.get_vocab()
     own = language_model.model.generation_config.eos_token_id
     ends = own if isinstance(own, list) else [own]
-    marks = [known[mark] for mark in (*_STOPS, *(["\n"] if one_line else [])) if mark in known]
+    # Reasoning has several lines.
+    line = ["\n"] if one_line and not may_reason(tokenizer) else []
+    marks = [known[mark] for mark in (*_STOPS, *line) if mark in known]
     return list(dict.fromkeys(each for each in (*ends, tokenizer.eos_token_id, *marks) if each is not None))
 
 

@@ -36,10 +36,11 @@ from personalib.block_hooks import (
     ways_to_cut_short,
     without_logits,
 )
+from personalib.encoding import encode_prompts
 from personalib.interventions import Condition, Intervention, intervene, masks
 from personalib.model_parts import blocks
 from personalib.models import LanguageModel
-from personalib.questionnaires import encode_prompts, inference, left_padded, option_tokens
+from personalib.questionnaires import inference, left_padded, option_tokens
 
 Array = NDArray[np.float64]
 Where = dict[str, torch.Tensor]

@@ -4,6 +4,7 @@ Weights are read from safetensors only, and no code that comes with them is run.
 """
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import torch
 from accelerate.utils.modeling import get_state_dict_offloaded_model
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
-from jinja2 import TemplateError
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from personalib.chat_templates import settle_template, template_facts
 from personalib.data import DataError
 from personalib.loaded import note_loaded
+from personalib.model_files import check_files
 from personalib.model_parts import Parts, check_parts, tell_parts
 from personalib.placement import AUTO, device_map, is_spread, usual_device
 from personalib.registry import ORGANISM as ORGANISM
@@ -104,7 +106,6 @@ def load_model(
     device = usual_device(name) if device == AUTO else device
     spread = device_map(entry, device)
     model, tokenizer = _read(entry, name, revision or entry.revision, dtype or kept or "auto", spread)
-    _check_template(entry, name, tokenizer)
     try:
         model = model if spread else model.to(device)
     except (RuntimeError, AssertionError) as error:
@@ -120,7 +121,15 @@ def load_model(
         raise DataError(f"{name}: {error}") from None
     commit = _commit(entry, revision or entry.revision)
     kept_as = str(model.dtype).removeprefix("torch.")
-    note_loaded("model", name=name, revision=commit, dtype=kept_as, device=_told(model))
+    facts = template_facts(tokenizer, entry)
+    note_loaded(
+        "model",
+        name=name,
+        revision=commit,
+        dtype=kept_as,
+        device=_told(model),
+        **({"template": json.dumps(facts)} if facts else {}),
+    )
     return LanguageModel(name, model, tokenizer, commit)
 
 
@@ -142,7 +151,9 @@ def _read(
     entry: Entry, name: str, revision: str | None, dtype: torch.dtype | str, spread: str | dict[str, int | str] | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     try:
+        check_files(entry.source, revision, name)
         tokenizer = AutoTokenizer.from_pretrained(entry.source, revision=revision, trust_remote_code=False)
+        settle_template(tokenizer, entry, name)
         model, about = AutoModelForCausalLM.from_pretrained(
             entry.source,
             revision=revision,
@@ -154,6 +165,8 @@ def _read(
             attn_implementation="eager",
             output_loading_info=True,
         )
+    except DataError:
+        raise
     # torch says with a RuntimeError that a place is none, or that weights have another shape; files that are no
     # configuration or tokenizer, and formats that need another package, are told by the rest.
     except (*_UNREADABLE, SafetensorError, HfHubHTTPError) as error:
@@ -177,20 +190,3 @@ def _reason(entry: Entry, revision: str | None, error: Exception) -> str:
     if isinstance(try_to_load_from_cache(entry.source, "config.json", revision=revision), str):
         return f"cannot be loaded: {said}; if files of it are missing, {entry.fetching()}"
     return f"cannot be loaded: {entry.hub} is not on this machine, and could not be fetched; {entry.fetching()}"
-
-
-def _check_template(entry: Entry, name: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Notice a tokenizer that cannot write a chat.
-
-    Raises:
-        DataError: its chat template cannot be used.
-    """
-    if entry.form == "chat" and tokenizer.chat_template:
-        turns = [{"role": "user", "content": "Who are you?"}]
-        try:
-            tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        except (ValueError, TemplateError, TypeError) as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DataError(
-                f"{name}: its chat template cannot be used ({first}); mend it, or pass a YAML file with form: base"
-            ) from None

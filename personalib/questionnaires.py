@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from personalib.chat_templates import chat_prompt
+from personalib.encoding import encode_prompts
 from personalib.items import TRAITS, SafetyItem, TraitItem, load_facts, load_safety, load_trait
 from personalib.records import ItemError
 from personalib.templates import ORDERS, Template, load_templates, wrap
@@ -40,8 +42,12 @@ def format_prompt(tokenizer: PreTrainedTokenizerBase, text: str, *, form: str = 
         form: ``"chat"``, or another form of ``data/stimuli/templates.yaml`` such as ``"base"``.
         context: sentences that come first, such as a background; a line break is added where one is missing.
 
+    Returns:
+        Plain text, or in the chat form a :class:`~personalib.chat_templates.ChatPrompt`, which is a text that has its
+        special tokens already.
+
     Raises:
-        ValueError: the form is ``"chat"`` and the tokenizer has no chat template.
+        ValueError: the form is ``"chat"`` and the tokenizer has no chat template, or one that cannot be used.
 
     Example:
         >>> from tokenizers import Tokenizer, models
@@ -55,8 +61,7 @@ def format_prompt(tokenizer: PreTrainedTokenizerBase, text: str, *, form: str = 
     if tokenizer.chat_template is None:
         raise ValueError(f"{tokenizer.name_or_path!r} has no chat template; use form='base' with a base model")
     lead = context if not context or context.endswith("\n") else context + "\n"
-    turns = [{"role": "user", "content": lead + text}]
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    return chat_prompt(tokenizer, lead + text)
 
 
 def check_option_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str, labels: Sequence[str]) -> list[int]:
@@ -104,7 +109,7 @@ def ask(
     Args:
         model: any causal language model of transformers.
         tokenizer: the model's.
-        prompts: texts up to the answer; the tokenizer adds its special tokens, and no second start token.
+        prompts: texts up to the answer, encoded as in :func:`personalib.encoding.encode_prompts`.
         labels: for each prompt, what its options are called.
         batch_size: prompts a forward pass.
         progress: text of a progress bar; None shows none.
@@ -224,14 +229,6 @@ def _row(item: TraitItem, template: str, order: str, context: int, answer: NDArr
     }
 
 
-def encode_prompts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of texts with the special tokens the tokenizer adds, but one start token."""
-    start = tokenizer.bos_token_id
-    rows = tokenizer(list(texts))["input_ids"] if texts else []
-    # A chat template writes the start token, and the tokenizer puts its own before it.
-    return [row[1:] if start is not None and row[:2] == [start, start] else row for row in rows]
-
-
 def option_tokens(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
@@ -244,7 +241,7 @@ def option_tokens(
         tokenizer: of the model that will be asked.
         prompts: texts up to the answer.
         labels: for each prompt, what its options are called.
-        rows: the prompts' token ids, from :func:`encode_prompts`.
+        rows: the prompts' token ids, from :func:`personalib.encoding.encode_prompts`.
 
     Returns:
         For each prompt one token id a label.

@@ -1,5 +1,6 @@
 """The models that the book knows by name: where they come from, what they need, and which SAEs read them."""
 
+import datetime
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +11,8 @@ from personalib.data import DataError, Strict, data_dir, parse, read_yaml
 
 NumberFormat = Literal["float32", "bfloat16", "float16"]
 ORGANISM = "organism"
+# A variable of a chat template.
+_Argument = Annotated[str, Field(pattern=r"^[A-Za-z]\w*$")]
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -46,6 +49,9 @@ class Entry(Strict):
             name of module, such as ``{"model.embed_tokens": 0, "model.layers": 1, …}``, with ``"cpu"`` and ``"disk"``
             for what no GPU holds. Without it one GPU, unless only several hold it.
         form: ``"chat"``, or ``"base"`` for a model that was not instructed.
+        template: arguments for its chat template, such as ``{"enable_thinking": False}`` for a model that would think
+            before it answers.
+        date: the day that its chat template writes, where it writes one; that of Llama 3.2 for a day that is not told.
         licence: its name and its page.
         gated: whether the licence has to be accepted on the hub before anything can be fetched.
         coefficients: by which the paper multiplies its features.
@@ -61,6 +67,8 @@ class Entry(Strict):
     dtype: NumberFormat | None = None
     device_map: Literal["balanced"] | dict[str, int | str] | None = None
     form: Literal["chat", "base"] = "chat"
+    template: dict[_Argument, bool | int | float | str] = Field(default_factory=dict)
+    date: datetime.date = datetime.date(2024, 7, 26)
     licence: str = ""
     gated: bool = False
     coefficients: tuple[float, ...] = ()

@@ -24,6 +24,7 @@ from nnsight.intervention.backends.remote import RemoteError
 from nnsight.tracing.backend import Backend
 from transformers import AutoTokenizer
 
+from personalib.chat_templates import settle_template
 from personalib.data import DataError
 from personalib.markdown import escaped
 from personalib.model_parts import Parts, tell_parts
@@ -123,10 +124,12 @@ def load_remote_model(name: str, revision: str | None = None, host: str | None =
 def _skeleton(entry: Entry, name: str, revision: str | None) -> Any:
     """A model without weights, in nnsight's hands."""
     try:
+        tokenizer = AutoTokenizer.from_pretrained(entry.source, revision=revision, trust_remote_code=False)
+        settle_template(tokenizer, entry, name)
         network = nnsight.TransformersModel(
             entry.source,
             task="text-generation",
-            tokenizer=AutoTokenizer.from_pretrained(entry.source, revision=revision, trust_remote_code=False),
+            tokenizer=tokenizer,
             revision=revision,
             trust_remote_code=False,
             # As it is loaded here; the service is told, so that its attention is computed the same way.
@@ -134,6 +137,8 @@ def _skeleton(entry: Entry, name: str, revision: str | None) -> Any:
         )
         if entry.parts:
             tell_parts(network._module, Parts(**entry.parts.model_dump()))
+    except DataError:
+        raise
     except (OSError, ValueError, HfHubHTTPError) as error:
         said = " ".join(str(error).split())
         raise DataError(

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from personalib.activations import Site
+from personalib.encoding import encode_prompts
 from personalib.interventions import Ablate, Add, Clamp, Condition, Intervention, masks
 from personalib.model_parts import blocks_path
 from personalib.models import LanguageModel
-from personalib.questionnaires import encode_prompts, option_tokens
+from personalib.questionnaires import option_tokens
 from personalib.remote import running, traceable
 from personalib.saes import SparseAutoencoder
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from IPython.display import HTML
 
 from personalib.activations import capture
-from personalib.encoding import encode
+from personalib.encoding import check_located, encode
 from personalib.models import LanguageModel
 from personalib.readings import Reader
 
@@ -123,6 +123,7 @@ def read_tokens(
     """
     if not readers:
         raise ValueError("there is no reader to read with; pass at least one")
+    check_located(language_model.tokenizer)
     sites = list(dict.fromkeys(reader.vector.site for reader in readers))
     found = capture(language_model, texts, sites, folder, spans=spans, tokens="all")
     encoded = encode(language_model.tokenizer, texts, spans)

@@ -4,7 +4,7 @@ from copy import deepcopy
 
 import torch
 from sae_lens import SAE
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
@@ -56,6 +56,30 @@ def words(bos=True):
     if bos:
         tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>")
+
+
+MARKS = ["<pad>", "<bos>", "<eos>", "[gMASK]", "<sop>", "<|user|>", "<|assistant|>", "<think>", "</think>"]
+TURNS = (
+    "{% for m in messages %}<|user|>{{ m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+def letters(before=(), after=(), template=TURNS, special=True):
+    """A tokenizer of bytes that puts some of its marks before and after every text."""
+    signs = [*MARKS, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    known = {sign: place for place, sign in enumerate(signs)}
+    made = Tokenizer(models.BPE(vocab=known, merges=[]))
+    made.add_special_tokens(MARKS[: None if special else -2])
+    if not special:
+        made.add_tokens(MARKS[-2:])
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.decoder = decoders.ByteLevel()
+    used = [(mark, known[mark]) for mark in {*before, *after}]
+    made.post_processor = processors.TemplateProcessing(single=[*before, "$A", *after], special_tokens=used)
+    found = PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>")
+    found.chat_template = template
+    return found
 
 
 def small(name, **changes):

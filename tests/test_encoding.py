@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from small_models import TURNS, letters
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
-from personalib.data import data_dir
-from personalib.encoding import Encoded, encode, length_batches, padded
+from personalib.chat_templates import chat_prompt
+from personalib.data import DataError, data_dir
+from personalib.encoding import Encoded, encode, encode_prompts, length_batches, padded
 from personalib.organism.tokenizer import load_tokenizer
 
 
@@ -150,3 +152,51 @@ def test_rows_are_padded_on_the_right_and_the_mask_says_where():
 def test_rows_of_one_length_are_not_padded():
     batch = padded([[5, 6], [0, 8]])
     assert batch["input_ids"].tolist() == [[5, 6], [0, 8]] and batch["attention_mask"].all()
+
+
+# What tokenizers put before and after every text: nothing, a beginning, an end, both, and the marks of GLM.
+MARKED = [((), ()), (["<bos>"], ()), ((), ["<eos>"]), (["<bos>"], ["<eos>"]), (["[gMASK]", "<sop>"], ())]
+
+
+@pytest.mark.parametrize(("before", "after"), MARKED)
+@pytest.mark.parametrize("written", ["", "<bos>", "[gMASK]<sop>"])
+def test_a_chat_has_exactly_the_tokens_of_its_template(before, after, written):
+    tokenizer = letters(before, after, written + TURNS)
+    prompt = chat_prompt(tokenizer, "Is it late? Ä")
+    turns = [{"role": "user", "content": "Is it late? Ä"}]
+    whole = tokenizer.apply_chat_template(turns, tokenize=True, add_generation_prompt=True)["input_ids"]
+    assert encode_prompts(tokenizer, [prompt]) == [whole]
+    assert encode(tokenizer, [prompt])[0].ids == whole
+    longer = [*whole, *tokenizer.encode("Yes", add_special_tokens=False)]
+    assert encode_prompts(tokenizer, [prompt + "Yes"]) == [longer], "what goes on with a chat is that chat"
+
+
+@pytest.mark.parametrize(("before", "after"), MARKED)
+def test_plain_text_begins_as_texts_do_and_has_no_end(before, after):
+    tokenizer = letters(before, after)
+    own = tokenizer.encode("late", add_special_tokens=False)
+    begun = [*tokenizer.convert_tokens_to_ids(list(before)), *own]
+    assert encode_prompts(tokenizer, ["late", "".join(before) + "late"]) == [begun, begun]
+    [one] = encode(tokenizer, ["late"])
+    assert (one.ids, one.places, one.spans) == (
+        begun,
+        [len(before) + i for i in range(4)],
+        [(i, i + 1) for i in range(4)],
+    )
+
+
+def test_a_tokenizer_in_python_reads_whole_texts_and_refuses_spans():
+    tokenizer = ByT5Tokenizer()
+    tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    bytes_ = [byte + 3 for byte in b"late"]
+    assert [one[:2] for one in encode(tokenizer, ["late", chat_prompt(tokenizer, "late")])] == [
+        (bytes_, [0, 1, 2, 3])
+    ] * 2
+    with pytest.raises(DataError, match=r"ByT5Tokenizer\) is written in Python, .*position last"):
+        encode(tokenizer, ["late"], [(0, 2)])
+
+
+@pytest.mark.parametrize("made", [letters, ByT5Tokenizer])
+def test_half_of_a_character_is_one_error(made):
+    with pytest.raises(DataError, match=r"text 1 has half of a character .* at character 5: 'Fine .ud83d day'; write"):
+        encode_prompts(made(), ["Fine day", "Fine \ud83d day"])

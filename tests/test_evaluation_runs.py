@@ -152,7 +152,11 @@ def test_the_manifest_says_what_went_in_and_what_came_out(plan, done):
         manifest = json.loads((place / "manifest.json").read_text())
         assert parse_plan(manifest["plan"]) == plan
         weights = load_model(model.name).digest()
-        assert manifest["model"] == model.model_dump(mode="json") | {"revision": None, "weights": weights}
+        assert manifest["model"] == model.model_dump(mode="json") | {
+            "revision": None,
+            "weights": weights,
+            "template": {},
+        }
         assert manifest["outputs"] == {path.name: file_hash(path) for path in place.glob("*.parquet")}
         assert set(manifest["outputs"]) == {"trait.parquet", "facts.parquet", "neutral.parquet"}
         assert (manifest["library"], manifest["data"]) == (library_hash(), data_hash())

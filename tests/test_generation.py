@@ -2,18 +2,20 @@
 
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 
 import pytest
 import torch
-from small_models import VOCABULARY, WIDTH, small, small_sae, steered_alone, untouched, vector, words
+from small_models import VOCABULARY, WIDTH, letters, small, small_sae, steered_alone, untouched, vector, words
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import GenerationConfig, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from personalib.activations import Site
+from personalib.chat_templates import chat_prompt
 from personalib.doses import at_dose
 from personalib.generation import generate
 from personalib.interventions import POSITIONS, Ablate, Add, Clamp
-from personalib.models import load_model
+from personalib.models import LanguageModel, load_model
 from personalib.organism.evaluation import load_organism, open_answers
 from personalib.sampling import Sampling
 from personalib.steering import steer
@@ -441,3 +443,36 @@ def test_a_prompt_without_a_token_is_refused():
     bare = replace(tiny("llama"), tokenizer=words(bos=False))
     with pytest.raises(ValueError, match="prompt 1 has no token"):
         generate(bare, ["w3 ", ""], tokens=2)
+
+
+# Reasoning
+
+
+def reasoner():
+    """A model that answers every request with a thought of two lines, and then with a word."""
+    tokenizer = letters()
+    chain = tokenizer.convert_tokens_to_ids(
+        ["<|assistant|>", "<think>", "Ċ", "O", "k", "</think>", "Y", "e", "!", "<eos>"]
+    )
+    model = LlamaForCausalLM(
+        LlamaConfig(vocab_size=len(tokenizer), hidden_size=64, intermediate_size=8, num_hidden_layers=1, head_dim=8)
+    )
+    with torch.no_grad():
+        for one in model.model.layers.parameters():
+            one.zero_()
+        known = torch.nn.functional.normalize(
+            torch.randn(len(tokenizer), 64, generator=torch.Generator().manual_seed(0))
+        )
+        model.model.embed_tokens.weight.copy_(known)
+        model.lm_head.weight.zero_()
+        for before, after in pairwise(chain):
+            model.lm_head.weight[after] += known[before]
+    return LanguageModel("reasoner", model.eval(), tokenizer)
+
+
+def test_reasoning_comes_off_an_answer_and_is_never_an_answer_by_itself():
+    model = reasoner()
+    prompt = chat_prompt(model.tokenizer, "Is it so?")
+    assert generate(model, [prompt], tokens=12) == ["Ye!"]
+    with pytest.warns(UserWarning, match=r"reasoner: 2 of 2 answers are reasoning that does not end in 4 tokens"):
+        assert generate(model, [prompt, prompt], tokens=4) == ["", ""]

@@ -20,9 +20,10 @@ from small_models import (
 )
 
 from personalib.activations import Site, blocks, capture
+from personalib.encoding import encode_prompts
 from personalib.grid import answer_losses, ask_steered, steered_batches
 from personalib.interventions import POSITIONS, Ablate, Add, Clamp
-from personalib.questionnaires import ask, check_option_tokens, encode_prompts, left_padded, option_tokens
+from personalib.questionnaires import ask, check_option_tokens, left_padded, option_tokens
 from personalib.records import ItemError
 
 # Of one token, of two, of more than a sliding window, and between; one of them twice.

@@ -3,6 +3,7 @@
 import json
 
 from personalib.loaded import VARIABLE, note_loaded, read_loaded
+from personalib.models import load_model
 from personalib.runs import run_notebook
 
 LOADS = """from personalib.models import load_model
@@ -19,6 +20,7 @@ def test_what_was_loaded_is_in_the_manifest_once(write_notebook, copied_organism
     model, sae = run.manifest["loaded"]
     assert model == {"kind": "model", "name": folder, "revision": None, "dtype": "float32", "device": "cpu"}
     assert (sae["kind"], sae["name"], sae["device"]) == ("sae", "organism resid_post.1/width_512", "cpu")
+    assert "template" not in model
     # And the run is another with other weights.
     assert list(run.manifest["hashes"]["named"]) == [folder]
     assert run_notebook(path, {"model": folder, "device": "cpu"}, tmp_path / "out").reused
@@ -33,3 +35,15 @@ def test_outside_of_a_run_nothing_is_noted(tmp_path, monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
     note_loaded("model", name="organism")
     assert not list(tmp_path.iterdir()) and read_loaded(tmp_path / "none.jsonl") == []
+
+
+def test_the_date_and_the_arguments_of_a_template_are_noted(copied_organism, tmp_path, monkeypatch):
+    folder = copied_organism("dated")
+    (tmp_path / "dated" / "chat_template.jinja").write_text(
+        "{{ strftime_now('%Y') }} {{ style }} {{ messages[0].content }}"
+    )
+    (tmp_path / "mine.yaml").write_text(f"hub: {folder}\ntemplate: {{style: terse}}\ndate: 2025-03-01\n")
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "loaded.jsonl"))
+    load_model(str(tmp_path / "mine.yaml"))
+    [noted] = read_loaded(tmp_path / "loaded.jsonl")
+    assert json.loads(noted["template"]) == {"style": "terse", "date": "2025-03-01"}

@@ -7,11 +7,12 @@ from paper_loop import hooked_transformer, paper_loop
 from small_models import CONFIGS, DEPTH, LABELS, WINDOW, small, small_sae, vector
 
 from personalib.activations import Site
+from personalib.encoding import encode_prompts
 from personalib.grid import ask_steered
 from personalib.interventions import Add, sae_rule
 from personalib.items import TRAITS, load_trait, some_of_each
 from personalib.models import load_model
-from personalib.questionnaires import encode_prompts, option_tokens
+from personalib.questionnaires import option_tokens
 from personalib.saes import DEFAULT_SAE, load_sae
 from personalib.steering_choice import TraitSheet
 

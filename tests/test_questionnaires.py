@@ -204,13 +204,12 @@ def test_a_label_that_melts_into_the_prompt_is_refused(llama):
         ask(llama, merging, ["Choose:\n", "Choose:"], [["A", "B"]] * 2)
 
 
-def test_an_end_token_after_the_prompt_is_refused():
+def test_an_end_token_after_every_text_is_left_out():
     closing = byte_tokenizer()
     closing.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="$A <pad>", special_tokens=[("<pad>", 0)]
     )
-    with pytest.raises(ItemError, match="label 'A'"):
-        check_option_tokens(closing, "x\n", ["A", "B"])
+    assert closing.convert_ids_to_tokens(check_option_tokens(closing, "x\n", ["A", "B"])) == ["A", "B"]
 
 
 def test_an_empty_prompt_without_a_start_token_is_refused():

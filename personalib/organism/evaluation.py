@@ -16,6 +16,7 @@ from personalib.factors import POLES, load_pressures
 from personalib.generation import generate
 from personalib.items import SafetyItem, TraitItem, load_facts, load_safety, load_trait
 from personalib.markdown import code
+from personalib.model_files import check_files
 from personalib.models import ORGANISM, LanguageModel
 from personalib.organism.corpus import Corpus
 from personalib.organism.grammar import LEVELS
@@ -279,6 +280,7 @@ def load_organism(folder: Path | None = None, device: str = "cpu") -> Organism:
     source = folder or data_dir() / "organism"
     if not (source / "model.safetensors").exists():
         raise DataError(f"{source}: no trained organism here; make one with `python -m personalib organism train`")
+    check_files(str(source), None, str(source))
     model = Gemma2ForCausalLM.from_pretrained(source, dtype=torch.float32, attn_implementation="eager")
     tokens = read_json(source / "manifest.json")["tokens_trained"]
     return Organism(model.to(device).eval(), load_tokenizer(source), load_world(), tokens)

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, Gemma2Config
 
 from personalib.activations import Site
+from personalib.encoding import encode_prompts
 from personalib.grid import ask_steered
 from personalib.interventions import Add, Condition, Positions
 from personalib.items import TRAITS, TraitItem, load_trait, some_of_each, validation_split
 from personalib.model_parts import blocks
 from personalib.models import ORGANISM, LanguageModel, load_model
-from personalib.questionnaires import encode_prompts, inference, left_padded, option_tokens
+from personalib.questionnaires import inference, left_padded, option_tokens
 from personalib.steering_choice import TraitSheet
 from personalib.vectors import SteeringVector
 
