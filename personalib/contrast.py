@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from personalib.activations import Site, Tokens, capture
 from personalib.contrast_pairs import SPLITS, Contrast, ContrastPair, contrast_set
+from personalib.data import choose
 from personalib.directions import DEFAULT_METHOD, direction
 from personalib.model_parts import blocks
 from personalib.models import LanguageModel
@@ -23,7 +24,7 @@ from personalib.questionnaires import format_prompt
 from personalib.vectors import SteeringVector, texts_hash
 
 Position = Literal["last", "sentence_last", "sentence_mean"]
-_TOKENS: Mapping[str, Tokens] = {"last": "last", "sentence_last": "last", "sentence_mean": "mean"}
+POSITIONS: Mapping[str, Tokens] = {"last": "last", "sentence_last": "last", "sentence_mean": "mean"}
 
 
 @dataclass(frozen=True)
@@ -134,12 +135,11 @@ def read_pairs(
     Raises:
         ValueError: the position is unknown, there are no pairs, or the model has no such site or chat template.
     """
-    if position not in _TOKENS:
-        raise ValueError(f"position={position!r}; choose one of {', '.join(_TOKENS)}")
+    choose(position, POSITIONS, "position")
     written = [prompts(language_model, pair, form) for pair in pairs]
     texts = [text for both, _ in written for text in both]
     spans = None if position == "last" else [span for _, both in written for span in both]
-    found = capture(language_model, texts, sites, folder, spans=spans, tokens=_TOKENS[position], progress=progress)
+    found = capture(language_model, texts, sites, folder, spans=spans, tokens=POSITIONS[position], progress=progress)
     values = {site: np.array(found.values(site)) for site in found.sites}
     return PairActivations(
         name=f"{contrast.family}.{contrast.key}",

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -69,6 +70,29 @@ def named_file(source: str | Path, folder: str, kind: str) -> Path:
             return path
     known = ", ".join(sorted(one.stem for one in there.glob("*.yaml"))) or "none"
     raise DataError(f"{source}: no such {kind}; pass a YAML file, or one of {known}")
+
+
+def choose(name: str, among: Iterable[str], kind: str) -> str:
+    """A name of something, if it is one of those there are.
+
+    Args:
+        name: the name.
+        among: the names there are.
+        kind: what is named, for the error.
+
+    Raises:
+        DataError: it is none of them; the message lists them.
+
+    Example:
+        >>> choose("openness", ("openness", "neuroticism"), "trait")
+        'openness'
+    """
+    there = list(among)
+    if name in there:
+        return name
+    near = get_close_matches(str(name), there, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise DataError(f"unknown {kind} {shown(name)}; {hint}choose one of {', '.join(there)}")
 
 
 def read_yaml(path: str | Path) -> Any:

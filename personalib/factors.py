@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
-from personalib.data import DataError, Strict, data_dir, read_section, shown
+from personalib.data import DataError, Strict, choose, data_dir, read_section, shown
 
 POLES = ("positive", "negative")
 PERSONS: Mapping[str, Mapping[str, str]] = MappingProxyType(
@@ -188,6 +188,21 @@ def _load_poles(source: Path, family: str) -> tuple[Pressure, ...]:
 
 def _fill(leads: tuple[str, ...], phrases: Sequence[str]) -> tuple[str, ...]:
     return tuple(lead.replace("{x}", phrase) for phrase in phrases for lead in leads)
+
+
+def check_background(background: Mapping[str, str]) -> None:
+    """See to it that what is told of a person are elements of factors.
+
+    Args:
+        background: element keys by factor key.
+
+    Raises:
+        DataError: there is no such factor, or no such element of it; the message lists those there are.
+    """
+    factors = {factor.key: factor for factor in load_factors()}
+    for key, element in background.items():
+        factor = factors[choose(key, factors, "background factor")]
+        choose(element, (one.key for one in factor.elements), f"element of {key}")
 
 
 def elements() -> tuple[Element, ...]:

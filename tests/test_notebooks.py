@@ -10,6 +10,7 @@ import nbformat
 import pytest
 
 from personalib.chapters import Chapter
+from personalib.data import DataError
 from personalib.provenance import repository_root
 
 PATHS = sorted((repository_root() / "notebooks").glob("*.ipynb"))
@@ -230,3 +231,43 @@ def test_the_sentence_rule_itself(line, two):
 )
 def test_the_decimal_rule_itself(line, decimals):
     assert [found for part in prose_lines(line) for found in DECIMAL.findall(part)] == decimals
+
+
+WRONG = [
+    ("00", "background", {"gendr": "male"}, "unknown background factor 'gendr'; did you mean 'gender'.*choose one of"),
+    ("00", "background", {"gender": "tall"}, "unknown element of gender 'tall'; choose one of .*male"),
+    ("00", "trait", "openess", "unknown trait 'openess'; did you mean 'openness'"),
+    ("03", "trait", "mood", "unknown trait 'mood'; choose one of openness"),
+    ("03", "first", {"gender": "tall"}, "unknown element of gender"),
+    ("03", "second", {"mood": "tall"}, "unknown background factor"),
+    ("03", "form", "dialogue", "unknown form"),
+    ("04", "told_in", "fourth", "unknown grammatical person"),
+    ("05", "element", "gender.tall", "unknown element 'gender.tall'; .*gender.male"),
+    ("06", "criterion", "auc", "unknown criterion"),
+    ("06", "pooling", "sum", "unknown pooling"),
+    ("07", "family", "pressure", "unknown family 'pressure'; did you mean 'pressures'"),
+    ("07", "control", "none", "unknown family"),
+    ("07", "position", "first", "unknown position"),
+    ("07", "method", "ica", "unknown method"),
+    ("07", "template", "leters", "unknown template 'leters'; did you mean 'letters'"),
+    ("07", "form", "dialogue", "unknown form"),
+    ("08", "method", "ica", "unknown method"),
+    ("09", "factor", "gendr", "unknown background factor"),
+    ("10", "pressure", "trusst", "unknown pressure 'trusst'; did you mean 'trust'"),
+    ("12", "element", "gender.tall", "unknown element"),
+    ("15", "trait", "psychopathy", "unknown trait 'psychopathy'; did you mean 'Psychopathy'"),
+    ("16", "element", "gender.tall", "unknown element"),
+]
+
+
+def test_a_name_that_there_is_not_is_refused_by_the_first_cell():
+    for chapter, parameter, value, message in WRONG:
+        [path] = [path for path in PATHS if path.stem.startswith(chapter)]
+        cells = [cell for _, cell in code(read(path))]
+        at = next(place for place, cell in enumerate(cells) if "parameters" in tags(cell))
+        names: dict[str, Any] = {}
+        exec(cells[at].source, names)
+        exec(cells[at + 1].source, names)
+        assert parameter in names
+        with pytest.raises(DataError, match=message):
+            exec(cells[at + 1].source, names | {parameter: value})
