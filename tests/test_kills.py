@@ -133,6 +133,7 @@ def test_a_second_process_is_refused(name, tmp_path):
     first = start(folder, COMMANDS[name])
     while first.is_alive() and not [*folder.rglob(".lock"), *folder.rglob("batches.jsonl")]:
         time.sleep(0.001)
+    time.sleep(0.3)  # a lock is a file first, and held a moment later
     os.kill(first.pid, signal.SIGSTOP)
     try:
         second = start(folder, COMMANDS[name])

@@ -36,7 +36,7 @@ from personalib.organism.world import draw_world
 from personalib.storage import alone
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-PATIENCE = 120
+PATIENCE = 600
 
 
 def log_of(folder):
