@@ -17,7 +17,7 @@ TORCH := { $(LOCKED) locks/cpu.txt 2>/dev/null || $(LOCKED) locks/gpu.txt; }
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help book test fuzz check bench lab lock clean clean-results
+.PHONY: help book test fuzz check architectures bench lab lock clean clean-results
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ check: $(TEST_STAMP) ## lint code and notebooks, and check the types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+architectures: $(TEST_STAMP) ## try every causal architecture of transformers, and write the table of the book
+	@$(BIN)/python tests/architectures.py --out book/architectures.csv
 
 bench: $(TEST_STAMP) ## run the benchmarks
 	@$(BIN)/python tests/benchmarks/feature_memory.py

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from personalib.batches import check_finite, check_rows
 from personalib.data import DataError, read_json
 from personalib.encoding import Encoded, encode, length_batches, padded
+from personalib.model_parts import Site as Site
 from personalib.model_parts import blocks, blocks_path
 from personalib.models import LanguageModel
 from personalib.provenance import digest, file_hash
@@ -31,32 +33,6 @@ from personalib.storage import Journal, reserve, write_whole, writing
 logger = logging.getLogger(__name__)
 
 Tokens = Literal["last", "mean", "max", "all"]
-
-
-class Site(NamedTuple):
-    """A place in the residual stream: before (``resid_pre``) or after (``resid_post``) a block, counted from 0.
-
-    >>> str(Site.parse("resid_post.3"))
-    'resid_post.3'
-    """
-
-    layer: int
-    stream: str = "resid_post"
-
-    def __str__(self) -> str:
-        return f"{self.stream}.{self.layer}"
-
-    @classmethod
-    def parse(cls, text: str) -> "Site":
-        """A site from its name.
-
-        Raises:
-            ValueError: it is no site's name.
-        """
-        stream, _, layer = text.partition(".")
-        if stream not in ("resid_pre", "resid_post") or not layer.isdecimal():
-            raise ValueError(f"{text!r} is no site; write resid_pre.N or resid_post.N, with blocks counted from 0")
-        return cls(int(layer), stream)
 
 
 @dataclass(frozen=True)
@@ -123,8 +99,9 @@ def capture(  # noqa: PLR0913 - each argument is one choice in what is captured 
     Raises:
         ValueError: there is no such site or selection, there are no texts, not one span a text, or a text without a
             token that counts.
-        DataError: there is no room for the activations, which is found before the model is run; or the model is remote,
-            and is not run; see :func:`personalib.remote.running`.
+        DataError: there is no room for the activations, which is found before the model is run; a text is longer than
+            the model reads; a value is NaN or infinite in the number format; or the model is remote, and is not run;
+            see :func:`personalib.remote.running`.
 
     Example:
         >>> found = capture(load_model(), texts, [Site(3)], Path("results/acts"))  # doctest: +SKIP
@@ -133,6 +110,7 @@ def capture(  # noqa: PLR0913 - each argument is one choice in what is captured 
     """
     _check(language_model.model, sites, tokens, len(texts))
     encoded = encode(language_model.tokenizer, texts, spans)
+    check_rows(language_model.model, texts, [one.ids for one in encoded])
     offsets = np.cumsum([0, *(len(one.places) if tokens == "all" else 1 for one in encoded)])
     found = Activations(folder, offsets, tuple(sites))
     width = language_model.model.config.get_text_config().hidden_size
@@ -151,7 +129,7 @@ def capture(  # noqa: PLR0913 - each argument is one choice in what is captured 
             for number, batch in enumerate(length_batches(encoded, batch_tokens)):
                 # Only what is still as it was written counts as done.
                 if number not in done or done[number] != _rows_hash(files, found, batch):
-                    _capture_batch(language_model, network, encoded, batch, tokens, found, files)
+                    _capture_batch(language_model, network, texts, encoded, batch, tokens, found, files)
                     journal.add({"batch": number, "rows": _rows_hash(files, found, batch)})
                 bar.update(len(batch))
     hashes = {path.name: file_hash(path) for path in _files(found)}
@@ -163,6 +141,7 @@ def capture(  # noqa: PLR0913 - each argument is one choice in what is captured 
 def _capture_batch(
     language_model: LanguageModel,
     network: Any,
+    texts: Sequence[str],
     encoded: Sequence[Encoded],
     batch: Sequence[int],
     tokens: str,
@@ -174,7 +153,10 @@ def _capture_batch(
     streams = _streams(language_model, network, found.sites, [encoded[index].ids for index in batch], counted)
     for file, stream in zip(files, streams, strict=True):
         for index, own in zip(batch, stream.split([len(places) for places in counted]), strict=True):
-            file[found.offsets[index] : found.offsets[index + 1]] = _select(own, tokens)
+            with np.errstate(over="ignore"):
+                chosen = _select(own, tokens).astype(file.dtype)
+            check_finite(language_model.model, texts, [index], [chosen])
+            file[found.offsets[index] : found.offsets[index + 1]] = chosen
         file.flush()  # type: ignore[attr-defined]
 
 

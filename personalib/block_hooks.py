@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from personalib.activations import Site
-from personalib.model_parts import blocks
+from personalib.model_parts import Site, blocks
 
 Inputs = Mapping[str, Any]
 Cut = Callable[[PreTrainedModel], AbstractContextManager[None]]

@@ -1,21 +1,21 @@
 """Answers in free words, steered or not."""
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import product
 
 import torch
 from tqdm.auto import tqdm
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import LogitsProcessor, LogitsProcessorList
 
+from personalib.batches import check_rows, in_batches, inference, left_padded, plain_generation, to_go_on_from
 from personalib.block_hooks import Inputs
 from personalib.chat_templates import ANSWER_AT_ONCE, may_reason, spoken
 from personalib.encoding import encode_prompts
 from personalib.interventions import Intervention
 from personalib.models import LanguageModel
-from personalib.questionnaires import inference, left_padded
 from personalib.sampling import GREEDY, Sampling
+from personalib.shortcuts import Shortcuts
 from personalib.steering import steer
 
 # Where an answer ends, beside the model's own end: of a turn in the templates that are known here, and of a line.
@@ -103,20 +103,21 @@ def written_tokens(
         raise ValueError(
             f"prompt {encoded.index([])} has no token; write something, or use a tokenizer with a start token"
         )
+    model, form = language_model.model, Shortcuts.of(language_model.model)
+    check_rows(model, prompts, encoded, tokens)
     rows = list(product(encoded, range(sampling.samples)))
-    queue = sorted(range(len(rows)), key=lambda number: len(rows[number][0]), reverse=True)
     found: dict[int, list[int]] = {}
     stops = _stop_tokens(language_model, one_line)
     with (
-        inference(language_model.model),
+        inference(model),
         steer(language_model, interventions),
-        _own_configuration(language_model.model),
+        plain_generation(model),
         tqdm(total=len(rows), desc=progress, disable=progress is None, unit="answer") as bar,
     ):
-        for start in range(0, len(queue), batch_size):
-            batch = queue[start : start + batch_size]
+        for batch in in_batches([row for row, _ in rows], batch_size, form.padding):
             choice = _Choice([rows[number] for number in batch], sampling)
-            made = _continued(language_model, [rows[number][0] for number in batch], choice, stops, tokens)
+            chosen = [rows[number][0] for number in batch]
+            made = _continued(language_model, chosen, choice, stops, tokens, form.caching)
             found |= {number: _until(row, stops) for number, row in zip(batch, made, strict=True)}
             bar.update(len(batch))
     return [found[number] for number in range(len(rows))]
@@ -150,32 +151,24 @@ class _Choice(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter_(1, chosen.to(scores.device), 0.0)
 
 
-@contextmanager
-def _own_configuration(model: PreTrainedModel) -> Iterator[None]:
-    """While this is open, the model has an empty configuration: transformers fills in its own for what is not said."""
-    theirs = model.generation_config
-    model.generation_config = GenerationConfig()
-    try:
-        yield
-    finally:
-        model.generation_config = theirs
-
-
 def _continued(
-    language_model: LanguageModel, rows: Sequence[list[int]], choice: _Choice, stops: Sequence[int], tokens: int
+    language_model: LanguageModel,
+    rows: Sequence[list[int]],
+    choice: _Choice,
+    stops: Sequence[int],
+    tokens: int,
+    caching: bool,
 ) -> list[list[int]]:
     """The tokens that follow each row, with whatever comes after the end of a row that has ended."""
     inputs: Inputs = left_padded(language_model.model, rows)
     padding = next((each for each in (language_model.tokenizer.pad_token_id, *stops) if each is not None), 0)
     made = language_model.model.generate(
-        input_ids=inputs["input_ids"],
-        attention_mask=inputs["attention_mask"],
+        **to_go_on_from(language_model.model, inputs),
         logits_processor=LogitsProcessorList([choice]),
         max_new_tokens=tokens,
         eos_token_id=list(stops) or None,
         pad_token_id=padding,
-        # Steering tells the answer from the prompt by the cache.
-        use_cache=True,
+        use_cache=caching,
     )
     found: list[list[int]] = made[:, inputs["input_ids"].shape[1] :].tolist()
     return found

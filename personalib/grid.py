@@ -10,37 +10,25 @@ The answers are those of running every condition from the start, to float tolera
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
-from personalib.activations import Site
-from personalib.block_hooks import (
-    Cut,
-    Inputs,
-    changing,
-    cut,
-    depth,
-    repeated,
-    returns_tuples,
-    starting_at,
-    stream_at,
-    ways_to_cut_short,
-    without_logits,
-)
+from personalib.batches import check_finite, check_rows, in_batches, inference, left_padded
+from personalib.block_hooks import Inputs, changing, cut, depth, repeated, starting_at, stream_at
 from personalib.encoding import encode_prompts
 from personalib.interventions import Condition, Intervention, intervene, masks
-from personalib.model_parts import blocks
+from personalib.model_parts import Site
 from personalib.models import LanguageModel
-from personalib.questionnaires import inference, left_padded, option_tokens
+from personalib.questionnaires import option_tokens
+from personalib.shortcuts import Shortcuts, cut_back, read_but_last, site_above
 
 Array = NDArray[np.float64]
 Where = dict[str, torch.Tensor]
@@ -123,10 +111,11 @@ def steered_batches(
     """
     _check(language_model, conditions, batch_size)
     _check_reads(conditions)
-    rows = encode_prompts(language_model.tokenizer, prompts)
+    model, rows = language_model.model, encode_prompts(language_model.tokenizer, prompts)
+    check_rows(model, prompts, rows)
     options = option_tokens(language_model.tokenizer, prompts, [labels] * len(prompts), rows)
-    model, form = language_model.model, None
-    for batch in _by_length(rows, batch_size):
+    form = Shortcuts.of(model)
+    for batch in in_batches(rows, batch_size, form.padding):
         numbers = list(range(len(conditions)) if wanted is None else wanted(batch))
         if not numbers:
             continue
@@ -135,13 +124,14 @@ def steered_batches(
         with inference(model):
             inputs: Inputs = left_padded(model, [rows[place] for place in batch])
             tokens = torch.tensor([options[place] for place in batch], device=model.device)
-            form = form or _Form.of(model, inputs)
             grid = _Grid(model, inputs, _prompt_masks(inputs), max(1, batch_size // len(batch)), form)
             for number, logits in grid.last_logits([conditions[each] for each in numbers]):
                 logits = logits.float()
                 chosen = logits.gather(1, tokens) - logits.logsumexp(1, keepdim=True)
                 # In double precision before the exponential, so that rare words keep a probability.
                 found[number] = chosen.double().exp().cpu().numpy()
+                if not conditions[numbers[number]]:
+                    check_finite(model, prompts, batch, list(found[number]))
                 if done:
                     done(len(batch))
         yield batch, numbers, found
@@ -177,6 +167,7 @@ def answer_losses(
     _check(language_model, conditions, batch_size)
     prompts = encode_prompts(language_model.tokenizer, [prompt for prompt, _ in exchanges])
     rows = encode_prompts(language_model.tokenizer, [prompt + answer for prompt, answer in exchanges])
+    check_rows(language_model.model, [prompt + answer for prompt, answer in exchanges], rows)
     lengths = np.array([len(row) - len(prompt) for row, prompt in zip(rows, prompts, strict=True)], dtype=np.int64)
     for row, prompt, (_, answer) in zip(rows, prompts, exchanges, strict=True):
         if not prompt or len(row) <= len(prompt) + skip or row[: len(prompt)] != prompt:
@@ -187,52 +178,18 @@ def answer_losses(
     found, model = np.empty((len(conditions), len(exchanges))), language_model.model
     total = len(conditions) * len(exchanges)
     with inference(model), tqdm(total=total, desc=progress, disable=progress is None, unit="answer") as bar:
-        form = None
-        for batch in _by_length(rows, batch_size):
+        form = Shortcuts.of(model)
+        for batch in in_batches(rows, batch_size, form.padding):
             inputs: Inputs = left_padded(model, [rows[number] for number in batch])
             where = masks(_real(inputs), _last(inputs, lengths[batch]))
-            form = form or _Form.of(model, inputs)
             grid = _Grid(model, inputs, where, max(1, batch_size // len(batch)), form)
             kept, counted = int(lengths[batch].max()) - skip, _last(inputs, lengths[batch] - skip)
             for number, logits in grid.logits(conditions, kept + 1):
                 found[number, batch] = _losses(logits, inputs["input_ids"][:, -kept:], counted[:, -kept:])
+                if not conditions[number]:
+                    check_finite(model, [prompt for prompt, _ in exchanges], batch, list(found[number, batch]))
                 bar.update(len(batch))
     return found, lengths - skip
-
-
-@dataclass(frozen=True)
-class _Form:
-    """What has to be known of an architecture.
-
-    Attributes:
-        in_tuple: whether its blocks return the residual stream in a tuple.
-        cuts: the ways in which its last block can be cut short where the last token alone is read.
-    """
-
-    in_tuple: bool
-    cuts: tuple[Cut, ...]
-
-    @classmethod
-    def of(cls, model: PreTrainedModel, inputs: Inputs) -> "_Form":
-        """What is known of a model, found by trying, once as long as nothing is changed that it may hang on."""
-        # The first row is the longest. Where nothing stands before its last token, nothing can be tried.
-        if inputs["input_ids"].shape[1] < 2:
-            return cls(returns_tuples(model, inputs), ())
-        known, way = _FORMS.setdefault(model, {}), model.config._attn_implementation
-        key = model.dtype, model.device, way, tuple(inputs), _hooks(blocks(model)[-1])
-        if key not in known:
-            known[key] = cls(returns_tuples(model, inputs), ways_to_cut_short(model, inputs))
-        return known[key]
-
-    def short(self, model: PreTrainedModel) -> ExitStack:
-        """While this is open, the last block is cut short."""
-        stack = ExitStack()
-        for one in self.cuts:
-            stack.enter_context(one(model))
-        return stack
-
-
-_FORMS: WeakKeyDictionary[PreTrainedModel, dict[Hashable, _Form]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -244,14 +201,14 @@ class _Grid:
         inputs: of :func:`~personalib.questionnaires.left_padded`.
         where: which tokens each of the positions means.
         together: how many conditions share a forward pass.
-        form: what has to be known of the model's architecture.
+        form: what may be left out of a run.
     """
 
     model: PreTrainedModel
     inputs: Inputs
     where: Where
     together: int
-    form: _Form
+    form: Shortcuts
 
     def last_logits(self, conditions: Sequence[Condition]) -> Scored:
         """The number of each condition with the logits after the last token, shape ``(rows, vocabulary)``."""
@@ -269,7 +226,7 @@ class _Grid:
         """The conditions that steer the last token alone and leave something before it to share, and the others."""
         at_last: list[int] = []
         others: list[int] = []
-        shared = self.inputs["input_ids"].shape[1] > 1
+        shared = self.form.cutting_back and self.inputs["input_ids"].shape[1] > 1
         for number, condition in enumerate(conditions):
             alone = shared and condition and all(one.positions == "last" for one in condition)
             (at_last if alone else others).append(number)
@@ -277,7 +234,7 @@ class _Grid:
 
     def _prompt(self, conditions: Sequence[Condition], numbers: Iterable[int], kept: int) -> Scored:
         """Conditions that steer any tokens; those that steer from the same depth on share what lies below."""
-        groups, plain = _by_depth(conditions, numbers)
+        groups, plain = _by_depth(conditions, numbers, self.form.starting)
         short = self.form.short if kept == 1 else nullcontext
         inputs = dict(self.inputs) | ({"logits_to_keep": kept} if "logits_to_keep" in self.inputs else {})
         if groups:
@@ -298,7 +255,7 @@ class _Grid:
         """The unsteered residual stream at some depths; no block is run twice, and one stream is kept at a time."""
         start = None
         for level in sorted(levels):
-            site = _site(level)
+            site = site_above(level)
             with ExitStack() as stack:
                 if start is not None:
                     stack.enter_context(starting_at(self.model, *start, self.form.in_tuple))
@@ -310,14 +267,7 @@ class _Grid:
         """Conditions that steer the last token alone: it is the only one that is run for each of them."""
         model, before = self.model, self.inputs["input_ids"].shape[1] - 1
         groups, _ = _by_depth(conditions, numbers)
-        # Without the model's config every layer keeps all its tokens, so that the cache can be cut back.
-        cache, streams = DynamicCache(), {}  # type: DynamicCache, dict[int, torch.Tensor]
-        with ExitStack() as stack:
-            for level in groups:
-                stack.enter_context(changing(model, _site(level), partial(_keep_last, streams, level)))
-            stack.enter_context(self.form.short(model))
-            model.base_model(**without_logits(self.inputs), past_key_values=cache, use_cache=True)
-        _cut_back(cache, before)
+        cache, streams = read_but_last(model, self.inputs, map(site_above, groups), self.form.short(model))
         last = cut(self.inputs, ("input_ids", "position_ids"), -1, None)
         together = min(self.together, max(map(len, groups.values())))
         if together > 1:
@@ -327,9 +277,9 @@ class _Grid:
             for chunk in _chunks(own, together):
                 # The cache has rows for a full chunk, so a smaller one is filled up.
                 full = [*chunk, *[chunk[-1]] * (together - len(chunk))]
-                with self._steered(conditions, full, _site(level), streams[level], everything):
+                with self._steered(conditions, full, site_above(level), streams[site_above(level)], everything):
                     logits = model(**repeated(last, len(full)), past_key_values=cache, use_cache=True).logits[:, -1]
-                _cut_back(cache, before)
+                cut_back(cache, before)
                 yield from zip(chunk, logits.chunk(len(full)), strict=False)
 
     def _steered(
@@ -359,11 +309,6 @@ class _Grid:
         return stack
 
 
-def _hooks(block: torch.nn.Module) -> tuple[int, ...]:
-    """The hooks that somebody has put into a block: torch gives each a number of its own."""
-    return tuple(each for part in block.modules() for each in (*part._forward_hooks, *part._forward_pre_hooks))
-
-
 def _change_parts(own: dict[int, list[Intervention]], count: int, where: Where, stream: torch.Tensor) -> torch.Tensor:
     """The residual stream of several conditions, each after its own interventions."""
     parts = list(stream.chunk(count))
@@ -371,17 +316,6 @@ def _change_parts(own: dict[int, list[Intervention]], count: int, where: Where, 
         for one in interventions:
             parts[place] = intervene(parts[place], one, where)
     return torch.cat(parts)
-
-
-def _cut_back(cache: DynamicCache, length: int) -> None:
-    """Take from each layer what it holds beyond so many tokens; layers that were left out hold no more."""
-    for layer in cache.layers:
-        layer.crop(min(0, length - layer.get_seq_length()))
-
-
-def _keep_last(streams: dict[int, torch.Tensor], level: int, stream: torch.Tensor) -> torch.Tensor:
-    streams[level] = stream[:, -1:].clone()
-    return stream
 
 
 def _check_reads(conditions: Sequence[Condition]) -> None:
@@ -401,33 +335,25 @@ def _check(language_model: LanguageModel, conditions: Sequence[Condition], batch
             one.check_fits(language_model)
 
 
-def _by_length(rows: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
-    """Numbers of rows, longest first, so that little is padded and one that is too large fails at once."""
-    return _chunks(sorted(range(len(rows)), key=lambda number: len(rows[number]), reverse=True), size)
-
-
 def _chunks(numbers: Sequence[int], size: int) -> Iterator[list[int]]:
     yield from (list(numbers[start : start + size]) for start in range(0, len(numbers), size))
 
 
-def _by_depth(conditions: Sequence[Condition], numbers: Iterable[int]) -> tuple[dict[int, list[int]], list[int]]:
-    """Numbers of conditions by how many blocks lie below all that they steer; and those that steer nothing."""
+def _by_depth(
+    conditions: Sequence[Condition], numbers: Iterable[int], starting: bool = True
+) -> tuple[dict[int, list[int]], list[int]]:
+    """Numbers of conditions by how many blocks need not be run for any of them; and those that steer nothing."""
     groups: dict[int, list[int]] = defaultdict(list)
     plain: list[int] = []
     for number in numbers:
         level = min((depth(one.site) for one in conditions[number]), default=None)
-        (plain if level is None else groups[level]).append(number)
+        (plain if level is None else groups[level * starting]).append(number)
     return groups, plain
 
 
 def _order(one: Intervention) -> tuple[int, bool]:
     """The order in which a model comes by: what block N leaves is changed before what block N + 1 reads."""
     return depth(one.site), one.site.stream == "resid_pre"
-
-
-def _site(level: int) -> Site:
-    """A site that so many blocks lie below."""
-    return Site(level - 1) if level else Site(0, "resid_pre")
 
 
 def _real(inputs: Inputs) -> torch.Tensor:

@@ -4,18 +4,21 @@ They are found by their usual places, or else by what they are, and are checked 
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 from transformers import PreTrainedModel
 
+from personalib.batches import left_padded, overflow_advice
+
 # Where architectures of transformers keep their blocks, and the norm after them.
 _BLOCKS = ("model.layers", "transformer.h", "gpt_neox.layers", "model.decoder.layers", "model.language_model.layers")
 _NORMS = (
     *("model.norm", "transformer.ln_f", "gpt_neox.final_layer_norm", "model.decoder.final_layer_norm"),
-    "model.language_model.norm",
+    # What a model without a norm there has instead, as OPT of 350 million parameters.
+    *("model.language_model.norm", "model.decoder.project_out"),
 )
 # Places that somebody has told, for models whose parts are in none of the usual ones.
 _TOLD: WeakKeyDictionary[torch.nn.Module, "Parts"] = WeakKeyDictionary()
@@ -24,6 +27,32 @@ _PROBE = 6
 # How far the output may be from what the parts give, as a share of its size, by bytes of a number.
 _TOLERANCE = {2: 0.05, 4: 1e-3, 8: 1e-6}
 _ADVICE = "name the places in a YAML file, under parts: {blocks: …, norm: …}, and pass that file as the model"
+
+
+class Site(NamedTuple):
+    """A place in the residual stream: before (``resid_pre``) or after (``resid_post``) a block, counted from 0.
+
+    >>> str(Site.parse("resid_post.3"))
+    'resid_post.3'
+    """
+
+    layer: int
+    stream: str = "resid_post"
+
+    def __str__(self) -> str:
+        return f"{self.stream}.{self.layer}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Site":
+        """A site from its name.
+
+        Raises:
+            ValueError: it is no site's name.
+        """
+        stream, _, layer = text.partition(".")
+        if stream not in ("resid_pre", "resid_post") or not layer.isdecimal():
+            raise ValueError(f"{text!r} is no site; write resid_pre.N or resid_post.N, with blocks counted from 0")
+        return cls(int(layer), stream)
 
 
 class Parts(NamedTuple):
@@ -88,7 +117,10 @@ def final_norm(model: PreTrainedModel) -> torch.nn.Module:
     beside = [part for name, part in home.named_children() if "norm" in type(part).__name__.lower()]
     if len(beside) == 1:
         return beside[0]
-    raise ValueError(f"the last norm of {type(model).__name__} is not found, not in {', '.join(told)}; {_ADVICE}")
+    raise ValueError(
+        f"the last norm of {type(model).__name__} is not found, not in {', '.join(told)}; where there is none, name "
+        f"what stands between its last block and its unembedding instead: {_ADVICE}"
+    )
 
 
 def tell_parts(model: PreTrainedModel, parts: Parts) -> None:
@@ -110,51 +142,89 @@ def tell_parts(model: PreTrainedModel, parts: Parts) -> None:
 def check_parts(model: PreTrainedModel) -> None:
     """Run a model on a few tokens, and see that its parts are what they are taken for.
 
-    Every block has to give the residual stream, and the last one's, put through norm and unembedding, the output.
+    Every block has to give the residual stream, which the next one reads as it is; the last one's, put through norm and
+    unembedding, has to give the output; and that has to be the same where the model is told which tokens are padding.
 
     Raises:
         ValueError: they are not, or the output is not finite; the message says what to pass.
     """
-    width = model.config.get_text_config().hidden_size
     ids = torch.arange(_PROBE, device=model.device)[None] % model.config.get_text_config().vocab_size
-    with _watched(blocks(model)) as streams:
-        logits = model(input_ids=ids, use_cache=False).logits
-    wanted = (1, _PROBE, width)
-    for number, stream in enumerate(streams):
-        if stream is None or tuple(stream.shape) != wanted:
-            got = "is never run" if stream is None else f"gives {tuple(stream.shape)}, not {wanted}"
-            raise ValueError(f"block {number} of {blocks_path(model)} {got}; {_ADVICE}")
+    with _watched(blocks(model)) as (read, left):
+        try:
+            logits = model(input_ids=ids, use_cache=False).logits
+        # Such as a model that waits for a picture, or for what an encoder has read.
+        except (RuntimeError, TypeError, KeyError, IndexError, AttributeError) as error:
+            raise ValueError(f"{type(model).__name__} cannot read {_PROBE} tokens by themselves: {error}") from None
+    wanted = (1, _PROBE, model.config.get_text_config().hidden_size)
     if not torch.isfinite(logits).all():
-        raise ValueError(
-            f"the output of {type(model).__name__} has numbers that are none; weights in {model.dtype} that overflow "
-            "need another number format, bfloat16 or float32"
-        )
-    last = streams[-1]
-    assert last is not None
-    made = _through_output(model, last)
+        raise ValueError(f"the output of {type(model).__name__} is NaN or infinite; {overflow_advice(model)}")
+    _check_streams(blocks_path(model), read, left, wanted)
+    made = _through_output(model, left[-1][0])
     if made.shape != logits.shape or not _proportional(made, logits):
         raise ValueError(
             f"the output of {type(model).__name__} is not its last block through norm and unembedding; {_ADVICE}"
         )
+    if not close(model(**left_padded(model, ids.tolist()), use_cache=False).logits[:, -1], logits[:, -1]):
+        raise ValueError(
+            f"{type(model).__name__} answers otherwise when it is told that no token is padding, and where each "
+            "stands; its prompts cannot be put into one batch, and no setting changes that"
+        )
+
+
+def close(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors of logits are the same but for rounding in their number format; never where one is NaN."""
+    first, second = one.flatten().float(), other.to(one.device).flatten().float()
+    size = (second - second.mean()).norm()
+    return bool((first - second).norm() <= _TOLERANCE[other.element_size()] * size)
+
+
+Streams = list[list[torch.Tensor]]
 
 
 @contextmanager
-def _watched(parts: torch.nn.ModuleList) -> Iterator[list[torch.Tensor | None]]:
-    """What each part gives, while this is open."""
-    met: list[torch.Tensor | None] = [None] * len(parts)
+def _watched(parts: torch.nn.ModuleList) -> Iterator[tuple[Streams, Streams]]:
+    """What each part reads and what it leaves, each time that it is run, while this is open."""
+    read: Streams = [[] for _ in parts]
+    left: Streams = [[] for _ in parts]
 
-    def keep(place: int) -> Any:
-        def hook(_: torch.nn.Module, __: Any, output: Any) -> None:
-            met[place] = output[0] if isinstance(output, tuple) else output
+    def before(place: int) -> Any:
+        def hook(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            read[place].append(args[0] if args else kwargs["hidden_states"])
 
         return hook
 
-    handles = [part.register_forward_hook(keep(place)) for place, part in enumerate(parts)]
-    try:
-        yield met
-    finally:
-        for handle in handles:
-            handle.remove()
+    def after(place: int) -> Any:
+        def hook(_: torch.nn.Module, __: Any, output: Any) -> None:
+            left[place].append(output[0] if isinstance(output, tuple) else output)
+
+        return hook
+
+    with ExitStack() as stack:
+        for place, part in enumerate(parts):
+            stack.callback(part.register_forward_pre_hook(before(place), with_kwargs=True).remove)
+            stack.callback(part.register_forward_hook(after(place)).remove)
+        yield read, left
+
+
+def _check_streams(path: str, read: Streams, left: Streams, wanted: tuple[int, int, int]) -> None:
+    """See that each block reads the residual stream that the one before it leaves."""
+    for number, (above, own) in enumerate(zip(read, left, strict=True)):
+        if not own:
+            raise ValueError(f"block {number} of {path} is never run; {_ADVICE}")
+        if len(own) > 1:
+            raise ValueError(f"block {number} of {path} is run {len(own)} times for a token; it is no single site")
+        for verb, [stream] in (("reads", above), ("gives", own)):
+            if not isinstance(stream, torch.Tensor) or tuple(stream.shape) != wanted:
+                kind = tuple(stream.shape) if isinstance(stream, torch.Tensor) else type(stream).__name__
+                raise ValueError(
+                    f"block {number} of {path} {verb} {kind}, not {wanted}: its residual stream is not one vector a "
+                    f"token, which cannot be steered; or if other parts are its blocks, {_ADVICE}"
+                )
+        if number and not torch.equal(above[0].to(left[number - 1][0]), left[number - 1][0]):
+            raise ValueError(
+                f"block {number} of {path} does not read what block {number - 1} leaves: something between them "
+                "changes the residual stream, and a site of it would be two"
+            )
 
 
 def _through_output(model: PreTrainedModel, stream: torch.Tensor) -> torch.Tensor:

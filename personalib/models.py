@@ -114,6 +114,7 @@ def load_model(
     if model.device.type == "meta":
         raise DataError(f"{name}: device_map puts its embedding where nothing is run; give it a device")
     try:
+        _answer_plainly(model)
         if entry.parts:
             tell_parts(model, Parts(**entry.parts.model_dump()))
         check_parts(model.eval())
@@ -131,6 +132,15 @@ def load_model(
         **({"template": json.dumps(facts)} if facts else {}),
     )
     return LanguageModel(name, model, tokenizer, commit)
+
+
+def _answer_plainly(model: PreTrainedModel) -> None:
+    """Have a model return its logits alone, whatever its configuration says of what training needs."""
+    for config in (model.config, model.config.get_text_config()):
+        config.return_dict = True
+        for name in ("output_router_logits", "output_hidden_states", "output_attentions"):
+            if getattr(config, name, False):
+                setattr(config, name, False)
 
 
 def _told(model: PreTrainedModel) -> str:

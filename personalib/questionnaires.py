@@ -1,8 +1,6 @@
 """Questionnaires: put multiple-choice items to a language model and read the probability of every option."""
 
-import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
@@ -12,10 +10,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from personalib.batches import check_finite, check_rows, in_batches
+from personalib.batches import inference as inference
+from personalib.batches import left_padded as left_padded
 from personalib.chat_templates import chat_prompt
 from personalib.encoding import encode_prompts
 from personalib.items import TRAITS, SafetyItem, TraitItem, load_facts, load_safety, load_trait
 from personalib.records import ItemError
+from personalib.shortcuts import Shortcuts
 from personalib.templates import ORDERS, Template, load_templates, wrap
 
 __all__ = [
@@ -128,17 +130,16 @@ def ask(
     if len(prompts) != len(labels):
         raise ValueError(f"{len(prompts)} prompts and {len(labels)} lists of labels; pass one list a prompt")
     rows = encode_prompts(tokenizer, prompts)
+    check_rows(model, prompts, rows)
     options = option_tokens(tokenizer, prompts, labels, rows)
-    # Longest first: prompts of similar length share a batch, and one too large for the memory fails at once.
-    queue = sorted(range(len(rows)), key=lambda index: len(rows[index]), reverse=True)
     answers: dict[int, NDArray[np.float64]] = {}
     with (
         inference(model),
         tqdm(total=len(rows), desc=progress, disable=progress is None, unit="prompt") as bar,
     ):
-        for start in range(0, len(queue), batch_size):
-            batch = queue[start : start + batch_size]
+        for batch in in_batches(rows, batch_size, Shortcuts.of(model).padding):
             chosen = _probabilities(model, [rows[index] for index in batch], [options[index] for index in batch])
+            check_finite(model, prompts, batch, chosen)
             answers.update(zip(batch, chosen, strict=True))
             bar.update(len(batch))
     return [answers[index] for index in range(len(rows))]
@@ -276,18 +277,6 @@ def _option_tokens(prompt: str, labels: Sequence[str], row: list[int], continued
     return list(seen)
 
 
-@contextmanager
-def inference(model: PreTrainedModel) -> Iterator[None]:
-    """No gradients and no dropout; the model's mode is put back afterwards."""
-    training = model.training
-    model.train(False)
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        model.train(training)
-
-
 def _probabilities(
     model: PreTrainedModel, rows: Sequence[list[int]], options: Sequence[list[int]]
 ) -> list[NDArray[np.float64]]:
@@ -297,33 +286,3 @@ def _probabilities(
     wanted = torch.nn.utils.rnn.pad_sequence([torch.tensor(own) for own in options], batch_first=True)
     picked = chances.gather(1, wanted.to(chances.device)).double().cpu().numpy()
     return [row[: len(own)] for row, own in zip(picked, options, strict=True)]
-
-
-def left_padded(model: PreTrainedModel, rows: Sequence[list[int]]) -> dict[str, torch.Tensor | int]:
-    """Model inputs of token ids, padded on the left, so that every row ends at the last position.
-
-    Padding is never attended to, so any id serves; positions count from each row's first real token.
-
-    Raises:
-        ValueError: a row has a token that the model has no embedding of.
-    """
-    # Some tokenizers have more tokens than their model, such as those of pictures; what matters is whether one is read.
-    known, highest = model.get_input_embeddings().num_embeddings, max((max(row) for row in rows if row), default=0)
-    if highest >= known:
-        raise ValueError(
-            f"token {highest} of the tokenizer, and the model embeds {known}; the two do not belong together"
-        )
-    ids = [torch.tensor(row) for row in rows]
-    pad = torch.nn.utils.rnn.pad_sequence
-    mask = pad([torch.ones_like(row) for row in ids], batch_first=True, padding_side="left").to(model.device)
-    inputs: dict[str, torch.Tensor | int] = {
-        "input_ids": pad(ids, batch_first=True, padding_side="left").to(model.device),
-        "attention_mask": mask,
-    }
-    optional: dict[str, torch.Tensor | int] = {
-        "position_ids": (mask.cumsum(dim=-1) - 1).clamp(min=0),
-        "logits_to_keep": 1,
-    }
-    # Models with relative positions take no position_ids, and a few compute all logits.
-    accepted = inspect.signature(model.forward).parameters
-    return inputs | {name: value for name, value in optional.items() if name in accepted}

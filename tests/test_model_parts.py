@@ -65,12 +65,27 @@ class Renamed(torch.nn.Module):
     def get_output_embeddings(self):
         return self.tail
 
-    def forward(self, input_ids, use_cache=False):
+    def forward(self, input_ids, attention_mask=None, use_cache=False):
         stream = self.embed(input_ids)
         places = torch.arange(input_ids.shape[1])[None]
         for block in self.stack:
             stream = block(stream, position_ids=places, position_embeddings=self.rotary(stream, places))
         return transformers.modeling_outputs.CausalLMOutput(logits=self.tail(self.last(stream)))
+
+
+def test_what_stands_in_the_place_of_the_last_norm_is_found():
+    """OPT of 350 million parameters has its norms within the blocks, and a narrower embedding."""
+    sizes = OTHERS["OPT"] | {"do_layer_norm_before": False, "word_embed_proj_dim": 16}
+    model = AutoModelForCausalLM.from_config(transformers.OPTConfig(**sizes)).eval()
+    check_parts(model)
+    assert final_norm(model) is model.model.decoder.project_out
+
+
+def test_a_residual_stream_that_is_changed_between_blocks_is_noticed():
+    model = small("llama").model
+    model.model.layers[1].register_forward_pre_hook(lambda _, args: (args[0] * 2, *args[1:]), prepend=True)
+    with pytest.raises(ValueError, match=r"block 1 of model\.layers does not read what block 0 leaves"):
+        check_parts(model)
 
 
 def test_what_is_not_clear_has_to_be_told():
@@ -117,7 +132,5 @@ def test_numbers_that_overflow_are_told_as_such():
     model = small("llama").model
     model.get_output_embeddings().weight.data *= 1e30
     model.get_input_embeddings().weight.data *= 1e30
-    with pytest.raises(
-        ValueError, match=r"numbers that are none; weights in torch\.float16 that overflow need another"
-    ):
+    with pytest.raises(ValueError, match=r"NaN or infinite; its numbers overflow in float16; load it in bfloat16"):
         check_parts(model.half())

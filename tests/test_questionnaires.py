@@ -19,9 +19,10 @@ from transformers import (
 )
 
 import personalib.questionnaires
+from personalib.batches import check_rows
 from personalib.items import TraitItem
 from personalib.models import load_model
-from personalib.questionnaires import ask, ask_trait, check_option_tokens, format_prompt, left_padded
+from personalib.questionnaires import ask, ask_trait, check_option_tokens, format_prompt
 from personalib.records import ItemError
 from personalib.templates import load_forms, load_templates
 
@@ -272,6 +273,6 @@ def test_wrong_arguments_name_the_fix(llama, tokenizer, items):
 
 def test_a_token_that_the_model_does_not_know_is_one_error():
     model = load_model().model
-    assert left_padded(model, [[4697]])["input_ids"].tolist() == [[4697]]
-    with pytest.raises(ValueError, match="token 4698 of the tokenizer, and the model embeds 4698"):
-        left_padded(model, [[1], [4698, 2]])
+    check_rows(model, ["a"], [[4697]])
+    with pytest.raises(ItemError, match=r"text 2 of 2 \('b'\): token 4698 of the tokenizer, and the model embeds 4698"):
+        check_rows(model, ["a", "b"], [[1], [4698, 2]])

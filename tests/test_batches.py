@@ -1,0 +1,98 @@
+"""Prompts share batches as the model allows, and what it cannot read or give is one error that names the text."""
+
+import numpy as np
+import pytest
+from small_models import LABELS, small, vector
+
+from personalib.activations import Site, capture
+from personalib.batches import check_finite, check_rows, in_batches
+from personalib.generation import generate
+from personalib.grid import answer_losses, ask_steered
+from personalib.interventions import Add
+from personalib.questionnaires import ask
+from personalib.records import ItemError
+
+ROWS = [[1, 2], [1, 2, 3], [1], [4, 5], [6, 7, 8]]
+LONG = " ".join(["w1"] * 20)
+
+
+def test_batches_hold_each_row_once_longest_first():
+    assert list(in_batches(ROWS, 2)) == [[1, 4], [0, 3], [2]]
+    assert list(in_batches(ROWS, 4)) == [[1, 4, 0, 3], [2]]
+
+
+def test_rows_of_one_length_share_a_batch_where_nothing_can_be_padded():
+    assert list(in_batches(ROWS, 4, padded=False)) == [[1, 4], [0, 3], [2]]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+@pytest.mark.parametrize("way", ["ask", "ask_steered", "answer_losses", "generate", "capture"])
+def test_a_text_longer_than_the_context_is_refused_before_the_model_runs(name, way, tmp_path):
+    model = small(name, max_position_embeddings=16)
+    run = {
+        "ask": lambda texts: ask(model.model, model.tokenizer, texts, [LABELS] * len(texts)),
+        "ask_steered": lambda texts: ask_steered(model, texts, LABELS, [()]),
+        "answer_losses": lambda texts: answer_losses(model, [(text, " w2 w3") for text in texts], [()]),
+        "generate": lambda texts: generate(model, texts, tokens=4),
+        "capture": lambda texts: capture(model, texts, [Site(0)], tmp_path),
+    }[way]
+    run(["w1 w2 "])
+    with pytest.raises(ItemError, match=r"text 2 of 2 \('w1 w1 .*the model reads 16 at the most.*shorten it"):
+        run(["w1 w2 ", LONG + " "])
+
+
+def test_what_is_to_be_written_counts_for_the_context():
+    model = small("llama", max_position_embeddings=16).model
+    check_rows(model, ["a"], [[1] * 12], 4)
+    with pytest.raises(ItemError, match="12 tokens and 5 to be written"):
+        check_rows(model, ["a"], [[1] * 12], 5)
+
+
+def test_activations_of_a_token_that_the_model_does_not_embed_are_refused(tmp_path):
+    model = small("llama")
+    model.tokenizer.add_tokens(["new"])
+    with pytest.raises(ItemError, match="token 32 of the tokenizer, and the model embeds 32"):
+        capture(model, ["w1 new"], [Site(0)], tmp_path)
+
+
+def test_numbers_that_are_finite_pass():
+    check_finite(small("llama").model, ["a"], [0], [np.zeros(3)])
+
+
+def overflowing():
+    model = small("llama")
+    model.model.half().get_output_embeddings().weight.data *= 1e30
+    return model
+
+
+@pytest.mark.parametrize("way", ["ask", "ask_steered", "answer_losses"])
+def test_a_model_that_overflows_is_one_error_that_names_text_format_and_remedy(way):
+    model = overflowing()
+    run = {
+        "ask": lambda: ask(model.model, model.tokenizer, ["w1 "], [LABELS]),
+        "ask_steered": lambda: ask_steered(model, ["w1 "], LABELS, [()]),
+        "answer_losses": lambda: answer_losses(model, [("w1 ", "w2 w3")], [()]),
+    }[way]
+    with pytest.raises(
+        ItemError, match=r"text 1 of 1 \('w1 '\).*NaN or infinite.*float16; load it in bfloat16 or float32"
+    ):
+        run()
+
+
+def test_activations_that_the_number_format_on_disk_cannot_hold_are_refused(tmp_path):
+    model = small("llama")
+    model.model.get_input_embeddings().weight.data *= 1e6
+    capture(model, ["w1"], [Site(0)], tmp_path / "float32")
+    with pytest.raises(ItemError, match=r"text 1 of 1.*NaN or infinite"):
+        capture(model, ["w1"], [Site(0)], tmp_path / "float16", dtype="float16")
+
+
+def test_a_push_that_overflows_leaves_the_other_conditions_as_they_are():
+    """It has no answer, which the guard takes for collapse; a model that overflows by itself is an error."""
+    model = small("llama")
+    model.model.half()
+    push = vector(Site(1), size=1.0)
+    [plain, small_push, large] = ask_steered(model, ["w1 "], LABELS, [(), (Add(push),), (Add(push, 1e6),)])
+    assert np.isfinite(plain).all() and np.isfinite(small_push).all() and np.isnan(large).all()
+    [losses, _] = answer_losses(model, [("w1 ", "w2 w3")], [(), (Add(push, 1e6, "all"),)])
+    assert np.isfinite(losses[0]).all() and np.isnan(losses[1]).all()
