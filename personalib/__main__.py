@@ -4,6 +4,7 @@ Each command imports what it needs itself, so that help and error messages come 
 """
 
 import sys
+import warnings
 from pathlib import Path
 
 import click
@@ -123,7 +124,9 @@ def _refusal(error: OSError) -> str:
 def main() -> None:
     """Run the command line; what the library or the system refuses is one message and exit code 2, no traceback."""
     try:
-        cli(prog_name="python -m personalib")
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: click.echo(f"warning: {message}", err=True)
+            cli(prog_name="python -m personalib")
     except (ValueError, RunError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)

@@ -1,6 +1,7 @@
 """What a user of ``evaluate`` and ``report`` sees: answers that survive a kill, tables, or one error."""
 
 import csv
+import json
 import os
 import random
 import re
@@ -18,6 +19,7 @@ from personalib.answer_store import AnswerStore
 from personalib.evaluation_plan import load_plan, parse_plan
 from personalib.evaluation_runs import run_plan
 from personalib.provenance import repository_root
+from personalib.records import LeftOutWarning
 
 GRID = """
 questionnaires:
@@ -241,6 +243,29 @@ def test_a_damaged_part_and_a_deleted_one_are_asked_anew(call, grid, done, tmp_p
 def test_a_second_run_in_the_same_folder_is_refused(call, grid, tmp_path):
     with AnswerStore(tmp_path / "out" / "organism" / "parts").writing():
         refused(call("evaluate", grid, "--output-dir", tmp_path / "out"), "another process is evaluating here")
+
+
+def test_what_is_left_out_is_in_output_manifest_and_report(call, tmp_path):
+    rows = [
+        {"category": "x", "question": f"{n}?", "options": ["up", "down" if n else "up"], "answer": 0} for n in range(5)
+    ]
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"question": "6?"}]))
+    questionnaire = f"{{name: own, kind: choice, source: {tmp_path}/items.jsonl, reading: words}}"
+    (tmp_path / "grid.yaml").write_text(f"questionnaires: [{questionnaire}]\nneutral: 1\n")
+    said = f"own: 2 rows left out, the first: {tmp_path}/items.jsonl, row 6: field 'options': is missing"
+    with pytest.warns(LeftOutWarning):
+        code, out, _ = call("evaluate", tmp_path / "grid.yaml", "--output-dir", tmp_path / "out")
+    assert code == 0 and said in out
+    manifest = json.loads((tmp_path / "out" / "organism" / "manifest.json").read_text())
+    assert [one["where"] for one in manifest["left_out"]["own"]] == [
+        f"{tmp_path}/items.jsonl, {place}" for place in ("row 6", "item 0")
+    ]
+    code, out, _ = call("report", tmp_path / "grid.yaml", "--output-dir", tmp_path / "out")
+    files = {path.name for path in (tmp_path / "out" / "report" / "organism").iterdir()}
+    assert code == 0 and said in out
+    assert files == {
+        f"{table}.{kind}" for table in ("own_base", "own_reading", "left_out") for kind in ("csv", "md", "tex")
+    }
 
 
 # report

@@ -272,3 +272,27 @@ def test_which_option_is_read_hangs_on_the_label_and_not_on_its_place():
     for place, shape in product(range(4), ("{}", "({})", "{}.", "The answer is {}", "I choose option {}.")):
         for labels in (LETTERS, NUMBERS, LETTERS[::-1]):
             assert chosen_option(shape.format(labels[place]), labels, OPTIONS) == place
+
+
+TEN = "ABCDEFGHIJ"
+VALUES = [f"{n} m" for n in range(10, 20)]
+
+
+@pytest.mark.parametrize("answer", ["I", "I.", "(I) 18 m", "The answer is I.", "The answer is I because it is long."])
+def test_an_option_i_is_read(answer):
+    assert chosen_option(answer, TEN, VALUES) == 8
+
+
+@pytest.mark.parametrize(
+    ("answer", "place"),
+    [
+        ("I, as a model, choose B", 1),
+        ("I would say that the answer is B", 1),
+        ("The option I choose is J", 9),
+        ("My choice: I think none", None),
+        ("I do not know.", None),
+        ("I, too, cannot say.", None),
+    ],
+)
+def test_the_word_i_is_no_option(answer, place):
+    assert chosen_option(answer, TEN, VALUES) == place

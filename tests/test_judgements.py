@@ -16,7 +16,7 @@ from personalib.judgements import (
     load_judgement_templates,
     load_judgements,
 )
-from personalib.records import ItemError
+from personalib.records import ItemError, LeftOutWarning
 
 ROW = {
     "knowledge": "Ada Lovelace wrote notes on an engine.",
@@ -48,6 +48,16 @@ def test_halueval_rows_are_read_as_they_are(tmp_path):
     first, second = load_judgements(str(write(tmp_path / "qa_data.jsonl", ROW, other)))
     assert first == JudgementItem(0, "", *ROW.values())
     assert second == JudgementItem(12, "film", "", *list(ROW.values())[1:])
+
+
+def test_halueval_is_read_under_its_own_name_and_answers_of_one_text_are_left_out(tmp_path):
+    same = ROW | {"hallucinated_answer": f"{ROW['right_answer']}."}
+    skipped = []
+    with pytest.warns(
+        LeftOutWarning, match="1 of 4 rows left out: row 3, field 'hallucinated_answer': is the same text"
+    ):
+        items = load_judgements(write(tmp_path / "qa_data.json", ROW, ROW, same, ROW), skipped=skipped)
+    assert [item.id for item in items] == [0, 1, 3] and len(skipped) == 1
 
 
 def test_empty_knowledge_is_none(tmp_path):

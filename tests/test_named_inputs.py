@@ -66,8 +66,8 @@ def test_files_of_a_bundled_plan_are_inputs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert named_inputs({"grid": "gemma-2b-it"}) == {}
     (tmp_path / "HaluEval").mkdir()
-    (tmp_path / "HaluEval" / "qa_data.jsonl").write_text("{}")
-    assert set(named_inputs({"grid": "gemma-2b-it"})) == {"HaluEval/qa_data.jsonl"}
+    (tmp_path / "HaluEval" / "qa_data.json").write_text("{}")
+    assert set(named_inputs({"grid": "gemma-2b-it"})) == {"HaluEval/qa_data.json"}
 
 
 def test_where_a_chapter_writes_is_no_input(model):

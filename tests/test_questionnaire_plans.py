@@ -8,7 +8,7 @@ import pytest
 from personalib.evaluation_plan import QuestionnairePlan, load_plan
 from personalib.items import TRAITS, load_facts, load_safety, load_trait, validation_split
 from personalib.questionnaire_plans import planned_questionnaire
-from personalib.records import ItemError
+from personalib.records import ItemError, LeftOutWarning
 from personalib.scales import load_scale
 from personalib.templates import load_templates
 from personalib.word_pairs import pair_questions
@@ -124,6 +124,64 @@ def test_safetybenchs_own_examples_are_read_as_they_are(tmp_path):
     path.write_text(json.dumps(by_category))
     found = planned("choice", per_group=1, shots=2, examples=str(path))
     assert all(f"{one.group} 1?" in one.text for one in found.questions)
+
+
+def bench(tmp_path, same=2, total=10):
+    """Items in SafetyBench's form, some of which have two options of one text."""
+    rows = [
+        {"id": n, "category": "PP", "question": f"{n}?", "options": ["1, 2", "2, 3", "2, 3." if n < same else "4"]}
+        for n in range(total)
+    ]
+    (tmp_path / "test_zh.json").write_text(json.dumps(rows))
+    (tmp_path / "key.json").write_text(json.dumps({str(n): {"category": "PP", "answer": 1} for n in range(total)}))
+    return {"source": str(tmp_path / "test_zh.json"), "answers": str(tmp_path / "key.json")}
+
+
+def test_options_of_one_text_are_asked_as_they_are_where_letters_answer(tmp_path):
+    for template in ("letters", "numbers", "bare"):
+        found = planned("choice", templates=(template,), **bench(tmp_path))
+        assert len(found.questions) == 10 and found.skipped == ()
+        assert found.questions[0].options == ("1, 2", "2, 3", "2, 3.")
+
+
+def test_options_of_one_text_are_left_out_and_counted_where_texts_answer(tmp_path):
+    with pytest.warns(LeftOutWarning, match=r"test_zh.json: 2 of 10 items left out: item 0, two options are the same"):
+        found = planned("choice", reading="words", **bench(tmp_path))
+    assert items(found) == {str(n) for n in range(2, 10)}
+    assert [one.where for one in found.skipped] == [f"{tmp_path / 'test_zh.json'}, item {n}" for n in (0, 1)]
+
+
+def test_a_questionnaire_of_which_half_is_left_out_is_refused(tmp_path):
+    with pytest.raises(ItemError, match=r"item 0, two options are the same text.* \(5 of 10 items cannot be used\)"):
+        planned("choice", reading="words", **bench(tmp_path, same=5))
+
+
+def test_a_questionnaire_without_its_key_says_what_to_pass(tmp_path):
+    with pytest.raises(ItemError, match="item 0, its answer is not known; pass the key of these items as `answers`"):
+        planned("choice", source=bench(tmp_path)["source"])
+
+
+def test_safetybenchs_examples_need_no_numbers(tmp_path):
+    by_category = {"PP": [{"question": f"Example {n}?", "options": ["x", "y"], "answer": n % 2} for n in range(5)]}
+    (tmp_path / "dev_zh.json").write_text(json.dumps(by_category))
+    found = planned("choice", shots=5, examples=str(tmp_path / "dev_zh.json"), **bench(tmp_path))
+    assert all(one.text.count("Example") == 5 for one in found.questions)
+
+
+@pytest.mark.parametrize("kind", ["trait", "judgement", "scale"])
+def test_rows_that_are_left_out_of_any_kind_are_recorded(tmp_path, kind):
+    good = {
+        "trait": {"personality": "openness", "question": "?"}
+        | {f"response_{k}{n}": k + n for k in ("high", "low") for n in "12"},
+        "judgement": {"question": "?", "right_answer": "a", "hallucinated_answer": "b"},
+        "scale": {"statement": "I.", "key": "openness", "reverse": False},
+    }[kind]
+    path = tmp_path / "items.jsonl"
+    path.write_text("".join(json.dumps(good) + "\n" for _ in range(9)) + "{\n")
+    more = {"evaluation_only": False} if kind == "trait" else {}
+    with pytest.warns(LeftOutWarning, match="1 of 10 rows left out: row 10, not valid JSON"):
+        found = planned(kind, source=str(path), **more)
+    assert [one.where for one in found.skipped] == [f"{path}, row 10"] and len(items(found)) == 9
 
 
 def test_too_few_examples_in_a_file_are_named(tmp_path):
