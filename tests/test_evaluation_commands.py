@@ -19,7 +19,6 @@ from personalib.answer_store import AnswerStore
 from personalib.evaluation_plan import load_plan, parse_plan
 from personalib.evaluation_runs import run_plan
 from personalib.provenance import repository_root
-from personalib.records import LeftOutWarning
 
 GRID = """
 questionnaires:
@@ -246,16 +245,16 @@ def test_a_second_run_in_the_same_folder_is_refused(call, grid, tmp_path):
 
 
 def test_what_is_left_out_is_in_output_manifest_and_report(call, tmp_path):
-    rows = [
-        {"category": "x", "question": f"{n}?", "options": ["up", "down" if n else "up"], "answer": 0} for n in range(5)
-    ]
+    options = [["up", "down"] if n else ["up", "Up."] for n in range(5)]
+    rows = [{"category": "x", "question": f"{n}?", "options": own, "answer": 0} for n, own in enumerate(options)]
     (tmp_path / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"question": "6?"}]))
     questionnaire = f"{{name: own, kind: choice, source: {tmp_path}/items.jsonl, reading: words}}"
     (tmp_path / "grid.yaml").write_text(f"questionnaires: [{questionnaire}]\nneutral: 1\n")
     said = f"own: 2 rows left out, the first: {tmp_path}/items.jsonl, row 6: field 'options': is missing"
-    with pytest.warns(LeftOutWarning):
-        code, out, _ = call("evaluate", tmp_path / "grid.yaml", "--output-dir", tmp_path / "out")
+    code, out, err = call("evaluate", tmp_path / "grid.yaml", "--output-dir", tmp_path / "out")
     assert code == 0 and said in out
+    for count in ("1 of 6 rows", "1 of 5 items"):
+        assert re.search(rf"^warning: {tmp_path}/items.jsonl: {count} left out", err, re.MULTILINE), err
     manifest = json.loads((tmp_path / "out" / "organism" / "manifest.json").read_text())
     assert [one["where"] for one in manifest["left_out"]["own"]] == [
         f"{tmp_path}/items.jsonl, {place}" for place in ("row 6", "item 0")

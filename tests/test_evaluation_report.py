@@ -288,3 +288,21 @@ def test_one_questionnaire_of_one_group_is_reported_too(run, tmp_path):
     alone = replace(run, kinds={"safety": "choice"}, answers={"safety": answers, "neutral": run.answers["neutral"]})
     assert len(write_report([alone], tmp_path)) == 9
     assert tables(alone)["safety_effects"]["group"].unique().tolist() == [""]
+
+
+def test_what_was_left_out_is_a_table(run):
+    rows = [{"where": "items.csv, row 3", "problem": "field 'id': is missing"}]
+    found = tables(replace(run, manifest={"left_out": {"safety": rows, "self": []}}))["left_out"]
+    assert found.to_dict("records") == [{"questionnaire": "safety", **rows[0]}]
+
+
+def test_without_arms_there_are_the_scores_of_the_model_as_it_is(run, tmp_path):
+    alone = replace(run, answers={name: own[own["arm"] == 0] for name, own in run.answers.items()})
+    found, whole = tables(alone), tables(run)
+    assert not [name for name in found if "effects" in name or "health" in name]
+    for name in (f"{kind}_base" for kind in KINDS):
+        pd.testing.assert_frame_equal(found[name], whole[name])
+        low, value, high = (found[name][column] for column in ("low", "value", "high"))
+        assert (low <= value).all() and (value <= high).all()
+    paths = write_report([alone], tmp_path)
+    assert len(paths) == 3 * len(found) and all(path.stat().st_size for path in paths)

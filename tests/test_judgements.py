@@ -53,9 +53,7 @@ def test_halueval_rows_are_read_as_they_are(tmp_path):
 def test_halueval_is_read_under_its_own_name_and_answers_of_one_text_are_left_out(tmp_path):
     same = ROW | {"hallucinated_answer": f"{ROW['right_answer']}."}
     skipped = []
-    with pytest.warns(
-        LeftOutWarning, match="1 of 4 rows left out: row 3, field 'hallucinated_answer': is the same text"
-    ):
+    with pytest.warns(LeftOutWarning, match="1 of 4 rows left out: row 3, field .* is the same text"):
         items = load_judgements(write(tmp_path / "qa_data.json", ROW, ROW, same, ROW), skipped=skipped)
     assert [item.id for item in items] == [0, 1, 3] and len(skipped) == 1
 
