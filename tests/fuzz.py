@@ -221,7 +221,7 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
         level = following
 
 
-def fuzz(reader: Reader, tries: int, seed: int, folder: Path) -> Outcome:
+def fuzz(reader: Reader, tries: int, seed: int, folder: Path, seconds: float = SECONDS) -> Outcome:
     """Try a reader with mutated files, of which the same seed makes the same ones."""
     outcome = Outcome()
     for number in range(tries):
@@ -230,7 +230,7 @@ def fuzz(reader: Reader, tries: int, seed: int, folder: Path) -> Outcome:
         content = mutated(source, rng)
         path = folder / f"file{source.suffix}"
         path.write_bytes(content)
-        fault = _fault(reader, path, outcome)
+        fault = _fault(reader, path, outcome, seconds)
         outcome.tried += 1
         if fault:
             outcome.faults[fault] += 1
@@ -238,18 +238,18 @@ def fuzz(reader: Reader, tries: int, seed: int, folder: Path) -> Outcome:
     return outcome
 
 
-def _fault(reader: Reader, path: Path, outcome: Outcome) -> str | None:
+def _fault(reader: Reader, path: Path, outcome: Outcome, seconds: float) -> str | None:
     """What is wrong with how a reader takes a file."""
     try:
         # Rows that are left out are told by a warning.
-        with _limited(SECONDS), warnings.catch_warnings():
+        with _limited(seconds), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             reader.read(path)
     except reader.refuses as error:
         outcome.refused += 1
         return f"a message of more than {MESSAGE} signs: {str(error)[:160]}" if len(str(error)) > MESSAGE else None
     except TookTooLong:
-        return f"longer than {SECONDS:g} s"
+        return f"longer than {seconds:g} s"
     except Exception as error:
         place = error.__traceback__
         own = "?"
