@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from personalib.__main__ import cli
 from personalib.data import DataError
-from personalib.model_options import model_options, named_model
+from personalib.model_options import Finite, model_options, named_model
 from personalib.models import load_model
 
 NAMES = ["model", "revision", "device", "dtype", "form"]
@@ -51,3 +51,27 @@ def test_a_model_is_loaded_as_the_table_or_its_weights_say(copied_organism):
 def test_a_model_that_does_not_exist_is_one_error():
     with pytest.raises(DataError, match="/no/such/model: cannot be loaded"):
         named_model("/no/such/model", None, "cpu", "float32")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"), [("nan", "nan is not a finite number"), ("inf", "inf is not"), ("2", "range")]
+)
+def test_a_number_of_an_option_is_finite_and_in_its_range(text, problem):
+    @click.command()
+    @click.option("--size", type=Finite(max=1e400 if text != "2" else 1))
+    def sized(size):
+        click.echo(size)
+
+    assert CliRunner().invoke(sized, ["--size", "0.5"]).output == "0.5\n"
+    done = CliRunner().invoke(sized, ["--size", text])
+    assert done.exit_code == 2 and problem in done.output
+
+
+def test_no_option_of_a_command_takes_a_number_that_is_not_finite():
+    def options(command):
+        for below in getattr(command, "commands", {}).values():
+            yield from options(below)
+        yield from command.params
+
+    numbers = [one for one in options(cli) if isinstance(one.type, click.types.FloatParamType | click.FloatRange)]
+    assert numbers and all(isinstance(one.type, Finite) for one in numbers)
