@@ -22,9 +22,27 @@ _POSITIONS = ["last", "prompt", "prompt_except_last", "response", "all"]
 def _sampling_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of :class:`~personalib.sampling.Sampling`."""
     options: list[Option] = [
-        click.option("--temperature", default=0.0, show_default=True, help="0 takes the likeliest token each time."),
-        click.option("--top-p", default=1.0, show_default=True, help="Share of the probability that is drawn from."),
-        click.option("--frequency-penalty", default=0.0, show_default=True, help="On tokens that were there already."),
+        click.option(
+            "--temperature",
+            default=0.0,
+            show_default=True,
+            type=Finite(),
+            help="0 takes the likeliest token each time.",
+        ),
+        click.option(
+            "--top-p",
+            default=1.0,
+            show_default=True,
+            type=Finite(),
+            help="Share of the probability that is drawn from.",
+        ),
+        click.option(
+            "--frequency-penalty",
+            default=0.0,
+            show_default=True,
+            type=Finite(),
+            help="On tokens that were there already.",
+        ),
         click.option("--seed", default=0, show_default=True, help="Of the random numbers."),
         click.option("--samples", default=1, show_default=True, help="Answers at each coefficient."),
     ]
