@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from personalib.backgrounds import Background
-from personalib.data import DataError, shown
+from personalib.data import DataError, cut, shown
 from personalib.factors import Element, inflect, load_factors
 from personalib.record_files import read_records
 from personalib.records import Record
@@ -118,7 +118,7 @@ def with_fixed_text(entry: PublishedBackground, person: str) -> PublishedBackgro
     words = entry.extra.get("keywords") or {}
     if missing := [title for title, value in entry.attributes.items() if value and title not in words]:
         raise DataError(
-            f"background {entry.idx} has no keyword for {', '.join(missing)}; draw it with `backgrounds keywords`, "
+            f"background {entry.idx} has no keyword for {cut(', '.join(missing))}; draw it with `backgrounds keywords`, "
             "or add the clause under 'keywords'"
         )
     return replace(entry, fixed_bg={title: inflect(clause, person) for title, clause in words.items()})
