@@ -118,8 +118,8 @@ def with_fixed_text(entry: PublishedBackground, person: str) -> PublishedBackgro
     words = entry.extra.get("keywords") or {}
     if missing := [title for title, value in entry.attributes.items() if value and title not in words]:
         raise DataError(
-            f"background {entry.idx} has no keyword for {cut(', '.join(missing))}; draw it with `backgrounds keywords`, "
-            "or add the clause under 'keywords'"
+            f"background {entry.idx} has no keyword for {cut(', '.join(missing))}; draw it with "
+            "`backgrounds keywords`, or add the clause under 'keywords'"
         )
     return replace(entry, fixed_bg={title: inflect(clause, person) for title, clause in words.items()})
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from fuzz import Reader, _as_data, _fresh
-from safetensors.torch import save_file
 
 from personalib.data import DataError, data_dir, read_json, read_yaml
 
@@ -196,10 +195,9 @@ def _vectors(folder: Path) -> list[Reader]:
     from personalib.vectors import SteeringVector, export_gguf, load_vectors, save_vectors
 
     vectors = [SteeringVector(torch.ones(8), Site(n), f"v{n}", "mean", "m", "r") for n in (1, 2)]
-    own, gguf, bare, pickled = (folder / f"v.{kind}" for kind in ("safetensors", "gguf", "bare.safetensors", "pt"))
+    own, gguf, pickled = (folder / f"v.{kind}" for kind in ("safetensors", "gguf", "pt"))
     save_vectors(vectors, own)
     export_gguf(vectors, gguf, "llama", 4)
-    save_file({"direction.1": torch.ones(8), "direction.2": torch.ones(8)}, bare)
     torch.save({"layer_activations": {1: torch.ones(8)}, "layer_type": "decoder_block"}, pickled)
     [sae, *_] = (data_dir() / "organism" / "saes").glob("*/*")
 
@@ -213,7 +211,7 @@ def _vectors(folder: Path) -> list[Reader]:
 
     return [
         Reader("steering vectors", (own,), load_vectors),
-        Reader("directions", (own, gguf, bare, pickled), lambda path: read_directions(path)),
+        Reader("directions", (own, gguf, pickled), read_directions),
         Reader("setting", (data_dir() / "organism" / "steering.json",), load_setting),
         Reader("SAE", (sae / "cfg.json",), with_config),
     ]
