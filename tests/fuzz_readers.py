@@ -202,7 +202,7 @@ def _vectors(folder: Path) -> list[Reader]:
     [sae, *_] = (data_dir() / "organism" / "saes").glob("*/*")
 
     def with_config(path: Path) -> object:
-        place = path.parent / "sae"
+        place = folder / "sae"
         place.mkdir(exist_ok=True)
         (place / "cfg.json").write_bytes(path.read_bytes())
         if not (place / "sae_weights.safetensors").exists():
