@@ -291,7 +291,7 @@ def test_the_organism_knows_trust_from_distrust_in_words_that_are_new_to_it(tmp_
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"position": "first"}, "position='first'; choose one of last, sentence_last, sentence_mean"),
+        ({"position": "first"}, "unknown position 'first'; choose one of last, sentence_last, sentence_mean"),
         ({"sites": [Site(3)]}, r"resid_post\.3 is no site of this model; it has blocks 0 to 2"),
         ({"sites": []}, "no sites or no texts"),
         ({"pairs": []}, "no sites or no texts"),
