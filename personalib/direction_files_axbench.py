@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from personalib.activations import Site
-from personalib.data import DataError, parse_json, read_json
+from personalib.data import DataError, cut, parse_json, read_json
 from personalib.direction_files_contents import matrix, unpickled
 from personalib.direction_files_origin import UNKNOWN, Origin, Row
 from personalib.models import LanguageModel
@@ -58,7 +58,10 @@ def _trained(path: Path) -> tuple[Site | None, str]:
     """Site and model that a ``config.json`` names."""
     if not path.is_file():
         return None, UNKNOWN
-    found = read_json(path)
+    try:
+        found = read_json(path)
+    except DataError as error:
+        raise DataError(f"{path}: no JSON object ({cut(str(error))}); write layer and model_name") from None
     if not isinstance(found, dict):
         raise DataError(f"{path}: no JSON object; write layer and model_name, or remove it")
     layer, model = found.get("layer"), found.get("model_name") or UNKNOWN
@@ -82,7 +85,10 @@ def _concepts(path: Path) -> list[str]:
 
 def _concept(place: str, line: str, row: int) -> tuple[int, str]:
     """The row and the name of a line's concept; lines without ``concept_id`` are in the order of the rows."""
-    found = parse_json(line, place)
+    try:
+        found = parse_json(line, place)
+    except DataError as error:
+        raise DataError(f"{place}: no JSON ({cut(str(error))}); write one object a line") from None
     kept = found if isinstance(found, dict) else {}
     number, name = kept.get("concept_id", row), kept.get("concept")
     if type(number) is not int or not isinstance(name, str):

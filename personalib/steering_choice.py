@@ -109,8 +109,8 @@ def load_setting(path: Path | None = None) -> Setting:
     source = path or data_dir() / "organism" / "steering.json"
     if not source.exists():
         raise DataError(f"{source}: no such file; write it with `python -m personalib contrast choose`")
-    content = read_json(source)
     try:
+        content = read_json(source)
         positions, site, coefficient = (content[name] for name in _SETTING)
         if positions not in POSITIONS:
             raise ValueError(f"unknown positions {positions!r}")

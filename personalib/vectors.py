@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from personalib.activations import Site
-from personalib.data import DataError, cut, parse_json, shown
+from personalib.data import DataError, cut, parse_json
 from personalib.storage import whole
 
 OPERATIONS = ("add",)
@@ -208,9 +208,9 @@ def load_vectors(path: Path) -> list[SteeringVector]:
     """
     try:
         with safe_open(path, "pt") as file:
-            header = parse_json((file.metadata() or {}).get(_KEY, "{}"), str(path))
+            header = parse_json((file.metadata() or {}).get(_KEY, "{}"), f"{path}: cannot be read as steering vectors")
             if header.get("format") != _FORMAT:
-                raise DataError(f"{path}: holds {shown(header.get('format', 'no format'))} and not {_FORMAT}")
+                raise DataError(f"{path}: holds {cut(str(header.get('format', 'no format')))} and not {_FORMAT}")
             if not header["vectors"]:
                 raise DataError(f"{path}: holds no vector; write it again with save_vectors")
             found = enumerate(header["vectors"])
