@@ -177,7 +177,7 @@ def test_an_unknown_plan_is_one_error_that_names_those_there_are(call, command):
         ("[gender.female]", "[gender.female], doses: [1]", "arms.0: words have no dose and no coefficient"),
         ("name: in_words", "name: trait", "grid.yaml: it: declare at least one questionnaire, and give each a name"),
         ("per_group: 2", "per_group: 0", "questionnaires.0.per_group: Input should be greater than or equal to 1"),
-        ("per_group: 2", "per_group: 2, reading: words", "questionnaires.0: trait: answers, shots, examples and read"),
+        ("per_group: 2", "per_group: 2, reading: words", "questionnaires.0: trait: reading in words is for"),
         (GRID, "", "grid.yaml: it: "),
         (GRID, "- 1", "grid.yaml: it: "),
         (GRID, "questionnaires: [", "grid.yaml"),
