@@ -84,11 +84,14 @@ def organism_hash() -> str:
 
 
 def dependencies() -> list[str]:
-    """The pinned packages, from ``locks/`` or, in an installed copy, from the package's metadata."""
+    """The pinned packages, from ``locks/`` or, in an installed copy, from the package's metadata.
+
+    A build for a certain device has the version of the others.
+    """
     locks = [path for path in sorted((repository_root() / "locks").glob("*.txt")) if path.stem != "test"]
     if locks:
         text = "\n".join(path.read_text(encoding="utf-8") for path in locks)
-        return sorted(re.findall(r"^[\w.-]+==[^\s;]+", text, re.MULTILINE))
+        return sorted(set(re.findall(r"^[\w.-]+==[^\s;+]+", text, re.MULTILINE)))
     return sorted(line for line in metadata.requires("personalib") or () if "extra ==" not in line)
 
 

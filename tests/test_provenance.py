@@ -49,6 +49,7 @@ def test_a_manifest_names_every_installed_package_of_the_book():
     versions = provenance.package_versions()
     assert {"torch", "transformers", "sympy", "fsspec", "setuptools"} <= versions.keys() and len(versions) > 150
     assert "appnope" not in versions or sys.platform == "darwin"
+    assert len({line.partition("==")[0] for line in provenance.dependencies()}) == len(provenance.dependencies())
     assert versions["torch"] == metadata.version("torch") and "pytest" not in versions
 
 
