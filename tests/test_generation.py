@@ -188,8 +188,6 @@ def test_an_answer_of_one_line_ends_with_its_line(llama):
     model = renamed(llama, end, "\n")
     until = written[: written.index(end)]
     model.model.generation_config.eos_token_id = None
-    # What is tried of a new model is no pass of the answer.
-    Shortcuts.of(model.model)
     seen = passes(model.model)
     assert generate(model, PROMPTS[3:4], tokens=TOKENS) == [text(until)]
     # The prompt, and each token of the answer; the end is written and not read.
@@ -205,6 +203,9 @@ def passes(model):
     model.model.layers[0].register_forward_pre_hook(
         lambda _, args, named: seen.append((args[0] if args else named["hidden_states"]).shape[1]), with_kwargs=True
     )
+    # What is tried of a new model is no pass of an answer.
+    Shortcuts.of(model)
+    seen.clear()
     return seen
 
 
@@ -341,6 +342,8 @@ def test_no_field_of_a_models_own_configuration_is_there_while_it_writes(llama):
     for name, value in SETTINGS.items():
         setattr(llama.model.generation_config, name, value)
     seen = []
+    # Before it is listened to, since what is tried of a new model runs with its own configuration.
+    Shortcuts.of(llama.model)
     llama.model.register_forward_pre_hook(lambda model, _: seen.append(model.generation_config.to_dict()))
     generate(llama, PROMPTS, tokens=2)
     assert len(seen) == 2 and seen[0] == seen[1] == GenerationConfig().to_dict()
