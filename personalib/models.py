@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from personalib.chat_templates import settle_template, template_facts
-from personalib.data import DataError
+from personalib.data import DataError, cut
 from personalib.loaded import note_loaded
 from personalib.model_files import check_files
 from personalib.model_parts import Parts, check_parts, tell_parts
@@ -192,7 +192,7 @@ def _read(
 
 def _reason(entry: Entry, revision: str | None, error: Exception) -> str:
     """Why a model cannot be loaded, and what to do."""
-    said = " ".join(str(error).split()) or type(error).__name__
+    said = cut(" ".join(str(error).split()) or type(error).__name__)
     if Path(entry.source).is_dir():
         return f"cannot be loaded (the folder): {said}"
     if entry.name not in load_registry():
