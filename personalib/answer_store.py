@@ -8,13 +8,11 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from personalib.data import DataError
 from personalib.provenance import digest
 from personalib.storage import alone, write_whole
 
@@ -28,8 +26,8 @@ class Reply:
     """What a model answered.
 
     Attributes:
-        values: the probability of each option, or what else was measured.
-        text: the answer in words, where that was asked for.
+        values: the probability of each option, or what else was measured; NaN where steering made the model overflow.
+        text: the answer in words, where that was asked for; empty where steering made the model overflow.
     """
 
     values: tuple[float, ...] = ()
@@ -77,13 +75,8 @@ class AnswerStore:
         """Write answers as one file, and wait until the disk has it. It is there as a whole, or not at all.
 
         Raises:
-            DataError: an answer is NaN or infinite, or the file cannot be written.
+            DataError: the file cannot be written.
         """
-        if not all(isfinite(value) for reply in replies.values() for value in reply.values):
-            raise DataError(
-                "the model's answers are NaN or infinite: it overflows; load it in float32 or bfloat16, or steer less. "
-                "What was answered before is kept"
-            )
         columns = list(replies), *([getattr(one, name) for one in replies.values()] for name in ("values", "text"))
         content = parquet(pa.table(dict(zip(_SCHEMA.names, columns, strict=True)), schema=_SCHEMA))
         write_whole(self.folder / f"{digest(content)}.parquet", content)

@@ -1,6 +1,5 @@
 """The commands ``python -m personalib contrast``. Each imports what it needs itself, so that help comes at once."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,12 +118,12 @@ def choose(out: Path, **options: Any) -> None:
 def report(shuffles: int, target: Path | None, **options: Any) -> None:
     """Choose where to steer, read held-out texts there, and hold that against shuffled labels and other methods."""
     from personalib.contrast_report import report as write
-    from personalib.storage import write_whole
+    from personalib.storage import write_json
 
     readings, choice = _choose(**options)
     found = write(readings, choice, options["method"], shuffles, options["seed"])
     if target:
-        write_whole(target, json.dumps(found, indent=1) + "\n")
+        write_json(target, found, 1)
     click.echo(_shown(choice))
     for key, value in found["reading_accuracy"].items():
         low, high = found["reading_interval"][key]

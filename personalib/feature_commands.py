@@ -1,6 +1,5 @@
 """The commands ``python -m personalib features``. Each imports what it needs itself, so that help comes at once."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,7 +171,7 @@ def report(
     from personalib.features import Settings
     from personalib.models import ORGANISM
     from personalib.organism.corpus import held_out_documents
-    from personalib.storage import write_whole
+    from personalib.storage import write_json
 
     search_settings = {name: options.pop(name) for name in ("criterion", "max_features", "shuffles")}
     loaded, saes = _load(model=model, **options, several=True)
@@ -183,7 +182,7 @@ def report(
         progress=True,
     )  # fmt: skip
     if target:
-        write_whole(target, json.dumps(results, indent=2) + "\n")
+        write_json(target, results)
     click.echo(_summary(results))
 
 

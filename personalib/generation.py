@@ -4,11 +4,20 @@ import warnings
 from collections.abc import Sequence
 from itertools import product
 
+import numpy as np
 import torch
 from tqdm.auto import tqdm
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from personalib.batches import check_rows, in_batches, inference, left_padded, plain_generation, to_go_on_from
+from personalib.batches import (
+    check_finite,
+    check_rows,
+    in_batches,
+    inference,
+    left_padded,
+    plain_generation,
+    to_go_on_from,
+)
 from personalib.block_hooks import Inputs
 from personalib.chat_templates import ANSWER_AT_ONCE, may_reason, spoken
 from personalib.encoding import encode_prompts
@@ -53,11 +62,13 @@ def generate(
 
     Returns:
         The answers without special tokens and the reasoning before them, cut at the end of the turn; all samples of a
-        prompt before the next one's. One whose reasoning does not end is empty, which a warning says.
+        prompt before the next one's. One whose reasoning does not end, or for which a push makes the model overflow, is
+        empty, which a warning says.
 
     Raises:
-        ValueError: answers or batches would have no room for a token or prompt, a prompt has no token, an intervention
-            was made for another model, or the model's logits are NaN.
+        ValueError: answers or batches would have no room for a token or prompt, a prompt has no token, or an
+            intervention was made for another model.
+        ItemError: the model overflows without steering.
 
     Example:
         >>> generate(model, prompts, [Add(vector, 1.0, "all")])  # doctest: +SKIP
@@ -106,7 +117,7 @@ def written_tokens(
     model, form = language_model.model, Shortcuts.of(language_model.model)
     check_rows(model, prompts, encoded, tokens)
     rows = list(product(encoded, range(sampling.samples)))
-    found: dict[int, list[int]] = {}
+    found: dict[int, list[int] | None] = {}
     stops = _stop_tokens(language_model, one_line)
     with (
         inference(model),
@@ -118,26 +129,39 @@ def written_tokens(
             choice = _Choice([rows[number] for number in batch], sampling)
             chosen = [rows[number][0] for number in batch]
             made = _continued(language_model, chosen, choice, stops, tokens, form.caching)
-            found |= {number: _until(row, stops) for number, row in zip(batch, made, strict=True)}
+            if not interventions:
+                values = [np.array(np.nan if row is None else 0.0) for row in made]
+                check_finite(model, prompts, [number // sampling.samples for number in batch], values)
+            found |= zip(batch, made, strict=True)
             bar.update(len(batch))
-    return [found[number] for number in range(len(rows))]
+    if None in found.values():
+        warnings.warn(
+            f"{language_model.name}: {list(found.values()).count(None)} of {len(rows)} answers are left empty, since "
+            f"the push makes the model overflow in {str(model.dtype).removeprefix('torch.')}; push less",
+            stacklevel=3,
+        )
+    return [found[number] or [] for number in range(len(rows))]
 
 
 class _Choice(LogitsProcessor):
-    """The next token of each row of a batch, as the only one that is left possible."""
+    """The next token of each row of a batch, as the only one that is left possible.
+
+    Attributes:
+        sound: how many tokens of each row were chosen before its logits overflowed; infinity where none did.
+    """
 
     def __init__(self, rows: Sequence[tuple[list[int], int]], sampling: Sampling) -> None:
         """Take each row's prompt, and the number of its sample."""
         self._sampling = sampling
         self._lengths = torch.tensor([[len(prompt)] for prompt, _ in rows])
         self._streams = [sampling.stream(prompt, sample) for prompt, sample in rows]
+        self.sound = np.full(len(rows), np.inf)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        if scores.isnan().any():
-            raise ValueError(
-                "the model's logits are NaN: its number format cannot hold them, or a push is too large; take float32 "
-                "or bfloat16, or push less"
-            )
+        overflow = ~scores.amax(dim=-1, keepdim=True).isfinite()
+        written = input_ids.shape[1] - int(self._lengths.max())
+        self.sound = np.minimum(self.sound, np.where(overflow.flatten().cpu().numpy(), written, np.inf))
+        scores = scores.masked_fill(overflow, 0.0)
         if self._sampling.greedy:
             return scores
         # Apple's GPUs have no double precision.
@@ -158,8 +182,8 @@ def _continued(
     stops: Sequence[int],
     tokens: int,
     caching: bool,
-) -> list[list[int]]:
-    """The tokens that follow each row, with whatever comes after the end of a row that has ended."""
+) -> list[list[int] | None]:
+    """The tokens that follow each row, before the one that ends an answer; none where it overflows up to there."""
     inputs: Inputs = left_padded(language_model.model, rows)
     padding = next((each for each in (language_model.tokenizer.pad_token_id, *stops) if each is not None), 0)
     made = language_model.model.generate(
@@ -170,8 +194,8 @@ def _continued(
         pad_token_id=padding,
         use_cache=caching,
     )
-    found: list[list[int]] = made[:, inputs["input_ids"].shape[1] :].tolist()
-    return found
+    found = [_until(row, stops) for row in made[:, inputs["input_ids"].shape[1] :].tolist()]
+    return [row if len(row) < sound else None for row, sound in zip(found, choice.sound.tolist(), strict=True)]
 
 
 def _stop_tokens(language_model: LanguageModel, one_line: bool) -> list[int]:

@@ -56,12 +56,12 @@ def ask_steered(
         progress: text of a progress bar; None shows none.
 
     Returns:
-        Shape ``(conditions, prompts, labels)``, over the whole vocabulary.
+        Shape ``(conditions, prompts, labels)``, over the whole vocabulary; NaN where a condition overflows.
 
     Raises:
         ValueError: no prompt would be run, an intervention was made for another model, or one would steer the answer
             alone, of which nothing is read back in here.
-        ItemError: labels cannot be told apart by their first token.
+        ItemError: labels cannot be told apart by their first token, or the model overflows without steering.
 
     Source:
         arXiv 2410.10863, sections 3.2 and 3.3, and its code release, for what is computed.
@@ -126,12 +126,9 @@ def steered_batches(
             tokens = torch.tensor([options[place] for place in batch], device=model.device)
             grid = _Grid(model, inputs, _prompt_masks(inputs), max(1, batch_size // len(batch)), form)
             for number, logits in grid.last_logits([conditions[each] for each in numbers]):
-                logits = logits.float()
-                chosen = logits.gather(1, tokens) - logits.logsumexp(1, keepdim=True)
                 # In double precision before the exponential, so that rare words keep a probability.
-                found[number] = chosen.double().exp().cpu().numpy()
-                if not conditions[numbers[number]]:
-                    check_finite(model, prompts, batch, list(found[number]))
+                chances = logits.float().log_softmax(1).gather(1, tokens).double().exp().cpu().numpy()
+                found[number] = _readable(model, prompts, batch, chances, conditions[numbers[number]])
                 if done:
                     done(len(batch))
         yield batch, numbers, found
@@ -159,7 +156,7 @@ def answer_losses(
 
     Returns:
         The negative log-likelihood of each answer in nats, summed over its tokens that count, shape
-        ``(conditions, exchanges)``; and how many those are, shape ``(exchanges,)``.
+        ``(conditions, exchanges)``, NaN where a condition overflows; and how many those are, shape ``(exchanges,)``.
 
     Raises:
         ValueError: see :func:`ask_steered`; or an answer's tokens melt into the prompt's, or none is left to count.
@@ -185,9 +182,9 @@ def answer_losses(
             grid = _Grid(model, inputs, where, max(1, batch_size // len(batch)), form)
             kept, counted = int(lengths[batch].max()) - skip, _last(inputs, lengths[batch] - skip)
             for number, logits in grid.logits(conditions, kept + 1):
-                found[number, batch] = _losses(logits, inputs["input_ids"][:, -kept:], counted[:, -kept:])
-                if not conditions[number]:
-                    check_finite(model, [prompt for prompt, _ in exchanges], batch, list(found[number, batch]))
+                losses = _losses(logits, inputs["input_ids"][:, -kept:], counted[:, -kept:])
+                texts = [prompt for prompt, _ in exchanges]
+                found[number, batch] = _readable(model, texts, batch, losses, conditions[number])
                 bar.update(len(batch))
     return found, lengths - skip
 
@@ -333,6 +330,15 @@ def _check(language_model: LanguageModel, conditions: Sequence[Condition], batch
     for condition in conditions:
         for one in condition:
             one.check_fits(language_model)
+
+
+def _readable(
+    model: PreTrainedModel, texts: Sequence[str], places: Sequence[int], values: Array, condition: Condition
+) -> Array:
+    """Values of some texts, NaN where a condition makes them overflow; without a condition that is an error."""
+    if not condition:
+        check_finite(model, texts, places, list(values))
+    return np.where(np.isfinite(values), values, np.nan)
 
 
 def _chunks(numbers: Sequence[int], size: int) -> Iterator[list[int]]:

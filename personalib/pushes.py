@@ -116,6 +116,6 @@ def _row(push: Push, own: pd.DataFrame) -> dict[str, object]:
         "fidelity": fidelity(own["effect"], own["told"]),
         "effect": float(np.sqrt((own["effect"] ** 2).mean())),
         "mass": by_arm["mass"].min(),
-        "perplexity": by_arm["perplexity"].max(),
+        "perplexity": by_arm["perplexity"].max(skipna=False),
         "collapsed": by_arm["collapsed"].mean(),
     }

@@ -27,6 +27,7 @@ from transformers import AutoTokenizer
 from personalib.chat_templates import settle_template
 from personalib.data import DataError
 from personalib.markdown import escaped
+from personalib.model_files import check_files
 from personalib.model_parts import Parts, tell_parts
 from personalib.models import LanguageModel, load_model
 from personalib.placement import AUTO
@@ -97,8 +98,8 @@ def load_remote_model(name: str, revision: str | None = None, host: str | None =
         read here; which commit the service has is not told.
 
     Raises:
-        DataError: the model is in a folder, or its configuration or tokenizer cannot be had; for a rehearsal, see
-            :func:`personalib.models.load_model`.
+        DataError: the model is in a folder, its configuration or tokenizer cannot be had, or its files are refused, see
+            :func:`personalib.model_files.check_files`; for a rehearsal, see :func:`personalib.models.load_model`.
 
     Example:
         >>> model = load_remote_model("meta-llama/Llama-3.1-405B-Instruct")  # doctest: +SKIP
@@ -124,6 +125,7 @@ def load_remote_model(name: str, revision: str | None = None, host: str | None =
 def _skeleton(entry: Entry, name: str, revision: str | None) -> Any:
     """A model without weights, in nnsight's hands."""
     try:
+        check_files(entry.source, revision, name)
         tokenizer = AutoTokenizer.from_pretrained(entry.source, revision=revision, trust_remote_code=False)
         settle_template(tokenizer, entry, name)
         network = nnsight.TransformersModel(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from personalib.activations import Site
+from personalib.batches import check_finite
 from personalib.encoding import encode_prompts
 from personalib.interventions import Ablate, Add, Clamp, Condition, Intervention, masks
 from personalib.model_parts import blocks_path
@@ -81,6 +82,8 @@ def ask_remote(
             chances = _chances(language_model, network, inputs, tokens, steps)
             # In double precision before the exponential, so that rare words keep a probability.
             found[batch] = chances.double().exp().cpu().numpy()
+            if not interventions:
+                check_finite(language_model.model, prompts, batch, list(found[batch]))
             bar.update(len(batch))
     return found
 
@@ -105,7 +108,7 @@ def _chances(
                 block.output = (value, *met[1:]) if isinstance(met, tuple) else value
         # A service may keep gradients, which would come along.
         logits = network.output.logits[:, -1].detach().float()
-        chosen = (logits.gather(1, tokens.to(logits.device)) - logits.logsumexp(1, keepdim=True)).save()
+        chosen = logits.log_softmax(1).gather(1, tokens.to(logits.device)).save()
     found: torch.Tensor = chosen
     return found
 

@@ -1,6 +1,5 @@
 """The commands ``python -m personalib sae``. Each imports what it needs itself, so that help comes at once."""
 
-import json
 from pathlib import Path
 
 import click
@@ -48,12 +47,12 @@ def evaluate(documents: int, work: Path, target: Path | None) -> None:
     from personalib.models import load_model
     from personalib.organism.corpus import held_out_documents
     from personalib.saes import load_sae, organism_saes
-    from personalib.storage import write_whole
+    from personalib.storage import write_json
 
     model, texts = load_model(), held_out_documents(documents)
     results = {name: faithfulness(measure(model, load_sae(sae_id=name), texts, work, name)) for name in organism_saes()}
     if target:
-        write_whole(target, json.dumps(results, indent=2) + "\n")
+        write_json(target, results)
     for name, found in results.items():
         click.echo(
             f"{name:<28} explained variance {found['explained_variance']:.3f}   L0 {found['l0']:5.1f}   "

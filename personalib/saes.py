@@ -184,8 +184,8 @@ def load_sae(
         dtype: number format of the weights.
 
     Raises:
-        DataError: there is no such SAE, it would have to be unpickled, access was not granted, or it reads something
-            else than the residual stream.
+        DataError: there is no such SAE, it would have to be unpickled, access was not granted, its weights are not all
+            finite, or it reads something else than the residual stream.
 
     Example:
         >>> load_sae("organism", "resid_post.3/width_512").site
@@ -272,6 +272,11 @@ def _wrap(
         )
     weights = network.W_dec
     dtype, device = str(weights.dtype).removeprefix("torch."), str(weights.device)
+    if strange := [part for part, values in network.state_dict().items() if not values.isfinite().all()]:
+        raise DataError(
+            f"{release} {sae_id}: {strange[0]} holds NaN or infinity in {dtype}; load it in float32, or fetch or train "
+            "it again"
+        )
     note_loaded("sae", name=f"{release} {sae_id}".strip(), revision=revision, dtype=dtype, device=device)
     return SparseAutoencoder(
         network=network.eval().requires_grad_(False),

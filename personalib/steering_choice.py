@@ -187,11 +187,12 @@ class TraitSheet:
 
         Returns:
             For each of ``TRAITS`` 100 times the mean share of the high options, shape ``(8,)``, NaN where no item
-            could be read; and the mean answer mass.
+            could be read; and the mean answer mass, which is 0 for an answer that is NaN.
         """
         by_item = self.shares(answers)
         found = [by_item[(self._traits == trait) & ~np.isnan(by_item)] for trait in TRAITS]
-        return np.array([100 * own.mean() if len(own) else np.nan for own in found]), float(answers.sum(1).mean())
+        scores = np.array([100 * own.mean() if len(own) else np.nan for own in found])
+        return scores, float(np.nansum(answers, 1).mean())
 
 
 def choose(

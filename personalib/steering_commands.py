@@ -1,6 +1,6 @@
 """The commands ``python -m personalib steering``. Each imports what it needs itself, so that help comes at once."""
 
-import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,8 +105,11 @@ def ask(  # noqa: PLR0913 - each argument is an option
     vector, model = known[site or next(iter(known))], named_model(**which)
     prompt = format_prompt(model.tokenizer, question, form=form or model.form)
     for size in coefficients:
-        for answer in generate(model, [prompt], [Add(vector, size, positions)], tokens=tokens, sampling=sampling):
-            click.echo(f"{size:+g}  {answer}")
+        # Why an answer is empty is said each time.
+        with warnings.catch_warnings(action="always"):
+            found = generate(model, [prompt], [Add(vector, size, positions)], tokens=tokens, sampling=sampling)
+        for answer in found:
+            click.echo(f"{size:+g}  {answer or '(no answer)'}")
 
 
 @steering.command()
@@ -180,7 +183,7 @@ def report(  # noqa: PLR0913 - each argument is an option
     from personalib.steering_choice import TraitSheet
     from personalib.steering_report import Study
     from personalib.steering_report import report as write
-    from personalib.storage import write_whole
+    from personalib.storage import write_json, write_whole
     from personalib.tables import to_csv
 
     model = named_model(**which)
@@ -202,7 +205,7 @@ def report(  # noqa: PLR0913 - each argument is an option
         seed=seed,
     )
     if target:
-        write_whole(target, json.dumps(numbers, indent=1, allow_nan=False) + "\n")
+        write_json(target, numbers, 1)
     if table:
         write_whole(table, to_csv(effects))
     click.echo(_shown(numbers))

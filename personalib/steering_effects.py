@@ -322,7 +322,7 @@ def _told(
 
 
 def _read(sheet: TraitSheet, answers: Array, perplexity: float) -> _Answers:
-    return _Answers(sheet.shares(answers), float(answers.sum(1).mean()), float(perplexity))
+    return _Answers(sheet.shares(answers), float(np.nansum(answers, 1).mean()), float(perplexity))
 
 
 def _trait_effects(arms: Sequence[Arm], changes: Array) -> pd.DataFrame:

@@ -244,7 +244,7 @@ def _summary(study: Study, chosen: Mapping[str, PushChoice], effects: pd.DataFra
     found["significant"] = {method: float((own["p_adjusted"] < 0.05).mean()) for method, own in groups.items()}
     found["collapsed"] = {method: float(own["collapsed"].mean()) for method, own in groups.items()}
     found["mass"] = {method: _known(own["mass"].min()) for method, own in groups.items()}
-    found["perplexity"] = {method: _known(own["perplexity"].max()) for method, own in groups.items()}
+    found["perplexity"] = {method: _known(own["perplexity"].max(skipna=False)) for method, own in groups.items()}
     found["push"] = {
         method: {"source": one.source, "positions": one.push.positions, "dose": one.push.dose}
         for method, one in chosen.items()

@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from math import isfinite
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -67,6 +68,23 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """
     with whole(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path, content: Any, indent: int = 2) -> None:
+    """Write numbers as JSON, which has null in the place of NaN and infinity.
+
+    Raises:
+        DataError: see :func:`write_whole`.
+    """
+    write_whole(path, json.dumps(_known(content), indent=indent, allow_nan=False) + "\n")
+
+
+def _known(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _known(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_known(value) for value in content]
+    return None if isinstance(content, float) and not isfinite(content) else content
 
 
 def reserve(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from small_models import LABELS, small, vector
 
 from personalib.activations import Site, capture
@@ -11,6 +12,7 @@ from personalib.grid import answer_losses, ask_steered
 from personalib.interventions import Add
 from personalib.questionnaires import ask
 from personalib.records import ItemError
+from personalib.remote_scoring import ask_remote
 
 ROWS = [[1, 2], [1, 2, 3], [1], [4, 5], [6, 7, 8]]
 LONG = " ".join(["w1"] * 20)
@@ -65,18 +67,28 @@ def overflowing():
     return model
 
 
-@pytest.mark.parametrize("way", ["ask", "ask_steered", "answer_losses"])
+@pytest.mark.parametrize("way", ["ask", "ask_steered", "answer_losses", "generate"])
 def test_a_model_that_overflows_is_one_error_that_names_text_format_and_remedy(way):
     model = overflowing()
     run = {
         "ask": lambda: ask(model.model, model.tokenizer, ["w1 "], [LABELS]),
         "ask_steered": lambda: ask_steered(model, ["w1 "], LABELS, [()]),
         "answer_losses": lambda: answer_losses(model, [("w1 ", "w2 w3")], [()]),
+        "generate": lambda: generate(model, ["w1 "]),
     }[way]
     with pytest.raises(
         ItemError, match=r"text 1 of 1 \('w1 '\).*NaN or infinite.*float16; load it in bfloat16 or float32"
     ):
         run()
+
+
+@pytest.mark.parametrize("way", [ask_steered, ask_remote])
+def test_another_words_infinite_logit_leaves_no_option_a_probability(way):
+    """Not even one of zero."""
+    model = small("llama")
+    model.model.lm_head.register_forward_hook(lambda *passed: passed[-1].index_fill(-1, torch.tensor([9]), torch.inf))
+    with pytest.raises(ItemError, match="NaN or infinite"):
+        way(model, ["w1 "], LABELS, [()] if way is ask_steered else ())
 
 
 def test_activations_that_the_number_format_on_disk_cannot_hold_are_refused(tmp_path):
@@ -96,3 +108,6 @@ def test_a_push_that_overflows_leaves_the_other_conditions_as_they_are():
     assert np.isfinite(plain).all() and np.isfinite(small_push).all() and np.isnan(large).all()
     [losses, _] = answer_losses(model, [("w1 ", "w2 w3")], [(), (Add(push, 1e6, "all"),)])
     assert np.isfinite(losses[0]).all() and np.isnan(losses[1]).all()
+    # A loss is infinite where the right word's logit is.
+    model.model.lm_head.register_forward_hook(lambda *passed: passed[-1].index_fill(-1, torch.tensor([9]), -torch.inf))
+    assert np.isnan(answer_losses(model, [("w1 ", "w2 w3")], [(Add(push),)])[0]).all()

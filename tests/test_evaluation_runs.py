@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -17,6 +18,7 @@ from personalib.arm_plans import ArmMaker
 from personalib.data import DataError
 from personalib.evaluation import NEUTRAL, NONE
 from personalib.evaluation_plan import ArmsPlan, EvaluationPlan, ModelPlan, dump_plan, load_plan, parse_plan
+from personalib.evaluation_report import tables, write_report
 from personalib.evaluation_runs import model_folder, prepare, read_run, read_runs, run_plan
 from personalib.grid import ask_steered
 from personalib.models import load_model, weights_digest
@@ -343,6 +345,50 @@ def test_weights_that_change_are_asked_anew(tiny, small_folder, tmp_path, monkey
     [after] = run_plan(plan, tmp_path)
     assert after.manifest["model"]["weights"] == weights_digest(own.model) != before.manifest["model"]["weights"]
     assert not after.answers["facts"].equals(before.answers["facts"])
+
+
+def overflowing(items, *coefficients):
+    push = {"method": "random", "site": "resid_post.1", "coefficients": coefficients, "count": 1, "positions": "all"}
+    words = {"name": "words", "kind": "choice", "source": str(items), "reading": "words"}
+    return planned(
+        {"name": "organism", "dtype": "float16"},
+        questionnaires=({"name": "trait", "kind": "trait", "per_group": 1}, words),
+        arms=(push,),
+        neutral=1,
+    )
+
+
+def test_an_arm_that_overflows_is_missing_and_collapsed_and_the_others_are_as_without_it(tmp_path, monkeypatch):
+    items = tmp_path / "items.jsonl"
+    options = ["Milk", "Water", "Sand", "Wood"]
+    rows = [{"category": "x", "question": word, "options": options, "answer": 0} for word in ("White?", "Wet?")]
+    items.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plan, folder = overflowing(items, 1.0, 1e6), tmp_path / "both"
+    with monkeypatch.context() as patch:
+        stopping(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            run_plan(plan, folder)
+    with pytest.warns(UserWarning, match="answers are left empty, since the push makes the model overflow in float16"):
+        [run] = run_plan(plan, folder)
+    [alone] = run_plan(overflowing(items, 1.0), tmp_path / "one")
+    for name, table in run.answers.items():
+        kept = table[table["arm"] < 2].reset_index(drop=True)
+        pd.testing.assert_frame_equal(kept, alone.answers[name], rtol=1e-2, atol=1e-3)
+    found = tables(run)
+    for name, count in (("trait", 8), ("words", 2)):
+        assert found[f"{name}_health"]["collapsed"].tolist() == [False, False, True]
+        whole = found[f"{name}_effects"].groupby("arm").last()
+        assert whole["missing"].tolist() == [0, count] and whole["n"].tolist() == [count, 0]
+        assert np.isnan(whole.loc[2, ["base", "score", "effect", "p"]].astype(float)).all()
+    assert found["words_reading"]["unreadable"].tolist() == [0, 0, 1]
+    same(*read_runs(folder), run)
+    store = AnswerStore(folder / "organism" / "parts")
+    asked = sum(pq.read_metadata(path).num_rows for path in store.folder.iterdir())
+    assert asked == len(store.keys()), "what is missing is not asked again"
+    write_report([run], tmp_path / "report")
+    for name in ("trait_effects", "words_effects"):
+        last = (tmp_path / "report" / "organism" / f"{name}.md").read_text().splitlines()[-1]
+        assert set(re.split(r" *\| *", last)[5:-1]) == {"missing"}
 
 
 def test_a_plan_needs_no_file():

@@ -17,6 +17,7 @@ from personalib.generation import generate
 from personalib.interventions import POSITIONS, Ablate, Add, Clamp
 from personalib.models import LanguageModel, load_model
 from personalib.organism.evaluation import load_organism, open_answers
+from personalib.records import ItemError
 from personalib.sampling import Sampling
 from personalib.shortcuts import Shortcuts
 from personalib.steering import steer
@@ -426,12 +427,28 @@ def test_a_small_share_of_the_probability_is_the_likeliest_token():
     assert generate(tiny("llama"), PROMPTS, tokens=TOKENS, sampling=sampling) == expected("llama")
 
 
-@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.0)], ids=str)
-def test_logits_that_are_no_numbers_are_refused(sampling):
-    model = tiny("llama")
-    model.model.lm_head.weight.data.fill_(torch.nan)
-    with pytest.raises(ValueError, match=r"logits are NaN: .*; take float32 or bfloat16, or push less"):
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.0, samples=2)], ids=str)
+def test_a_model_that_overflows_by_itself_is_refused_and_under_a_push_left_unanswered(sampling, value):
+    model, count = tiny("llama"), len(PROMPTS) * sampling.samples
+    model.model.lm_head.weight.data.fill_(value)
+    with pytest.raises(ItemError, match=r"text \d of 7 .*LlamaForCausalLM gives is NaN or infinite; .*float32"):
         generate(model, PROMPTS, sampling=sampling)
+    with pytest.warns(UserWarning, match=f"llama: {count} of {count} answers are left empty.* float32; push less"):
+        assert generate(model, PROMPTS, CONDITIONS["all"], sampling=sampling, tokens=2) == [""] * count
+
+
+def test_an_answer_that_ends_before_it_overflows_is_kept():
+    """The push is on the answer's tokens, of which the first is chosen before any is read."""
+    model, prompts = tiny("llama"), [PROMPTS[0], PROMPTS[4]]
+    condition = [Add(vector(Site(1)), 3e38, "response")]
+    first = generate(model, prompts, tokens=1)
+    assert generate(model, prompts, condition, tokens=1) == first and "" not in first and len(set(first)) == 2
+    with pytest.warns(UserWarning, match="llama: 2 of 2 answers are left empty"):
+        assert generate(model, prompts, condition, tokens=3) == ["", ""]
+    model.model.generation_config.eos_token_id = VOCABULARY.index(first[0])
+    with pytest.warns(UserWarning, match="llama: 1 of 2 answers are left empty"):
+        assert generate(model, prompts, condition, tokens=3) == ["", ""]
 
 
 def test_the_organism_samples_the_same_at_any_batch_size(answers):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from personalib import pushes
 from personalib.activations import Site
 from personalib.contrast import fit_vector, read_contrasts
 from personalib.contrast_pairs import contrasts
@@ -105,6 +106,12 @@ def test_the_positive_poles_are_told_unless_both_are_named(sheet, family, told):
 
 
 # The table
+
+
+def test_a_push_under_which_a_vector_overflows_has_no_perplexity():
+    rows = {"arm": [0, 1], "effect": [1.0, np.nan], "told": 1.0, "mass": [1.0, 0.0], "perplexity": [1.0, np.nan]}
+    found = pushes._row(Push(Site(1), 0.2, 1.0, "last"), pd.DataFrame(rows | {"collapsed": [False, True]}))
+    assert np.isnan(found["perplexity"]) and found["mass"] == 0 and found["collapsed"] == 0.5
 
 
 def test_there_is_a_row_for_each_candidate_positions_and_dose(chosen, candidates):

@@ -243,6 +243,20 @@ def test_a_configuration_that_cannot_be_had_is_one_error():
 
 
 @pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("adapter_config.json", {"peft_type": "LORA"}, "has an adapter beside its weights"),
+        ("model.safetensors.index.json", {"weight_map": {"x": "x.bin"}}, "its weights are said to be in 'x.bin'"),
+    ],
+)
+def test_files_that_are_refused_here_are_refused_for_a_service(name, content, problem, tmp_path):
+    (tmp_path / "hub" / "models--somebody--bloom" / "snapshots" / COMMIT / name).write_text(json.dumps(content))
+    with pytest.raises(DataError, match=f"somebody/bloom: {problem}"):
+        load_remote_model("somebody/bloom")
+
+
+@pytest.mark.usefixtures("hub")
 def test_no_secret_is_part_of_a_model(monkeypatch):
     monkeypatch.setenv("NDIF_API_KEY", "very-secret")
     assert "very-secret" not in repr(load_remote_model("somebody/bloom"))

@@ -477,6 +477,23 @@ def test_a_folder_that_holds_no_sae_is_one_error(name, folder):
         load_sae(str(folder))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("source", ["folder", "release"])
+def test_weights_that_are_not_finite_are_one_error_that_names_them(source, value, folder, hub):
+    if source == "folder":
+        made = network()
+        made.b_enc.data[3] = value
+        made.save_model(folder)
+    else:
+        weights = network().state_dict() | {"b_enc": torch.full((WIDTH,), value)}
+        hub(GEMMA[0], old_files(GEMMA[1], "gemma-2b-it", "blocks.12.hook_resid_post", weights))
+    place = str(folder) if source == "folder" else r"gemma-2b-it-res-jb blocks\.12\.hook_resid_post"
+    with pytest.raises(
+        DataError, match=f"{place} ?: b_enc holds NaN or infinity in float32; .*fetch or train it again"
+    ):
+        load_sae(str(folder)) if source == "folder" else load_gemma()
+
+
 @pytest.mark.parametrize(
     "changes", [{"d_in": None}, {"architecture": "strange"}, {"normalize_activations": "strange"}, {"d_sae": 7}]
 )

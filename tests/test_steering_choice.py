@@ -146,6 +146,12 @@ def test_an_item_that_is_not_read_in_one_order_is_missing_and_not_zero(organism,
     assert np.isnan(scores).all() and mass == pytest.approx(answers.sum(1).mean())
 
 
+def test_a_missing_answer_has_no_answer_mass(organism, items):
+    """Else a push under which half of the prompts overflow would seem to leave all of it."""
+    scores, mass = TraitSheet(organism, items[:2]).scores(np.array([[0.25] * 4, [0.25] * 4, [np.nan] * 4, [0.25] * 4]))
+    assert scores[0] == pytest.approx(50) and mass == pytest.approx(0.75)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_shares_are_those_of_the_scoring_module_item_by_item(organism, seed):
     items = some_of_each(load_trait(), 6)

@@ -147,6 +147,15 @@ def test_an_answer_is_sampled_as_the_options_say(organism, files):
     assert out.splitlines() == [f"+1  {answer}" for answer in expected] and len(set(expected)) == 3
 
 
+def test_an_answer_under_which_the_model_overflows_is_told_each_time(files):
+    sizes = ("--coefficient", 3e38, "--coefficient", 0, "--coefficient", -3e38)
+    with pytest.warns(UserWarning, match="organism: 1 of 1 answers are left empty") as warned:
+        out = done("ask", QUESTION, "--vector", files / "one.safetensors", *sizes, "--tokens", 3)
+    first, middle, last = out.splitlines()
+    assert (first, last) == ("+3e+38  (no answer)", "-3e+38  (no answer)") and len(warned) == 2
+    assert middle.startswith("+0  ") and "no answer" not in middle
+
+
 def fit_of(files, site):
     from personalib.vectors import load_vectors
 
@@ -163,11 +172,11 @@ def fit_of(files, site):
         ("nothing", (), "nothing.safetensors: no such file; save vectors with save_vectors"),
         ("broken", (), "broken.safetensors: cannot be read as steering vectors"),
         ("other", (), "ones has 8 coordinates at resid_post.1, and organism has 128"),
-        ("one", ("--coefficient", "nan"), "coefficient nan; pass a finite number"),
+        ("one", ("--coefficient", "nan"), "Invalid value for '--coefficient': nan is not a finite number"),
         ("one", ("--model", "/no/such/model"), "/no/such/model: cannot be loaded"),
         ("one", ("--device", "abacus"), "device 'abacus'"),
         ("one", ("--positions", "first"), "Invalid value for '--positions': 'first' is not one of"),
-        ("one", ("--temperature", "nan"), "temperature: Input should be a finite number"),
+        ("one", ("--temperature", "nan"), "Invalid value for '--temperature': nan is not a finite number"),
         ("one", ("--temperature", 1, "--top-p", 0), "top_p: Input should be greater than 0"),
         ("one", ("--samples", 2), "do nothing at temperature 0; set a temperature"),
         ("one", ("--tokens", 0), "Invalid value for '--tokens'"),

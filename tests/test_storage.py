@@ -15,8 +15,8 @@ from filelock import lock_descriptor
 from safetensors.numpy import save_file
 
 from personalib import storage
-from personalib.data import DataError
-from personalib.storage import Journal, alone, held, reserve, whole, write_whole
+from personalib.data import DataError, read_json
+from personalib.storage import Journal, alone, held, reserve, whole, write_json, write_whole
 
 
 def names(folder):
@@ -65,6 +65,11 @@ def test_a_file_has_the_rights_of_any_other(tmp_path):
 
 
 # Full disks
+
+
+def test_json_has_null_in_the_place_of_what_is_no_number(tmp_path):
+    write_json(tmp_path / "a.json", {"a": [np.nan, (1.5, np.float64("inf"))], "b": {"c": -np.inf, "d": "NaN", "e": 0}})
+    assert read_json(tmp_path / "a.json") == {"a": [None, [1.5, None]], "b": {"c": None, "d": "NaN", "e": 0}}
 
 
 def test_a_full_disk_is_one_error_and_leaves_what_was_there(disk):

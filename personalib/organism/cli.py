@@ -1,6 +1,5 @@
 """``python -m personalib organism``: draw the world, write the items, train, evaluate."""
 
-import json
 from pathlib import Path
 
 import click
@@ -71,9 +70,9 @@ def evaluate(folder: Path | None, items_per_trait: int, target: Path | None) -> 
     """Measure the organism on held-out wordings only."""
     from personalib.organism.evaluation import evaluate as measure
     from personalib.organism.evaluation import load_organism, summary
-    from personalib.storage import write_whole
+    from personalib.storage import write_json
 
     results = measure(load_organism(folder), items_per_trait=items_per_trait, progress=True)
     if target:
-        write_whole(target, json.dumps(results, indent=2) + "\n")
+        write_json(target, results)
     click.echo(summary(results))
