@@ -6,14 +6,17 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from html.parser import HTMLParser
 
 import pytest
+from hostile import HOSTILE, SECRET
 from matplotlib import image
 
 from personalib.book import build_book, distribute, status_page
 from personalib.chapters import Chapter, RunError
-from personalib.pages import Book, BookError
+from personalib.pages import Book, BookError, build_pages
 from personalib.provenance import repository_root
+from personalib.runs import run_notebook
 
 pytestmark = pytest.mark.usefixtures("small_data")
 WAIT_SECONDS = 120
@@ -230,6 +233,63 @@ def test_the_status_page_tells_of_commits(book):
     assert "| {doc}`/notebooks/01_a` | 2026-01-02 03:04 | 12.3 | `abcdef0123` with changes |" in page
     assert "| {doc}`/notebooks/02_b` | 2026-01-02 03:04 | 12.3 | none |" in page
     assert "| torch | 2.13.0 |" in page
+
+
+FOREIGN = """import pandas as pd
+from IPython.display import Markdown, display
+from personalib.markdown import code, escaped
+from personalib.tables import to_markdown
+
+pd.set_option("display.max_colwidth", None)
+ways = {"PARAGRAPH": "{} {}", "HEADING": "### {} {}", "LIST": "- {} {}", "LINK": "[{} {}](https://example.org)"}
+for some in (["word"], texts):
+    display(Markdown("NEXT"))
+    marked = [(f"{number}.", text) for number, text in enumerate(some)]
+    for way, form in ways.items():
+        display(Markdown("\\n\\n".join(form.format(escaped(text), way + mark) for mark, text in marked)))
+    display(Markdown("\\n\\n".join(f"{code(text)} CODE{mark}" for mark, text in marked)))
+    table = pd.DataFrame([(text, f"CELL{mark}") for mark, text in marked], columns=[" ".join(some), "-"], index=some)
+    display(Markdown(to_markdown(table)), table.replace("CELL", "FRAME", regex=True))
+    display(Markdown(f"{some[0]} RAW"))
+display(Markdown("NEXT"))"""
+
+
+class Shown(HTMLParser):
+    """A page in the parts between the words NEXT: the tags in each with their attributes' names, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[set[tuple[str, ...]]] = [set()]
+        self.texts = [""]
+        self.feed(html)
+        self.texts = [" ".join(text.split()) for text in self.texts]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[-1].add((tag, *(name for name, _ in attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if data.strip() == "NEXT":
+            self.tags.append(set())
+            self.texts.append("")
+        self.texts[-1] += data
+
+
+def test_foreign_texts_are_shown_on_a_page_as_they_are(book, write_notebook):
+    (book.root / "book" / "secret.txt").write_text(SECRET)
+    texts = [text.replace("secret.txt", "/book/secret.txt") for text in HOSTILE]
+    path = write_notebook(FOREIGN, parameters="texts: list[str] = []", folder=book.root / "notebooks")
+    book.toc.write_text(TOC.replace("  - file: notebooks/02_other\n", ""))
+    build_pages(book, [run_notebook(path, {"texts": texts}, book.executed).notebook], "Nothing.\n")
+    page = Shown((book.html / "notebooks" / "01_tiny.html").read_text())
+    _, plain, foreign, _ = page.tags
+    assert foreign <= plain and f"{texts[0]} RAW" in page.texts[2]
+    shown = page.texts[2]
+    for number, text in enumerate(texts):
+        for place in ("PARAGRAPH", "HEADING", "LIST", "LINK", "CODE", "CELL"):
+            assert f"{' '.join(text.split())} {place}{number}." in shown, (text, place)
+        as_pandas_has_it = " ".join(text.replace("\n", "\\n").split())
+        assert f"{as_pandas_has_it} FRAME{number}." in shown, text
+    assert not [one for one in book.html.rglob("*") if one.is_file() and SECRET.encode() in one.read_bytes()]
 
 
 # Parameters

@@ -59,6 +59,11 @@ def test_readers_are_told_where_a_run_leaves_its_protocol(plan):
     assert count == note.count("\n| ") - 1
 
 
+def test_a_foreign_title_is_shown_as_it_is(plan):
+    foreign = Manner(Manner.read("paper").protocol.model_copy(update={"title": "<b>{x}"}))
+    assert "Protocol: **\\<b\\>\\{x\\}**" in foreign.note(foreign.put(plan))
+
+
 def test_a_deviation_of_two_plans_is_told_once(plan):
     manner = Manner.read("paper")
     put = manner.put(plan)

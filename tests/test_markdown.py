@@ -1,45 +1,15 @@
 import pytest
 from docutils import nodes
 from docutils.core import publish_doctree
+from hostile import HOSTILE, SECRET
 from myst_parser.docutils_ import Parser
 
 from personalib.markdown import code, escaped
 
-SECRET = "the contents of a file of this machine"
 # what the pages of the book may hold, and more
 EXTENSIONS = (
     *("amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath", "smartquotes", "substitution"),
     *("fieldlist", "html_admonition", "html_image", "linkify", "replacements", "strikethrough", "tasklist"),
-)
-HOSTILE = (
-    "<script>alert(1)</script>",
-    "<img src=x onerror=alert(1)>",
-    "<!-- hidden",
-    "```{include} secret.txt\n```",
-    ":::{include} secret.txt\n:::",
-    "x\n\n```{include} secret.txt\n```\n",
-    "{math}`x`{.red}",
-    "$x^2$ and $$y$$",
-    "\\begin{equation}x\\end{equation}",
-    "{{ title }}",
-    "# heading",
-    "1. one",
-    "- one",
-    "> quoted",
-    "a | b\\| c \\",
-    "*a* _b_ **c** ~~d~~ `e`",
-    "[link](javascript:alert(1)) ![image](x.png) [^1] [r]: x",
-    "https://example.org www.example.org <https://example.org> a@example.org",
-    "% comment",
-    "+++",
-    "---",
-    "===",
-    ":field: x",
-    "(target)=",
-    "&lt;b&gt; &amp; (c) ... -- 'quoted' \"quoted\"",
-    "    four blanks",
-    "[x]{.red}",
-    "term\n: definition",
 )
 PLACES = {
     "paragraph": "{}",

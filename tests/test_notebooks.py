@@ -8,6 +8,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from interpolations import Interpolations
 
 from personalib.chapters import Chapter
 from personalib.data import DataError
@@ -23,6 +24,8 @@ FENCED = re.compile(r"^(```|~~~).*?^\1[`~]*\s*?$|^\$\$.*?^\$\$", re.MULTILINE | 
 TWO_SENTENCES = re.compile(
     r"(?<!\be\.g)(?<!\bi\.e)(?<!\bvs)(?<!\bal)(?<!\bcf)(?<=[a-z)\]`])[.?!][*_)\"”]* +[*_(\"“]*[A-Z]"
 )
+# what the library writes as Markdown: each escapes what is foreign in it, and has a test of that
+WRITERS = ("stranger_note", "runner_note", "note")
 # a number with decimals that is no version, path, identifier or code
 DECIMAL = re.compile(r"(?<![\w./:-])\d+\.\d+(?![\w./-]*\w)")
 
@@ -231,6 +234,63 @@ def test_the_sentence_rule_itself(line, two):
 )
 def test_the_decimal_rule_itself(line, decimals):
     assert [found for part in prose_lines(line) for found in DECIMAL.findall(part)] == decimals
+
+
+def test_foreign_text_is_escaped_where_it_becomes_markdown(path, notebook):
+    cells = [(number, cell.source, "parameters" in tags(cell)) for number, cell in code(notebook)]
+    found = [f"{path.name} cell {number}: {text}" for number, text in Interpolations(cells, WRITERS).foreign()]
+    told = "use escaped(...), code(...) or to_markdown(...), or a format of numbers such as {x:d}, for:"
+    assert not found, "\n".join([told, *found])
+
+
+def test_nothing_but_markdown_and_tables_is_displayed(path, notebook):
+    for number, cell in code(notebook):
+        where = f"{path.name} cell {number}"
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.ImportFrom | ast.Import) and "IPython" in ast.unparse(node):
+                assert ast.unparse(node) == "from IPython.display import Markdown", f"{where}: HTML is not escaped"
+            styled = isinstance(node, ast.Attribute) and node.attr == "style"
+            assert not styled, f"{where}: a Styler does not escape HTML; display the DataFrame"
+
+
+TITLES = "titles = read()\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "foreign"),
+    [
+        ("Markdown(f'{titles[0]}')", ["titles[0]"]),
+        ("Markdown('of ' + titles[0].lower())", ["titles[0]"]),
+        ("Markdown('of {}'.format(titles[0]))", ["'of {}'.format(titles[0])"]),
+        ("Markdown('of %s' % titles[0])", ["'of %s' % titles[0]"]),
+        ("Markdown(f'{titles[0]:>20}')", ["titles[0]"]),
+        ("Markdown(f'{titles.sum()}')", ["titles.sum()"]),
+        ("Markdown(f'{titles.sum():d} {titles[0]:,} {titles[0]:+.1f} {titles[0]:.{width}%}')", []),
+        ("Markdown(f'{(titles == 1).sum()} of {len(titles)}, {escaped(titles[0])} {code(titles[1])}')", []),
+        ("Markdown(to_markdown(titles))", []),
+        ("Markdown(data=str(titles))", ["str(titles)"]),
+        ("Markdown(titles.to_string())", ["titles.to_string()"]),
+        ("Markdown(', '.join(titles))", ["read()"]),
+        ("Markdown(', '.join(map(escaped, titles)))", []),
+        ("Markdown('\\n'.join(f'- {one}: {number:d}' for one, number in titles.items()))", ["read()"]),
+        ("Markdown('\\n'.join(f'- {escaped(one)}: {number:d}' for one, number in titles.items()))", []),
+        ("lines = []\nfor one in titles:\n    lines.append(f'- {one}')\nMarkdown(' '.join(lines))", ["read()"]),
+        ("kinds = {}\nkinds['a'] = titles[0]\nMarkdown(kinds['a'])", ["kinds['a']"]),
+        ("said = 'a'\nif x:\n    said = titles[0]\nMarkdown(said if y else 'b')", ["titles[0]"]),
+        ("said = 'a'\nsaid += titles[0]\nMarkdown(said)", ["titles[0]"]),
+        ("kinds = {'a': 'b'}\nMarkdown(kinds[titles[0]])", []),
+        ("def said(x):\n    return f'{x}'\nMarkdown(said(titles))", ["x"]),
+        ("def said(x):\n    return f'{x:.2f}'\nMarkdown(said(titles))", []),
+        ("for kind, name in (('a', 'b'), ('c', titles[0])):\n    Markdown(kind)", ["titles[0]"]),
+        ("display(Markdown(f'{limit} {name}'))", ["name"]),
+        ("titles = 'mine'\nMarkdown(titles)", []),
+        ("Markdown(note(titles))", []),
+    ],
+)
+def test_the_rule_of_foreign_text_itself(source, foreign):
+    told = "limit: int | None = None\nname: str = 'a'"
+    found = Interpolations([(1, told, True), (2, TITLES, False), (3, source, False)], ("note",)).foreign()
+    assert [text for _, text in found] == foreign
 
 
 WRONG = [

@@ -308,3 +308,4 @@ def test_a_page_says_whom_it_asks():
     assert "asks the organism" in evaluation.stranger_note("organism")
     other = evaluation.stranger_note("google/gemma-2b-it")
     assert "asks another model" in other and "`gemma-2b-it`" in other
+    assert "`` <b>` ``" in evaluation.stranger_note("own/<b>`")
