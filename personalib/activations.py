@@ -26,6 +26,7 @@ from personalib.model_parts import Site as Site
 from personalib.model_parts import blocks, blocks_path
 from personalib.models import LanguageModel
 from personalib.provenance import digest, file_hash
+from personalib.records import ItemError
 from personalib.remote import RemoteModel, running
 from personalib.remote import traceable as traceable
 from personalib.storage import Journal, reserve, write_whole, writing
@@ -100,8 +101,8 @@ def capture(  # noqa: PLR0913 - each argument is one choice in what is captured 
         ValueError: there is no such site or selection, there are no texts, not one span a text, or a text without a
             token that counts.
         DataError: there is no room for the activations, which is found before the model is run; a text is longer than
-            the model reads; a value is NaN or infinite in the number format; or the model is remote, and is not run;
-            see :func:`personalib.remote.running`.
+            the model reads; a value is NaN or infinite, or too large for the number format; or the model is remote, and
+            is not run; see :func:`personalib.remote.running`.
 
     Example:
         >>> found = capture(load_model(), texts, [Site(3)], Path("results/acts"))  # doctest: +SKIP
@@ -153,10 +154,16 @@ def _capture_batch(
     streams = _streams(language_model, network, found.sites, [encoded[index].ids for index in batch], counted)
     for file, stream in zip(files, streams, strict=True):
         for index, own in zip(batch, stream.split([len(places) for places in counted]), strict=True):
-            with np.errstate(over="ignore"):
-                chosen = _select(own, tokens).astype(file.dtype)
+            chosen = _select(own, tokens)
             check_finite(language_model.model, texts, [index], [chosen])
-            file[found.offsets[index] : found.offsets[index + 1]] = chosen
+            with np.errstate(over="ignore"):
+                kept = chosen.astype(file.dtype)
+            if not np.isfinite(kept).all():
+                raise ItemError(
+                    f"text {index + 1} of {len(texts)} ({texts[index][:60]!r}): an activation of "
+                    f"{np.abs(chosen).max():.3g} does not fit into {file.dtype} on disk; keep float32 (dtype)"
+                )
+            file[found.offsets[index] : found.offsets[index + 1]] = kept
         file.flush()  # type: ignore[attr-defined]
 
 

@@ -26,22 +26,29 @@ def check_rows(model: PreTrainedModel, texts: Sequence[str], rows: Sequence[Sequ
     Raises:
         ItemError: a text is longer than what the model was made for, or has a token that it has no embedding of.
     """
-    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    longest = context(model)
     # Some tokenizers have more tokens than their model, such as those of pictures; what matters is whether one is read.
     known = model.get_input_embeddings().num_embeddings
     for number, (text, row) in enumerate(zip(texts, rows, strict=True)):
         place = f"text {number + 1} of {len(texts)} ({text[:60]!r})"
-        if isinstance(longest, int) and 0 < longest < len(row) + more:
-            longer = f" and {more} to be written" * bool(more)
+        # The last token that is written is not read.
+        if longest and longest < len(row) + max(more - 1, 0):
+            longer, fewer = (f" and {more} to be written", ", write fewer tokens") if more else ("", "")
             raise ItemError(
                 f"{place}: {len(row)} tokens{longer}, and the model reads {longest} at the most "
-                "(max_position_embeddings of its config.json); shorten it, or take a model of longer context"
+                f"(max_position_embeddings of its config.json); shorten it{fewer}, or take a model of longer context"
             )
         if max(row, default=0) >= known:
             raise ItemError(
                 f"{place}: token {max(row)} of the tokenizer, and the model embeds {known}; the two do not belong "
                 "together: resize the model's embedding and train it, or use its own tokenizer"
             )
+
+
+def context(model: PreTrainedModel) -> int | None:
+    """How many tokens a model was made to read; none where it does not say."""
+    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return longest if isinstance(longest, int) and longest > 0 else None
 
 
 def in_batches(rows: Sequence[Sequence[int]], size: int, padded: bool = True) -> Iterator[list[int]]:
@@ -58,24 +65,29 @@ def in_batches(rows: Sequence[Sequence[int]], size: int, padded: bool = True) ->
         yield from (numbers[start : start + size] for start in range(0, len(numbers), size))
 
 
-def left_padded(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor | int]:
+def left_padded(
+    model: PreTrainedModel, rows: Sequence[Sequence[int]], device: str | torch.device | None = None
+) -> dict[str, torch.Tensor | int]:
     """Model inputs of token ids, padded on the left, so that every row ends at the last position.
 
-    Padding is never attended to, so any id serves; positions count from each row's first real token.
+    Padding is never attended to, so any id serves; positions count from each row's first real token. They are where the
+    model is, or on another device.
     """
+    place = device or model.device
     ids = [torch.tensor(row, dtype=torch.long) for row in rows]
     pad = torch.nn.utils.rnn.pad_sequence
-    mask = pad([torch.ones_like(row) for row in ids], batch_first=True, padding_side="left").to(model.device)
+    mask = pad([torch.ones_like(row) for row in ids], batch_first=True, padding_side="left").to(place)
     inputs: dict[str, torch.Tensor | int] = {
-        "input_ids": pad(ids, batch_first=True, padding_side="left").to(model.device),
+        "input_ids": pad(ids, batch_first=True, padding_side="left").to(place),
         "attention_mask": mask,
     }
     optional: dict[str, torch.Tensor | int] = {
         "position_ids": (mask.cumsum(dim=-1) - 1).clamp(min=0),
         "logits_to_keep": 1,
     }
-    # Models with relative positions take no position_ids, and a few compute all logits.
-    accepted = inspect.signature(model.forward).parameters
+    # Models with relative positions take no position_ids, and a few compute all logits. The class's, since nnsight puts
+    # a forward of its own on every module that it has seen.
+    accepted = inspect.signature(type(model).forward).parameters
     return inputs | {name: value for name, value in optional.items() if name in accepted}
 
 

@@ -8,12 +8,13 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from personalib.model_parts import Site, blocks
+from personalib.model_parts import Site, blocks, same, works
 
 Inputs = Mapping[str, Any]
 Cut = Callable[[PreTrainedModel], AbstractContextManager[None]]
@@ -21,9 +22,6 @@ Cut = Callable[[PreTrainedModel], AbstractContextManager[None]]
 _EAGER = "eager_attention_forward"
 # Tokens that are enough to see whether the last block can be cut short.
 _TRIAL = 8
-# How many units in the last place of the largest logit count as rounding, by bytes of a number: half precision has so
-# few places that many of its units would hide a mistake.
-_ROUNDING = {2: 2, 4: 16, 8: 16}
 
 
 class _ReachedError(Exception):
@@ -171,16 +169,14 @@ def ways_to_cut_short(model: PreTrainedModel, inputs: Inputs) -> tuple[Cut, ...]
     """
     some = _some(inputs)
     whole = model(**some, use_cache=False).logits[:, -1]
+
     # A matrix product over fewer rows may round otherwise; a token that came out wrong differs by far more.
-    allowed = _ROUNDING[whole.element_size()] * torch.finfo(whole.dtype).eps * whole.abs().max()
-    found: list[Cut] = []
-    for way in (last_token_only, last_query_only):
-        # Architectures that add in place, or call the part with keywords.
-        with suppress(RuntimeError, TypeError, ValueError, IndexError), way(model):
-            short = model(**some, use_cache=False).logits[:, -1]
-            if (whole - short).abs().max() <= allowed:
-                found.append(way)
-    return tuple(found)
+    def right(way: Cut) -> bool:
+        with way(model):
+            return same(model(**some, use_cache=False).logits[:, -1], whole)
+
+    # It fails in architectures that add in place, or call the part with keywords.
+    return tuple(way for way in (last_token_only, last_query_only) if works(partial(right, way)))
 
 
 def without_logits(inputs: Inputs) -> dict[str, Any]:

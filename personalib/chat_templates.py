@@ -30,7 +30,7 @@ _REASONING = (
 _SWITCHES = ("enable_thinking", "thinking")
 _DIRECTIVES = ("-d", "-m", "-H", "-I", "-j", *"aAbBcdfGHIjmMpSuUVwWxXyYzZ")
 # What to do about a model that reasons where its answer is wanted.
-ANSWER_AT_ONCE = "pass a YAML file with an entry that turns reasoning off, such as template: {enable_thinking: false}"
+ANSWER_AT_ONCE = "turn reasoning off, if its chat template can; a warning at loading names the entry"
 _TRIAL = "Who are you?"
 # What the trial of a template may take: seconds, bytes beside those of the process, and characters written.
 _SECONDS, _SPACE, _LENGTH = 5.0, 2**30, 10**6
@@ -38,7 +38,10 @@ _TOO_LARGE = 3
 
 
 class ChatPrompt(str):
-    """A prompt in a chat template's words, its special tokens among them: a tokenizer adds no others to it."""
+    """A prompt in a chat template's words, its special tokens among them: a tokenizer adds no others to it.
+
+    A column of text in a table of pandas makes plain texts of prompts, which a tokenizer does add to.
+    """
 
     __slots__ = ()
 
@@ -95,10 +98,17 @@ def settle_template(tokenizer: PreTrainedTokenizerBase, entry: Entry, name: str)
         tokenizer.chat_template = _preamble(entry, source) + source
     if entry.form == "chat":
         _check_ends(lambda: _reasons(tokenizer, entry.template), name)
-        if _reasons(tokenizer, entry.template):
+        switch = _reasons(tokenizer, entry.template)
+        if switch is not None:
+            advice = (
+                f"pass a YAML file with an entry that turns reasoning off: template: {{{switch}: false}}"
+                if switch
+                else "it has no argument that turns this off: read answers in words and allow more tokens, or pass a "
+                "YAML file with form: base"
+            )
             warnings.warn(
                 f"{name}: its chat template lets it reason before it answers, so that hardly any option is its first "
-                f"token; {ANSWER_AT_ONCE}",
+                f"token; {advice}",
                 stacklevel=3,
             )
 
@@ -153,15 +163,17 @@ def _clock(day: date) -> str:
     )
 
 
-def _reasons(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, object]) -> bool:
-    """Whether a template lets a model reason, and nothing is said of it."""
+def _reasons(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, object]) -> str | None:
+    """The argument that turns reasoning off, empty where there is none; None where nothing reasons, or was told to."""
     plain = chat_prompt(tokenizer, _TRIAL)
     if len(plain) > _LENGTH:
         raise MemoryError
-    switched = [chat_prompt(tokenizer, _TRIAL, **{key: False}) for key in _SWITCHES if key not in arguments]
+    for key in _SWITCHES:
+        if key not in arguments and chat_prompt(tokenizer, _TRIAL, **{key: False}) != plain:
+            return key
     begun = any(plain.rstrip().endswith(opening) for opening, _ in _REASONING)
     channels = _REASONING[-1][0] in str(tokenizer.chat_template)
-    return any(one != plain for one in switched) or (not arguments and (begun or channels))
+    return "" if not arguments and (begun or channels) else None
 
 
 def _check_ends(work: Callable[[], object], name: str) -> None:

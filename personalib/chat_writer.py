@@ -8,7 +8,9 @@ from pydantic import BaseModel
 
 from personalib.assignments import Assignment
 from personalib.backgrounds import Background
+from personalib.batches import context
 from personalib.chat_templates import ANSWER_AT_ONCE, spoken
+from personalib.encoding import encode_prompts
 from personalib.generation import written_tokens
 from personalib.models import LanguageModel
 from personalib.questionnaires import format_prompt
@@ -24,7 +26,7 @@ class ChatWriter:
         language_model: a model whose tokenizer has a chat template.
         seed: with a background and an attempt it determines the draft.
         temperature: sampling temperature; 0 takes the likeliest token each time.
-        max_tokens: limit of an answer.
+        max_tokens: limit of an answer, which is lower where the model's context ends before.
     """
 
     language_model: LanguageModel = field(repr=False)
@@ -50,10 +52,13 @@ class ChatWriter:
         prompt = format_prompt(self.language_model.tokenizer, assignment.request(background, problems))
         seed = int(np.random.SeedSequence([self.seed, background.idx, attempt]).generate_state(1)[0])
         sampling = Sampling(temperature=self.temperature, seed=seed)
-        [new] = written_tokens(self.language_model, [prompt], tokens=self.max_tokens, one_line=False, sampling=sampling)
+        [row], most = encode_prompts(self.language_model.tokenizer, [prompt]), context(self.language_model.model)
+        # A prompt that leaves no room is refused there.
+        tokens = max(1, min(self.max_tokens, most + 1 - len(row)) if most else self.max_tokens)
+        [new] = written_tokens(self.language_model, [prompt], tokens=tokens, one_line=False, sampling=sampling)
         written = spoken(self.language_model.tokenizer, new, prompt)
         if written is None:
             raise Unusable(f"reasoning without an end; {ANSWER_AT_ONCE}", self.language_model.tokenizer.decode(new))
-        if len(new) == self.max_tokens:
-            raise Unusable(f"cut off after {self.max_tokens} tokens; be brief", written)
+        if len(new) == tokens:
+            raise Unusable(f"cut off after {tokens} tokens; be brief", written)
         return read_draft(written, assignment, background)

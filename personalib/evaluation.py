@@ -111,7 +111,8 @@ class Evaluation:
             done = sum(key in known for key in wanted)
             with tqdm(total=len(wanted), initial=done, desc=progress, disable=progress is None, unit="answer") as bar:
                 for replies in self._asked(known, bar.update, engine):
-                    store.add(replies)
+                    # What shares a batch with what is new is asked again, and stays as it was.
+                    store.add({key: reply for key, reply in replies.items() if key not in known})
                     known.update(replies)
             for name, table in self.answers(folder).items():
                 write_whole(folder / f"{name}.parquet", parquet(pa.Table.from_pandas(table, preserve_index=False)))
@@ -141,6 +142,8 @@ class Evaluation:
 
     def _asked(self, known: set[str], done: Done, engine: Engine | None) -> Iterator[Replies]:
         """What is not known yet, batch by batch."""
+        for block in self._blocks:
+            block.check(self.language_model)
         if engine:
             conditions = [tuple(arm.condition) for arm in self.arms]
             asker = Asker.of(self.language_model, conditions, self._model, self.batch_size)

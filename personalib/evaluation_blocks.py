@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 
 from personalib.answer_store import Reply
+from personalib.batches import check_rows
+from personalib.encoding import encode_prompts
 from personalib.evaluation_keys import condition_key
 from personalib.generation import generate
 from personalib.grid import answer_losses, steered_batches
@@ -53,6 +55,14 @@ class Block(ABC):
         """What is asked, as texts that tell everything that an answer depends on beside model and condition."""
 
     @abstractmethod
+    def check(self, language_model: LanguageModel) -> None:
+        """Notice what a model cannot read, before it is asked anything.
+
+        Raises:
+            ItemError: a text is too long, or has a token that the model does not embed; the message names the item.
+        """
+
+    @abstractmethod
     def missing(
         self, language_model: LanguageModel, known: Container[str], batch_size: int, done: Done
     ) -> Iterator[Replies]:
@@ -73,7 +83,7 @@ class Block(ABC):
         that sums are rounded alike.
 
         Args:
-            language_model: who is asked; it is not run.
+            language_model: who is asked; it answers nothing, but what may share a batch is tried if it was not before.
             known: keys of what is known; those of each batch are added when it is handed out.
             batch_size: rows of a forward pass.
         """
@@ -108,9 +118,16 @@ class Asked(Block):
         prompts: each as the model reads it, up to the answer.
     """
 
+    written: ClassVar[int] = 0
     questions: tuple[Question, ...]
     places: tuple[int, ...]
     prompts: tuple[str, ...]
+
+    def check(self, language_model: LanguageModel) -> None:
+        """See that each prompt can be read, and answered."""
+        names = [f"{self.name}, item {one.item}" for one in self.questions]
+        rows = encode_prompts(language_model.tokenizer, self.prompts)
+        check_rows(language_model.model, names, rows, self.written)
 
     def _shard(self, numbers: Sequence[int], batches: Sequence[Sequence[int]]) -> Self:
         """Some batches under some arms."""
@@ -151,6 +168,8 @@ class Options(Asked):
         self, language_model: LanguageModel, known: Container[str], batch_size: int, done: Done
     ) -> Iterator[Replies]:
         """Batches of prompts, each under all arms that lack an answer to one of them."""
+        if not self._lacking(range(len(self.prompts)), known):
+            return
         for batch, numbers, found in steered_batches(
             language_model,
             self.prompts,
@@ -170,6 +189,8 @@ class Options(Asked):
         """Batches that lack the same arms; where these are few, several together."""
         waiting: list[list[int]] = []
         under: list[int] = []
+        if not self._lacking(range(len(self.prompts)), known):
+            return
         for batch in self._batches(language_model, batch_size):
             numbers = self._lacking(batch, known)
             if waiting and (numbers != under or len(waiting) * len(under) >= _PASSES):
@@ -214,6 +235,7 @@ class Words(Asked):
     """
 
     reading = "words"
+    written = _TOKENS
     sampling: Sampling
 
     def units(self) -> list[str]:
@@ -288,6 +310,11 @@ class Losses(Block):
 
     reading = "loss"
     exchanges: tuple[tuple[str, str], ...]
+
+    def check(self, language_model: LanguageModel) -> None:
+        """See that each question can be read with its answer."""
+        texts = [prompt + answer for prompt, answer in self.exchanges]
+        check_rows(language_model.model, texts, encode_prompts(language_model.tokenizer, texts))
 
     def units(self) -> list[str]:
         """Prompt and answer."""

@@ -12,8 +12,8 @@ from personalib.provenance import digest, files_hash, package_dir
 
 # The modules that compute an answer. A change in any of them makes every answer a new one.
 _MODULES = (
-    *("block_hooks", "chat_templates", "encoding", "evaluation_blocks", "generation", "grid", "interventions"),
-    *("model_parts", "questionnaires", "saes", "sampling", "steering"),
+    *("batches", "block_hooks", "chat_templates", "encoding", "evaluation_blocks", "generation", "grid"),
+    *("interventions", "model_parts", "questionnaires", "saes", "sampling", "shortcuts", "steering"),
 )
 
 

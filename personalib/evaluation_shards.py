@@ -70,7 +70,7 @@ class Asker:
         """The answers that blocks lack, batch by batch, in whatever order workers give them.
 
         Args:
-            language_model: the model in this process, which is not run.
+            language_model: the model in this process, which answers nothing.
             blocks: of the evaluation.
             known: keys of what is known.
             engine: where the shards are asked.

@@ -166,13 +166,17 @@ class _Choice(LogitsProcessor):
             return scores
         # Apple's GPUs have no double precision.
         ids, logits = (each.cpu() if each.device.type == "mps" else each for each in (input_ids, scores))
-        padding = int(self._lengths.max()) - self._lengths.to(ids.device)
-        own = (torch.arange(ids.shape[1], device=ids.device) >= padding).double()
-        seen = torch.zeros_like(logits, dtype=torch.float64).scatter_add_(1, ids, own)
+        seen = self._seen(ids, logits) if self._sampling.frequency_penalty else None
         reached = self._sampling.probabilities(logits, seen).cumsum(dim=-1)
         random = torch.tensor([[stream.random()] for stream in self._streams], dtype=torch.float64, device=ids.device)
         chosen = torch.searchsorted(reached, random * reached[:, -1:], right=True).clamp(max=logits.shape[1] - 1)
         return torch.full_like(scores, -torch.inf).scatter_(1, chosen.to(scores.device), 0.0)
+
+    def _seen(self, ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """How often each token stands in each row so far, padding aside."""
+        padding = int(self._lengths.max()) - self._lengths.to(ids.device)
+        own = (torch.arange(ids.shape[1], device=ids.device) >= padding).double()
+        return torch.zeros_like(logits, dtype=torch.float64).scatter_add_(1, ids, own)
 
 
 def _continued(
@@ -185,13 +189,13 @@ def _continued(
 ) -> list[list[int] | None]:
     """The tokens that follow each row, before the one that ends an answer; none where it overflows up to there."""
     inputs: Inputs = left_padded(language_model.model, rows)
-    padding = next((each for each in (language_model.tokenizer.pad_token_id, *stops) if each is not None), 0)
     made = language_model.model.generate(
         **to_go_on_from(language_model.model, inputs),
         logits_processor=LogitsProcessorList([choice]),
         max_new_tokens=tokens,
         eos_token_id=list(stops) or None,
-        pad_token_id=padding,
+        # What stands after the end of a row is never looked at, and every model embeds this token.
+        pad_token_id=0,
         use_cache=caching,
     )
     found = [_until(row, stops) for row in made[:, inputs["input_ids"].shape[1] :].tolist()]

@@ -160,6 +160,7 @@ def answer_losses(
 
     Raises:
         ValueError: see :func:`ask_steered`; or an answer's tokens melt into the prompt's, or none is left to count.
+        ItemError: see :func:`personalib.batches.check_rows`, or the model overflows without steering.
     """
     _check(language_model, conditions, batch_size)
     prompts = encode_prompts(language_model.tokenizer, [prompt for prompt, _ in exchanges])
@@ -195,7 +196,7 @@ class _Grid:
 
     Attributes:
         model: the model.
-        inputs: of :func:`~personalib.questionnaires.left_padded`.
+        inputs: of :func:`~personalib.batches.left_padded`.
         where: which tokens each of the positions means.
         together: how many conditions share a forward pass.
         form: what may be left out of a run.

@@ -21,8 +21,9 @@ def check_files(source: str, revision: str | None, name: str) -> None:
     """
     if find_adapter_config_file(source, revision=revision):
         raise DataError(
-            f"{name}: has an adapter beside its weights (adapter_config.json), which would be left out; merge it into "
-            "them (merge_and_unload of peft, then save_pretrained), or remove it"
+            f"{name}: is an adapter, or has one beside its weights (adapter_config.json), which would be left out; "
+            "merge it into the weights (merge_and_unload of peft, then save_pretrained) and pass the folder, or name "
+            "the base model for the model without it"
         )
     config, _ = PretrainedConfig.get_config_dict(source, revision=revision)
     index = config.get("transformers_weights") or SAFE_WEIGHTS_INDEX_NAME

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from personalib.activations import Site
 from personalib.contrast import all_sites, prompts
@@ -48,6 +48,7 @@ class OwnRecipe(Strict):
     batch: int
     learning_rate: float
     checkpoint_every: int
+    dtype: Literal["float16", "float32"] = "float16"
 
 
 def usual_saes(language_model: LanguageModel, release: str = "", ids: Sequence[str] = (), device: str = "cpu") -> Saes:
@@ -119,6 +120,7 @@ def _whole(recipe: OwnRecipe, one: Dictionary, texts: Sequence[str]) -> Recipe:
         learning_rate=recipe.learning_rate,
         checkpoint_every=recipe.checkpoint_every,
         saes=(one,),
+        dtype=recipe.dtype,
     )
 
 

@@ -114,7 +114,7 @@ class Protocol(Strict):
         prompts: a file with templates under ``templates``, as ``data/stimuli/templates.yaml`` has them, or contrast
             prompts under ``contrasts``, see :mod:`personalib.supplied_contrasts`; or both. The book's own by default.
             In a protocol's file its path is read from that file's folder, or else from the working directory.
-        trait, safety: how these questionnaires are put.
+        trait, safety: how these questionnaires are put. Judgements are read and sampled as safety is.
         scoring: how answers become a score.
         background, pressure: how elements, and pressures and facets, are pushed.
     """
@@ -199,7 +199,10 @@ def apply_protocol(plan: EvaluationPlan, protocol: Protocol, model: str, strengt
 
 
 def _asked(plan: QuestionnairePlan, protocol: Protocol) -> QuestionnairePlan:
-    asking = protocol.asking(plan.kind)
+    asking, safety = protocol.asking(plan.kind), protocol.safety
+    reading: dict[str, Any] = {"reading": safety.reading, "sampling": safety.sampling}
+    if plan.kind == "judgement" and plan.source != "facts":
+        return plan.model_copy(update=reading)
     if asking is None or plan.source == "facts":
         return plan
     changes: dict[str, Any] = {"templates": asking.templates, "orders": asking.orders}
@@ -210,7 +213,7 @@ def _asked(plan: QuestionnairePlan, protocol: Protocol) -> QuestionnairePlan:
         changes["evaluation_only"] = asking.evaluation_only
     elif not plan.shots:
         # A questionnaire with examples is another one, and stays what it is.
-        changes |= {"reading": asking.reading, "sampling": asking.sampling}
+        changes |= reading
     return plan.model_copy(update=changes)
 
 

@@ -85,13 +85,17 @@ def _always(protocol: Protocol) -> Iterator[Deviation]:
 
 def _questionnaire(protocol: Protocol, plan: QuestionnairePlan) -> Iterator[Deviation]:
     asking = protocol.asking(plan.kind)
+    if plan.reading == "words" and protocol.name == "paper" and plan.source != "facts":
+        yield from _written(plan)
+    judged = plan.kind == "judgement" and plan.source != "facts"
+    if judged:
+        yield from _different(plan.name, _read(protocol.safety, plan))
     if asking is None or plan.source == "facts":
-        yield Deviation(plan.name, "questionnaire", "no word on it", plan.kind, "beside the protocol")
+        word = "how it is read, and no more" if judged else "no word on it"
+        yield Deviation(plan.name, "questionnaire", word, plan.kind, "beside the protocol")
         return
     if not protocol.supplies("templates") and plan.template_file is None and protocol.name == "paper":
         yield Deviation(plan.name, "templates", "the paper's wording", "the book's wording", _OWN_PROMPTS)
-    if plan.reading == "words" and protocol.name == "paper":
-        yield from _written(plan)
     own_file = protocol.prompts if protocol.supplies("templates") else None
     if plan.template_file != own_file:
         yield Deviation(plan.name, "file of templates", str(own_file), str(plan.template_file), _CHOICE)
@@ -114,15 +118,21 @@ def _written(plan: QuestionnairePlan) -> Iterator[Deviation]:
         yield Deviation(plan.name, "random numbers", "one stream a batch", "one stream a sample", why)
 
 
+def _read(asking: Asking, plan: QuestionnairePlan) -> Mapping[str, tuple[Any, Any]]:
+    """How answers are read and what is done, by point."""
+    points: dict[str, tuple[Any, Any]] = {"reading": (asking.reading, plan.reading)}
+    if asking.reading == plan.reading == "words":
+        points["sampling"] = (asking.sampling, plan.sampling)
+    return points
+
+
 def _asked(asking: Asking, plan: QuestionnairePlan) -> Mapping[str, tuple[Any, Any]]:
     """What is asked for and what is done, by point."""
     points: dict[str, tuple[Any, Any]] = {
         "template names": (asking.templates, plan.templates or ("letters",)),
-        "reading": (asking.reading, plan.reading),
         "examples before an item": (asking.shots, plan.shots),
+        **_read(asking, plan),
     }
-    if asking.reading == plan.reading == "words":
-        points["sampling"] = (asking.sampling, plan.sampling)
     if plan.kind == "trait":
         left_out = {True: "those that pushes are chosen by", False: "none"}
         points["items left out"] = (left_out[asking.evaluation_only], left_out[plan.evaluation_only])

@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from personalib.batches import check_finite, check_rows, in_batches
-from personalib.batches import inference as inference
-from personalib.batches import left_padded as left_padded
+from personalib.batches import check_finite, check_rows, in_batches, inference, left_padded
 from personalib.chat_templates import chat_prompt
 from personalib.encoding import encode_prompts
 from personalib.items import TRAITS, SafetyItem, TraitItem, load_facts, load_safety, load_trait

@@ -7,7 +7,6 @@ is read of the stream along some coordinates, where it is above a floor, and a c
 # Annotations are sent with a function, and should be words where it arrives.
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +16,8 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from personalib.activations import Site
-from personalib.batches import check_finite
+from personalib.batches import check_finite, check_rows, in_batches, left_padded
+from personalib.block_hooks import Inputs
 from personalib.encoding import encode_prompts
 from personalib.interventions import Ablate, Add, Clamp, Condition, Intervention, masks
 from personalib.model_parts import blocks_path
@@ -43,7 +43,9 @@ def ask_remote(
 ) -> NDArray[np.float64]:
     r"""The probability of each option's first token right after each prompt, under a condition, one trace a batch.
 
-    Of what the model gives, the options' logarithms alone come back.
+    Of what the model gives, the options' logarithms alone come back. Prompts of different length share a trace: whether
+    that comes out right is not tried as it is for a model that is here, so for an architecture of which {doc}`/models`
+    says otherwise take a ``batch_size`` of 1.
 
     Args:
         language_model: a :class:`personalib.remote.RemoteModel`; or any other, which is then run in place.
@@ -60,7 +62,7 @@ def ask_remote(
     Raises:
         ValueError: no prompt would be run, an intervention was made for another model, would steer the answer alone,
             or cannot be sent.
-        ItemError: labels cannot be told apart by their first token.
+        ItemError: labels cannot be told apart by their first token, or see :func:`personalib.batches.check_rows`.
         DataError: see :func:`personalib.remote.running`.
 
     Example:
@@ -69,14 +71,13 @@ def ask_remote(
     """
     _check(language_model, interventions, batch_size)
     rows = encode_prompts(language_model.tokenizer, prompts)
+    check_rows(language_model.model, prompts, rows)
     options = option_tokens(language_model.tokenizer, prompts, [labels] * len(prompts), rows)
     found = np.empty((len(prompts), len(labels)))
     network = traceable(language_model)
-    longest_first = sorted(range(len(rows)), key=lambda number: len(rows[number]), reverse=True)
     with tqdm(total=len(prompts), desc=progress, disable=progress is None, unit="answer") as bar:
-        for start in range(0, len(rows), batch_size):
-            batch = longest_first[start : start + batch_size]
-            inputs = _inputs(language_model, [rows[number] for number in batch])
+        for batch in in_batches(rows, batch_size):
+            inputs: Inputs = left_padded(language_model.model, [rows[number] for number in batch], "cpu")
             tokens = torch.tensor([options[number] for number in batch])
             steps = _steps(language_model, interventions, inputs["attention_mask"].bool())
             chances = _chances(language_model, network, inputs, tokens, steps)
@@ -90,7 +91,7 @@ def ask_remote(
 
 @torch.no_grad()
 def _chances(
-    language_model: LanguageModel, network: Any, inputs: dict[str, Any], tokens: torch.Tensor, steps: Sequence[Step]
+    language_model: LanguageModel, network: Any, inputs: Inputs, tokens: torch.Tensor, steps: Sequence[Step]
 ) -> torch.Tensor:
     """The logarithms of the options' probabilities after the last token, shape (rows, options)."""
     held = _holding()
@@ -136,19 +137,6 @@ def _holding() -> Callable[[torch.Tensor, Edit], torch.Tensor]:
         return torch.where(one["where"][..., None], stream + change.to(stream.dtype), stream)
 
     return held
-
-
-def _inputs(language_model: LanguageModel, rows: Sequence[list[int]]) -> dict[str, Any]:
-    """Model inputs of token ids on this side, padded on the left; positions count from the first real token."""
-    width = max(map(len, rows))
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-    optional = {"position_ids": (mask.cumsum(1) - 1).clamp(min=0), "logits_to_keep": 1}
-    # Models with relative positions take no position_ids, and a few compute all logits.
-    accepted = inspect.signature(type(language_model.model).forward).parameters
-    return {
-        "input_ids": torch.tensor([[0] * (width - len(row)) + row for row in rows]),
-        "attention_mask": mask,
-    } | {name: value for name, value in optional.items() if name in accepted}
 
 
 def _steps(language_model: LanguageModel, interventions: Condition, real: torch.Tensor) -> list[Step]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from personalib.activations import Site, traceable
+from personalib.batches import check_rows
 from personalib.encoding import Encoded, encode, length_batches, padded
 from personalib.model_parts import blocks_path
 from personalib.models import LanguageModel
@@ -110,10 +111,12 @@ def cross_entropy(
 
     Raises:
         ValueError: there are no texts.
+        ItemError: see :func:`personalib.batches.check_rows`.
     """
     if not texts:
         raise ValueError("there are no texts to measure on; pass at least one")
     encoded = encode(language_model.tokenizer, texts)
+    check_rows(language_model.model, texts, [one.ids for one in encoded])
     batches = list(length_batches(encoded, batch_tokens))
     network = traceable(language_model)
     sums, count = torch.zeros(sae.directions.shape[1], dtype=torch.float64), 0

@@ -13,7 +13,7 @@ from copy import deepcopy
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -77,6 +77,7 @@ class Recipe:
         learning_rate: of Adam; it falls to zero over the last quarter.
         checkpoint_every: steps.
         saes: what is trained.
+        dtype: number format in which activations are kept on disk.
     """
 
     seed: Annotated[int, Field(ge=0, strict=True)]
@@ -87,6 +88,7 @@ class Recipe:
     learning_rate: Positive
     checkpoint_every: Count
     saes: tuple[Dictionary, ...]
+    dtype: Literal["float16", "float32"] = "float16"
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -281,7 +283,7 @@ def train_saes(
     """
     sites = sorted({one.site for one in recipe.saes})
     found = capture(
-        language_model, texts, sites, work / "activations", tokens="all", dtype="float16", progress="activations"
+        language_model, texts, sites, work / "activations", tokens="all", dtype=recipe.dtype, progress="activations"
     )
     seconds = {}
     for one in recipe.saes:

@@ -12,13 +12,15 @@ from pydantic import Field, model_validator
 from personalib.data import Strict
 
 _Number = Annotated[float, Field(strict=True, ge=0)]
+# Logits that are divided by less may overflow in double precision; long before, the likeliest token is sure.
+_COLDEST = 1e-6
 
 
 class Sampling(Strict):
     """How the tokens of a free answer are chosen; without fields the likeliest one each time.
 
     Attributes:
-        temperature: logits are divided by it; 0 takes the likeliest token.
+        temperature: logits are divided by it; 0 takes the likeliest token, and nothing between it and 1e-6 is taken.
         top_p: tokens are drawn from the likeliest ones, as many as it takes to have this share of the probability.
         frequency_penalty: taken off a token's logit, after the division, each time that it stands in the prompt or in
             the answer so far. Padding does not count, as it does in a batch of TransformerLens.
@@ -44,6 +46,8 @@ class Sampling(Strict):
 
     @model_validator(mode="after")
     def _has_an_effect(self) -> Self:
+        if 0 < self.temperature < _COLDEST:
+            raise ValueError(f"temperature {self.temperature:g} is below {_COLDEST:g}; take 0 for the likeliest token")
         if self.greedy and (self.top_p, self.frequency_penalty, self.samples) != (1, 0, 1):
             raise ValueError("top_p, frequency_penalty and samples do nothing at temperature 0; set a temperature")
         return self
@@ -61,17 +65,19 @@ class Sampling(Strict):
         said = [f"{name} {value:g}" for name, value in about.items() if value != default[name]]
         return ", ".join([f"temperature {self.temperature:g}", *said, f"seed {self.seed}"])
 
-    def probabilities(self, logits: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+    def probabilities(self, logits: torch.Tensor, seen: torch.Tensor | None = None) -> torch.Tensor:
         """What the next token is drawn from.
 
         Args:
             logits: shape ``(rows, vocabulary)``.
-            seen: how often each token stands in each row so far, of the same shape.
+            seen: how often each token stands in each row so far, of the same shape; needed where there is a penalty.
 
         Returns:
             Probabilities in double precision, of the same shape.
         """
-        scaled = logits.double() / self.temperature - self.frequency_penalty * seen
+        scaled = logits.double() / self.temperature
+        if seen is not None:
+            scaled -= self.frequency_penalty * seen
         chances = scaled.softmax(dim=-1)
         if self.top_p < 1:
             ordered, places = chances.sort(dim=-1, descending=True, stable=True)

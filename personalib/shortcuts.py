@@ -2,13 +2,16 @@
 cache that is cut back, and with blocks that are not run.
 
 Whatever does not come out as on one sequence alone, without padding and without a cache, is not left out: the answers
-are the same then, and take longer.
+are the same then, and take longer. In half precision rounding would hide a mistake. So what must not matter, a token of
+padding or one that is taken back, is exchanged for another one, and a run that starts at a site is compared with one of
+all blocks: any difference beyond the last places is a mistake there.
 """
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -26,7 +29,7 @@ from personalib.block_hooks import (
     ways_to_cut_short,
     without_logits,
 )
-from personalib.model_parts import Site, blocks, close
+from personalib.model_parts import Site, blocks, close, same, works
 
 # Tokens of the rows that are tried.
 _LONG, _SHORT = 8, 3
@@ -56,12 +59,11 @@ class Shortcuts:
     @classmethod
     def of(cls, model: PreTrainedModel) -> "Shortcuts":
         """What comes out right of a model, tried once as long as nothing is changed that it may hang on."""
-        known, way = _KNOWN.setdefault(model, {}), model.config._attn_implementation
-        key = model.dtype, model.device, way, _hooks(blocks(model))
-        if key not in known:
+        key = model.dtype, model.device, model.config._attn_implementation, _hooks(blocks(model))
+        if model not in _KNOWN or _KNOWN[model][0] != key:
             with inference(model):
-                known[key] = cls._tried(model)
-        return known[key]
+                _KNOWN[model] = key, cls._tried(model)
+        return _KNOWN[model][1]
 
     @classmethod
     def _tried(cls, model: PreTrainedModel) -> "Shortcuts":
@@ -71,13 +73,13 @@ class Shortcuts:
         ]
         inputs = left_padded(model, ids[:1])
         in_tuple = returns_tuples(model, inputs)
-        found: dict[str, Callable[[], list[tuple[torch.Tensor, torch.Tensor]]]] = {
-            "padding": lambda: [(model(**left_padded(model, ids), use_cache=False).logits[1, -1], alone[1])],
-            "starting": lambda: [(each, alone[0]) for each in _started(model, inputs, in_tuple)],
-            "cutting_back": lambda: [(each, alone[0]) for each in _cut_back_and_read(model, inputs, in_tuple)],
-            "caching": lambda: [(_read_on(model, ids[0]), alone[0])],
+        trials: dict[str, Callable[[], bool]] = {
+            "padding": lambda: _agree(_padded(model, ids), alone[1]),
+            "starting": lambda: _starts(model, inputs, in_tuple),
+            "cutting_back": lambda: all(_agree(own, alone[0]) for own in _cut_back_and_read(model, ids[0], in_tuple)),
+            "caching": lambda: close(_read_on(model, ids[0]), alone[0]),
         }
-        right = {name: _agrees(pairs) for name, pairs in found.items()}
+        right = {name: works(trial) for name, trial in trials.items()}
         return cls(in_tuple, **right, cuts=ways_to_cut_short(model, inputs))
 
     def short(self, model: PreTrainedModel) -> ExitStack:
@@ -88,7 +90,8 @@ class Shortcuts:
         return stack
 
 
-_KNOWN: WeakKeyDictionary[PreTrainedModel, dict[Hashable, Shortcuts]] = WeakKeyDictionary()
+# Of each model what was tried last: whoever hooks it anew each time would leave something for good.
+_KNOWN: WeakKeyDictionary[PreTrainedModel, tuple[Hashable, Shortcuts]] = WeakKeyDictionary()
 
 
 def site_above(level: int) -> Site:
@@ -131,33 +134,42 @@ def _keep_last(streams: Streams, site: Site, stream: torch.Tensor) -> torch.Tens
     return stream
 
 
-def _agrees(pairs: Callable[[], list[tuple[torch.Tensor, torch.Tensor]]]) -> bool:
-    """Whether what is tried comes out right. What an architecture does not know may fail in any way."""
-    try:
-        return all(close(one, other) for one, other in pairs())
-    except Exception:
-        return False
+def _agree(found: Sequence[torch.Tensor], alone: torch.Tensor) -> bool:
+    """Whether logits are those of one sequence alone, and the same whatever stands where it must not matter."""
+    return all(close(one, alone) and same(one, found[0]) for one in found)
 
 
-def _started(model: PreTrainedModel, inputs: Inputs, in_tuple: bool) -> list[torch.Tensor]:
-    """The logits of the last token where the run starts in the middle, and where it starts at the last block."""
-    found = []
+def _padded(model: PreTrainedModel, rows: Sequence[list[int]]) -> list[torch.Tensor]:
+    """The logits of the last token of a padded row, with two tokens in the place of padding."""
+    inputs: dict[str, Any] = left_padded(model, rows)
+    other = inputs["input_ids"].where(inputs["attention_mask"].bool(), 1)
+    return [model(**inputs | {"input_ids": ids}, use_cache=False).logits[1, -1] for ids in (inputs["input_ids"], other)]
+
+
+def _starts(model: PreTrainedModel, inputs: Inputs, in_tuple: bool) -> bool:
+    """Whether nothing changes where the run starts in the middle, and where it starts at the last block."""
+    whole = model(**inputs, use_cache=False).logits[0, -1]
     for site in _trial_sites(model):
-        stream = stream_at(model, inputs, site)
-        with starting_at(model, site, stream, in_tuple):
-            found.append(model(**inputs, use_cache=False).logits[0, -1])
-    return found
+        with starting_at(model, site, stream_at(model, inputs, site), in_tuple):
+            if not same(model(**inputs, use_cache=False).logits[0, -1], whole):
+                return False
+    return True
 
 
-def _cut_back_and_read(model: PreTrainedModel, inputs: Inputs, in_tuple: bool) -> list[torch.Tensor]:
-    """The logits of the last token where it alone is run, on a cache of the others; twice, since a cache may change."""
-    sites, found = _trial_sites(model), []
-    cache, streams = read_but_last(model, inputs, sites, ExitStack())
-    last = cut(inputs, ("input_ids", "position_ids"), -1, None)
-    for site in sites:
-        with starting_at(model, site, streams[site], in_tuple):
-            found.append(model(**last, past_key_values=cache, use_cache=True).logits[0, -1])
-        cut_back(cache, inputs["input_ids"].shape[1] - 1)
+def _cut_back_and_read(model: PreTrainedModel, row: list[int], in_tuple: bool) -> list[list[torch.Tensor]]:
+    """The logits of the last token where it alone is run, on a cache of the others: in the middle, and at the last
+    block, since a cache may change; each after the same token was taken back, and after another one.
+    """
+    inputs: Inputs = left_padded(model, [row])
+    sites, last = _trial_sites(model), cut(inputs, ("input_ids", "position_ids"), -1, None)
+    _, streams = read_but_last(model, inputs, sites, ExitStack())
+    found: list[list[torch.Tensor]] = [[] for _ in sites]
+    for token in (row[-1], row[0]):
+        cache, _ = read_but_last(model, left_padded(model, [[*row[:-1], token]]), (), ExitStack())
+        for site, own in zip(sites, found, strict=True):
+            with starting_at(model, site, streams[site], in_tuple):
+                own.append(model(**last, past_key_values=cache, use_cache=True).logits[0, -1])
+            cut_back(cache, len(row) - 1)
     return found
 
 

@@ -70,9 +70,11 @@ class _Passes:
 
         def told(input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
             mask = kwargs.get("attention_mask")
-            self._written = torch.ones_like(input_ids) if mask is None else mask
             if kwargs.get("is_first_iteration"):
                 self._prompt = input_ids.shape[1]
+            # Before the first pass of generate it is called by hand, and the pass is taken as any other that is.
+            if self._prompt:
+                self._written = torch.ones_like(input_ids) if mask is None else mask
             return prepare(input_ids, *args, **kwargs)
 
         with ExitStack() as stack:

@@ -8,6 +8,7 @@ from small_models import CONFIGS, DEPTH, SITES, WIDTH, small, untouched
 from transformers import OPTConfig, OPTForCausalLM
 
 from personalib.activations import Site
+from personalib.batches import left_padded
 from personalib.block_hooks import (
     changing,
     cut,
@@ -22,7 +23,6 @@ from personalib.block_hooks import (
     without_logits,
 )
 from personalib.model_parts import blocks
-from personalib.questionnaires import left_padded
 
 every_model = pytest.mark.parametrize("name", CONFIGS)
 every_site = pytest.mark.parametrize("site", SITES, ids=str)

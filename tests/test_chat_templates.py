@@ -76,9 +76,17 @@ def test_only_what_decides_is_told_of_a_template():
     assert template_facts(plain, Entry(name="m", template={"x": 1})) == {"x": 1}
 
 
-@pytest.mark.parametrize("template", [QWEN, TURNS + "<think>\n", "{# '<|channel|>analysis' #}" + TURNS])
-def test_a_model_that_would_reason_first_is_told_of(template):
-    with pytest.warns(UserWarning, match=r"m: its chat template lets it reason .*template: {enable_thinking: false}"):
+@pytest.mark.parametrize(
+    ("template", "advice"),
+    [
+        (QWEN, "template: {enable_thinking: false}"),
+        (QWEN.replace("enable_thinking", "thinking"), "template: {thinking: false}"),
+        (TURNS + "<think>\n", "no argument that turns this off.* allow more tokens"),
+        ("{# '<|channel|>analysis', message.thinking #}" + TURNS, "no argument that turns this off"),
+    ],
+)
+def test_a_model_that_would_reason_first_is_told_of_with_what_can_be_done(template, advice):
+    with pytest.warns(UserWarning, match=f"m: its chat template lets it reason .*{advice}"):
         settled(template)
 
 

@@ -8,8 +8,10 @@ import torch
 from personalib.assignments import LifeStory
 from personalib.backgrounds import draw_backgrounds
 from personalib.chat_writer import ChatWriter
+from personalib.encoding import encode_prompts
 from personalib.grammar_writer import GrammarWriter
 from personalib.models import load_model
+from personalib.questionnaires import format_prompt
 from personalib.storage import Journal
 from personalib.writers import Unusable, WriterError, write_all
 
@@ -34,6 +36,15 @@ def test_what_a_model_says_instead_is_kept(learned):
     with pytest.raises(Unusable) as error:
         ChatWriter(learned, temperature=0.0, max_tokens=30).write(STORY, stranger, 0, ["it was dull"])
     assert error.value.written and "cut off after 30 tokens" in str(error.value)
+
+
+def test_what_it_writes_ends_with_the_models_context(learned, monkeypatch):
+    stranger = draw_backgrounds(40, seed=77)[30]
+    request = format_prompt(learned.tokenizer, STORY.request(stranger, ["it was dull"]))
+    [row] = encode_prompts(learned.tokenizer, [request])
+    monkeypatch.setattr(learned.model.config, "max_position_embeddings", len(row) + 11)
+    with pytest.raises(Unusable, match="cut off after 12 tokens"):
+        ChatWriter(learned, temperature=0.0).write(STORY, stranger, 0, ["it was dull"])
 
 
 def test_seed_and_attempt_decide_what_is_sampled_and_the_state_outside_stays(learned, learned_people):

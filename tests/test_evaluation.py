@@ -24,6 +24,8 @@ from personalib.interventions import Add
 from personalib.models import load_model
 from personalib.questionnaires import ask, format_prompt
 from personalib.questions import Question
+from personalib.records import ItemError
+from personalib.sampling import Sampling
 from personalib.steering_effects import Arm
 
 ROLES = {2: ("right", "wrong1"), 3: ("wrong1", "right", "wrong2"), 4: ("right", "wrong1", "wrong2", "wrong3")}
@@ -294,6 +296,23 @@ def test_an_arm_that_is_added_is_asked_alone(make, asked, tmp_path):
     assert asked(make(arms=[STEERED, BACK, TOLD], neutral=0), tmp_path) == count
     assert asked(make(arms=[BOTH, STEERED, TOLD], neutral=0), tmp_path) == count
     assert asked(make(arms=[TOLD, BACK, STEERED, BOTH], neutral=0), tmp_path) == 0
+
+
+def test_more_samples_leave_the_first_ones_as_they_are(make, asked, tmp_path):
+    def sampled(samples):
+        return replace(WORDS, sampling=Sampling(temperature=1.0, samples=samples))
+
+    count = 2 * len(WORDS.questions)
+    assert asked(make([sampled(1)], [STEERED], neutral=0), tmp_path) == count
+    assert asked(make([sampled(3)], [STEERED], neutral=0), tmp_path) == 2 * count
+
+
+def test_a_text_that_is_too_long_is_noticed_before_anything_is_asked(make, asked, tmp_path):
+    long = replace(WORDS, questions=(replace(WORDS.questions[0], item="endless", text="w1 " * 50),))
+    short = small("llama", max_position_embeddings=60)
+    with pytest.raises(ItemError, match=r"'words, item endless'.* 24 to be written"):
+        make([TRAIT, long], [STEERED], model=short).run(tmp_path)
+    assert not list((tmp_path / "parts").glob("*.parquet"))
 
 
 def test_the_losses_of_an_arm_that_is_added_are_asked_alone(make, asked, tmp_path):

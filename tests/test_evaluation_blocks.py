@@ -17,7 +17,9 @@ from personalib.grid import answer_losses, ask_steered
 from personalib.interventions import Add
 from personalib.questionnaires import ask
 from personalib.questions import Question
+from personalib.records import ItemError
 from personalib.sampling import GREEDY, Sampling
+from personalib.shortcuts import _KNOWN
 
 CONDITIONS = [
     (),
@@ -84,6 +86,24 @@ def test_every_answer_is_asked_once_and_counted_once(llama, kind, batch_size):
 def test_nothing_is_asked_where_everything_is_known(llama, kind):
     one = block(kind, llama)
     assert asked(one, llama, [key for own in one.keys for key in own]) == ([], [])
+
+
+@every_kind
+def test_what_is_known_needs_no_model(llama, kind, monkeypatch):
+    one = block(kind, llama)
+    _KNOWN.pop(llama.model, None)
+    monkeypatch.setattr(llama.model, "forward", lambda *_, **__: pytest.fail("the model was run"))
+    known = {key for own in one.keys for key in own}
+    assert asked(one, llama, known) == ([], []) and not list(one.shards(llama, known, 2))
+
+
+@every_kind
+def test_what_the_model_cannot_read_is_noticed_at_once_by_the_name_of_its_item(kind):
+    """Of words with what is to be written."""
+    longest, named = {Options: (6, "own, item item 2"), Words: (29, "own, item item 2"), Losses: (7, "w9 w10")}[kind]
+    block(kind, short := small("llama", max_position_embeddings=longest + 1)).check(short)
+    with pytest.raises(ItemError, match=rf"text \d of \d \('{named}.*the model reads {longest} at the most"):
+        block(kind, short := small("llama", max_position_embeddings=longest)).check(short)
 
 
 @every_kind

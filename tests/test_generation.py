@@ -13,7 +13,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 from personalib.activations import Site
 from personalib.chat_templates import chat_prompt
 from personalib.doses import at_dose
-from personalib.generation import generate
+from personalib.generation import _Choice, generate
 from personalib.interventions import POSITIONS, Ablate, Add, Clamp
 from personalib.models import LanguageModel, load_model
 from personalib.organism.evaluation import load_organism, open_answers
@@ -420,6 +420,24 @@ def test_tokens_are_drawn_as_often_as_their_probability_says():
         if token > 2:
             share = found.count(VOCABULARY[token]) / count
             assert abs(share - chance) < 4.5 * (chance * (1 - chance) / count) ** 0.5 + 1e-9
+
+
+def test_a_token_of_padding_that_the_model_does_not_embed_is_not_read():
+    """What stands after an answer that has ended in a batch."""
+    model = tiny("llama")
+    wanted = generate(model, PROMPTS, tokens=TOKENS)
+    longest = max(wanted, key=lambda text: len(text.split()))
+    model.model.generation_config.eos_token_id = VOCABULARY.index(longest.split()[2])
+    ended = generate(model, PROMPTS, tokens=TOKENS)
+    assert len({len(text.split()) for text in ended}) > 1
+    model.tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    assert model.tokenizer.pad_token_id >= model.model.get_input_embeddings().num_embeddings
+    assert generate(model, PROMPTS, tokens=TOKENS) == ended
+
+
+def test_tokens_are_counted_for_a_penalty_alone(monkeypatch):
+    monkeypatch.setattr(_Choice, "_seen", lambda *_: pytest.fail("tokens were counted"))
+    assert generate(tiny("llama"), PROMPTS, tokens=2, sampling=Sampling(temperature=1.0))
 
 
 def test_a_small_share_of_the_probability_is_the_likeliest_token():

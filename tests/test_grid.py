@@ -20,10 +20,11 @@ from small_models import (
 )
 
 from personalib.activations import Site, blocks, capture
+from personalib.batches import left_padded
 from personalib.encoding import encode_prompts
 from personalib.grid import answer_losses, ask_steered, steered_batches
 from personalib.interventions import POSITIONS, Ablate, Add, Clamp
-from personalib.questionnaires import ask, check_option_tokens, left_padded, option_tokens
+from personalib.questionnaires import ask, check_option_tokens, option_tokens
 from personalib.records import ItemError
 from personalib.shortcuts import Shortcuts
 

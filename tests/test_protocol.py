@@ -77,7 +77,10 @@ def test_the_questionnaires_are_put_as_the_paper_puts_them(paper):
     assert safety.sampling == Sampling(temperature=0.2, frequency_penalty=1.0, seed=16)
     assert asked["safety_five_shot"].sampling == trait.sampling == GREEDY
     before = {one.name: one for one in load_plan("organism").questionnaires}
-    assert all(asked[name] == before[name] for name in ("self_report", "bias", "judgement", "facts"))
+    assert all(asked[name] == before[name] for name in ("self_report", "bias", "facts"))
+    # Hallucinations are read as SafetyBench is, and stay what they are otherwise.
+    how = {"reading": "words", "sampling": safety.sampling}
+    assert asked["judgement"] == before["judgement"].model_copy(update=how)
 
 
 def test_arms_that_the_protocol_has_no_word_on_stay_and_equal_ones_are_asked_once(paper):
@@ -229,6 +232,9 @@ def test_another_sampling_is_a_deviation_where_both_read_words(paper):
         for one in deviations(paper, plan.model_copy(update={"questionnaires": tuple(greedy)}))
         if (one.where, one.what) == ("safety", "sampling")
     ]
+    judged = {one.what for one in deviations(paper, plan) if one.where == "judgement"}
+    assert judged == {"questionnaire", "length of an answer", "sampling in effect", "random numbers"}
+    assert ("judgement", "reading") in points(deviations(paper, load_plan("organism")))
     assert (found.protocol, found.plan) == ("temperature 0.2, frequency penalty 1, seed 16", "greedy")
 
 

@@ -246,7 +246,7 @@ def test_a_configuration_that_cannot_be_had_is_one_error():
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("adapter_config.json", {"peft_type": "LORA"}, "has an adapter beside its weights"),
+        ("adapter_config.json", {"peft_type": "LORA"}, "is an adapter, or has one beside its weights"),
         ("model.safetensors.index.json", {"weight_map": {"x": "x.bin"}}, "its weights are said to be in 'x.bin'"),
     ],
 )

@@ -12,6 +12,7 @@ from personalib.data import data_dir
 from personalib.model_parts import blocks
 from personalib.models import LanguageModel
 from personalib.organism.tokenizer import load_tokenizer
+from personalib.records import ItemError
 from personalib.sae_metrics import CrossEntropy, cross_entropy, reconstruction
 from personalib.saes import SparseAutoencoder
 
@@ -236,6 +237,12 @@ def test_an_sae_that_always_says_the_mean_is_the_mean_condition(model):
     found = cross_entropy(model, sae_of({"b_enc": torch.zeros(4), "b_dec": mean}), TEXTS)
     assert found.spliced == pytest.approx(found.mean, abs=1e-5)
     assert found.recovered_from_mean == pytest.approx(0, abs=1e-3)
+
+
+def test_a_text_longer_than_the_context_is_refused(gemma2, monkeypatch):
+    monkeypatch.setattr(gemma2.model.config, "max_position_embeddings", 2)
+    with pytest.raises(ItemError, match=r"text 1 of \d.*the model reads 2 at the most"):
+        cross_entropy(gemma2, perfect(), TEXTS)
 
 
 def test_before_a_block_is_after_the_one_below(model):

@@ -20,6 +20,7 @@ from personalib.activations import Site, capture
 from personalib.data import DataError, data_dir
 from personalib.models import LanguageModel
 from personalib.organism.tokenizer import load_tokenizer
+from personalib.records import ItemError
 from personalib.sae_metrics import reconstruction
 from personalib.sae_training import Dictionary, Recipe, SaeTraining, TokenBatches, load_recipe, train_saes
 from personalib.saes import load_sae
@@ -449,6 +450,15 @@ def test_all_saes_of_a_recipe_are_trained_on_their_own_site(tmp_path):
     assert manifest["tokens"] == len(values) and set(manifest["seconds"]) == {one.sae_id for one in SEVERAL.saes}
     assert manifest["model"] == {"name": "tiny", "digest": model.digest()}
     assert manifest["recipe"]["saes"][1] == {"site": "resid_pre.0", "width": 32, "k": 3}
+
+
+def test_a_recipe_may_keep_activations_that_half_precision_cannot_hold(tmp_path):
+    model = small_model()
+    model.model.get_input_embeddings().weight.data *= 1e8
+    with pytest.raises(ItemError, match=r"does not fit into float16 on disk; keep float32 \(dtype\)"):
+        train_saes(SEVERAL, model, TEXTS, tmp_path / "work", tmp_path / "out")
+    train_saes(replace(SEVERAL, dtype="float32"), model, TEXTS, tmp_path / "work", tmp_path / "out")
+    assert len(exported(tmp_path / "out")) == len(SEVERAL.saes)
 
 
 def test_saes_that_are_trained_are_not_trained_again(tmp_path, monkeypatch):

@@ -72,6 +72,12 @@ def test_the_borders_are_refused(name, value):
         Sampling(temperature=1.0, **{name: value})
 
 
+def test_a_temperature_that_is_almost_zero_is_refused():
+    with pytest.raises(ValidationError, match="temperature 1e-07 is below 1e-06; take 0 for the likeliest token"):
+        Sampling(temperature=1e-7)
+    assert Sampling(temperature=1e-6).probabilities(torch.tensor([[1e38, 0.0]])).isfinite().all()
+
+
 @pytest.mark.parametrize("what", [{"top_p": 0.5}, {"frequency_penalty": 1.0}, {"samples": 2}])
 def test_what_does_nothing_without_a_temperature_is_refused(what):
     with pytest.raises(ValidationError, match="do nothing at temperature 0; set a temperature"):

@@ -18,8 +18,8 @@ from small_models import (
 from transformers import DynamicCache
 
 from personalib.activations import Site
+from personalib.batches import left_padded
 from personalib.interventions import POSITIONS, Ablate, Add, Clamp, repe_rule, repository_rule, sae_rule
-from personalib.questionnaires import left_padded
 from personalib.steering import steer
 
 every_model = pytest.mark.parametrize("name", CONFIGS)
@@ -220,6 +220,15 @@ def test_gradients_go_through_what_is_added(llama):
     with steer(llama, at_two_sites("all")):
         llama.model(inputs_embeds=embedded).logits[0, -1].max().backward()
     assert embedded.grad.abs().min(2).values.max() > 0
+
+
+def test_a_prompt_that_is_prepared_by_hand_is_a_prompt(llama):
+    ids = torch.tensor([ROWS[0]])
+    with steer(llama, at_two_sites("prompt")):
+        found = logits_of(llama.model, {"input_ids": ids})
+        given = {"attention_mask": torch.ones_like(ids), "use_cache": False}
+        prepared = llama.model.prepare_inputs_for_generation(ids, **given)
+        assert torch.equal(logits_of(llama.model, prepared), found)
 
 
 # Text that is generated

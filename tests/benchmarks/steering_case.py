@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, Gemma2Config
 
 from personalib.activations import Site
+from personalib.batches import inference, left_padded
 from personalib.encoding import encode_prompts
 from personalib.grid import ask_steered
 from personalib.interventions import Add, Condition, Positions
 from personalib.items import TRAITS, TraitItem, load_trait, some_of_each, validation_split
 from personalib.model_parts import blocks
 from personalib.models import ORGANISM, LanguageModel, load_model
-from personalib.questionnaires import inference, left_padded, option_tokens
+from personalib.questionnaires import option_tokens
 from personalib.steering_choice import TraitSheet
 from personalib.vectors import SteeringVector
 
@@ -68,7 +69,7 @@ class Batch:
 
     Attributes:
         numbers: which prompts.
-        inputs: of :func:`~personalib.questionnaires.left_padded`.
+        inputs: of :func:`~personalib.batches.left_padded`.
         options: the first token of each option, shape ``(rows, options)``.
     """
 
