@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from personalib.data import DataError, Strict, data_dir, parse, read_yaml
+from personalib.data import DataError, Strict, cut, data_dir, parse, read_yaml
 from personalib.factors import inflect, load_factors
 
 _ATTEMPTS = 1000
@@ -106,7 +106,7 @@ def load_constraints(path: Path | None = None) -> tuple[Constraint, ...]:
         if unknown := {one, other} - known:
             named = ", ".join(".".join(each) for each in sorted(unknown))
             raise DataError(
-                f"{source}, entry {number}: no element {named}; write factor.element as in backgrounds.yaml"
+                f"{source}, entry {number}: no element {cut(named)}; write factor.element as in backgrounds.yaml"
             )
     return tuple(constraints)
 

@@ -66,10 +66,10 @@ def named_file(source: str | Path, folder: str, kind: str) -> Path:
     """
     there = data_dir() / folder
     for path in (Path(source), there / f"{source}.yaml"):
-        if path.is_file():
+        if exists(path) and path.is_file():
             return path
     known = ", ".join(sorted(one.stem for one in there.glob("*.yaml"))) or "none"
-    raise DataError(f"{source}: no such {kind}; pass a YAML file, or one of {known}")
+    raise DataError(f"{cut(str(source))}: no such {kind}; pass a YAML file, or one of {known}")
 
 
 def choose(name: str, among: Iterable[str], kind: str) -> str:
@@ -93,6 +93,14 @@ def choose(name: str, among: Iterable[str], kind: str) -> str:
     near = get_close_matches(str(name), there, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise DataError(f"unknown {kind} {shown(name)}; {hint}choose one of {', '.join(there)}")
+
+
+def exists(path: str | Path) -> bool:
+    """Whether there is such a file or folder; also where no file can have the name, as one that is too long."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def read_yaml(path: str | Path) -> Any:

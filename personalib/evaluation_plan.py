@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, model_validator
 
-from personalib.data import Strict, named_file, parse, read_yaml
+from personalib.data import Strict, exists, named_file, parse, read_yaml
 from personalib.provenance import repository_root
 from personalib.sampling import GREEDY, Sampling
 from personalib.templates import ORDERS
@@ -296,8 +296,8 @@ def _placed(questionnaire: QuestionnairePlan, folders: Sequence[Path]) -> Questi
     found: dict[str, str] = {}
     for field in ("source", "answers", "examples", "template_file"):
         name = getattr(questionnaire, field)
-        if name and not Path(name).exists():
-            found[field] = next((str(each / name) for each in folders if (each / name).is_file()), name)
+        if name and not exists(name):
+            found[field] = next((str(each / name) for each in folders if exists(each / name)), name)
     return questionnaire.model_copy(update=found)
 
 

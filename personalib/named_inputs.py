@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from personalib import provenance
-from personalib.data import DataError, data_dir, read_yaml
+from personalib.data import DataError, data_dir, exists, read_yaml
 from personalib.markdown import escaped
 
 # Where a chapter keeps what it is asked to keep: it is written to, and no input.
@@ -97,11 +97,8 @@ def _named_in(text: str) -> Iterator[tuple[str, Path | None]]:
 
 def _below(folder: Path, name: str) -> Path | None:
     """A file in a folder, or a folder of more than one part: a mere word may have the name of a folder by chance."""
-    try:
-        place = folder / name
-        return place if name and (place.is_file() or ("/" in name and place.exists())) else None
-    except (OSError, ValueError):
-        return None
+    place = folder / name
+    return place if name and exists(place) and ("/" in name or place.is_file()) else None
 
 
 def _hash(path: Path) -> str:
@@ -116,10 +113,7 @@ def _hash(path: Path) -> str:
 
 def _path(name: str) -> Path | None:
     """The file or folder of that path; a mere name, such as that of a method, is none."""
-    try:
-        return Path(name) if "/" in name and Path(name).exists() else None
-    except (OSError, ValueError):  # too long for a path, or with a zero byte
-        return None
+    return Path(name) if "/" in name and exists(name) else None
 
 
 def _hub_commit(name: str) -> str | None:

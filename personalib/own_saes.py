@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from personalib.activations import Site
 from personalib.contrast import all_sites, prompts
 from personalib.contrast_pairs import contrast_set, contrasts
-from personalib.data import DataError, Strict, data_dir, parse, read_yaml
+from personalib.data import DataError, Strict, data_dir, exists, parse, read_yaml
 from personalib.element_texts import element_texts
 from personalib.models import LanguageModel
 from personalib.provenance import repository_root
@@ -71,7 +71,7 @@ def usual_saes(language_model: LanguageModel, release: str = "", ids: Sequence[s
     known = language_model.entry.saes
     if not release:
         return _known_or_trained(language_model, ids, device)
-    if ids or Path(release).is_dir():
+    if ids or (exists(release) and Path(release).is_dir()):
         return Saes(release, tuple(ids) or ("",))
     if known and known.release == release:
         return Saes(release, known.ids)

@@ -11,7 +11,7 @@ from typing import Any, Literal, Optional, Union
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from personalib.data import DataError, parse_yaml, shown
+from personalib.data import DataError, exists, parse_yaml, shown
 from personalib.registry import load_registry
 
 # What an annotation in a parameters cell may name. It is read and never evaluated.
@@ -188,17 +188,14 @@ def _finite(value: object) -> bool:
 def _absolute(text: str) -> str:
     """A path that is there, from the root of the file system; a mere name, such as that of a method, stays as it is."""
     is_path = "/" in text or text.endswith((".yaml", ".yml"))
-    try:
-        meant = Path(text).exists() if is_path else _is_loadable(text)
-        return str(Path(text).resolve()) if meant else text
-    except OSError:  # too long for a path
-        return text
+    meant = exists(text) if is_path else _is_loadable(text)
+    return str(Path(text).resolve()) if meant else text
 
 
 def _is_loadable(name: str) -> bool:
     """Whether a mere name is that of a folder here that holds a model or an SAE, and of nothing that goes before it."""
     # An empty text would be the path of this folder.
-    holds = bool(name) and any((Path(name) / file).is_file() for file in ("config.json", "cfg.json"))
+    holds = bool(name) and any(exists(Path(name) / file) for file in ("config.json", "cfg.json"))
     return holds and name not in load_registry()
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field, model_validator
 
 from personalib.arm_plans import published_features
-from personalib.data import DataError, Strict, named_file, parse, read_yaml
+from personalib.data import DataError, Strict, exists, named_file, parse, read_yaml
 from personalib.evaluation_plan import ArmsPlan, EvaluationPlan, ModelPlan, QuestionnairePlan
 from personalib.reference import bare_name, sae_features
 from personalib.sampling import GREEDY, Sampling
@@ -159,7 +159,7 @@ def load_protocol(source: str | Path, prompts: str | Path | None = None) -> Prot
     found = parse(Protocol, read_yaml(path), str(path))
     if prompts is not None:
         found = found.model_copy(update={"prompts": str(prompts)})
-    elif found.prompts is not None and (path.parent / found.prompts).is_file():
+    elif found.prompts is not None and exists(path.parent / found.prompts):
         found = found.model_copy(update={"prompts": str(path.parent / found.prompts)})
     if found.prompts is not None:
         found = _with_templates(found, Path(found.prompts))

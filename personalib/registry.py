@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from personalib.data import DataError, Strict, data_dir, parse, read_yaml
+from personalib.data import DataError, Strict, data_dir, exists, parse, read_yaml
 
 NumberFormat = Literal["float32", "bfloat16", "float16"]
 ORGANISM = "organism"
@@ -141,7 +141,7 @@ def find_entry(name: str) -> Entry:
     if name in load_registry():
         return load_registry()[name]
     # A folder is what it holds, whatever its name.
-    known = None if Path(name).is_dir() else _by_hub(name)
+    known = None if exists(name) and Path(name).is_dir() else _by_hub(name)
     return known or Entry(name=name, hub=name)
 
 
@@ -172,4 +172,4 @@ def _own_entry(path: Path) -> Entry:
 def _beside(path: Path, name: str) -> str:
     """What a file names, from the root of the file system if it is beside the file."""
     found = path.parent / name
-    return str(found.resolve()) if name and found.exists() else name
+    return str(found.resolve()) if name and exists(found) else name

@@ -21,7 +21,7 @@ from sae_lens.loading.pretrained_saes_directory import PretrainedSAELookup, get_
 from safetensors import SafetensorError
 
 from personalib.activations import Site
-from personalib.data import DataError, data_dir
+from personalib.data import DataError, data_dir, exists
 from personalib.loaded import note_loaded
 from personalib.models import ORGANISM, LanguageModel, weights_digest
 
@@ -195,7 +195,7 @@ def load_sae(
         if sae_id not in organism_saes():
             raise DataError(f"the organism has no SAE {sae_id!r}; choose one of {', '.join(organism_saes())}")
         return _wrap(_from_folder(data_dir() / "organism" / "saes" / sae_id, device, dtype), release, sae_id, None)
-    if Path(release).is_dir():
+    if exists(release) and Path(release).is_dir():
         if sae_id:
             raise DataError(f"{release} is a folder, which holds one SAE; leave out the id {sae_id!r}")
         return _wrap(_from_folder(Path(release), device, dtype), release, "", None)

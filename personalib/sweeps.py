@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from personalib.chapters import Chapter, RunError
-from personalib.data import DataError, Strict, named_file, parse, read_yaml
+from personalib.data import DataError, Strict, exists, named_file, parse, read_yaml
 from personalib.parameters import ParameterError, refuse_secret
 from personalib.provenance import repository_root
 
@@ -166,7 +166,7 @@ def _notebook(chapter: str, folder: Path) -> Path:
     if not chapter.endswith(".ipynb"):
         return repository_root() / "notebooks" / f"{chapter}.ipynb"
     beside = folder / chapter
-    return beside if beside.is_file() else Path(chapter)
+    return beside if exists(beside) else Path(chapter)
 
 
 def _checked(chapter: Chapter, plan: SweepPlan) -> tuple[dict[str, list[Any]], dict[str, Any]]:

@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -264,18 +265,20 @@ def _fault(reader: Reader, path: Path, outcome: Outcome, seconds: float) -> str 
 
 @contextmanager
 def _limited(seconds: float) -> Iterator[None]:
-    """End what takes longer, in time of the processor, so that a busy machine makes no fault."""
+    """End what takes longer, in this thread's time, so that neither a busy machine nor another thread makes a fault."""
+    begun = time.thread_time()
 
     def stop(_: int, __: FrameType | None) -> None:
-        raise TookTooLong
+        if time.thread_time() - begun > seconds:
+            raise TookTooLong
 
-    before = signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds, seconds / 4)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def forget() -> None:
@@ -304,12 +307,12 @@ def _as_data(relative: str, read: Callable[[], object]) -> Callable[[Path], obje
         kept = os.environ.get("PERSONALIB_DATA")
         with tempfile.TemporaryDirectory() as folder:
             _linked(Path(folder), data_dir(), Path(relative), path)
-            os.environ["PERSONALIB_DATA"] = folder
-            forget()
             try:
+                os.environ["PERSONALIB_DATA"] = folder
+                forget()
                 return read()
             finally:
-                os.environ.pop("PERSONALIB_DATA")
+                os.environ.pop("PERSONALIB_DATA", None)
                 if kept is not None:
                     os.environ["PERSONALIB_DATA"] = kept
                 forget()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from personalib.data import DataError, data_dir, named_file, parse_json, parse_yaml, read_json, read_yaml, shown
+from personalib.data import DataError, data_dir, exists, named_file, parse_json, parse_yaml, read_json, read_yaml, shown
 
 
 def test_the_data_folder_is_the_repositorys_unless_another_is_set(monkeypatch, tmp_path):
@@ -153,3 +153,8 @@ def test_what_is_allowed_in_depth_and_size_is_read():
 def test_a_message_quotes_no_more_than_it_needs():
     assert shown({"a": [1, "b"]}) == "{'a': [1, 'b']}"
     assert len(shown("x" * 400_000)) == 200
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "", "missing/file"])
+def test_what_no_file_can_be_called_is_not_there(name, tmp_path):
+    assert exists(tmp_path) and not exists(tmp_path / "missing" / name)
