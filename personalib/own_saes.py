@@ -48,7 +48,7 @@ class OwnRecipe(Strict):
     batch: int
     learning_rate: float
     checkpoint_every: int
-    dtype: Literal["float16", "float32"] = "float16"
+    dtype: Literal["float16", "float32"]
 
 
 def usual_saes(language_model: LanguageModel, release: str = "", ids: Sequence[str] = (), device: str = "cpu") -> Saes:
