@@ -3,7 +3,7 @@
 They are found by their usual places, or else by what they are, and are checked by a run of the model when it is loaded.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -185,9 +185,9 @@ def close(one: torch.Tensor, other: torch.Tensor) -> bool:
     return bool((first - second).norm() <= _TOLERANCE[other.element_size()] * size)
 
 
-def same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether logits are the same but for the last places, as where nothing that they hang on differs."""
-    allowed = _ROUNDING[other.element_size()] * torch.finfo(other.dtype).eps * other.abs().max()
+def same(one: torch.Tensor, other: torch.Tensor, units: Mapping[int, int] = _ROUNDING) -> bool:
+    """Whether logits are the same but for so many units in the last place of the largest, by bytes of a number."""
+    allowed = units[other.element_size()] * torch.finfo(other.dtype).eps * other.abs().max()
     return bool((one - other).abs().max() <= allowed)
 
 
