@@ -16,9 +16,6 @@ from safetensors import SafetensorError
 
 from personalib.data import DataError, parse_json
 
-# A link that somebody put in a file's place is not followed; Windows has no such flag.
-_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
-
 
 @contextmanager
 def writing(place: Path) -> Iterator[None]:
@@ -33,31 +30,34 @@ def writing(place: Path) -> Iterator[None]:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         if (name := getattr(error, "filename", None)) and Path(name) != place:
             reason = f"{reason} ({name})"
+        if not place.parent.is_dir():
+            reason = f"there is no folder {place.parent}; make it"
         kept = "what was written before is kept; once it can be written, the same command goes on"
         raise DataError(f"{place}: cannot be written: {reason}; {kept}") from None
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A new file beside a path; it takes the path's place at the end, when the disk has it, or nothing does.
+    """A new file beside a path, which replaces the file there only when it is completely on disk.
 
     What a killed process left of one is removed, and so is a link in its place.
 
     Raises:
-        DataError: it cannot be written; what was at the path is still there.
+        DataError: it cannot be written, or another process has begun to write it; what was at the path is still there.
     """
     partial = path.with_name(path.name + ".partial")
     with writing(path):
         partial.unlink(missing_ok=True)
-        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o666))
-        try:
-            yield partial
-            with partial.open("r+b") as file:
+        with partial.open("xb") as file:
+            try:
+                yield partial
                 os.fsync(file.fileno())
-            partial.replace(path)
-        except Exception:
-            partial.unlink(missing_ok=True)
-            raise
+                if not _is_at(file, partial):
+                    raise OSError("another process is writing it")
+                partial.replace(path)
+            finally:
+                if _is_at(file, partial):
+                    partial.unlink()
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -144,7 +144,7 @@ def held(path: Path, *, wait: bool = False) -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o666), "r+b") as file:
+        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b") as file:
             if not lock_descriptor(file.fileno(), blocking=wait):
                 raise BlockingIOError(f"{path} is held")
             # Whoever held it may have removed the file after it was opened here: then it keeps nobody out.
@@ -185,18 +185,23 @@ class Journal:
         with writing(path):
             # Nothing is held back in memory, where it would be written at the end after all.
             self._file = path.open("a+b", buffering=0)
-        if not lock_descriptor(self._file.fileno(), blocking=False):
+        try:
+            if not lock_descriptor(self._file.fileno(), blocking=False):
+                raise DataError(f"{path}: another process is writing to it; wait for its end")
+            self._read()
+        except Exception:
             self._file.close()
-            raise DataError(f"{path}: another process is writing to it; wait for its end")
-        self._read()
+            raise
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """Write an entry and wait until the disk has it.
 
         Raises:
-            DataError: it cannot be written; the journal is as it was.
+            DataError: it cannot be written, or would not be read again; the journal is as it was.
         """
-        line = json.dumps(entry).encode() + b"\n"
+        text = json.dumps(entry)
+        stored = parse_json(text, f"{self.path}: a new entry")
+        line = text.encode() + b"\n"
         with self._lock, writing(self.path):
             self._file.truncate(self._size)  # what could not be cut off at once
             try:
@@ -209,7 +214,7 @@ class Journal:
                     self._file.truncate(self._size)  # half a line would spoil the next
                 raise
             self._size += len(line)
-            self.entries.append(json.loads(line))
+            self.entries.append(stored)
 
     def cut(self, count: int) -> None:
         """Keep the first entries alone.

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import numpy as np
 import pytest
@@ -42,6 +42,17 @@ def test_what_a_killed_process_left_is_written_over(tmp_path):
     (tmp_path / "a.txt.partial").write_text("much longer than what comes")
     write_whole(tmp_path / "a.txt", "new")
     assert (tmp_path / "a.txt").read_text() == "new" and names(tmp_path) == ["a.txt"]
+
+
+def test_what_two_processes_write_at_a_time_is_refused_and_never_half_of_it(tmp_path):
+    path = tmp_path / "a.txt"
+    with pytest.raises(DataError, match=r"a\.txt: cannot be written: another process is writing it"), whole(path) as one:
+        one.write_text("whole")
+        with pytest.raises(ZeroDivisionError), whole(path) as other:
+            other.write_text("ha")
+            raise ZeroDivisionError
+        (tmp_path / "a.txt.partial").write_text("of another process")
+    assert names(tmp_path) == ["a.txt.partial"] and (tmp_path / "a.txt.partial").read_text() == "of another process"
 
 
 def test_a_planted_link_is_not_followed(tmp_path):
@@ -204,8 +215,20 @@ def test_an_unfinished_last_line_is_dropped_and_a_finished_one_is_kept(tmp_path,
 def test_a_spoilt_line_is_named(tmp_path, line):
     path = tmp_path / "a.jsonl"
     path.write_text(f'{{"number": 0}}\n{line}\n{{"number": 1}}\n')
-    with pytest.raises(DataError, match=r"a\.jsonl, line 2: not a JSON object"):
-        Journal(path)
+    for _ in range(2):  # who was refused holds no lock
+        with pytest.raises(DataError, match=r"a\.jsonl, line 2: not a JSON object") as refused:
+            Journal(path)
+    assert refused
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 2**80, json.loads("[" * 70 + "]" * 70)])
+def test_what_would_not_be_read_again_is_not_written(tmp_path, value):
+    with closing(Journal(tmp_path / "a.jsonl")) as journal:
+        journal.add({"number": 0})
+        with pytest.raises(DataError, match=r"a\.jsonl: a new entry: .*(finite|64 bits|deep)"):
+            journal.add({"value": value})
+        journal.add({"number": 1})
+    assert Journal(journal.path).entries == journal.entries == [{"number": 0}, {"number": 1}]
 
 
 def test_threads_do_not_mix_their_entries(tmp_path):
@@ -236,8 +259,9 @@ def test_a_second_writer_is_refused_until_the_first_is_done(tmp_path):
 
 
 def test_a_place_that_cannot_be_written_to_is_found_before_any_work(tmp_path):
-    with pytest.raises(DataError, match=r"a\.jsonl: cannot be written: No such file or directory"):
-        Journal(tmp_path / "missing" / "a.jsonl")
+    for begin in (Journal, lambda path: write_whole(path, "")):
+        with pytest.raises(DataError, match=r"a\.jsonl: cannot be written: there is no folder .*missing; make it"):
+            begin(tmp_path / "missing" / "a.jsonl")
 
 
 def _write_forever(path):
