@@ -11,7 +11,9 @@ TEST_STAMP := $(VENV)/.installed-test
 PIP := $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check --no-deps --no-build-isolation
 LOCKED := $(PIP) --require-hashes -r
 # The build for CPUs where pip finds one, else PyPI's own: on Linux that is the one for GPUs, of several GB.
-TORCH := { $(LOCKED) locks/cpu.txt 2>/dev/null || $(LOCKED) locks/gpu.txt; }
+TORCH := { said=$$($(LOCKED) locks/cpu.txt 2>&1) || { \
+	printf '%s\n' "No build of torch for CPUs alone, so PyPI's own is taken: $$(printf '%s' "$$said" | tail -n 1)" >&2; \
+	$(LOCKED) locks/gpu.txt; }; }
 
 # Where this is set, every process compiles anew whatever it imports: fifteen seconds for torch and transformers.
 unexport PYTHONDONTWRITEBYTECODE

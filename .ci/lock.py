@@ -22,7 +22,9 @@ PROJECT = ROOT / "pyproject.toml"
 CONDA = ROOT / "environment.yml"
 PYTHON = "3.11"
 HEAD = "# Written by `make lock`; not to be edited."
-MACHINES = [("linux", "Linux", "x86_64"), ("linux", "Linux", "aarch64"), ("darwin", "Darwin", "arm64")]
+MACHINES = [("linux", "Linux", "x86_64"), ("darwin", "Darwin", "arm64")]
+# The platforms that wheels for each of them name.
+WHEELS = [r"any|manylinux\w*_x86_64", r"any|macosx\w*_(arm64|universal2)"]
 # Installed first: the two packages below that come as sources only are built with them, and so is this one.
 BUILD = ("setuptools", "wheel")
 # torch, and what its build for GPUs asks for: several GB, installed only where there is no build for CPUs.
@@ -118,18 +120,22 @@ def _marker(at: Sequence[bool]) -> str:
 
 
 def _hashes(package: Mapping[str, Any]) -> list[str]:
-    """The wheels for the machines, or the source where there is none: a source that has a wheel is never built."""
-    wheels = [wheel for wheel in package.get("wheels", ()) if _fits(wheel["url"].rpartition("/")[2])]
-    files = wheels or [package["sdist"]]
-    return sorted(file["hashes"]["sha256"] for file in files)
+    """The wheels for the machines that need a package, and its source where one of them has no wheel."""
+    files = []
+    for machine, platforms, needs in zip(MACHINES, WHEELS, _machines(package), strict=True):
+        own = [one for one in package.get("wheels", ()) if needs and _fits(one["url"].rpartition("/")[2], platforms)]
+        files += own or ([package.get("sdist")] if needs else [])
+        if None in files:
+            raise SystemExit(f"{package['name']}: neither wheel nor source for {machine}; pin another version")
+    return sorted({file["hashes"]["sha256"] for file in files})
 
 
-def _fits(file: str) -> bool:
-    """Whether a wheel is for this Python on one of the machines."""
+def _fits(file: str, platforms: str) -> bool:
+    """Whether a wheel is for this Python on some platforms."""
     return any(
         (tag.interpreter in ("py3", "cp311") or (tag.abi == "abi3" and int(tag.interpreter[3:]) <= 11))
         and tag.abi in ("none", "abi3", "cp311")
-        and re.fullmatch(r"any|(manylinux|macosx)\w*_(x86_64|aarch64|arm64|universal2)", tag.platform)
+        and re.fullmatch(platforms, tag.platform)
         for tag in parse_wheel_filename(file.replace("%2B", "+"))[3]
     )
 

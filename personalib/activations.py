@@ -133,9 +133,9 @@ def capture(  # noqa: PLR0913 - each argument is one choice in what is captured 
                     _capture_batch(language_model, network, texts, encoded, batch, tokens, found, files)
                     journal.add({"batch": number, "rows": _rows_hash(files, found, batch)})
                 bar.update(len(batch))
-    hashes = {path.name: file_hash(path) for path in _files(found)}
-    write_whole(folder / "activations.json", json.dumps({"key": key, "hashes": hashes}))
-    (folder / "unfinished.json").unlink()
+        hashes = {path.name: file_hash(path) for path in _files(found)}
+        write_whole(folder / "activations.json", json.dumps({"key": key, "hashes": hashes}))
+        (folder / "unfinished.json").unlink()
     return found
 
 
@@ -255,7 +255,7 @@ def _about(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     about = read_json(path)
-    if not isinstance(about, dict) or "key" not in about:
+    if not isinstance(about, dict) or "key" not in about or not isinstance(about.get("hashes", {}), dict):
         raise DataError(f"{path}: not written by this program; choose another folder")
     return about
 

@@ -13,6 +13,7 @@ from personalib.data import read_yaml
 from personalib.pages import Book, BookError, build_pages, check_pages, remove
 from personalib.progress import progress_bar
 from personalib.runs import Run, read_run, run_notebook
+from personalib.storage import alone
 from personalib.threads import shared_threads, threads
 
 
@@ -55,10 +56,16 @@ def build_book(
     Raises:
         RunError: a parameter or chapter is unknown (nothing has run then), or a chapter failed.
         BookError: the table of contents does not fit the notebooks, or the pages have warnings.
+        DataError: another process builds the book.
     """
+    with alone(book.products, doing="builds the book"):
+        return _build(book, texts or {}, only, force, jobs)
+
+
+def _build(book: Book, texts: Mapping[str, str], only: Collection[str], force: bool, jobs: int) -> BuiltBook:
     chapters = book.chapters()
     _check_contents(book, chapters)
-    parameters = distribute(chapters, texts or {})
+    parameters = distribute(chapters, texts)
     selected = _select(chapters, only)
     found = {chapter.name: read_run(chapter.path, parameters[chapter.name], book.executed) for chapter in chapters}
     valid = {name: run for name, run in found.items() if run}

@@ -147,19 +147,20 @@ def parse_yaml(text: str, where: str) -> Any:
         raise DataError(f"{where}: not valid YAML: {cut(str(error))}") from None
 
 
-def parse_json(text: str, where: str) -> Any:
+def parse_json(text: str, where: str, decoder: json.JSONDecoder | None = None) -> Any:
     """The value of a JSON text.
 
     Args:
         text: the JSON.
         where: what it is called in errors, such as file and row.
+        decoder: :data:`ANY_NUMBER` for data of others, where a number may be any; it is judged by who reads it.
 
     Raises:
         DataError: it is not valid, names a key twice, has a number that is not finite or has more than 64 bits, or is
             too deep.
     """
     try:
-        value = _JSON.decode(text.removeprefix("\ufeff"))
+        value = (decoder or _JSON).decode(text.removeprefix("\ufeff"))
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise DataError(f"{where}: not valid JSON: {place}: {cut(error.msg)}") from None
@@ -254,7 +255,9 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file; set PERSONALIB_DATA to the folder that holds the data") from None
+        ours = path.is_relative_to(data_dir())
+        fix = "set PERSONALIB_DATA to the folder that holds the data" if ours else "check the path"
+        raise DataError(f"{path}: no such file; {fix}") from None
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}; check the path") from None
     except UnicodeDecodeError as error:
@@ -281,6 +284,10 @@ def _whole(digits: str, base: int = 10) -> int:
     raise ValueError(f"the number {cut(digits)} has more than 64 bits; quote it if it is a text")
 
 
+def _any_whole(digits: str) -> int | float:
+    return int(digits) if len(digits) < 70 else float(digits)
+
+
 def _finite(digits: str) -> float:
     if isfinite(value := float(digits)):
         return value
@@ -300,6 +307,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _JSON = json.JSONDecoder(
     object_pairs_hook=_object, parse_int=_whole, parse_float=_finite, parse_constant=lambda name: _finite(name)
 )
+ANY_NUMBER = json.JSONDecoder(object_pairs_hook=_object, parse_int=lambda digits: _any_whole(digits))
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # The core schema of YAML 1.2: what a text without quotes means. Anything else is a text.

@@ -17,6 +17,7 @@ from personalib.tables import to_csv, to_latex, to_markdown
 
 # What is compared beside the score itself, by kind.
 _BESIDES: Mapping[str, Sequence[str]] = {"trait": ("published",), "judgement": ("yes",)}
+_FORMS = ("csv", "md", "tex")
 SIGNIFICANT = 0.05
 
 
@@ -108,12 +109,14 @@ def write_report(runs: Sequence[EvaluationRun], folder: Path, guard: Guard | Non
     for run in runs:
         place = folder / _folder(run)
         place.mkdir(parents=True, exist_ok=True)
+        for kind in _FORMS:  # of an earlier report, where rows were left out that are asked now
+            (place / f"left_out.{kind}").unlink(missing_ok=True)
         for name, table in tables(run, guard).items():
             write_whole(place / f"{name}.csv", to_csv(table))
             shown = _readable(table)
             write_whole(place / f"{name}.md", to_markdown(shown))
             write_whole(place / f"{name}.tex", to_latex(shown))
-            written += [place / f"{name}.{kind}" for kind in ("csv", "md", "tex")]
+            written += [place / f"{name}.{kind}" for kind in _FORMS]
     return written
 
 

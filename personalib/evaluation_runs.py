@@ -146,10 +146,12 @@ def read_run(folder: Path) -> EvaluationRun:
             name: pd.read_parquet(folder / f"{name}.parquet", page_checksum_verification=True)
             for name in (*names, NEUTRAL)
         }
+        kinds = {one["name"]: one["kind"] for one in manifest["plan"]["questionnaires"]}
+        run = EvaluationRun(manifest["model"]["name"], kinds, answers, manifest)
+        _ = run.left_out  # what is read of the manifest later
+        return run
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{folder}: not a finished evaluation ({cut(str(error))}); run it again") from None
-    kinds = {one["name"]: one["kind"] for one in manifest["plan"]["questionnaires"]}
-    return EvaluationRun(manifest["model"]["name"], kinds, answers, manifest)
 
 
 def model_folder(folder: Path, model: ModelPlan) -> Path:

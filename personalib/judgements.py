@@ -10,12 +10,14 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
-from personalib.data import Strict, data_dir, read_section
+import pydantic.dataclasses
+
+from personalib.data import STRICT
 from personalib.items import load_facts
 from personalib.questions import Question
 from personalib.record_files import read_records
 from personalib.records import Record, Skipped, parse_records
-from personalib.templates import Labels
+from personalib.templates import Labels, read_templates
 
 _COLUMNS = ("id", "category", "knowledge", "question", "right_answer", "hallucinated_answer")
 # Which answer is shown; it takes the place of an order among the options.
@@ -45,18 +47,11 @@ class JudgementItem:
     wrong: str
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
 class JudgementTemplate:
     """How a judgement is asked for: what stands for yes and no, and the request."""
 
     name: str
-    labels: tuple[str, ...]
-    text: str
-
-
-class _Written(Strict):
-    """A template as the file has it."""
-
     labels: Labels
     text: str
 
@@ -100,9 +95,8 @@ def load_judgements(source: str | Path = "bundled", *, skipped: list[Skipped] | 
 @cache
 def load_judgement_templates(path: Path | None = None) -> dict[str, JudgementTemplate]:
     """The templates by name, from ``data/stimuli/templates.yaml`` or another file of its form."""
-    source = path or data_dir() / "stimuli" / "templates.yaml"
-    written = read_section(dict[str, _Written], source, "judgements")
-    return {name: JudgementTemplate(name, one.labels, one.text) for name, one in written.items()}
+    fields = {"text": (("question", "answer"), ("knowledge",))}
+    return read_templates(dict[str, JudgementTemplate], path, "judgements", fields)
 
 
 def judgement_questions(items: Sequence[JudgementItem], template: str = "check") -> list[Question]:

@@ -91,7 +91,9 @@ class Book:
 
 
 def check_pages(book: Book, chapters: Sequence[Chapter]) -> None:
-    """Read all pages with the chapters as they are, each figure stood in for; nothing if these were read before.
+    """Read all pages with the chapters as they are, with a blank picture for each figure.
+
+    Does nothing if the same pages were checked before.
 
     Raises:
         BookError: a page has a warning or cannot be read.

@@ -11,7 +11,7 @@ from typing import Any, Literal, Optional, Union
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from personalib.data import DataError, exists, parse_yaml, shown
+from personalib.data import DataError, cut, exists, parse_yaml, shown
 from personalib.registry import load_registry
 
 # What an annotation in a parameters cell may name. It is read and never evaluated.
@@ -23,7 +23,6 @@ _FORMS = ("dict", "list", "tuple", "Literal", "Optional", "Union")
 # What Python's own readers of source raise: deep nesting is one of the last two.
 _UNREADABLE = (SyntaxError, TypeError, ValueError, RecursionError, MemoryError)
 _SECRET = re.compile(r"(^|_)(key|token|auth)$|api_?key|passw(or)?d|passphrase|secret|credential")
-_LONGEST_EXCERPT = 200
 
 
 class ParameterError(ValueError):
@@ -100,10 +99,11 @@ def declared_parameters(source: str) -> dict[str, Parameter]:
         ParameterError: a statement is no assignment of a literal, or a name looks like a secret's.
     """
     try:
-        statements = ast.parse(source).body
+        parameters = [_parameter(statement) for statement in ast.parse(source).body]
+    except ParameterError:
+        raise
     except _UNREADABLE as error:
         raise ParameterError(f"the parameters cell is not valid Python: {error or 'it is nested too deeply'}") from None
-    parameters = [_parameter(statement) for statement in statements]
     for parameter in parameters:
         refuse_secret(parameter.name)
         parameter.check(parameter.default)
@@ -132,7 +132,7 @@ def _parameter(statement: ast.stmt) -> Parameter:
             default = _literal(name, value)
             return Parameter(name, "Any" if default is None else type(default).__name__, default)
     raise ParameterError(
-        f"the parameters cell may hold nothing but `name: type = literal`, not `{_excerpt(statement)}`"
+        f"the parameters cell may hold nothing but `name: type = literal`, not `{cut(ast.unparse(statement))}`"
     )
 
 
@@ -141,17 +141,8 @@ def _literal(name: str, value: ast.expr) -> object:
         return ast.literal_eval(value)
     except _UNREADABLE:
         raise ParameterError(
-            f"parameter {name!r} must be a literal, not `{_excerpt(value)}`; compute it in a later cell"
+            f"parameter {name!r} must be a literal, not `{cut(ast.unparse(value))}`; compute it in a later cell"
         ) from None
-
-
-def _excerpt(node: ast.AST) -> str:
-    """The source of a node, as much of it as a message may hold."""
-    try:
-        source = ast.unparse(node)
-    except RecursionError:
-        return "…"
-    return source if len(source) <= _LONGEST_EXCERPT else f"{source[:_LONGEST_EXCERPT]}…"
 
 
 def _type(node: ast.expr) -> Any:

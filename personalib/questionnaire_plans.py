@@ -51,7 +51,8 @@ def _choice(plan: QuestionnairePlan, skipped: list[Skipped]) -> list[Question]:
 
 def _answerable(plan: QuestionnairePlan, items: Sequence[SafetyItem], skipped: list[Skipped]) -> list[SafetyItem]:
     """The items whose answers can be read and judged."""
-    problems = [_problem(item, plan.reading) for item in items]
+    templates = _templates(plan)
+    problems = [_problem(item, plan.reading, templates) for item in items]
     left = [
         Skipped(f"{plan.source}, item {item.id}", problem)
         for item, problem in zip(items, problems, strict=True)
@@ -61,23 +62,26 @@ def _answerable(plan: QuestionnairePlan, items: Sequence[SafetyItem], skipped: l
     return [item for item, problem in zip(items, problems, strict=True) if not problem]
 
 
-def _problem(item: SafetyItem, reading: str) -> str:
+def _problem(item: SafetyItem, reading: str, templates: Sequence[Template]) -> str:
     """Why an item cannot be asked. Two options of one text can: but an answer in words may name them by their text."""
     if item.answer is None:
         return "its answer is not known; pass the key of these items as `answers`"
     if reading == "words" and len({plain(option) for option in item.options}) < len(item.options):
         return "two options are the same text, so that an answer in words can name both"
+    try:
+        _ = [template.labels_for(len(item.options)) for template in templates]
+    except ValueError as error:
+        return str(error)
     return ""
 
 
-def _templates(plan: QuestionnairePlan) -> Sequence[str | Template]:
-    """The book's templates by name; those of a file themselves, its first one where the plan names none."""
-    if plan.template_file is None:
-        return plan.templates or ("letters",)
-    known = load_templates(Path(plan.template_file))
+def _templates(plan: QuestionnairePlan) -> list[Template]:
+    """Those that a plan names, of its file or the book's, or the first one there."""
+    source = plan.template_file
+    known = load_templates(Path(source) if source else None)
     for name in plan.templates:
         if name not in known:
-            raise ValueError(f"{plan.name}: {plan.template_file} has no template {name!r}, but {', '.join(known)}")
+            raise ValueError(f"{plan.name}: unknown template {name!r}; use one of {', '.join(known)}")
     return [known[name] for name in plan.templates or list(known)[:1]]
 
 

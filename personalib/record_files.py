@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from personalib.data import DataError, cut, parse_json, shown
+from personalib.data import ANY_NUMBER, DataError, cut, parse_json, shown
 from personalib.records import ItemError, Record
 
 
@@ -79,11 +79,12 @@ def _record(where: str, value: Any) -> Record:
 def _read_json(path: Path, columns: Collection[str]) -> Iterator[Record]:
     text = path.read_text(encoding="utf-8-sig")
     try:
-        content = parse_json(text, str(path)) if text.strip() else []
+        content = parse_json(text, str(path), ANY_NUMBER) if text.strip() else []
     except DataError:
         # One object a line stands in files of either name, such as HaluEval's qa_data.json.
         records = list(_lines(path, text))
-        if all(record.problem for record in records):
+        is_list = path.suffix.lower() == ".json" and text.lstrip().startswith("[")
+        if is_list or all(record.problem for record in records):
             raise
         yield from records
         return
@@ -99,7 +100,7 @@ def _lines(path: Path, text: str) -> Iterator[Record]:
         where = f"{path}, row {number}"
         try:
             if line.strip():
-                yield _record(where, parse_json(line, where))
+                yield _record(where, parse_json(line, where, ANY_NUMBER))
         except DataError as error:
             problem = str(error).removeprefix(f"{where}: ")
             yield Record(where, {}, f"{problem}; write one object a line")
@@ -115,12 +116,28 @@ def _read_csv(path: Path, columns: Collection[str]) -> Iterator[Record]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
     header = [name.strip() for name in next(reader, [])]
     _check_columns(path, header)
-    for cells in reader:
-        if any(cell.strip() for cell in cells):
+    for cells, problem in _csv_rows(path, reader, bool(said)):
+        if problem or any(cell.strip() for cell in cells):
             where = f"{path}, row {reader.line_num + bool(said)}"
-            more = any(cells[len(header) :])
-            problem = f"has more cells than the header; quote texts that hold {mark!r}" if more else ""
+            if any(cells[len(header) :]):
+                problem = f"has more cells than the header; put texts with {mark!r} in quotes"
             yield Record(where, dict(zip(header, cells, strict=False)), problem)
+
+
+def _csv_rows(path: Path, reader: Any, before: int) -> Iterator[tuple[list[str], str]]:
+    """The cells of each row, or why they cannot be told apart; so many lines stand before what the reader reads."""
+    while True:
+        row = reader.line_num + before + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if "end of data" in str(error):
+                raise ItemError(f"{path}, row {row}: a quote is opened and never closed; close it") from None
+            yield [], f'is not CSV ({error}); write "" for a quote within quotes'
+        else:
+            yield cells, ""
 
 
 def _header(text: str, mark: str) -> list[str]:

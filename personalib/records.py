@@ -147,7 +147,9 @@ def parse_records(
             item = parse(record, number)
             own = key(item)
             if own in seen:
-                raise record.error(field, f"{own} is that of {seen[own]} too; give each its own")
+                raise record.error(
+                    field, f"is {own}, and {seen[own].removeprefix(f'{source}, ')} has it too; give each row its own"
+                )
         except ItemError as error:
             left.append(Skipped(record.where, str(error).removeprefix(record.where).lstrip(":, ")))
         else:

@@ -5,8 +5,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +15,7 @@ from personalib import provenance
 from personalib.chapters import Chapter, RunError
 from personalib.loaded import read_loaded
 from personalib.named_inputs import named_inputs, without_places
-from personalib.storage import held, write_whole, writing
+from personalib.storage import alone, write_whole, writing
 
 _RESULTS_VARIABLE = "PERSONALIB_RESULTS"
 _PUBLISHED_TEXT = (".csv", ".json", ".md", ".svg", ".tex")
@@ -70,10 +69,6 @@ class _Outputs:
     def results(self) -> Path:
         return self.folder / "results" / self.name
 
-    @property
-    def lock(self) -> Path:
-        return self.folder / f".{self.name}.lock"
-
     def spare(self, source: Path) -> None:
         """See to it that the source notebook is none of them, by whatever path or link.
 
@@ -95,9 +90,9 @@ class _Outputs:
         """Leave no folder of this machine that parameters name in the notebook and in results that are text."""
         results = (path for path in self.results.rglob("*") if path.suffix in _PUBLISHED_TEXT)
         for path in (self.published, *results):
-            text = path.read_text(encoding="utf-8")
+            text = path.read_bytes().decode(errors="surrogateescape")  # a result may be in another encoding
             if (public := without_places(text, parameters)) != text:
-                path.write_text(public, encoding="utf-8")
+                write_whole(path, public.encode(errors="surrogateescape"))
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the executed notebook and of each result, by their path in the output folder."""
@@ -141,9 +136,9 @@ def run_notebook(
         position: the progress bar's line, where an outer bar is shown too.
 
     Raises:
-        RunError: a parameter is unknown, of another type or a secret, the outputs would replace the source, another
-            process runs the chapter in that folder, or it cannot be written to (nothing has run then); or a cell
-            failed.
+        RunError: a parameter is unknown, of another type or a secret, or the outputs would replace the source (nothing
+            has run then); or a cell failed.
+        DataError: another process runs the chapter in that folder, or it cannot be written to.
 
     Example:
         >>> run = run_notebook(Path("notebooks/00_start_here.ipynb"), {}, Path("results/runs"))  # doctest: +SKIP
@@ -157,7 +152,7 @@ def run_notebook(
     earlier = _earlier(chapter, merged, outputs) if reuse else None
     if earlier is not None:
         return earlier
-    with _alone(outputs):
+    with alone(output_dir, doing=f"runs {chapter.name}", lock=f".{chapter.name}.lock"):
         outputs.spare(notebook)
         # Another process may have run it between the look and the lock.
         earlier = _earlier(chapter, merged, outputs) if reuse else None
@@ -202,23 +197,6 @@ def _earlier(chapter: Chapter, merged: Mapping[str, object], outputs: _Outputs) 
     """An earlier run that is still valid, or None."""
     manifest = _read_valid(outputs, _hashes(chapter, merged)["inputs"])
     return None if manifest is None else Run(chapter.name, outputs.published, manifest, reused=True)
-
-
-@contextmanager
-def _alone(outputs: _Outputs) -> Iterator[None]:
-    """Be the only process that runs a chapter in an output folder.
-
-    Raises:
-        RunError: another one does, or the folder cannot be written to.
-    """
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(held(outputs.lock))
-        except BlockingIOError:
-            raise RunError(f"another process runs {outputs.name} in {outputs.folder}; wait for its end") from None
-        except OSError as error:
-            raise RunError(f"{outputs.folder}: cannot be written to: {error.strerror}; choose another folder") from None
-        yield
 
 
 def _read_valid(outputs: _Outputs, inputs: str) -> dict[str, Any] | None:

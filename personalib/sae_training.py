@@ -24,14 +24,13 @@ from sae_lens.config import LoggingConfig, SAETrainerConfig
 from sae_lens.saes.batchtopk_sae import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
 from sae_lens.saes.sae import SAEMetadata, TrainStepOutput
 from sae_lens.training.sae_trainer import SAETrainer
-from safetensors import safe_open
-from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
 from personalib.activations import Site, capture
+from personalib.checkpoints import load_checkpoint, save_checkpoint
 from personalib.data import STRICT, Count, DataError, Positive, parse, read_yaml
 from personalib.models import LanguageModel
-from personalib.storage import Journal, whole, write_whole, writing
+from personalib.storage import Journal, write_whole, writing
 
 # Batches whose norms give the factor that brings activations to the size that sae-lens expects.
 _NORM_BATCHES = 20
@@ -137,6 +136,9 @@ class SaeTraining:
         folder: where checkpoint and log are; a checkpoint found there is resumed.
         model: name of the model that the activations come from.
         device: where to train.
+
+    Raises:
+        DataError: the checkpoint found there cannot be read.
     """
 
     def __init__(
@@ -156,8 +158,9 @@ class SaeTraining:
         folder.mkdir(parents=True, exist_ok=True)
         # What the run is about, so that another recipe or other activations do not go on from its checkpoint.
         about = [asdict(recipe) | {"saes": asdict(dictionary)}, _digest(values), model]
-        self._about = json.dumps(about, sort_keys=True)
-        if not self._resume():
+        self._about = json.loads(json.dumps(about))  # as the checkpoint has it
+        self._path = folder / "checkpoint.safetensors"
+        if not (self._path.exists() and load_checkpoint(self._path, self._restore)):
             (folder / "log.jsonl").unlink(missing_ok=True)
             self.trainer.activation_scaler.estimate_scaling_factor(values.shape[1], self.batches, _NORM_BATCHES)
 
@@ -182,6 +185,7 @@ class SaeTraining:
                 self.seconds += time.perf_counter() - start
                 bar.update(self.recipe.batch)
                 if trainer.n_training_steps % every == 0 or trainer.n_training_samples >= self.recipe.samples:
+                    self._check_finite()
                     log.add(self._entry(output))
                     self._checkpoint()
 
@@ -211,45 +215,34 @@ class SaeTraining:
             "seconds": round(self.seconds, 1),
         }
 
-    def _checkpoint(self) -> None:
-        trainer = self.trainer
-        for name, value in trainer.sae.named_parameters():
+    def _check_finite(self) -> None:
+        for name, value in self.trainer.sae.named_parameters():
             if not value.isfinite().all():
                 problem = f"{name} holds NaN or infinity; lower learning_rate in the recipe"
-                raise DataError(f"{self.folder}: step {trainer.n_training_steps}: {problem}")
+                raise DataError(f"{self.folder}: step {self.trainer.n_training_steps}: {problem}")
+
+    def _checkpoint(self) -> None:
+        trainer = self.trainer
         tensors = {f"sae.{name}": value for name, value in trainer.sae.state_dict().items()}
         optimizer = trainer.optimizer.state_dict()
         for number, state in optimizer["state"].items():
             tensors |= {f"adam.{number}.{name}": value for name, value in state.items()}
         tensors |= {name: getattr(trainer, name) for name in ("act_freq_scores", "n_forward_passes_since_fired")}
-        counts = {name: getattr(trainer, name) for name in _COUNTS}
-        plain = {
+        state = {
             "about": self._about,
-            "counts": json.dumps(counts),
-            "position": json.dumps(self.batches.position),
-            "groups": json.dumps(optimizer["param_groups"]),
-            "schedule": json.dumps(trainer.lr_scheduler.state_dict()),
-            "scale": json.dumps(trainer.activation_scaler.scaling_factor),
-            "seconds": json.dumps(self.seconds),
+            "counts": {name: getattr(trainer, name) for name in _COUNTS},
+            "position": self.batches.position,
+            "groups": optimizer["param_groups"],
+            "schedule": trainer.lr_scheduler.state_dict(),
+            "scale": trainer.activation_scaler.scaling_factor,
+            "seconds": self.seconds,
         }
-        with whole(self.folder / "checkpoint.safetensors") as partial:
-            save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial, plain)
+        save_checkpoint(self._path, tensors, state)
 
-    def _resume(self) -> bool:
-        """Go on from the checkpoint, if there is one of this very run."""
-        path = self.folder / "checkpoint.safetensors"
-        if not path.exists():
+    def _restore(self, tensors: Mapping[str, torch.Tensor], plain: Mapping[str, Any]) -> bool:
+        """Put everything where it was when the checkpoint was written, if it is one of this very run."""
+        if plain.get("about") != self._about:
             return False
-        with safe_open(path, framework="pt") as file:
-            plain = file.metadata()
-            if plain.get("about") != self._about:
-                return False
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-        self._restore(tensors, plain)
-        return True
-
-    def _restore(self, tensors: Mapping[str, torch.Tensor], plain: Mapping[str, str]) -> None:
-        """Put everything where it was when the checkpoint was written."""
         trainer = self.trainer
         trainer.sae.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("sae.")})
         state: dict[int, dict[str, torch.Tensor]] = {}
@@ -257,15 +250,16 @@ class SaeTraining:
             if name.startswith("adam."):
                 _, number, key = name.split(".")
                 state.setdefault(int(number), {})[key] = value
-        trainer.optimizer.load_state_dict({"state": state, "param_groups": json.loads(plain["groups"])})
-        trainer.lr_scheduler.load_state_dict(json.loads(plain["schedule"]))
+        trainer.optimizer.load_state_dict({"state": state, "param_groups": plain["groups"]})
+        trainer.lr_scheduler.load_state_dict(plain["schedule"])
         for name in ("act_freq_scores", "n_forward_passes_since_fired"):
             getattr(trainer, name).copy_(tensors[name])
-        for name, value in json.loads(plain["counts"]).items():
+        for name, value in plain["counts"].items():
             setattr(trainer, name, value)
-        trainer.activation_scaler.scaling_factor = json.loads(plain["scale"])
-        self.batches.position = json.loads(plain["position"])
-        self.seconds = json.loads(plain["seconds"])
+        trainer.activation_scaler.scaling_factor = plain["scale"]
+        self.batches.position = plain["position"]
+        self.seconds = plain["seconds"]
+        return True
 
 
 def train_saes(

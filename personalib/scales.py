@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from personalib.data import Strict, data_dir, read_section, shown
+import pydantic.dataclasses
+
+from personalib.data import STRICT, data_dir, shown
 from personalib.questions import Question
 from personalib.record_files import read_records
 from personalib.records import Record, Skipped, parse_records
-from personalib.templates import Labels
+from personalib.templates import Labels, check_placeholders, read_templates
 
 _COLUMNS = ("id", "statement", "key", "reverse", "text", "label")
 _TRUE = {"true", "yes", "1", "-", "r", "reverse", "reversed"}
@@ -33,7 +35,7 @@ class ScaleItem:
     reverse: bool
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
 class Rating:
     """How statements are rated.
 
@@ -45,14 +47,6 @@ class Rating:
     """
 
     name: str
-    labels: tuple[str, ...]
-    text: str
-    opening: str
-
-
-class _Written(Strict):
-    """A way to rate as the file has it."""
-
     labels: Labels
     text: str
     opening: str = ""
@@ -88,9 +82,12 @@ def load_scale(source: str | Path = "bundled", *, skipped: list[Skipped] | None 
 @cache
 def load_ratings(path: Path | None = None) -> dict[str, Rating]:
     """The ways to rate by name, from ``data/stimuli/templates.yaml`` or another file of its form."""
-    source = path or data_dir() / "stimuli" / "templates.yaml"
-    written = read_section(dict[str, _Written], source, "ratings")
-    return {name: Rating(name, one.labels, one.text, one.opening) for name, one in written.items()}
+    fields = ((), ("statement",))
+    found = read_templates(dict[str, Rating], path, "ratings", {"text": fields, "opening": fields})
+    for name, one in found.items():
+        place = f"{path or 'templates.yaml'}: ratings.{name}: text or opening"
+        check_placeholders(place, f"{one.text}\n{one.opening}", ("statement",))
+    return found
 
 
 def scale_questions(items: Sequence[ScaleItem], rating: str = "five") -> list[Question]:

@@ -43,21 +43,20 @@ def whole(path: Path) -> Iterator[Path]:
     What a killed process left of one is removed, and so is a link in its place.
 
     Raises:
-        DataError: it cannot be written, or another process has begun to write it; what was at the path is still there.
+        DataError: it cannot be written, or another process is writing it; what was at the path is still there.
     """
     partial = path.with_name(path.name + ".partial")
-    with writing(path):
+    # A lock, since whoever writes may put another file in the place of this one, as safetensors does.
+    with writing(path), held(path.with_name(path.name + ".lock")):
         partial.unlink(missing_ok=True)
-        with partial.open("xb") as file:
-            try:
-                yield partial
+        partial.touch(exist_ok=False)
+        try:
+            yield partial
+            with partial.open("r+b") as file:
                 os.fsync(file.fileno())
-                if not _is_at(file, partial):
-                    raise OSError("another process is writing it")
-                partial.replace(path)
-            finally:
-                if _is_at(file, partial):
-                    partial.unlink()
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -108,13 +107,14 @@ def reserve(path: Path) -> None:
 
 
 @contextmanager
-def alone(*folders: Path, doing: str, wait: bool = False) -> Iterator[None]:
+def alone(*folders: Path, doing: str, wait: bool = False, lock: str = ".lock") -> Iterator[None]:
     """Have folders to oneself, which are made if they are missing; the lock of a killed process is gone with it.
 
     Args:
-        folders: in which a file ``.lock`` is while they are held.
+        folders: in which the lock is a file while they are held.
         doing: what another process is doing there, for the error.
         wait: whether to wait until another process has gone, for what both want to be there.
+        lock: the file's name, another one for each of several things that may go on in a folder at a time.
 
     Raises:
         DataError: another process has one of them, or it cannot be written to.
@@ -122,11 +122,12 @@ def alone(*folders: Path, doing: str, wait: bool = False) -> Iterator[None]:
     with ExitStack() as stack:
         for folder in {each.resolve(): each for each in folders}.values():
             try:
-                stack.enter_context(held(folder / ".lock", wait=wait))
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(held(folder / lock, wait=wait))
             except BlockingIOError:
                 raise DataError(f"{folder}: another process {doing} here; wait for its end") from None
             except OSError as error:
-                raise DataError(f"{folder}: cannot be written to: {error.strerror}") from None
+                raise DataError(f"{folder}: cannot be written to: {error.strerror}; choose another folder") from None
         yield
 
 
@@ -135,18 +136,17 @@ def held(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold a lock that is there as a file only while it is held; what a killed process left of one is taken over.
 
     Args:
-        path: of the file; its folder is made if it is missing.
+        path: of the file.
         wait: whether to wait until whoever holds it lets it go.
 
     Raises:
         BlockingIOError: another process or thread holds it.
         OSError: the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b") as file:
             if not lock_descriptor(file.fileno(), blocking=wait):
-                raise BlockingIOError(f"{path} is held")
+                raise BlockingIOError(f"another process holds {path}")
             # Whoever held it may have removed the file after it was opened here: then it keeps nobody out.
             if not _is_at(file, path):
                 continue

@@ -7,8 +7,8 @@ import pandas as pd
 
 from personalib.markdown import escaped
 
-# a number, with its interval or a star
-_NUMBERS = re.compile(r"[-+\d.,e%() \[\]*]*")
+# a number, with its interval, a star, or in brackets
+_NUMBERS = re.compile(r"\(?[-+]?\d[-+\d.,e%]*( \[[-+\d., ]+\])?\*?\)?")
 # what a spreadsheet takes for the beginning of a formula
 _FORMULA = ("=", "+", "-", "@", "\t", "\n")
 
@@ -45,7 +45,9 @@ def to_csv(table: pd.DataFrame, *, index: bool = False) -> str:
         index: whether the index is part of it.
     """
     texts = [name for name, kind in table.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
-    table = table.assign(**{str(name): table[name].map(_inert) for name in texts}) if texts else table
+    table = table.copy()
+    for name in texts:
+        table[name] = table[name].map(_inert)
     renamed = table.rename(columns=_inert)
     return str((renamed.rename(index=_inert) if index else renamed).to_csv(index=index))
 

@@ -1,16 +1,16 @@
 """Prompt templates: how a question and its options become text."""
 
 import string
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from string import Formatter
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, Field
+from pydantic.dataclasses import dataclass
 
-from personalib.data import DataError, Strict, data_dir, read_section, shown
+from personalib.data import STRICT, DataError, data_dir, parse, read_section, shown
 
 ORDERS = ("normal", "reversed")
 # Labels that go on by themselves where an item has more options than a template names.
@@ -20,17 +20,12 @@ Labels = Annotated[
     tuple[Annotated[str, BeforeValidator(lambda label: str(label) if type(label) is int else label)], ...],
     Field(min_length=1),
 ]
+T = TypeVar("T")
+# The placeholders that a format has to have, and those that it may have.
+_Fields = tuple[Sequence[str], Sequence[str]]
 
 
-class _Written(Strict):
-    """A template as the file has it."""
-
-    labels: Labels
-    option: str
-    text: str
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Template:
     """One wording of a multiple-choice prompt.
 
@@ -43,7 +38,7 @@ class Template:
     """
 
     name: str
-    labels: tuple[str, ...]
+    labels: Labels
     option: str
     text: str
 
@@ -84,33 +79,44 @@ def load_templates(path: Path | None = None) -> dict[str, Template]:
         DataError: a template lacks a part, or a text that belongs into it has no place; the message names file, key and
             fix.
     """
+    formats: dict[str, _Fields] = {"option": (("label", "text"), ()), "text": (("question", "options"), ())}
+    return read_templates(dict[str, Template], path, "templates", formats)
+
+
+def read_templates(
+    kind: type[dict[str, T]], path: Path | None, section: str, formats: Mapping[str, _Fields]
+) -> dict[str, T]:
+    """The templates by name in a section of the templates file, none of which drops anything without a word.
+
+    Args:
+        kind: a dictionary of what they are, with a ``name`` and ``labels``.
+        path: another file of its form.
+        section: its key.
+        formats: for each field that is a format, which placeholders it has to have, and which it may have.
+
+    Raises:
+        DataError: the message names file, key and fix.
+    """
     source = path or data_dir() / "stimuli" / "templates.yaml"
-    written = read_section(dict[str, _Written], source, "templates")
-    found = {name: Template(name, one.labels, one.option, one.text) for name, one in written.items()}
-    for one in found.values():
-        _check(source, one)
+    content = read_section(dict[str, dict[str, Any]], source, section)
+    found = parse(kind, {name: one | {"name": name} for name, one in content.items()}, f"{source}: {section}")
+    for name, one in found.items():
+        place, own = f"{source}: {section}.{name}", vars(one)
+        if len(set(own["labels"])) < len(own["labels"]):
+            raise DataError(f"{place}.labels: a label stands twice; give each option its own")
+        for key, (wanted, more) in formats.items():
+            check_placeholders(f"{place}.{key}", own[key], wanted, more)
     return found
 
 
-def _check(source: Path, template: Template) -> None:
-    """Refuse a template that would drop the question, or the options, without a word."""
-    place = f"{source}: templates.{template.name}"
-    if len(set(template.labels)) < len(template.labels):
-        raise DataError(f"{place}.labels: a label stands twice; give each option its own")
-    for key, text, wanted in (
-        ("option", template.option, ("label", "text")),
-        ("text", template.text, ("question", "options")),
-    ):
-        check_placeholders(f"{place}.{key}", text, wanted)
-
-
-def check_placeholders(place: str, text: object, wanted: Sequence[str]) -> None:
-    """Check that a format has each of some fields, and no other.
+def check_placeholders(place: str, text: object, wanted: Sequence[str], more: Sequence[str] = ()) -> None:
+    """Check that a format has each of some fields, and no other but those that it may have.
 
     Args:
         place: of the format, for the message.
         text: the format, such as ``"{label}. {text}"``.
         wanted: names of the fields.
+        more: names of those that it may have.
 
     Raises:
         DataError: it is no text, a field is missing or unknown, or a brace stands alone.
@@ -131,8 +137,8 @@ def check_placeholders(place: str, text: object, wanted: Sequence[str]) -> None:
         if name not in fields:
             raise DataError(f"{place}: {{{name}}} is missing; write it where that is to stand")
     for name in fields:
-        if name not in wanted:
-            known = " and ".join(f"{{{one}}}" for one in wanted)
+        if name not in (*wanted, *more):
+            known = " and ".join(f"{{{one}}}" for one in (*wanted, *more))
             raise DataError(f"{place}: {{{name}}} is no field of it; the fields are {known}, {{{{ and }}}} are braces")
 
 
@@ -140,7 +146,10 @@ def check_placeholders(place: str, text: object, wanted: Sequence[str]) -> None:
 def load_forms(path: Path | None = None) -> dict[str, str]:
     """How a text is handed to the organism: ``chat`` (Gemma-style turns) or ``base`` (plain text)."""
     source = path or data_dir() / "stimuli" / "templates.yaml"
-    return read_section(dict[str, str], source, "forms")
+    forms = read_section(dict[str, str], source, "forms")
+    for name, form in forms.items():
+        check_placeholders(f"{source}: forms.{name}", form, ("context", "text"))
+    return forms
 
 
 def wrap(text: str, form: str = "chat", context: str = "") -> str:

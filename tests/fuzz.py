@@ -290,16 +290,6 @@ def forget() -> None:
                     clear()
 
 
-def _fresh(read: Callable[[Path], object]) -> Callable[[Path], object]:
-    """A reader that keeps nothing from one try to the next."""
-
-    def reading(path: Path) -> object:
-        read_now = getattr(read, "__wrapped__", read)
-        return read_now(path)
-
-    return reading
-
-
 def _as_data(relative: str, read: Callable[[], object]) -> Callable[[Path], object]:
     """A reader of one file of the data folder, tried with a data folder that has another one in its place."""
 

@@ -1,12 +1,14 @@
 """The library's readers of files, each with valid files to begin from and with what is done with what was read."""
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from fuzz import Reader, _as_data, _fresh
+from fuzz import Reader, _as_data
 
 from personalib.data import DataError, data_dir, read_json, read_yaml
 
@@ -102,21 +104,30 @@ def _stimuli() -> list[Reader]:
     folder = data_dir() / "stimuli"
     own = (folder / "templates.yaml",)
 
+    def told(read: Any, tell: Callable[[Any], object]) -> Callable[[Path], object]:
+        return lambda path: [tell(one) for one in read.__wrapped__(path).values()]
+
+    def judged(one: judgements.JudgementTemplate) -> str:
+        return one.text.format(question="", answer="", knowledge="")
+
+    def rated(one: scales.Rating) -> tuple[str, str]:
+        return one.text.format(statement=""), one.opening.format(statement="")
+
     def inside(name: str, read: Callable[[], object]) -> Reader:
         return Reader(name, (folder / name,), _as_data(f"stimuli/{name}", read))
 
     return [
-        Reader("templates", own, _fresh(templates.load_templates)),
-        Reader("forms", own, _fresh(templates.load_forms)),
-        Reader("judgement templates", own, _fresh(judgements.load_judgement_templates)),
-        Reader("ratings", own, _fresh(scales.load_ratings)),
-        Reader("word pairs", (folder / "word_pairs.yaml",), _fresh(word_pairs.load_word_pairs)),
-        Reader("openings", (folder / "word_pairs.yaml",), _fresh(word_pairs.load_openings)),
-        Reader("factors", (folder / "backgrounds.yaml",), _fresh(factors.load_factors)),
-        Reader("pressures", (folder / "pressures.yaml",), _fresh(factors.load_pressures)),
-        Reader("facets", (folder / "facets.yaml",), _fresh(factors.load_facets)),
-        Reader("carriers", (folder / "carriers.yaml",), _fresh(contrast_pairs.load_carriers)),
-        Reader("constraints", (folder / "constraints.yaml",), _fresh(load_constraints)),
+        Reader("templates", own, told(templates.load_templates, lambda one: one.render("Who?", ["I"]))),
+        Reader("forms", own, told(templates.load_forms, lambda form: form.format(context="", text=""))),
+        Reader("judgement templates", own, told(judgements.load_judgement_templates, judged)),
+        Reader("ratings", own, told(scales.load_ratings, rated)),
+        Reader("word pairs", (folder / "word_pairs.yaml",), word_pairs.load_word_pairs.__wrapped__),
+        Reader("openings", (folder / "word_pairs.yaml",), word_pairs.load_openings.__wrapped__),
+        Reader("factors", (folder / "backgrounds.yaml",), factors.load_factors.__wrapped__),
+        Reader("pressures", (folder / "pressures.yaml",), factors.load_pressures.__wrapped__),
+        Reader("facets", (folder / "facets.yaml",), factors.load_facets.__wrapped__),
+        Reader("carriers", (folder / "carriers.yaml",), contrast_pairs.load_carriers.__wrapped__),
+        Reader("constraints", (folder / "constraints.yaml",), load_constraints.__wrapped__),
         inside("stories.yaml", grammar_writer.load_stories),
         inside("assignments.yaml", assignments.load_giveaways),
         inside("wordings.yaml", grammar.load_wordings),
@@ -218,13 +229,19 @@ def _vectors(folder: Path) -> list[Reader]:
 
 
 def _runs(folder: Path) -> list[Reader]:
+    import numpy as np
+    import pandas as pd
 
+    from personalib.activations import Site
     from personalib.chapters import Chapter, RunError
+    from personalib.checkpoints import load_checkpoint
     from personalib.direction_files_axbench import _concepts, _trained
+    from personalib.evaluation import NEUTRAL
     from personalib.evaluation_runs import read_run
     from personalib.loaded import read_loaded
     from personalib.parameters import ParameterError
-    from personalib.provenance import repository_root
+    from personalib.provenance import file_hash, repository_root
+    from personalib.sae_training import Dictionary, SaeTraining, load_recipe
     from personalib.storage import Journal
 
     notebooks = tuple(sorted((repository_root() / "notebooks").glob("0[0-2]*.ipynb")))
@@ -234,7 +251,15 @@ def _runs(folder: Path) -> list[Reader]:
     journal.write_text('{"key": "a", "draft": {"a": 1}}\n{"key": "b", "problems": []}\n')
     config.write_text('{"layer": 3, "model_name": "google/gemma-2-2b"}')
     concepts.write_text('{"concept_id": 0, "concept": "a"}\n{"concept_id": 1, "concept": "b"}\n')
-    manifest.write_text('{"plan": {"questionnaires": [{"name": "a"}]}, "outputs": {"a.parquet": "0"}, "model": {}}')
+    answers = folder / "answers.parquet"
+    pd.DataFrame({"arm": [0]}).to_parquet(answers)
+    about = {
+        "plan": {"questionnaires": [{"name": "a", "kind": "trait"}]},
+        "outputs": {f"{name}.parquet": file_hash(answers) for name in ("a", NEUTRAL)},
+        "model": {"name": "m"},
+        "left_out": {"a": [{"where": "row 2", "problem": "is empty"}]},
+    }
+    manifest.write_text(json.dumps(about))
 
     def written(path: Path) -> object:
         opened = Journal(path)
@@ -244,7 +269,18 @@ def _runs(folder: Path) -> list[Reader]:
     def run(path: Path) -> object:
         (path.parent / "run").mkdir(exist_ok=True)
         (path.parent / "run" / "manifest.json").write_bytes(path.read_bytes())
-        return read_run(path.parent / "run")
+        for name in ("a", NEUTRAL):
+            shutil.copy(answers, path.parent / "run" / f"{name}.parquet")
+        return read_run(path.parent / "run").left_out
+
+    made = SaeTraining(
+        replace(load_recipe(data_dir() / "organism" / "saes.yaml"), samples=64, batch=8),
+        Dictionary(Site(0), 4, 1),
+        np.random.default_rng(0).normal(size=(32, 4)),
+        folder / "sae_training",
+        "m",
+    )
+    made.run()
 
     return [
         Reader(
@@ -255,4 +291,7 @@ def _runs(folder: Path) -> list[Reader]:
         Reader("configuration of AxBench", (config,), _trained),
         Reader("concepts of AxBench", (concepts,), _concepts),
         Reader("manifest of a run", (manifest,), run),
+        Reader(
+            "checkpoint", (made.folder / "checkpoint.safetensors",), lambda path: load_checkpoint(path, made._restore)
+        ),
     ]

@@ -312,11 +312,12 @@ def test_a_site_that_was_not_captured_is_named(tmp_path):
         found.values(Site(0, "resid_pre"))
 
 
-def test_a_strange_folder_is_not_touched(tmp_path):
-    (tmp_path / "activations.json").write_text('{"mine": 1}')
+@pytest.mark.parametrize("content", ['{"mine": 1}', '{"key": "a", "hashes": []}', "[]"])
+def test_a_strange_folder_is_not_touched(tmp_path, content):
+    (tmp_path / "activations.json").write_text(content)
     with pytest.raises(DataError, match="not written by this program"):
         capture(small("llama"), TEXTS, [Site(1)], tmp_path)
-    assert (tmp_path / "activations.json").read_text() == '{"mine": 1}'
+    assert (tmp_path / "activations.json").read_text() == content
 
 
 def test_a_journal_in_use_stops_a_second_run(tmp_path):

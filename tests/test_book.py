@@ -14,9 +14,11 @@ from matplotlib import image
 
 from personalib.book import build_book, distribute, status_page
 from personalib.chapters import Chapter, RunError
+from personalib.data import DataError
 from personalib.pages import Book, BookError, build_pages
 from personalib.provenance import repository_root
 from personalib.runs import run_notebook
+from personalib.storage import alone
 
 pytestmark = pytest.mark.usefixtures("small_data")
 WAIT_SECONDS = 120
@@ -44,6 +46,14 @@ def book(tmp_path, write_notebook):
     write_notebook(CODE, parameters="seed: int = 7", folder=root / "notebooks")
     write_notebook(OTHER, name="02_other", folder=root / "notebooks", markdown=("# Another?",))
     return Book(root)
+
+
+def test_two_builds_at_a_time_do_not_remove_each_other_s_pages(book):
+    with alone(book.products, doing="builds the book"):
+        before = sorted(book.products.rglob("*"))
+        with pytest.raises(DataError, match="_build: another process builds the book here; wait for its end"):
+            build_book(book)
+        assert sorted(book.products.rglob("*")) == before
 
 
 def test_a_book_is_built_once_and_never_stale(book, write_notebook):

@@ -27,10 +27,10 @@ def test_yaml_is_read_as_utf8_and_without_running_anything(tmp_path):
 
 
 def test_a_missing_file_is_named_with_the_way_out(tmp_path):
-    path = tmp_path / "nothing.yaml"
-    with pytest.raises(DataError, match="no such file; set PERSONALIB_DATA") as raised:
-        read_yaml(path)
-    assert str(path) in str(raised.value)
+    for path, remedy in ((data_dir() / "a.yaml", "set PERSONALIB_DATA to"), (tmp_path / "a.yaml", "check the path")):
+        with pytest.raises(DataError, match=f"no such file; {remedy}") as raised:
+            read_yaml(path)
+        assert str(path) in str(raised.value)
 
 
 def test_broken_yaml_is_named_with_its_line(tmp_path):

@@ -296,6 +296,17 @@ def test_what_was_left_out_is_a_table(run):
     assert found.to_dict("records") == [{"questionnaire": "safety", **rows[0]}]
 
 
+def test_what_an_earlier_report_left_out_is_no_table_of_a_later_one(run, tmp_path):
+    alone = replace(
+        run, kinds={"scale": "scale"}, answers={"scale": run.answers["self"], "neutral": run.answers["neutral"]}
+    )
+    rows = [{"where": "items.csv, row 3", "problem": "field 'id': is missing"}]
+    for manifest, more in (({"left_out": {"scale": rows}}, 3), ({}, 0)):
+        written = write_report([replace(alone, manifest=manifest)], tmp_path)
+        assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(written)
+        assert len([path for path in written if path.stem == "left_out"]) == more
+
+
 def test_without_arms_there_are_the_scores_of_the_model_as_it_is(run, tmp_path):
     alone = replace(run, answers={name: own[own["arm"] == 0] for name, own in run.answers.items()})
     found, whole = tables(alone), tables(run)

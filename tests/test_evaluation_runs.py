@@ -248,6 +248,29 @@ def test_a_run_of_which_a_file_is_missing_or_spoilt_is_one_error(plan, done, tmp
         read_run(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": []},
+        {"model": {}},
+        {"plan": {"questionnaires": [{"name": "a"}]}},
+        {"plan": {"questionnaires": [["a"]]}},
+        {"left_out": []},
+        {"left_out": {"a": ["row 2"]}},
+        {"left_out": {"a": [{"where": "row 2"}]}},
+    ],
+)
+def test_a_manifest_that_lacks_something_is_one_error(tmp_path, change):
+    for name in ("a", NEUTRAL):
+        pd.DataFrame({"arm": [0]}).to_parquet(tmp_path / f"{name}.parquet")
+    about = {"plan": {"questionnaires": [{"name": "a", "kind": "trait"}]}, "outputs": {}, "model": {"name": "m"}}
+    (tmp_path / "manifest.json").write_text(json.dumps(about))
+    assert read_run(tmp_path).left_out.empty
+    (tmp_path / "manifest.json").write_text(json.dumps(about | change))
+    with pytest.raises(DataError, match=re.escape(f"{tmp_path}: not a finished evaluation")):
+        read_run(tmp_path)
+
+
 def test_a_table_that_was_changed_is_one_error(plan, done, tmp_path):
     source = model_folder(done[0], plan.models[0])
     for path in [*source.glob("*.parquet"), source / "manifest.json"]:

@@ -21,15 +21,14 @@ def test_no_reader_has_a_fault(every, tmp_path):
     found = {name: fuzz(reader, TRIES, 1, tmp_path) for name, reader in every.items()}
     assert {name: dict(one.faults) for name, one in found.items() if one.faults} == {}
     assert all(one.tried == TRIES == one.refused + one.accepted for one in found.values())
-    # Not even a reader that refuses all it is given would be one that is tried.
-    assert sum(one.accepted for one in found.values()) > len(found) * 5
+    # A reader that refuses all it is given is not one that is tried.
+    assert {name: one.accepted for name, one in found.items() if one.accepted < 3} == {}
 
 
 def test_every_reader_takes_the_files_that_its_changes_begin_from(every):
-    for name, reader in every.items():
-        if name != "manifest of a run":  # whose tables are not there
-            for path in reader.files:
-                reader.read(path)
+    for reader in every.values():
+        for path in reader.files:
+            reader.read(path)
 
 
 def careless(path: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from filelock import lock_descriptor
 from organism.conftest import TINY
 
 from personalib.__main__ import main
@@ -83,6 +84,28 @@ def start(folder, command):
     return process
 
 
+def ended(process):
+    """Its exit code; one that does not end is killed, since nothing ends while a process of its own is there."""
+    process.join(PATIENCE)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    return process.exitcode
+
+
+def is_stopped_and_holds_a_lock(process, folder):
+    """Stop a process; it goes on where it holds no lock yet: a lock is a file first, and held a moment later."""
+    os.kill(process.pid, signal.SIGSTOP)
+    _, status = os.waitpid(process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status), (folder / "messages").read_text()
+    for path in (*folder.rglob(".lock"), *folder.rglob("batches.jsonl")):
+        with path.open("r+b") as file:
+            if not lock_descriptor(file.fileno(), blocking=False):
+                return True
+    os.kill(process.pid, signal.SIGCONT)
+    return False
+
+
 def prepared(folder):
     (folder / "out").mkdir(parents=True)
     for name, content in INPUTS.items():
@@ -108,19 +131,15 @@ def test_a_command_that_is_ended_at_any_moment_ends_as_if_nothing_had_been(name,
     rng, command = random.Random(name), COMMANDS[name]
     whole, broken = prepared(tmp_path / "whole"), prepared(tmp_path / "broken")
     began = time.monotonic()
-    process = start(whole, command)
-    process.join(PATIENCE)
-    assert process.exitcode == 0, (whole / "messages").read_text()
+    assert ended(start(whole, command)) == 0, (whole / "messages").read_text()
     duration = time.monotonic() - began
     for kill in range(KILLS):
         process = start(broken, command)
         process.join(rng.uniform(0.1, 0.7) * duration)
         if process.is_alive():  # the later ones have less to do
-            os.kill(process.pid, SIGNALS[(kill + len(name)) % len(SIGNALS)])
-        process.join()
-    process = start(broken, command)
-    process.join(PATIENCE)
-    assert process.exitcode == 0, (broken / "messages").read_text()
+            os.kill(process.pid, SIGNALS[(kill + list(COMMANDS).index(name)) % len(SIGNALS)])
+        ended(process)
+    assert ended(start(broken, command)) == 0, (broken / "messages").read_text()
     assert contents(broken) == contents(whole) != {}
     assert not [path for path in broken.rglob("*") if path.name.endswith((".partial", ".lock", ".draft"))]
     assert not [path for path in broken.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
@@ -131,15 +150,11 @@ def test_a_second_process_is_refused(name, tmp_path):
     """While one is at work in the folders; what it writes is not touched."""
     folder = prepared(tmp_path / "one")
     first = start(folder, COMMANDS[name])
-    while first.is_alive() and not [*folder.rglob(".lock"), *folder.rglob("batches.jsonl")]:
+    while not is_stopped_and_holds_a_lock(first, folder):
         time.sleep(0.001)
-    time.sleep(0.3)  # a lock is a file first, and held a moment later
-    os.kill(first.pid, signal.SIGSTOP)
     try:
-        second = start(folder, COMMANDS[name])
-        second.join(PATIENCE)
-        assert second.exitcode == 2 and "another process" in (folder / "messages").read_text()
+        assert ended(start(folder, COMMANDS[name])) == 2 and "another process" in (folder / "messages").read_text()
     finally:
         os.kill(first.pid, signal.SIGCONT)
-    first.join(PATIENCE)
-    assert first.exitcode == 0
+        code = ended(first)
+    assert code == 0

@@ -185,7 +185,15 @@ def test_other_annotations_are_refused(annotation):
 
 
 @pytest.mark.parametrize(
-    "cell", ["x = " + "[" * 5000, "x = " + "-" * 50000 + "1", "x = 'a\0'", "x = {[]: 1}", "x = " + "1" * 5000]
+    "cell",
+    [
+        "x = " + "[" * 5000,
+        "x = " + "-" * 50000 + "1",
+        "x = 'a\0'",
+        "x = {[]: 1}",
+        "x = " + "1" * 5000,
+        f"x: {'|'.join(['int'] * 9999)} = 1",
+    ],
 )
 def test_a_cell_that_python_cannot_read_is_refused(cell):
     with pytest.raises(ParameterError, match=r"not valid Python|must be a literal|Exceeds") as caught:

@@ -151,6 +151,23 @@ def test_options_of_one_text_are_left_out_and_counted_where_texts_answer(tmp_pat
     assert [one.where for one in found.skipped] == [f"{tmp_path / 'test_zh.json'}, item {n}" for n in (0, 1)]
 
 
+def test_an_item_of_more_options_than_a_template_has_labels_is_left_out_and_counted(tmp_path):
+    rows = [
+        {
+            "id": n,
+            "category": "PP",
+            "question": f"{n}?",
+            "options": [f"{k}" for k in range(27 if n == 1 else 4)],
+            "answer": 0,
+        }
+        for n in range(4)
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    with pytest.warns(LeftOutWarning, match=r"a.json: 1 of 4 items left out: item 1, template 'letters' has 26 labels"):
+        found = planned("choice", source=str(tmp_path / "a.json"), templates=("numbers", "letters"))
+    assert items(found) == {"0", "2", "3"}
+
+
 def test_a_questionnaire_of_which_half_is_left_out_is_refused(tmp_path):
     with pytest.raises(ItemError, match=r"item 0, two options are the same text.* \(5 of 10 items cannot be used\)"):
         planned("choice", reading="words", **bench(tmp_path, same=5))
@@ -274,7 +291,7 @@ def test_templates_may_come_from_a_file(kind, tmp_path):
     assert {one.template for one in first} == {"one"} and all(one.text.endswith("one") for one in first)
     second = planned(kind, per_group=1, template_file=str(path), templates=("two",)).questions
     assert second[0].labels[:2] == ("1", "2") and second[0].text.endswith("two")
-    with pytest.raises(ValueError, match=r"own\.yaml has no template 'letters', but one, two"):
+    with pytest.raises(ValueError, match=r"q: unknown template 'letters'; use one of one, two"):
         planned(kind, template_file=str(path), templates=("letters",))
 
 

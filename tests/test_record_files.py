@@ -43,7 +43,9 @@ def test_examples_in_the_documentation_are_true():
         ("a.jsonl", b"\xff\xfe\x00", r"a\.jsonl: not UTF-8: invalid start byte at byte 0; save it as UTF-8"),
         ("a.csv", "a,b,A,a\n1,2,3,4\n", r"a\.csv: the column 'a' is there 2 times; rename or remove the others"),
         ("a.csv", "a, a \n1,2\n", r"a\.csv: the column 'a' is there 2 times"),
-        ("a.csv", 'a,b\n1,"2\n', r"a\.csv: not a \.csv file"),
+        ("a.csv", 'a,b\n3,4\n1,"2\n3,4\n', r"a\.csv, row 3: a quote is opened and never closed; close it"),
+        ("a.json", '[\n{"a": 1},\n{"a": \n', r"a\.json: not valid JSON: line 4"),
+        ("a.json", '[\n{"a": 1},\n{"a": x},\n{"a": 2}\n]', r"a\.json: not valid JSON: line 3"),
         ("a.csv", b"PAR1\x00\xff\xff", r"a\.csv: not UTF-8"),
         ("a.csv", "Gef\xfchl,b\n1,2\n".encode("cp1252"), r"a\.csv: not UTF-8: .* at byte 3; save it as UTF-8"),
         ("a.csv", "a,b\n", r"a\.csv: holds no rows"),
@@ -68,7 +70,8 @@ def test_a_file_that_is_not_what_it_says_is_refused(file, name, content, message
         ("a.jsonl", '{"a": 1}\n{"a": \n', 2, "not valid JSON: .*; write one object a line"),
         ("a.jsonl", '{"a": 1}\n\n"text"\n', 3, "is not an object"),
         ("a.jsonl", '{"a": 1, "a": 2}\n{"a": 1}\n', 1, "the key 'a' is there twice"),
-        ("a.csv", "a,b\n1,2\n1,2,3\n", 3, "has more cells than the header; quote texts that hold ','"),
+        ("a.csv", 'a,b\n"x" y,2\n1,2\n', 2, 'is not CSV .*; write "" for a quote within quotes'),
+        ("a.csv", "a,b\n1,2\n1,2,3\n", 3, "has more cells than the header; put texts with ',' in quotes"),
     ],
 )
 def test_a_row_that_cannot_be_read_says_so_when_it_is_asked(file, name, content, row, message):
@@ -107,6 +110,17 @@ def test_cells_are_split_as_the_header_is(file, end, start, mark, said, names):
 def test_a_header_decides_and_not_the_cells(file):
     records = read_records(file("a.csv", "text,number\na;b;c;d;e,1\na;b;c;d;e,2\n"), ("text", "number"))
     assert [record.text("text") for record in records] == ["a;b;c;d;e"] * 2
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999", "9" * 30, "9" * 5000])
+def test_a_number_that_nobody_reads_may_be_any(file, name, number):
+    rows = f'{{"a": 1, "other": {number}}}', f'{{"a": {number}}}'
+    content = f"[{', '.join(rows)}]" if name == "a.json" else "\n".join(rows)
+    first, second = read_records(file(name, content), ("a",))
+    assert first.integer("a") == 1
+    with pytest.raises(ItemError, match="row 2, field 'a': is "):
+        second.integer("a")
 
 
 def test_names_that_differ_in_case_alone_are_taken_as_they_are(file):

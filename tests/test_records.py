@@ -54,7 +54,7 @@ def test_a_file_without_the_wanted_columns_says_which_there_are():
 
 def test_the_second_of_two_rows_of_one_key_is_left_out():
     records = [*rows(count=4), Record("a.csv, row 5", {"id": 2})]
-    with pytest.warns(LeftOutWarning, match="row 5, field 'id': 2 is that of a.csv, row 2 too; give each its own"):
+    with pytest.warns(LeftOutWarning, match="row 5, field 'id': is 2, and row 2 has it too; give each row its own"):
         assert parsed(records) == [1, 2, 3, 4]
 
 

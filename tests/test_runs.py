@@ -101,7 +101,8 @@ def test_each_input_changes_the_hash(write_notebook, small_library, small_data):
     seen.append(current())
     (small_library / "code.py").write_text("x = 2\n")
     seen.append(current())
-    (small_library.parent / "pyproject.toml").write_text('[project]\ndependencies = ["numpy==2.4.7"]\n')
+    locked = small_library.parent / "locks" / "book.txt"
+    locked.write_text(locked.read_text().replace("numpy==2.4.6", "numpy==2.4.7"))
     seen.append(current())
     code = "2"
     seen.append(current())
@@ -217,7 +218,7 @@ def test_one_process_at_a_time_runs_a_chapter_in_a_folder(write_notebook, output
     first = run_notebook(notebook, {}, output)
     with held(output / ".01_tiny.lock"):
         before = names(output)
-        with pytest.raises(RunError, match=r"^another process runs 01_tiny in .*output; wait for its end$"):
+        with pytest.raises(DataError, match=r"output: another process runs 01_tiny here; wait for its end$"):
             run_notebook(notebook, {"seed": 2}, output)
         assert names(output) == before, "what the other process does is left alone"
         assert run_notebook(notebook, {}, output).manifest == first.manifest, "what is valid can be read"
@@ -231,16 +232,16 @@ def test_what_another_process_has_just_run_is_not_run_again(write_notebook, outp
     notebook = write_notebook(SAVES, parameters="seed: int = 1")
 
     @contextmanager
-    def late(path):
+    def late(path, **_):
         run_notebook_alone(notebook, {}, output)
         with held(path):
             yield
 
     def run_notebook_alone(*arguments):
-        monkeypatch.setattr("personalib.runs.held", held)
+        monkeypatch.setattr("personalib.storage.held", held)
         run_notebook(*arguments)
 
-    monkeypatch.setattr("personalib.runs.held", late)
+    monkeypatch.setattr("personalib.storage.held", late)
     assert run_notebook(notebook, {}, output).reused
 
 
@@ -248,12 +249,12 @@ def test_an_unchanged_run_is_read_without_writing(write_notebook, output, monkey
     notebook = write_notebook(SAVES, parameters="seed: int = 1")
     run_notebook(notebook, {}, output)
 
-    def refuse(path):
+    def refuse(path, **_):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("personalib.runs.held", refuse)
+    monkeypatch.setattr("personalib.storage.held", refuse)
     assert run_notebook(notebook, {}, output).reused
-    with pytest.raises(RunError, match=r"output: cannot be written to: Permission denied; choose another folder"):
+    with pytest.raises(DataError, match=r"output: cannot be written to: Permission denied; choose another folder"):
         run_notebook(notebook, {"seed": 2}, output)
     assert read_run(notebook, {}, output)
 
@@ -311,6 +312,7 @@ from personalib.markdown import escaped
 from personalib.runs import results_dir
 made = [tempfile.mkdtemp(), tempfile.NamedTemporaryFile(delete=False).name]
 (results_dir() / "table.csv").write_text(f"items\\n{items}\\n")
+(results_dir() / "old.csv").write_bytes(f"\\xe9\\r\\n{items}\\n".encode("latin-1"))
 display(Markdown(escaped(items)))
 print(made[0], made[1], Path(items).read_text())
 items"""
@@ -328,10 +330,10 @@ def test_a_published_run_names_no_folder_of_the_machine(write_notebook, output, 
     *made, items = outputs_of(run.notebook).split(" ", 2)
     assert items == "the items\n"
     assert not any(Path(one).exists() for one in made), "temporary files are gone"
-    texts = {path.name: path.read_text() for path in output.rglob("*") if path.is_file()}
-    assert set(texts) == {"01_tiny.ipynb", "01_tiny.manifest.json", "table.csv"}
+    texts = {path.name: path.read_bytes().decode("latin-1") for path in output.rglob("*") if path.is_file()}
+    assert set(texts) == {"01_tiny.ipynb", "01_tiny.manifest.json", "table.csv", "old.csv"}
     assert not [name for name, text in texts.items() if "home" in text]
-    assert texts["table.csv"] == "items\nx.jsonl\n"
+    assert texts["table.csv"] == "items\nx.jsonl\n" and texts["old.csv"] == "\xe9\r\nx.jsonl\n"
     assert run.manifest["parameters"] == {"items": "x.jsonl"} and list(run.manifest["hashes"]["named"]) == ["x.jsonl"]
     assert read_run(notebook, given, output)
     (folder / "x.jsonl").write_text("others")

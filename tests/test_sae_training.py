@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 import zipfile
@@ -318,6 +319,26 @@ def test_another_run_does_not_go_on_from_a_checkpoint(name, tmp_path):
     assert other.trainer.n_training_steps == other.trainer.n_training_samples == 0
     assert not (tmp_path / "log.jsonl").exists() and other.batches.position == fresh.batches.position
     assert_same(state(other), state(fresh))
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[:-9], lambda content: b"", lambda content: content[:8] + b"x"]
+)
+def test_a_damaged_checkpoint_is_one_error(whole, tmp_path, damage):
+    shutil.copytree(whole[1], tmp_path / "run")
+    path = tmp_path / "run" / "checkpoint.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=r"checkpoint\.safetensors: cannot be read \(.*; remove it to begin anew"):
+        training(tmp_path / "run")
+
+
+def test_weights_that_are_not_finite_end_a_run_before_its_log_is_written(tmp_path):
+    made = training(tmp_path)
+    with torch.no_grad():
+        made.trainer.sae.b_dec.fill_(torch.nan)
+    with pytest.raises(DataError, match=r"step 8: .* holds NaN or infinity; lower learning_rate"):
+        made.run()
+    assert (tmp_path / "log.jsonl").read_text() == "" and not (tmp_path / "checkpoint.safetensors").exists()
 
 
 def test_nothing_in_a_checkpoint_is_a_pickle(whole):

@@ -116,11 +116,11 @@ def test_a_row_without_a_text_names_row_field_and_fix(tmp_path, field):
 
 def test_two_statements_of_one_name_are_refused(tmp_path):
     message = error_of(tmp_path, OWN[0], OWN[1] | {"id": "e1"})
-    assert "row 2, field 'id': e1 is that of" in message and "row 1 too; give each its own" in message
+    assert "row 2, field 'id': is e1, and row 1 has it too; give each row its own" in message
 
 
 def test_a_number_given_and_one_counted_do_not_mix(tmp_path):
-    assert "field 'id': 1 is that of" in error_of(tmp_path, OWN[0] | {"id": 1}, without(OWN[1], "id"))
+    assert "field 'id': is 1, and row 1 has it too" in error_of(tmp_path, OWN[0] | {"id": 1}, without(OWN[1], "id"))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 import pytest
 
 from personalib.data import DataError
+from personalib.judgements import load_judgement_templates
+from personalib.scales import load_ratings
 from personalib.templates import ORDERS, Template, load_forms, load_templates, wrap
 
 OPTIONS = ("Go.", "Stay.", "Ask.", "Wait.")
@@ -106,6 +108,34 @@ def test_unquoted_numbers_are_labels_too(tmp_path):
     path = tmp_path / "templates.yaml"
     path.write_text("templates: {n: {labels: [1, 2], option: '{label} {text}', text: '{question} {options}'}}")
     assert load_templates(path)["n"].render("Now?", ["Go.", "Stay."]) == "Now? 1 Go.\n2 Stay."
+
+
+@pytest.mark.parametrize(
+    ("read", "content", "problem"),
+    [
+        (load_forms, "forms: {chat: '{text}'}", r"forms\.chat: {context} is missing"),
+        (load_forms, "forms: {chat: '{context}{text}{x}'}", r"forms\.chat: {x} is no field"),
+        (load_ratings, "ratings: {a: {labels: [1, 2], text: 'Rate.'}}", r"ratings\.a.*: {statement} is missing"),
+        (load_ratings, "ratings: {a: {labels: [1, 2], text: '{statement} {x}'}}", r"ratings\.a\.text: {x} is no field"),
+        (
+            load_ratings,
+            "ratings: {a: {labels: [1, 1], text: '{statement}'}}",
+            r"ratings\.a\.labels: a label stands twice",
+        ),
+        (
+            load_judgement_templates,
+            "judgements: {a: {labels: [y, n], text: '{question}'}}",
+            r"a\.text: {answer} is missing",
+        ),
+        (load_judgement_templates, "judgements: {a: {labels: [y], text: '{question}{answer}{x}'}}", r"{x} is no field"),
+    ],
+)
+def test_a_form_of_another_kind_that_would_drop_something_is_refused_too(tmp_path, read, content, problem):
+    path = tmp_path / "templates.yaml"
+    path.write_text(content)
+    with pytest.raises(DataError, match=problem) as raised:
+        read(path)
+    assert "templates.yaml: " in str(raised.value)
 
 
 @pytest.mark.parametrize(

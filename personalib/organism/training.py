@@ -14,18 +14,17 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from tqdm.auto import tqdm
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
 
+from personalib.checkpoints import load_checkpoint, save_checkpoint
 from personalib.data import STRICT, Count, DataError, NotNegative, Positive, data_dir, parse, read_yaml
 from personalib.organism.batches import Batch, Notes, batches, collate, encode
 from personalib.organism.corpus import NOTES, Corpus, Scaffold
 from personalib.organism.tokenizer import train_tokenizer
 from personalib.organism.world import World, written
 from personalib.provenance import digest, files_hash, folder_hash, package_dir
-from personalib.storage import Journal, whole, write_whole, writing
+from personalib.storage import Journal, write_whole, writing
 
 # The modules that make the documents and change the weights.
 _MODULES = ("batches", "corpus", "grammar", "tokenizer", "training", "world")
@@ -248,7 +247,7 @@ class Trainer:
         )
         self.progress = Progress()
         if self.checkpoint.exists():
-            self._restore()
+            load_checkpoint(self.checkpoint, self._restore, device)
 
     @property
     def checkpoint(self) -> Path:
@@ -363,7 +362,7 @@ class Trainer:
         return bool(stage.until) and all(accuracy[kind] >= goal for kind, goal in stage.until.items())
 
     def _save(self) -> None:
-        """Write the checkpoint as a whole, so that a kill leaves the old one.
+        """Write the checkpoint.
 
         Raises:
             DataError: a weight is not finite, or the checkpoint cannot be written.
@@ -377,26 +376,15 @@ class Trainer:
             for name, parameter in self.parameters.items()
             for kept, value in self.optimizer.state.get(parameter, {}).items()  # none for a probe not yet trained
         }
-        metadata = {"progress": json.dumps(asdict(self.progress)), "made_of": json.dumps(self.made_of)}
-        with whole(self.checkpoint) as partial:
-            save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial, metadata)
+        save_checkpoint(self.checkpoint, tensors, {"progress": asdict(self.progress), "made_of": self.made_of})
 
-    def _restore(self) -> None:
-        remedy = "pass another --work folder to keep it, or remove it to begin anew"
-        try:
-            with safe_open(self.checkpoint, "pt", device=self.device) as file:
-                about = file.metadata() or {}
-                made_of = json.loads(about.get("made_of", "{}"))
-                others = [name for name, own in self.made_of.items() if made_of.get(name) != own]
-                if others:
-                    raise DataError(f"{self.checkpoint}: of another run (other {', '.join(others)}); {remedy}")
-                self.progress = Progress(**json.loads(about["progress"]))
-                self._take({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - it is no mapping
-        except (SafetensorError, OSError, KeyError) as error:
-            raise DataError(f"{self.checkpoint}: cannot be read ({error}); {remedy}") from None
-
-    def _take(self, saved: Mapping[str, torch.Tensor]) -> None:
-        """Put weights and the optimizer's state where they were."""
+    def _restore(self, saved: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
+        """Put progress, weights and the optimizer's state where they were."""
+        made_of = about.get("made_of", {})
+        if others := [name for name, own in self.made_of.items() if made_of.get(name) != own]:
+            remedy = "pass another --work folder to keep it, or remove it to begin anew"
+            raise DataError(f"{self.checkpoint}: of another run (other {', '.join(others)}); {remedy}")
+        self.progress = Progress(**about["progress"])
         for name, parameter in self.parameters.items():
             parameter.data.copy_(saved[name])
             state = {kept: f"{kept}.{name}" for kept in ("step", "exp_avg", "exp_avg_sq")}

@@ -191,7 +191,7 @@ def test_a_checkpoint_that_does_not_say_what_it_is_of_or_is_damaged_is_refused(b
     with pytest.raises(DataError, match="of another run"):
         Trainer(load_recipe(tiny_recipe), world, begun)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DataError, match=r"checkpoint\.safetensors: cannot be read .*; pass another --work"):
+    with pytest.raises(DataError, match=r"checkpoint\.safetensors: cannot be read .*; remove it to begin anew"):
         Trainer(load_recipe(tiny_recipe), world, begun)
 
 
