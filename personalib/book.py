@@ -58,15 +58,22 @@ def build_book(
         BookError: the table of contents does not fit the notebooks, or the pages have warnings.
         DataError: another process builds the book.
     """
-    with alone(book.products, doing="builds the book"):
-        return _build(book, texts or {}, only, force, jobs)
-
-
-def _build(book: Book, texts: Mapping[str, str], only: Collection[str], force: bool, jobs: int) -> BuiltBook:
     chapters = book.chapters()
     _check_contents(book, chapters)
-    parameters = distribute(chapters, texts)
+    parameters = distribute(chapters, texts or {})
     selected = _select(chapters, only)
+    with alone(book.products, doing="builds the book"):
+        return _build(book, chapters, selected, parameters, force, jobs)
+
+
+def _build(
+    book: Book,
+    chapters: Sequence[Chapter],
+    selected: Sequence[Chapter],
+    parameters: Mapping[str, Mapping[str, Any]],
+    force: bool,
+    jobs: int,
+) -> BuiltBook:
     found = {chapter.name: read_run(chapter.path, parameters[chapter.name], book.executed) for chapter in chapters}
     valid = {name: run for name, run in found.items() if run}
     outdated = tuple(one.name for one in chapters if one not in selected and one.name not in valid)
