@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import _lru_cache_wrapper
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -286,8 +287,9 @@ def forget() -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith("personalib"):
             for value in list(vars(module).values()):
-                if clear := getattr(value, "cache_clear", None):
-                    clear()
+                # Not whatever has such an attribute: traitlets' settings make up any that they are asked for.
+                if isinstance(value, _lru_cache_wrapper):
+                    value.cache_clear()
 
 
 def _as_data(relative: str, read: Callable[[], object]) -> Callable[[Path], object]:

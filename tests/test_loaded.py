@@ -13,12 +13,13 @@ for _ in range(2):
 load_sae(sae_id="resid_post.1/width_512")"""
 
 
-def test_what_was_loaded_is_in_the_manifest_once(write_notebook, copied_organism, tmp_path):
+def test_what_was_loaded_is_in_the_manifest_once(write_notebook, copied_organism, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     folder = copied_organism("mine")
     path = write_notebook(LOADS, parameters='model: str = "organism"\ndevice: str = "auto"')
     run = run_notebook(path, {"model": folder, "device": "cpu"}, tmp_path / "out")
     model, sae = run.manifest["loaded"]
-    assert model == {"kind": "model", "name": folder, "revision": None, "dtype": "float32", "device": "cpu"}
+    assert model == {"kind": "model", "name": "mine", "revision": None, "dtype": "float32", "device": "cpu"}
     assert (sae["kind"], sae["name"], sae["device"]) == ("sae", "organism resid_post.1/width_512", "cpu")
     assert "template" not in model
     # And the run is another with other weights.
