@@ -23,7 +23,7 @@ def test_what_was_loaded_is_in_the_manifest_once(write_notebook, copied_organism
     assert (sae["kind"], sae["name"], sae["device"]) == ("sae", "organism resid_post.1/width_512", "cpu")
     assert "template" not in model
     # And the run is another with other weights.
-    assert list(run.manifest["hashes"]["named"]) == [folder]
+    assert list(run.manifest["hashes"]["named"]) == ["mine"]
     assert run_notebook(path, {"model": folder, "device": "cpu"}, tmp_path / "out").reused
     config = tmp_path / "mine" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"final_logit_softcapping": 30.0}))

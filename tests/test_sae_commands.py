@@ -64,7 +64,8 @@ def test_a_recipe_becomes_saes_that_load_with_log_and_manifest(call, recipe, tmp
         log = [json.loads(line) for line in (tmp_path / "out" / sae_id / "training_log.jsonl").read_text().splitlines()]
         assert [entry["step"] for entry in log] == [5, 10, 12] and log[-1]["tokens"] == RECIPE["samples"]
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert manifest["recipe"] == RECIPE | {"dtype": "float16"} and manifest["model"] == {
+    assert manifest["recipe"] == RECIPE | {"dtype": "float16"}
+    assert manifest["model"] == {
         "name": "organism",
         "digest": load_model().digest(),
     }
