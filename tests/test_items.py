@@ -163,10 +163,10 @@ def test_a_wrong_value_is_named_with_its_fix(tmp_path, fields, message):
 def test_a_number_used_twice_in_a_trait_is_refused(tmp_path):
     path = write(tmp_path / "items.jsonl", [TRAIT, changed(personality="narcissism"), TRAIT])
     skipped = []
-    with pytest.warns(LeftOutWarning, match=r"1 of 3 rows left out: row 3, field 'idx': .* is that of .*row 1 too"):
+    with pytest.warns(LeftOutWarning, match=r"1 of 3 rows left out: row 3, field 'idx': .*, and row 1 has it too"):
         items = load_trait(path, skipped=skipped)
     assert [item.personality for item in items] == ["openness", "narcissism"]
-    assert skipped[0].where == f"{path}, row 3" and "field 'idx': ('openness', 3) is that of" in skipped[0].problem
+    assert skipped[0].where == f"{path}, row 3" and "field 'idx': is ('openness', 3), and row 1" in skipped[0].problem
 
 
 def test_a_joined_question_replaces_situation_and_query(tmp_path):
