@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from functools import cache
 from importlib import metadata
@@ -113,7 +114,9 @@ def test_what_is_for_tests_or_gpus_is_not_in_the_book_s_list():
 def test_what_is_installed_is_what_the_lists_name():
     """The installed packages come from the lists alone, and ask for nothing that is not there."""
     wanted = locked(*LISTS, "test")
-    got = {re.sub(r"[._-]+", "-", one.name).lower(): one.version for one in metadata.distributions()}
+    # Not those that setuptools carries, which it puts on the path where it is imported.
+    here = metadata.distributions(path=[sysconfig.get_path("purelib")])
+    got = {re.sub(r"[._-]+", "-", one.name).lower(): one.version for one in here}
     others = {name for name in got.keys() - wanted.keys() if name not in ("personalib", "pip")}
     assert not others, f"installed, and in no list of locks/: {sorted(others)}; make clean"
     for name in wanted.keys() & got.keys():
