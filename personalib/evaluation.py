@@ -183,7 +183,8 @@ class Evaluation:
     def _blocks_of(self, arms: Sequence[int]) -> Iterator[Block]:
         """The blocks of arms that are told the same."""
         contexts = self.arms[arms[0]].contexts or ("",)
-        shared = self._model, tuple(arms), tuple(tuple(self.arms[number].condition) for number in arms)
+        # The same text may be a chat, or plain, to which the tokenizer adds special tokens.
+        shared = f"{self._model} {self.form}", tuple(arms), tuple(tuple(self.arms[number].condition) for number in arms)
         for one in self.questionnaires:
             texts = self._prompts(one, contexts)
             for places in _by_labels(one):
@@ -198,8 +199,7 @@ class Evaluation:
 
     @cached_property
     def _model(self) -> str:
-        # The same text may be a chat, or plain, to which the tokenizer adds special tokens.
-        return f"{model_key(self.language_model)} {self.form}"
+        return model_key(self.language_model)
 
     def _prompts(self, questionnaire: Questionnaire, contexts: Sequence[str]) -> list[str]:
         """The prompts after contexts, of which each item gets the next in turn, the same in all its questions."""
