@@ -126,7 +126,7 @@ def test_the_page_says_what_was_left_out(results):
 def test_the_page_says_who_ran_the_model(local, rehearsed, served):
     here, trial, there = (said(out / f"{CHAPTER}.ipynb") for out in (local, rehearsed, served))
     assert "This was a rehearsal of a remote run" in trial
-    assert "The model of this page is run by http://127.0.0.1:" in there
+    assert "The model of this page is run by http://127.0.0.1:" in there.replace("\\", "")
     assert "rehearsal" not in here + there and "is run by" not in here + trial
 
 
