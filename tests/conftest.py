@@ -80,6 +80,15 @@ def copied_organism(tmp_path: Path) -> Callable[[str], str]:
     return copy
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """One thread of PyTorch in this process; a module says with its mark what for."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def small_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data folder of one file, in the place of the book's."""

@@ -12,7 +12,6 @@ import sys
 import time
 
 import pytest
-import torch
 import yaml
 
 from personalib.answer_store import AnswerStore
@@ -47,13 +46,8 @@ def grid(tmp_path):
     return path
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """As many threads in this process as in those that it starts, so that sums are rounded alike."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+# As many threads in this process as in those that it starts, so that sums are rounded alike.
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 from filelock import lock_descriptor
 from organism.conftest import TINY
@@ -60,13 +59,8 @@ COMMANDS = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """One thread, so that sums are rounded alike, and a process that is forked has no thread to wait for."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+# One thread, so that sums are rounded alike, and a process that is forked has no thread to wait for.
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run(folder, command):

@@ -42,13 +42,8 @@ batch_size: 8
 PATIENCE = 60.0
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """As many threads in this process as in those that it starts."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+# As many threads in this process as in those that it starts.
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

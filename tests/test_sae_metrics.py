@@ -42,13 +42,8 @@ SITES = [Site(1), Site(1, "resid_pre"), Site(2), Site(0, "resid_pre")]
 EVERYWHERE = pytest.mark.parametrize("site", SITES, ids=str)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Matrices are so small that threads would mostly wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+# Matrices are so small that threads would mostly wait for each other.
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def small(name):

@@ -40,13 +40,8 @@ RECIPE = Recipe(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Matrices are so small that threads would mostly wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+# Matrices are so small that threads would mostly wait for each other.
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def planted(tokens, directions=20, d_model=D_MODEL, active=0.1, seed=0):
