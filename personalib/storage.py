@@ -46,17 +46,18 @@ def whole(path: Path) -> Iterator[Path]:
         DataError: it cannot be written, or another process is writing it; what was at the path is still there.
     """
     partial = path.with_name(path.name + ".partial")
-    # A lock, since whoever writes may put another file in the place of this one, as safetensors does.
-    with writing(path), held(path.with_name(path.name + ".lock")):
-        partial.unlink(missing_ok=True)
-        partial.touch(exist_ok=False)
-        try:
+    with writing(path):
+        if partial.is_symlink():
+            partial.unlink()
+        with held(partial) as file:
+            file.truncate()
             yield partial
-            with partial.open("r+b") as file:
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+            with partial.open("r+b") as written:
+                # Whoever wrote may have put another file in the place of the one that is held, as safetensors does.
+                if not (_is_at(file, partial) or lock_descriptor(written.fileno(), blocking=False)):
+                    raise BlockingIOError(f"another process holds {partial}")
+                os.fsync(written.fileno())
+                partial.replace(path)
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -132,12 +133,15 @@ def alone(*folders: Path, doing: str, wait: bool = False, lock: str = ".lock") -
 
 
 @contextmanager
-def held(path: Path, *, wait: bool = False) -> Iterator[None]:
+def held(path: Path, *, wait: bool = False) -> Iterator[BinaryIO]:
     """Hold a lock that is there as a file only while it is held; what a killed process left of one is taken over.
 
     Args:
         path: of the file.
         wait: whether to wait until whoever holds it lets it go.
+
+    Yields:
+        The file, open for reading and writing.
 
     Raises:
         BlockingIOError: another process or thread holds it.
@@ -151,9 +155,10 @@ def held(path: Path, *, wait: bool = False) -> Iterator[None]:
             if not _is_at(file, path):
                 continue
             try:
-                yield
+                yield file
             finally:
-                path.unlink(missing_ok=True)
+                if _is_at(file, path):  # and not renamed, or another file by now
+                    path.unlink()
             return
 
 
@@ -242,6 +247,8 @@ class Journal:
             self.entries.append(entry)
         # Killed while writing: half an entry would spoil the next one. Its line's end may be all that is missing.
         self._size = len(content) - len(last)
+        with writing(self.path):
+            self._file.truncate(self._size)
         if (entry := _entry(last)) is not None:
             self.add(entry)
 

@@ -7,12 +7,12 @@ import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 
 import numpy as np
 import pytest
 from filelock import lock_descriptor
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from personalib import storage
 from personalib.data import DataError, read_json
@@ -44,10 +44,32 @@ def test_what_a_killed_process_left_is_written_over(tmp_path):
     assert (tmp_path / "a.txt").read_text() == "new" and names(tmp_path) == ["a.txt"]
 
 
+def test_a_writer_that_replaces_the_file_it_is_given_leaves_nothing(tmp_path):
+    with suppress(ZeroDivisionError), whole(tmp_path / "a") as partial:
+        raise ZeroDivisionError
+    for number in range(2):
+        with whole(tmp_path / "a") as partial:
+            save_file({"x": np.full(2, number)}, partial)
+    assert load_file(tmp_path / "a")["x"].tolist() == [1, 1] and names(tmp_path) == ["a"]
+
+
+def _replaces_and_lets_another_have(path, stack):
+    with whole(path) as partial:
+        save_file({"x": np.zeros(2)}, partial)
+        other = stack.enter_context(partial.open("r+b"))
+        assert lock_descriptor(other.fileno(), blocking=False)
+
+
+def test_a_file_that_another_process_holds_by_now_is_left_to_it(tmp_path):
+    with ExitStack() as stack, pytest.raises(DataError, match="another process holds"):
+        _replaces_and_lets_another_have(tmp_path / "a", stack)
+    assert names(tmp_path) == ["a.partial"]
+
+
 def test_a_file_has_one_writer_at_a_time(tmp_path):
     path = tmp_path / "a.txt"
     with whole(path) as own:
-        with pytest.raises(DataError, match=r"a\.txt: cannot be written: another process holds .*a\.txt\.lock"):
+        with pytest.raises(DataError, match=r"a\.txt: cannot be written: another process holds .*a\.txt\.partial"):
             write_whole(path, "other")
         own.write_text("whole")
     assert path.read_text() == "whole" and names(tmp_path) == ["a.txt"]
