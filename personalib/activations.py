@@ -116,8 +116,6 @@ def capture(  # noqa: PLR0913 - each argument is one choice in what is captured 
     found = Activations(folder, offsets, tuple(sites))
     width = language_model.model.config.get_text_config().hidden_size
     key = _key(language_model, encoded, sites, tokens, dtype)
-    if isinstance(language_model, RemoteModel):
-        key = f"{key} {language_model.runner}"
     if _finished(found, key):
         return found
     folder.mkdir(parents=True, exist_ok=True)
@@ -231,7 +229,8 @@ def _key(
     found = hashlib.sha256(json.dumps(chosen).encode())
     for one in encoded:
         found.update(json.dumps(one).encode())
-    return found.hexdigest()[:16]
+    runner = f" {language_model.runner}" if isinstance(language_model, RemoteModel) else ""
+    return f"{found.hexdigest()[:16]}{runner}"
 
 
 def _finished(found: Activations, key: str) -> bool:

@@ -109,13 +109,8 @@ def written_tokens(
     """The tokens of :func:`generate`'s answers, before the one that ends an answer; one that does not end has all."""
     if tokens < 1 or batch_size < 1:
         raise ValueError(f"tokens={tokens}, batch_size={batch_size}; take at least one of each")
-    encoded = encode_prompts(language_model.tokenizer, prompts)
-    if not all(encoded):
-        raise ValueError(
-            f"prompt {encoded.index([])} has no token; write something, or use a tokenizer with a start token"
-        )
+    encoded = _checked(language_model, prompts, tokens)
     model, form = language_model.model, Shortcuts.of(language_model.model)
-    check_rows(model, prompts, encoded, tokens)
     rows = list(product(encoded, range(sampling.samples)))
     found: dict[int, list[int] | None] = {}
     stops = _stop_tokens(language_model, one_line)
@@ -134,13 +129,24 @@ def written_tokens(
                 check_finite(model, prompts, [number // sampling.samples for number in batch], values)
             found |= zip(batch, made, strict=True)
             bar.update(len(batch))
-    if None in found.values():
+    if overflowed := list(found.values()).count(None):
         warnings.warn(
-            f"{language_model.name}: {list(found.values()).count(None)} of {len(rows)} answers are left empty, since "
-            f"the push makes the model overflow in {str(model.dtype).removeprefix('torch.')}; push less",
+            f"{language_model.name}: {overflowed} of {len(rows)} answers are left empty, since the push makes the "
+            f"model overflow in {str(model.dtype).removeprefix('torch.')}; push less",
             stacklevel=3,
         )
     return [found[number] or [] for number in range(len(rows))]
+
+
+def _checked(language_model: LanguageModel, prompts: Sequence[str], tokens: int) -> list[list[int]]:
+    """The prompts' token ids, each followed by room for an answer."""
+    rows = encode_prompts(language_model.tokenizer, prompts)
+    if not all(rows):
+        raise ValueError(
+            f"prompt {rows.index([])} has no token; write something, or use a tokenizer with a start token"
+        )
+    check_rows(language_model.model, prompts, rows, tokens)
+    return rows
 
 
 class _Choice(LogitsProcessor):

@@ -163,19 +163,14 @@ def answer_losses(
         ItemError: see :func:`personalib.batches.check_rows`, or the model overflows without steering.
     """
     _check(language_model, conditions, batch_size)
-    prompts = encode_prompts(language_model.tokenizer, [prompt for prompt, _ in exchanges])
+    texts = [prompt for prompt, _ in exchanges]
+    prompts = encode_prompts(language_model.tokenizer, texts)
     rows = encode_prompts(language_model.tokenizer, [prompt + answer for prompt, answer in exchanges])
     check_rows(language_model.model, [prompt + answer for prompt, answer in exchanges], rows)
     lengths = np.array([len(row) - len(prompt) for row, prompt in zip(rows, prompts, strict=True)], dtype=np.int64)
-    for row, prompt, (_, answer) in zip(rows, prompts, exchanges, strict=True):
-        if not prompt or len(row) <= len(prompt) + skip or row[: len(prompt)] != prompt:
-            raise ValueError(
-                f"the answer {answer[:40]!r} has no {skip + 1} tokens of its own after its prompt; end the prompt with "
-                "a line break, or take longer answers"
-            )
+    _check_answers(rows, prompts, exchanges, skip)
     found, model = np.empty((len(conditions), len(exchanges))), language_model.model
-    total = len(conditions) * len(exchanges)
-    with inference(model), tqdm(total=total, desc=progress, disable=progress is None, unit="answer") as bar:
+    with inference(model), tqdm(total=found.size, desc=progress, disable=progress is None, unit="answer") as bar:
         form = Shortcuts.of(model)
         for batch in in_batches(rows, batch_size, form.padding):
             inputs: Inputs = left_padded(model, [rows[number] for number in batch])
@@ -184,10 +179,21 @@ def answer_losses(
             kept, counted = int(lengths[batch].max()) - skip, _last(inputs, lengths[batch] - skip)
             for number, logits in grid.logits(conditions, kept + 1):
                 losses = _losses(logits, inputs["input_ids"][:, -kept:], counted[:, -kept:])
-                texts = [prompt for prompt, _ in exchanges]
                 found[number, batch] = _readable(model, texts, batch, losses, conditions[number])
                 bar.update(len(batch))
     return found, lengths - skip
+
+
+def _check_answers(
+    rows: Sequence[list[int]], prompts: Sequence[list[int]], exchanges: Sequence[tuple[str, str]], skip: int
+) -> None:
+    """Notice answers whose tokens melt into the prompt's, or of which none is left to count."""
+    for row, prompt, (_, answer) in zip(rows, prompts, exchanges, strict=True):
+        if not prompt or len(row) <= len(prompt) + skip or row[: len(prompt)] != prompt:
+            raise ValueError(
+                f"the answer {answer[:40]!r} has no {skip + 1} tokens of its own after its prompt; end the prompt with "
+                "a line break, or take longer answers"
+            )
 
 
 @dataclass(frozen=True)

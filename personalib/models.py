@@ -5,6 +5,7 @@ Weights are read from safetensors only, and no code that comes with them is run.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,11 +107,8 @@ def load_model(
     device = usual_device(name) if device == AUTO else device
     spread = device_map(entry, device)
     model, tokenizer = _read(entry, name, revision or entry.revision, dtype or kept or "auto", spread)
-    try:
-        model = model if spread else model.to(device)
-    except (RuntimeError, AssertionError) as error:
-        # torch says so with an assertion where it was built without CUDA.
-        raise DataError(f"device {device!r}: {str(error).splitlines()[0]}") from None
+    if not spread:
+        model = _moved(model, device)
     if model.device.type == "meta":
         raise DataError(f"{name}: device_map puts its embedding where nothing is run; give it a device")
     try:
@@ -120,18 +118,24 @@ def load_model(
         check_parts(model.eval())
     except ValueError as error:
         raise DataError(f"{name}: {error}") from None
-    commit = _commit(entry, revision or entry.revision)
-    kept_as = str(model.dtype).removeprefix("torch.")
-    facts = template_facts(tokenizer, entry)
-    note_loaded(
-        "model",
-        name=name,
-        revision=commit,
-        dtype=kept_as,
-        device=_told(model),
-        **({"template": json.dumps(facts)} if facts else {}),
-    )
-    return LanguageModel(name, model, tokenizer, commit)
+    found = LanguageModel(name, model, tokenizer, _commit(entry, revision or entry.revision))
+    _note(found, template_facts(tokenizer, entry))
+    return found
+
+
+def _moved(model: PreTrainedModel, device: str) -> PreTrainedModel:
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        # torch says so with an assertion where it was built without CUDA.
+        raise DataError(f"device {device!r}: {str(error).splitlines()[0]}") from None
+
+
+def _note(loaded: LanguageModel, template: Mapping[str, Any]) -> None:
+    """Note what was loaded, with what its chat template is told."""
+    model = loaded.model
+    facts = {"revision": loaded.revision, "dtype": str(model.dtype).removeprefix("torch."), "device": _told(model)}
+    note_loaded("model", name=loaded.name, **facts, **({"template": json.dumps(template)} if template else {}))
 
 
 def _answer_plainly(model: PreTrainedModel) -> None:
@@ -181,13 +185,18 @@ def _read(
     # configuration or tokenizer, and formats that need another package, are told by the rest.
     except (*_UNREADABLE, SafetensorError, HfHubHTTPError) as error:
         raise DataError(f"{name}: {_reason(entry, revision, error)}") from None
+    _check_whole(name, about)
+    return model, tokenizer
+
+
+def _check_whole(name: str, about: Mapping[str, Any]) -> None:
+    """Notice weights that transformers has made up, from what it tells of loading."""
     absent = sorted(map(str, {*about["missing_keys"], *about["mismatched_keys"]}))
     if absent:
         raise DataError(
             f"{name}: {len(absent)} of its weights are in no file, such as {absent[0]}, and would be of chance; save "
             "the whole model (save_pretrained of the causal language model)"
         )
-    return model, tokenizer
 
 
 def _reason(entry: Entry, revision: str | None, error: Exception) -> str:

@@ -252,6 +252,13 @@ def _from_release(release: str, sae_id: str, device: str, dtype: str) -> SparseA
     return _wrap(network, release, sae_id, revision, config.get("neuronpedia_id"), entry.model)
 
 
+def _check_weights(network: SAE, name: str, dtype: str) -> None:
+    if strange := [part for part, values in network.state_dict().items() if not values.isfinite().all()]:
+        raise DataError(
+            f"{name}: {strange[0]} holds NaN or infinity in {dtype}; load it in float32, or fetch or train it again"
+        )
+
+
 def _wrap(
     network: SAE,
     release: str,
@@ -270,14 +277,10 @@ def _wrap(
             f"{release} {sae_id}: was trained with {normalisation}, whose numbers are not in its weights; fold them in "
             "with sae-lens and save it anew"
         )
-    weights = network.W_dec
-    dtype, device = str(weights.dtype).removeprefix("torch."), str(weights.device)
-    if strange := [part for part, values in network.state_dict().items() if not values.isfinite().all()]:
-        raise DataError(
-            f"{release} {sae_id}: {strange[0]} holds NaN or infinity in {dtype}; load it in float32, or fetch or train "
-            "it again"
-        )
-    note_loaded("sae", name=f"{release} {sae_id}".strip(), revision=revision, dtype=dtype, device=device)
+    name = f"{release} {sae_id}".strip()
+    dtype, device = str(network.W_dec.dtype).removeprefix("torch."), str(network.W_dec.device)
+    _check_weights(network, name, dtype)
+    note_loaded("sae", name=name, revision=revision, dtype=dtype, device=device)
     return SparseAutoencoder(
         network=network.eval().requires_grad_(False),
         release=release,

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,30 +22,14 @@ _POSITIONS = ["last", "prompt", "prompt_except_last", "response", "all"]
 
 def _sampling_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of :class:`~personalib.sampling.Sampling`."""
+    number = partial(click.option, show_default=True, type=Finite())
+    whole = partial(click.option, show_default=True)
     options: list[Option] = [
-        click.option(
-            "--temperature",
-            default=0.0,
-            show_default=True,
-            type=Finite(),
-            help="0 takes the likeliest token each time.",
-        ),
-        click.option(
-            "--top-p",
-            default=1.0,
-            show_default=True,
-            type=Finite(),
-            help="Share of the probability that is drawn from.",
-        ),
-        click.option(
-            "--frequency-penalty",
-            default=0.0,
-            show_default=True,
-            type=Finite(),
-            help="On tokens that were there already.",
-        ),
-        click.option("--seed", default=0, show_default=True, help="Of the random numbers."),
-        click.option("--samples", default=1, show_default=True, help="Answers at each coefficient."),
+        number("--temperature", default=0.0, help="0 takes the likeliest token each time."),
+        number("--top-p", default=1.0, help="Share of the probability that is drawn from."),
+        number("--frequency-penalty", default=0.0, help="On tokens that were there already."),
+        whole("--seed", default=0, help="Of the random numbers."),
+        whole("--samples", default=1, help="Answers at each coefficient."),
     ]
     for option in reversed(options):
         command = option(command)
