@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
-from personalib.data import DataError, read_json
+from personalib.data import DataError, cut, exists, read_json
 from personalib.parameters import Parameter, ParameterError, declared_parameters, refuse_secret
 
 # Cell metadata that changes what a reader sees; the rest is an editor's own.
@@ -61,7 +61,7 @@ class Chapter:
         Raises:
             RunError: there is no such file, or it is no notebook.
         """
-        if not path.is_file():
+        if not (exists(path) and path.is_file()):
             raise RunError(_missing(path))
         try:
             content = read_json(path)
@@ -166,4 +166,4 @@ def _listed(names: Mapping[str, Parameter]) -> str:
 def _missing(path: Path) -> str:
     siblings = sorted(file.stem for file in path.parent.glob("*.ipynb"))
     near = get_close_matches(path.stem, siblings, n=3, cutoff=0.4)
-    return f"{path}: no such notebook" + (f"; did you mean {' or '.join(near)}?" if near else "")
+    return f"{cut(str(path))}: no such notebook" + (f"; did you mean {' or '.join(near)}?" if near else "")

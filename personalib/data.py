@@ -34,7 +34,13 @@ NotNegative = Annotated[float, Field(ge=0, strict=True)]
 
 
 class DataError(ValueError):
-    """A data file is missing or is not what it should be; the message names the file and the fix."""
+    """A data file is missing or is not what it should be; the message names the file and the fix.
+
+    Of a word that is too long, such as a name in the file that is none, the message has the beginning.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(re.sub(rf"\S{{{_SHOWN + 1},}}", lambda word: cut(word[0]), message))
 
 
 class Strict(BaseModel):
@@ -258,10 +264,12 @@ def read_text(path: Path) -> str:
         ours = path.is_relative_to(data_dir())
         fix = "set PERSONALIB_DATA to the folder that holds the data" if ours else "check the path"
         raise DataError(f"{path}: no such file; {fix}") from None
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}; check the path") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8: {error.reason} at byte {error.start}; save it as UTF-8") from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}; check the path") from None
+    except ValueError:  # as with a null byte in it
+        raise DataError(f"{shown(str(path))}: no file can have this name; check the path") from None
 
 
 def _too_deep(where: str) -> DataError:

@@ -27,17 +27,24 @@ def named_inputs(parameters: Mapping[str, object]) -> dict[str, str]:
     """Hashes of what parameters name, by the name.
 
     Args:
-        parameters: with their values. A text is a name if a file or a folder has it as its path, or if a model of the
-            hub has it that is in this machine's cache. What a YAML file names is looked at, too.
+        parameters: with their values. A text is a name if a file or a folder has it as its path, but for one that the
+            working directory lies in, or if a model of the hub has it that is in this machine's cache. What a YAML file
+            names is looked at, too.
 
     Returns:
         SHA-256 of a file or folder, hidden files left out, and the commit of a model of the hub; empty where nothing
         is named. Files of ``LARGE`` bytes and more are known by their size and by samples of their bytes.
+
+    Raises:
+        DataError: a file or folder that is named cannot be read.
     """
     found: dict[str, str] = {}
     for text in _texts(value for name, value in parameters.items() if name not in _WRITTEN):
         for name, place in ((text, _path(text)), *_named_in(text)):
-            known = _hub_commit(name) if place is None else _hash(place)
+            try:
+                known = _hub_commit(name) if place is None else _hash(place)
+            except OSError as error:
+                raise DataError(f"{place}: {error.strerror} ({error.filename}); name what can be read") from None
             if known:
                 found[name] = known
     return found
@@ -112,8 +119,9 @@ def _hash(path: Path) -> str:
 
 
 def _path(name: str) -> Path | None:
-    """The file or folder of that path; a mere name, such as that of a method, is none."""
-    return Path(name) if "/" in name and exists(name) else None
+    """The file or folder of that path; a mere name, such as that of a method, is none, and neither is ``/``."""
+    there = "/" in name and exists(name) and not Path.cwd().is_relative_to(Path(name).resolve())
+    return Path(name) if there else None
 
 
 def _hub_commit(name: str) -> str | None:

@@ -20,11 +20,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import _lru_cache_wrapper
+from functools import _lru_cache_wrapper, partial
+from multiprocessing import get_context
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 import yaml
 
 from personalib.data import DataError, data_dir, parse_json, parse_yaml
@@ -334,24 +336,36 @@ def main() -> int:
     parser.add_argument("--only", default="", help="part of the readers' names")
     parser.add_argument("--examples", type=Path, help="a folder for a file of each fault")
     options = parser.parse_args()
+    torch.set_num_threads(1)  # more would not outlive a fork
     total = 0
     print(f"{'reader':28} {'tried':>7} {'refused':>8} {'accepted':>8} {'faults':>7}", flush=True)
     with tempfile.TemporaryDirectory() as place:
-        for reader in readers(Path(place) / "valid"):
-            if options.only not in reader.name:
-                continue
-            outcome = fuzz(reader, options.tries, options.seed, Path(place))
-            found = sum(outcome.faults.values())
-            print(f"{reader.name:28} {outcome.tried:7} {outcome.refused:8} {outcome.accepted:8} {found:7}", flush=True)
-            for number, (fault, count) in enumerate(outcome.faults.most_common(12)):
-                print(f"    {count:5} {fault}", flush=True)
-                if options.examples:
-                    options.examples.mkdir(parents=True, exist_ok=True)
-                    (options.examples / f"{reader.name}-{number}".replace(" ", "_")).write_bytes(
-                        outcome.examples[fault]
-                    )
-            total += found
+        _READERS.extend(reader for reader in readers(Path(place) / "valid") if options.only in reader.name)
+        with get_context("fork").Pool() as pool:
+            run = partial(_in_its_own_folder, options.tries, options.seed)
+            for reader, outcome in zip(_READERS, pool.imap(run, range(len(_READERS))), strict=True):
+                _show(reader.name, outcome, options.examples)
+                total += sum(outcome.faults.values())
     return 1 if total else 0
+
+
+# What a forked process has as it stands here, since a reader is no value that it could be sent.
+_READERS: list[Reader] = []
+
+
+def _in_its_own_folder(tries: int, seed: int, number: int) -> Outcome:
+    with tempfile.TemporaryDirectory() as folder:
+        return fuzz(_READERS[number], tries, seed, Path(folder))
+
+
+def _show(name: str, outcome: Outcome, examples: Path | None) -> None:
+    found = sum(outcome.faults.values())
+    print(f"{name:28} {outcome.tried:7} {outcome.refused:8} {outcome.accepted:8} {found:7}", flush=True)
+    for number, (fault, count) in enumerate(outcome.faults.most_common(12)):
+        print(f"    {count:5} {fault}", flush=True)
+        if examples:
+            examples.mkdir(parents=True, exist_ok=True)
+            (examples / f"{name}-{number}".replace(" ", "_")).write_bytes(outcome.examples[fault])
 
 
 if __name__ == "__main__":

@@ -150,6 +150,21 @@ def test_what_is_allowed_in_depth_and_size_is_read():
     assert parse_json(str(-(2**63)), "here") == -(2**63)
 
 
+def test_a_name_in_a_message_is_cut_and_a_sentence_is_not():
+    sentence = "known are " + ", ".join(map(str, range(1000)))
+    assert (
+        str(DataError(f"a.yaml: {'x' * 500}.y: not known; {sentence}"))
+        == f"a.yaml: {'x' * 198} … not known; {sentence}"
+    )
+
+
+def test_a_name_that_no_file_can_have_is_refused(tmp_path):
+    for name in ("a\0b", "a" * 5000):
+        assert not exists(tmp_path / name)
+        with pytest.raises(DataError, match="check the path"):
+            read_yaml(tmp_path / name)
+
+
 def test_a_message_quotes_no_more_than_it_needs():
     assert shown({"a": [1, "b"]}) == "{'a': [1, 'b']}"
     assert len(shown("x" * 400_000)) == 200

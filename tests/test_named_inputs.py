@@ -1,11 +1,13 @@
 """A run is known by the contents of what its parameters name, whatever the name."""
 
+import errno
 import os
 
 import pytest
 from hub import put
 
 from personalib import named_inputs as module
+from personalib.data import DataError
 from personalib.named_inputs import named_inputs
 
 
@@ -23,6 +25,20 @@ def test_nothing_is_named_by_mere_words(tmp_path, monkeypatch):
     (tmp_path / "letters").mkdir()
     words = {"model": "organism", "template": "letters", "seed": 7, "doses": [0.1, 0.2], "text": "a/b " * 5000}
     assert named_inputs(words | {"odd": "a/\0", "nothing": None, "away": "/no/such/file"}) == {}
+
+
+def test_a_folder_around_the_working_directory_is_no_input(model, monkeypatch):
+    monkeypatch.chdir(model)
+    assert named_inputs({"a": "/", "b": "./", "c": "../", "d": str(model), "e": "more/"}).keys() == {"more/"}
+
+
+def test_what_vanishes_or_cannot_be_read_is_named(model, monkeypatch):
+    def gone(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(module, "_contents", lambda path, *_: gone(path))
+    with pytest.raises(DataError, match=r"a model: Permission denied \(.*config\.json\); name what can be read"):
+        named_inputs({"model": str(model)})
 
 
 def test_a_folder_is_another_with_other_contents_and_the_same_with_other_times(model):
