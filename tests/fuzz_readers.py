@@ -1,11 +1,13 @@
 """The library's readers of files, each with valid files to begin from and with what is done with what was read."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import torch
 from fuzz import Reader, _as_data
@@ -239,7 +241,7 @@ def _runs(folder: Path) -> list[Reader]:
     from personalib.evaluation import NEUTRAL
     from personalib.evaluation_runs import read_run
     from personalib.loaded import read_loaded
-    from personalib.parameters import ParameterError
+    from personalib.parameters import Parameter, ParameterError
     from personalib.provenance import file_hash, repository_root
     from personalib.sae_training import Dictionary, SaeTraining, load_recipe
     from personalib.storage import Journal
@@ -260,6 +262,14 @@ def _runs(folder: Path) -> list[Reader]:
         "left_out": {"a": [{"where": "row 2", "problem": "is empty"}]},
     }
     manifest.write_text(json.dumps(about))
+
+    values = folder / "values.json"
+    values.write_text('{"a": [0.5, -3, null, true, "organism"], "b": "resid_post.1"}')
+    kinds = ("int", "float | None", "bool", "str", "list[float]", "dict[str, list[int]]", "str | None")
+
+    def given(path: Path) -> object:
+        text = os.fsdecode(path.read_bytes())  # as the command line has it
+        return Parameter("a", kinds[crc32(path.read_bytes()) % len(kinds)], None).parse(text)
 
     def written(path: Path) -> object:
         opened = Journal(path)
@@ -286,6 +296,7 @@ def _runs(folder: Path) -> list[Reader]:
         Reader(
             "notebook", notebooks, lambda path: Chapter.read(path).parameters, (DataError, RunError, ParameterError)
         ),
+        Reader("value of a parameter", (values,), given, (DataError, ParameterError)),
         Reader("journal", (journal,), written),
         Reader("loaded", (journal,), read_loaded),
         Reader("configuration of AxBench", (config,), _trained),
