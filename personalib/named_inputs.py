@@ -105,7 +105,7 @@ def _named_in(text: str) -> Iterator[tuple[str, Path | None]]:
 def _below(folder: Path, name: str) -> Path | None:
     """A file in a folder, or a folder of more than one part: a mere word may have the name of a folder by chance."""
     place = folder / name
-    return place if name and exists(place) and ("/" in name or place.is_file()) else None
+    return place if name and _is_there(place, folder) and ("/" in name or place.is_file()) else None
 
 
 def _hash(path: Path) -> str:
@@ -120,8 +120,12 @@ def _hash(path: Path) -> str:
 
 def _path(name: str) -> Path | None:
     """The file or folder of that path; a mere name, such as that of a method, is none, and neither is ``/``."""
-    there = "/" in name and exists(name) and not Path.cwd().is_relative_to(Path(name).resolve())
-    return Path(name) if there else None
+    return Path(name) if "/" in name and _is_there(Path(name), Path.cwd()) else None
+
+
+def _is_there(place: Path, folder: Path) -> bool:
+    """Whether there is such a file or folder, other than a folder and those around it."""
+    return exists(place) and not folder.resolve().is_relative_to(place.resolve())
 
 
 def _hub_commit(name: str) -> str | None:

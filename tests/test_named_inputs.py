@@ -30,6 +30,8 @@ def test_nothing_is_named_by_mere_words(tmp_path, monkeypatch):
 def test_a_folder_around_the_working_directory_is_no_input(model, monkeypatch):
     monkeypatch.chdir(model)
     assert named_inputs({"a": "/", "b": "./", "c": "../", "d": str(model), "e": "more/"}).keys() == {"more/"}
+    (model / "a.yaml").write_text("[/, /more, ./, ../, more/]")
+    assert named_inputs({"plan": "./a.yaml"}).keys() == {"./a.yaml", "more/"}
 
 
 def test_what_vanishes_or_cannot_be_read_is_named(model, monkeypatch):
