@@ -1,6 +1,8 @@
 """Some of every kind of architecture; ``make architectures`` tries all of them."""
 
 import csv
+import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -29,3 +31,10 @@ def test_the_table_of_the_book_has_every_architecture_and_no_fault():
     assert sorted(rows()) == sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
     assert {row["outcome"] for row in rows().values()} == {"agrees", "refused", "not tried"}
     assert all(row["why"] for row in rows().values() if row["outcome"] != "agrees")
+
+
+def test_the_page_begins_with_what_the_table_says():
+    found = Counter(row["outcome"] for row in rows().values())
+    page = (TABLE.parent / "models.md").read_text()
+    told = re.search(r"Of the (\d+) .*, (\d+) agree .*, (\d+) are refused .*, and (\d+) could not be tried", page)
+    assert told.groups() == tuple(map(str, (found.total(), found["agrees"], found["refused"], found["not tried"])))
