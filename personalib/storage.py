@@ -9,12 +9,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from math import isfinite
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 from filelock import lock_descriptor
 from safetensors import SafetensorError
 
 from personalib.data import DataError, parse_json
+
+# Kept, since such a folder is removed as soon as nothing refers to it.
+_SCRATCH: list["TemporaryDirectory[str]"] = []
 
 
 @contextmanager
@@ -105,6 +109,13 @@ def reserve(path: Path) -> None:
     if full:
         path.unlink()
         raise DataError(f"{path}: needs {size:,} bytes, and {free:,} are free on its disk; make room, and run it again")
+
+
+def scratch(name: str) -> Path:
+    """A new folder for what is needed as long as this process runs; it is removed when the process ends."""
+    folder = TemporaryDirectory(prefix=f"{name}-")
+    _SCRATCH.append(folder)
+    return Path(folder.name)
 
 
 @contextmanager

@@ -5,6 +5,8 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
@@ -93,6 +95,14 @@ def test_a_file_has_the_rights_of_any_other(tmp_path):
     write_whole(tmp_path / "a.txt", "")
     (tmp_path / "b.txt").write_text("")
     assert (tmp_path / "a.txt").stat().st_mode == (tmp_path / "b.txt").stat().st_mode
+
+
+def test_a_scratch_folder_is_there_as_long_as_its_process(tmp_path):
+    told = "from personalib.storage import scratch; import gc; f = scratch('a'); gc.collect(); print(f, f.is_dir())"
+    done = subprocess.run(
+        [sys.executable, "-c", told], capture_output=True, text=True, env=os.environ | {"TMPDIR": str(tmp_path)}
+    )
+    assert done.stdout.startswith(str(tmp_path / "a-")) and done.stdout.endswith(" True\n") and names(tmp_path) == []
 
 
 # Full disks
