@@ -80,7 +80,8 @@ def load_stories() -> Mapping[str, Any]:
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{source}: fillers and continuations by part are needed ({error!r})") from None
     if wrong := known ^ set(told):
-        raise DataError(f"{source}: {'.'.join(min(wrong))} needs continuations, or there is no such element")
+        first = ".".join(map(str, min(wrong, key=str)))
+        raise DataError(f"{source}: {first} needs continuations, or there is no such element")
     for name, texts in lists.items():
         if not texts or name.rpartition(".")[2] not in PARTS:
             raise DataError(f"{source}: {name} needs some phrases under one of {', '.join(PARTS)}")

@@ -111,6 +111,7 @@ def test_it_writes_nothing_but_life_stories():
         ("fillers: {childhood: []}\ncontinuations: {}", "fillers and continuations by part are needed"),
         ("fillers: {}", "fillers and continuations by part are needed"),
         (f"{FILLERS}\ncontinuations: {{}}", r"age\.older needs continuations, or there is no such element"),
+        (f"{FILLERS}\ncontinuations: {{true: {{a: {{}}}}, null: {{1: {{}}}}}}", r"\w+\.\w+ needs continuations"),
         (f"{FILLERS}\n{ALL}\n  sex: {{male: {{mind: [a]}}}}", r"sex\.male needs continuations, or there is no such"),
         (f"{FILLERS}\n{ALL.replace('mind', 'soul')}", r"gender\.female\.soul needs some phrases under one of"),
         (f"{FILLERS.replace('[a]', '[]', 1)}\n{ALL}", "childhood needs some phrases"),
