@@ -24,6 +24,8 @@ _YAML_CHARACTERS = 10_000_000
 _ALIASED_VALUES = 10_000
 _WHOLE_NUMBER = 2**63
 _SHOWN = 200
+# Longer than any path that a system is likely to have.
+_WORD = 400
 _COMPLAINTS = 3
 T = TypeVar("T")
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -40,7 +42,7 @@ class DataError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(re.sub(rf"\S{{{_SHOWN + 1},}}", lambda word: cut(word[0]), message))
+        super().__init__(re.sub(rf"[^\s:]{{{_WORD + 1},}}", lambda word: cut(word[0], _WORD), message))
 
 
 class Strict(BaseModel):
@@ -247,9 +249,9 @@ def shown(value: Any) -> str:
     return cut(repr(value))
 
 
-def cut(text: str) -> str:
-    """At most 200 characters of a foreign text, for a message."""
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 2] + " …"
+def cut(text: str, most: int = _SHOWN) -> str:
+    """The beginning of a foreign text, at most so many characters, for a message."""
+    return text if len(text) <= most else text[: most - 2] + " …"
 
 
 def read_text(path: Path) -> str:

@@ -154,7 +154,7 @@ def test_a_name_in_a_message_is_cut_and_a_sentence_is_not():
     sentence = "known are " + ", ".join(map(str, range(1000)))
     assert (
         str(DataError(f"a.yaml: {'x' * 500}.y: not known; {sentence}"))
-        == f"a.yaml: {'x' * 198} … not known; {sentence}"
+        == f"a.yaml: {'x' * 398} …: not known; {sentence}"
     )
 
 
