@@ -44,7 +44,7 @@ class PublishedBackground:
     def background(self) -> Background:
         """The same person in this book's vocabulary; attributes that it does not have are left out."""
         elements = {each.factor: each for each in self._elements()}
-        words = self.extra.get("keywords") or {}
+        words = self.extra.get("keywords", {})
         titles = {factor.key: factor.title for factor in load_factors()}
         keywords = {factor: words[titles[factor]] for factor in elements if titles[factor] in words}
         keys = {factor: element.key for factor, element in elements.items()}
@@ -115,7 +115,7 @@ def with_fixed_text(entry: PublishedBackground, person: str) -> PublishedBackgro
     Raises:
         DataError: an attribute that is told has no keyword.
     """
-    words = entry.extra.get("keywords") or {}
+    words = entry.extra.get("keywords", {})
     if missing := [title for title, value in entry.attributes.items() if value and title not in words]:
         raise DataError(
             f"background {entry.idx} has no keyword for {cut(', '.join(missing))}; draw it with "
@@ -173,6 +173,8 @@ def _background(entry: Record) -> PublishedBackground:
     features = None if early else entry.fields.get("features")
     if features is not None and not isinstance(features, dict):
         raise entry.error("features", f"is {shown(features)}; write an object with 'fixed' and 'generative'")
+    # Keywords that are null or NaN are none.
+    left_out = _FIELDS if entry.has("keywords") else (*_FIELDS, "keywords")
     if entry.has("keywords"):
         for clause in _texts(entry, "keywords").values():
             try:
@@ -188,7 +190,7 @@ def _background(entry: Record) -> PublishedBackground:
         fixed_bg=_texts(entry, "fixed_bg") if entry.has("fixed_bg") else {},
         generative_bg=story,
         features=features,
-        extra={name: value for name, value in entry.fields.items() if name not in _FIELDS},
+        extra={name: value for name, value in entry.fields.items() if name not in left_out},
     )
 
 

@@ -21,7 +21,7 @@ from sae_lens.loading.pretrained_saes_directory import PretrainedSAELookup, get_
 from safetensors import SafetensorError
 
 from personalib.activations import Site
-from personalib.data import DataError, data_dir, exists
+from personalib.data import DataError, cut, data_dir, exists
 from personalib.loaded import note_loaded
 from personalib.models import ORGANISM, LanguageModel, weights_digest
 
@@ -270,11 +270,13 @@ def _wrap(
     metadata = network.cfg.metadata
     hook = _HOOK.fullmatch(str(metadata.hook_name))
     if not hook:
-        raise DataError(f"{release} {sae_id}: reads {metadata.hook_name}; only the residual stream is known here")
+        raise DataError(
+            f"{release} {sae_id}: reads {cut(str(metadata.hook_name))}; only the residual stream is known here"
+        )
     normalisation = network.cfg.normalize_activations or "none"
     if normalisation not in _KEPT:
         raise DataError(
-            f"{release} {sae_id}: was trained with {normalisation}, whose numbers are not in its weights; fold them in "
+            f"{release} {sae_id}: was trained with {cut(str(normalisation))}, whose numbers are not in its weights; fold them in "
             "with sae-lens and save it anew"
         )
     name = f"{release} {sae_id}".strip()
@@ -304,4 +306,4 @@ def _revision(repository: str, folder: str) -> str | None:
 
 
 def _message(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return cut(" ".join(str(error).split()), 400) or type(error).__name__

@@ -53,15 +53,15 @@ def whole(path: Path) -> Iterator[Path]:
     with writing(path):
         if partial.is_symlink():
             partial.unlink()
-        with held(partial) as file:
+        with ExitStack() as locks:
+            file = locks.enter_context(held(partial))
             file.truncate()
             yield partial
-            with partial.open("r+b") as written:
-                # Whoever wrote may have put another file in the place of the one that is held, as safetensors does.
-                if not (_is_at(file, partial) or lock_descriptor(written.fileno(), blocking=False)):
-                    raise BlockingIOError(f"another process holds {partial}")
-                os.fsync(written.fileno())
-                partial.replace(path)
+            # Whoever wrote may have put another file in the place of the one that is held, as safetensors does.
+            if not _is_at(file, partial):
+                file = locks.enter_context(held(partial))
+            os.fsync(file.fileno())
+            partial.replace(path)
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

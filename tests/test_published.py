@@ -68,6 +68,15 @@ def test_a_background_file_is_saved_as_it_was_loaded(write, tmp_path):
     assert "Ånd" in target.read_text(), "readable, not escaped"
 
 
+@pytest.mark.parametrize("none", [None, float("nan")])
+def test_keywords_that_are_none_are_left_out(write, tmp_path, none):
+    source, target = write([SOMEBODY | {"keywords": none, "note": None}]), tmp_path / "out.json"
+    [one] = load_backgrounds(source)
+    assert one.background().keywords == {}
+    save_backgrounds([one], target)
+    assert json.loads(target.read_text()) == [SOMEBODY | {"note": None}]
+
+
 def test_fields_of_others_are_kept(write, tmp_path):
     source, target = write([SOMEBODY | {"note": {"by": "a reader"}}]), tmp_path / "out.json"
     save_backgrounds(load_backgrounds(source), target)
