@@ -276,8 +276,8 @@ def _wrap(
     normalisation = network.cfg.normalize_activations or "none"
     if normalisation not in _KEPT:
         raise DataError(
-            f"{release} {sae_id}: was trained with {cut(str(normalisation))}, whose numbers are not in its weights; fold them in "
-            "with sae-lens and save it anew"
+            f"{release} {sae_id}: was trained with {cut(str(normalisation))}, whose numbers are not in its weights; "
+            "fold them in with sae-lens and save it anew"
         )
     name = f"{release} {sae_id}".strip()
     dtype, device = str(network.W_dec.dtype).removeprefix("torch."), str(network.W_dec.device)
