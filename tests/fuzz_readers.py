@@ -5,9 +5,9 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import torch
 from fuzz import Reader, _as_data
@@ -263,13 +263,14 @@ def _runs(folder: Path) -> list[Reader]:
     }
     manifest.write_text(json.dumps(about))
 
-    values = folder / "values.json"
-    values.write_text('{"a": [0.5, -3, null, true, "organism"], "b": "resid_post.1"}')
-    kinds = ("int", "float | None", "bool", "str", "list[float]", "dict[str, list[int]]", "str | None")
+    refused = DataError, ParameterError
+    values = {"float | None": "-0.5", "list[float]": "[0.5, -3]", "dict[str, list[int]]": '{"a": [1, 2], "b": []}'}
+    for number, text in enumerate(values.values()):
+        (folder / f"value_{number}.json").write_text(text)
 
-    def given(path: Path) -> object:
-        text = os.fsdecode(path.read_bytes())  # as the command line has it
-        return Parameter("a", kinds[crc32(path.read_bytes()) % len(kinds)], None).parse(text)
+    def given(kind: str, path: Path) -> object:
+        """Read a value as the command line has it."""
+        return Parameter("a", kind, None).parse(os.fsdecode(path.read_bytes()))
 
     def written(path: Path) -> object:
         opened = Journal(path)
@@ -296,7 +297,15 @@ def _runs(folder: Path) -> list[Reader]:
         Reader(
             "notebook", notebooks, lambda path: Chapter.read(path).parameters, (DataError, RunError, ParameterError)
         ),
-        Reader("value of a parameter", (values,), given, (DataError, ParameterError)),
+        *(
+            Reader(
+                f"value of {kind}",
+                (folder / f"value_{number}.json",),
+                partial(given, kind),
+                (DataError, ParameterError),
+            )
+            for number, kind in enumerate(values)
+        ),
         Reader("journal", (journal,), written),
         Reader("loaded", (journal,), read_loaded),
         Reader("configuration of AxBench", (config,), _trained),
