@@ -298,12 +298,7 @@ def _runs(folder: Path) -> list[Reader]:
             "notebook", notebooks, lambda path: Chapter.read(path).parameters, (DataError, RunError, ParameterError)
         ),
         *(
-            Reader(
-                f"value of {kind}",
-                (folder / f"value_{number}.json",),
-                partial(given, kind),
-                (DataError, ParameterError),
-            )
+            Reader(f"value of {kind}", (folder / f"value_{number}.json",), partial(given, kind), refused)
             for number, kind in enumerate(values)
         ),
         Reader("journal", (journal,), written),
