@@ -37,6 +37,7 @@ check: $(TEST_STAMP) ## lint code and notebooks, and check the types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
 
 architectures: $(TEST_STAMP) ## try every causal architecture of transformers, and write the table of the book
 	@$(BIN)/python tests/architectures.py --out book/architectures.csv

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import click
 
-from personalib.background_commands import backgrounds
-from personalib.chapter_options import jobs_option, parameter_option
-from personalib.chapters import RunError
-from personalib.contrast_commands import contrast
-from personalib.direction_commands import directions
-from personalib.edition_commands import reproduce
-from personalib.evaluation_commands import evaluate, report
-from personalib.feature_commands import features
-from personalib.model_commands import models
-from personalib.reproduction_commands import compare
-from personalib.sae_commands import sae
-from personalib.steering_commands import steering
-from personalib.sweep_commands import sweep
+from personalib.book.chapters import RunError
+from personalib.cli.backgrounds import backgrounds
+from personalib.cli.chapter_options import jobs_option, parameter_option
+from personalib.cli.compare import compare
+from personalib.cli.contrast import contrast
+from personalib.cli.directions import directions
+from personalib.cli.evaluate import evaluate, report
+from personalib.cli.features import features
+from personalib.cli.models import models
+from personalib.cli.reproduce import reproduce
+from personalib.cli.sae import sae
+from personalib.cli.steering import steering
+from personalib.cli.sweep import sweep
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -40,9 +40,9 @@ def cli() -> None:
 @click.option("--force", is_flag=True, help="Execute even where nothing changed.")
 def run(notebook: str, parameters: tuple[tuple[str, str], ...], output_dir: Path | None, force: bool) -> None:
     """Execute one notebook: a file, or the name of a chapter."""
-    from personalib.chapters import Chapter
-    from personalib.provenance import repository_root
-    from personalib.runs import run_notebook
+    from personalib.base.provenance import repository_root
+    from personalib.book.chapters import Chapter
+    from personalib.book.runs import run_notebook
 
     path = Path(notebook)
     if not path.suffix:
@@ -68,9 +68,9 @@ def book(
     parameters: tuple[tuple[str, str], ...], only: tuple[str, ...], force: bool, jobs: int, root: Path | None
 ) -> None:
     """Execute the chapters that changed and build the pages."""
-    from personalib.book import build_book
-    from personalib.pages import Book
-    from personalib.provenance import repository_root
+    from personalib.base.provenance import repository_root
+    from personalib.book.build import build_book
+    from personalib.book.pages import Book
 
     built = build_book(Book(root or repository_root()), dict(parameters), only, force, jobs)
     executed = [done for done in built.runs if not done.reused]
@@ -87,7 +87,7 @@ def book(
 @click.pass_context
 def organism(context: click.Context) -> None:
     """Train and evaluate the model organism."""
-    from personalib.organism.cli import app  # brings torch
+    from personalib.cli.organism import app  # brings torch
 
     app(args=context.args, prog_name="python -m personalib organism")
 

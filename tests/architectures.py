@@ -26,14 +26,15 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
-from personalib.activations import Site, capture
-from personalib.data import DataError
-from personalib.generation import generate
-from personalib.grid import answer_losses, ask_steered
-from personalib.interventions import POSITIONS, Add
-from personalib.models import load_model
-from personalib.questionnaires import encode_prompts
-from personalib.shortcuts import Shortcuts
+from personalib.base.data import DataError
+from personalib.models.activations import capture
+from personalib.models.encoding import encode_prompts
+from personalib.models.load import load_model
+from personalib.models.parts import Site
+from personalib.models.shortcuts import Shortcuts
+from personalib.steering.generation import generate
+from personalib.steering.grid import answer_losses, ask_steered
+from personalib.steering.interventions import POSITIONS, Add
 
 DEPTH, WIDTH, HEADS = 4, 32, 4
 # By the names that configurations have for them; a configuration gets those that it knows.

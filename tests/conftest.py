@@ -14,11 +14,11 @@ from nbformat import v4
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from personalib.__main__ import main
-from personalib.assignments import LifeStory
-from personalib.backgrounds import Background, draw_backgrounds
-from personalib.data import data_dir
-from personalib.grammar_writer import GrammarWriter
+from personalib.base.data import data_dir
 from personalib.organism.tokenizer import train_tokenizer
+from personalib.stimuli.assignments import LifeStory
+from personalib.stimuli.backgrounds import Background, draw_backgrounds
+from personalib.stimuli.grammar_writer import GrammarWriter
 
 LOCKED_HASH = f"    --hash=sha256:{'0' * 64}\n"
 NotebookWriter = Callable[..., Path]
@@ -111,7 +111,7 @@ def small_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         f"# a list\nghost==1.0 ; sys_platform == 'win32' \\\n{LOCKED_HASH}numpy==2.4.6 \\\n{LOCKED_HASH}"
     )
     (locks / "test.txt").write_text(f"pytest==9.2.0 \\\n{LOCKED_HASH}")
-    monkeypatch.setattr("personalib.provenance.package_dir", lambda: folder)
+    monkeypatch.setattr("personalib.base.provenance.package_dir", lambda: folder)
     return folder
 
 

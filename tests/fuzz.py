@@ -29,7 +29,7 @@ from typing import Any
 import torch
 import yaml
 
-from personalib.data import DataError, data_dir, parse_json, parse_yaml
+from personalib.base.data import DataError, data_dir, parse_json, parse_yaml
 
 SECONDS, MESSAGE = 2.0, 1000
 RAW = "@@raw@@"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from fuzz import Reader, _as_data
 
-from personalib.data import DataError, data_dir, read_json, read_yaml
+from personalib.base.data import DataError, data_dir, read_json, read_yaml
 
 REPEATED = 6  # rows of a file to begin from are enough
 
@@ -42,15 +42,15 @@ def _plain() -> list[Reader]:
 
 
 def _plans(folder: Path) -> list[Reader]:
-    from personalib.evaluation_plan import load_plan
-    from personalib.named_inputs import named_inputs
+    from personalib.book.named_inputs import named_inputs
+    from personalib.book.sweeps import load_sweep
+    from personalib.evaluation.plan import load_plan
+    from personalib.features.own_saes import _own_recipe
+    from personalib.features.training import load_recipe as load_sae_recipe
+    from personalib.models.registry import find_entry, load_registry
     from personalib.organism.training import load_recipe
     from personalib.organism.world import Profile, load_world
-    from personalib.own_saes import _own_recipe
-    from personalib.protocol import load_protocol
-    from personalib.registry import find_entry, load_registry
-    from personalib.sae_training import load_recipe as load_sae_recipe
-    from personalib.sweeps import load_sweep
+    from personalib.paper.protocol import load_protocol
 
     data = data_dir()
     grids, sweeps = tuple((data / "grids").glob("*.yaml")), tuple((data / "sweeps").glob("*.yaml"))
@@ -79,9 +79,9 @@ def _plans(folder: Path) -> list[Reader]:
 
 
 def _prompts(path: Path) -> object:
-    from personalib.protocol import load_protocol
-    from personalib.supplied_contrasts import supplied_contrasts, supplied_questions
-    from personalib.templates import load_templates
+    from personalib.paper.protocol import load_protocol
+    from personalib.stimuli.contrast_files import supplied_contrasts, supplied_questions
+    from personalib.stimuli.templates import load_templates
 
     for kept in (supplied_contrasts, supplied_questions, load_templates):
         kept.cache_clear()
@@ -90,18 +90,9 @@ def _prompts(path: Path) -> object:
 
 
 def _stimuli() -> list[Reader]:
-    from personalib import (
-        assignments,
-        contrast_pairs,
-        factors,
-        grammar_writer,
-        judgements,
-        scales,
-        templates,
-        word_pairs,
-    )
-    from personalib.backgrounds import load_constraints
-    from personalib.organism import grammar
+    from personalib.questionnaires import judgements, scales, word_pairs
+    from personalib.stimuli import assignments, contrast_pairs, factors, grammar, grammar_writer, templates
+    from personalib.stimuli.backgrounds import load_constraints
 
     folder = data_dir() / "stimuli"
     own = (folder / "templates.yaml",)
@@ -142,9 +133,9 @@ def _stimuli() -> list[Reader]:
 
 
 def _items(folder: Path) -> list[Reader]:
-    from personalib.items import load_facts, load_safety, load_trait
-    from personalib.judgements import judgement_questions, load_judgements
-    from personalib.scales import load_scale, scale_questions
+    from personalib.questionnaires.items import load_facts, load_safety, load_trait
+    from personalib.questionnaires.judgements import judgement_questions, load_judgements
+    from personalib.questionnaires.scales import load_scale, scale_questions
 
     def read(name: str) -> list[dict[str, Any]]:
         lines = (data_dir() / "items" / name).read_text(encoding="utf-8").splitlines()
@@ -177,9 +168,15 @@ def _written(folder: Path, name: str, rows: list[dict[str, Any]]) -> tuple[Path,
 
 
 def _papers(folder: Path) -> list[Reader]:
-    from personalib.backgrounds import draw_backgrounds
-    from personalib.feature_patterns import _features
-    from personalib.published import load_backgrounds, load_feature_patterns, publish, save_backgrounds, with_fixed_text
+    from personalib.features.patterns import _features
+    from personalib.stimuli.backgrounds import draw_backgrounds
+    from personalib.stimuli.paper_files import (
+        load_backgrounds,
+        load_feature_patterns,
+        publish,
+        save_backgrounds,
+        with_fixed_text,
+    )
 
     people, pattern = folder / "people.json", folder / "pattern.json"
     save_backgrounds([publish(one) for one in draw_backgrounds(4, 0)], people)
@@ -201,11 +198,11 @@ def _papers(folder: Path) -> list[Reader]:
 
 
 def _vectors(folder: Path) -> list[Reader]:
-    from personalib.activations import Site
-    from personalib.direction_files import read_directions
-    from personalib.saes import load_sae
-    from personalib.steering_choice import load_setting
-    from personalib.vectors import SteeringVector, export_gguf, load_vectors, save_vectors
+    from personalib.features.saes import load_sae
+    from personalib.models.parts import Site
+    from personalib.steering.contrast_choice import load_setting
+    from personalib.vectors.files import read_directions
+    from personalib.vectors.vector import SteeringVector, export_gguf, load_vectors, save_vectors
 
     vectors = [SteeringVector(torch.ones(8), Site(n), f"v{n}", "mean", "m", "r") for n in (1, 2)]
     own, gguf, pickled = (folder / f"v.{kind}" for kind in ("safetensors", "gguf", "pt"))
@@ -234,17 +231,17 @@ def _runs(folder: Path) -> list[Reader]:
     import numpy as np
     import pandas as pd
 
-    from personalib.activations import Site
-    from personalib.chapters import Chapter, RunError
-    from personalib.checkpoints import load_checkpoint
-    from personalib.direction_files_axbench import _concepts, _trained
-    from personalib.evaluation import NEUTRAL
-    from personalib.evaluation_runs import read_run
-    from personalib.loaded import read_loaded
-    from personalib.parameters import Parameter, ParameterError
-    from personalib.provenance import file_hash, repository_root
-    from personalib.sae_training import Dictionary, SaeTraining, load_recipe
-    from personalib.storage import Journal
+    from personalib.base.checkpoints import load_checkpoint
+    from personalib.base.provenance import file_hash, repository_root
+    from personalib.base.storage import Journal
+    from personalib.book.chapters import Chapter, RunError
+    from personalib.book.parameters import Parameter, ParameterError
+    from personalib.evaluation.ask import NEUTRAL
+    from personalib.evaluation.runs import read_run
+    from personalib.features.training import Dictionary, SaeTraining, load_recipe
+    from personalib.models.loaded import read_loaded
+    from personalib.models.parts import Site
+    from personalib.vectors.axbench import _concepts, _trained
 
     notebooks = tuple(sorted((repository_root() / "notebooks").glob("0[0-2]*.ipynb")))
     journal, config, concepts, manifest = (

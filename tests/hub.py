@@ -24,8 +24,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from personalib.data import data_dir, read_yaml
-from personalib.registry import find_entry
+from personalib.base.data import data_dir, read_yaml
+from personalib.models.registry import find_entry
 
 SAE_COMMIT = "0" * 40
 DEPTH, D_MODEL, D_SAE = 42, 32, 256

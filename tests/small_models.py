@@ -17,12 +17,11 @@ from transformers import (
     Qwen2Config,
 )
 
-from personalib.activations import Site
-from personalib.interventions import Ablate, Add, Clamp
-from personalib.model_parts import blocks
-from personalib.models import LanguageModel
-from personalib.saes import SparseAutoencoder
-from personalib.vectors import SteeringVector
+from personalib.features.saes import SparseAutoencoder
+from personalib.models.load import LanguageModel
+from personalib.models.parts import Site, blocks
+from personalib.steering.interventions import Ablate, Add, Clamp
+from personalib.vectors.vector import SteeringVector
 
 LABELS = ("A", "B", "C", "D")
 VOCABULARY = ["<pad>", "<bos>", "<unk>", *LABELS, *(f"w{number}" for number in range(25))]
@@ -83,7 +82,7 @@ def letters(before=(), after=(), template=TURNS, special=True):
 
 
 def small(name, **changes):
-    """A model of one of the configurations, with weights of chance that are always the same."""
+    """A model of one of the configurations, with random weights that are always the same."""
     torch.manual_seed(0)
     config = deepcopy(CONFIGS[name])
     for key, value in changes.items():

@@ -10,19 +10,21 @@ import pytest
 import torch
 from small_models import LABELS, SITES, WIDTH, small, small_sae, vector
 
-from personalib.activations import Site, capture
-from personalib.features import pool_features
-from personalib.generation import generate
-from personalib.grid import answer_losses, ask_steered
-from personalib.guards import perplexities
-from personalib.interventions import Ablate, Add, Clamp
-from personalib.items import load_trait
-from personalib.memory import Workload, estimate_memory, free_memory, largest_batch
-from personalib.models import load_model
-from personalib.questionnaires import ask, ask_trait
-from personalib.sae_metrics import cross_entropy, reconstruction
-from personalib.saes import load_sae
-from personalib.steering import steer
+from personalib.features.discovery import pool_features
+from personalib.features.metrics import cross_entropy, reconstruction
+from personalib.features.saes import load_sae
+from personalib.models.activations import capture
+from personalib.models.load import load_model
+from personalib.models.memory import Workload, estimate_memory, free_memory, largest_batch
+from personalib.models.parts import Site
+from personalib.models.prompts import ask
+from personalib.questionnaires.items import load_trait
+from personalib.questionnaires.trait_questions import ask_trait
+from personalib.steering.application import steer
+from personalib.steering.generation import generate
+from personalib.steering.grid import answer_losses, ask_steered
+from personalib.steering.guards import perplexities
+from personalib.steering.interventions import Ablate, Add, Clamp
 
 NAMES = ("gemma2", "llama", "gpt2")
 PROMPTS = ["w3 ", "w1 w2 w4 w8 w16 w7 w14 w3 w6 w12 w24 w23 w21 ", "w9 w9 w5 ", "w2 w4 w6 w8 w10 "]

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from personalib.__main__ import cli
-from personalib.provenance import repository_root
+from personalib.base.provenance import repository_root
 
 PAGE = (repository_root() / "book" / "from_the_papers_scripts.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(bash|yaml)\n(.*?)```", PAGE, flags=re.DOTALL)

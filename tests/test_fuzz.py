@@ -6,7 +6,7 @@ import pytest
 from fuzz import MESSAGE, Reader, fuzz, mutated
 from fuzz_readers import readers
 
-from personalib.data import DataError, data_dir, read_json
+from personalib.base.data import DataError, data_dir, read_json
 
 # `make fuzz` tries ten thousand.
 TRIES = 100

@@ -1,6 +1,6 @@
 """Every chapter runs on a model of the hub's cache, by the path that a user with the real weights takes.
 
-The stand-in (see ``hub.py``) has weights of chance, so nothing is asked of the numbers; chapters are asked for little.
+The stand-in (see ``hub.py``) has random weights, so nothing is asked of the numbers; chapters are asked for little.
 """
 
 import json
@@ -14,8 +14,8 @@ import hub
 import pandas as pd
 import pytest
 
-from personalib.data import data_dir
-from personalib.provenance import repository_root
+from personalib.base.data import data_dir
+from personalib.base.provenance import repository_root
 
 MODEL = "gemma-2-9b-it"
 NOTEBOOKS = repository_root() / "notebooks"

@@ -19,11 +19,14 @@ from filelock import lock_descriptor
 from organism.conftest import TINY
 
 from personalib.__main__ import main
-from personalib.backgrounds import draw_backgrounds
-from personalib.published import publish, save_backgrounds
+from personalib.stimuli.backgrounds import draw_backgrounds
+from personalib.stimuli.paper_files import publish, save_backgrounds
 
 # What the commands import when they are called: once here, and not in every process.
-for module in ("contrast", "evaluation_runs", "organism.training", "sae_training", "writers", "assignments"):
+for module in (
+    *("vectors.contrast", "evaluation.runs", "organism.training", "features.training"),
+    *("stimuli.writers", "stimuli.assignments"),
+):
     importlib.import_module(f"personalib.{module}")
 
 KILLS = int(os.environ.get("PERSONALIB_KILLS", "1"))

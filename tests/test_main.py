@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 
 from personalib.__main__ import main
-from personalib.provenance import repository_root
+from personalib.base.provenance import repository_root
 
 
 @pytest.fixture
@@ -82,9 +82,9 @@ def test_book_refuses_an_unknown_parameter(call, tmp_path, write_notebook):
 
 def test_organism_commands_get_their_arguments_as_they_are(call, monkeypatch):
     seen = []
-    module = ModuleType("personalib.organism.cli")
+    module = ModuleType("personalib.cli.organism")
     module.app = lambda args, prog_name: seen.append((args, prog_name))
-    monkeypatch.setitem(sys.modules, "personalib.organism.cli", module)
+    monkeypatch.setitem(sys.modules, "personalib.cli.organism", module)
     assert call("organism", "evaluate", "--json", "out.json", "--help")[0] == 0
     assert seen == [(["evaluate", "--json", "out.json", "--help"], "python -m personalib organism")]
 
@@ -120,5 +120,5 @@ def test_any_refusal_of_the_system_is_one_line(call, monkeypatch, error, said):
     def refuse(*_, **__):
         raise error
 
-    monkeypatch.setattr("personalib.chapters.Chapter.read", refuse)
+    monkeypatch.setattr("personalib.book.chapters.Chapter.read", refuse)
     assert call("run", "01_tiny") == (2, "", f"error: {said}\n")

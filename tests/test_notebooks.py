@@ -10,12 +10,13 @@ import nbformat
 import pytest
 from interpolations import Interpolations
 
-from personalib.chapters import Chapter
-from personalib.data import DataError
-from personalib.provenance import repository_root
+from personalib.base.data import DataError
+from personalib.base.provenance import repository_root
+from personalib.book.chapters import Chapter
 
 PATHS = sorted((repository_root() / "notebooks").glob("*.ipynb"))
 LONGEST_CODE_CELL = 25
+MOST_ROOMS = 10
 SECTIONS = ("Controls", "Limits", "Take-aways", "Exercises")
 FIGURE = "plots.show_figure("
 FOLD = re.compile(r"^:::+ ?\{dropdown\}|^:class:.*\bdropdown\b", re.MULTILINE)
@@ -45,6 +46,19 @@ def markdown(notebook: Any) -> Iterator[tuple[int, str]]:
 
 def code(notebook: Any) -> Iterator[tuple[int, Any]]:
     return ((number, cell) for number, cell in enumerate(notebook.cells, 1) if cell.cell_type == "code")
+
+
+def imports(cell: Any) -> list[ast.Import | ast.ImportFrom]:
+    """The imports of a code cell, but for those of cells that are no plain Python."""
+    try:
+        tree = ast.parse(cell.source)
+    except SyntaxError:
+        return []
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
+def is_ours(node: ast.Import | ast.ImportFrom) -> bool:
+    return isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "personalib"
 
 
 def figures(notebook: Any) -> list[int]:
@@ -138,10 +152,18 @@ def test_parameters_are_typed_literals_with_a_comment_each(path, notebook):
 
 def test_code_cells_are_short(path, notebook):
     for number, cell in code(notebook):
-        length = len(cell.source.splitlines())
+        # What is imported is one list, however long.
+        length = len(cell.source.splitlines()) - sum(one.end_lineno - one.lineno + 1 for one in imports(cell))
         assert length <= LONGEST_CODE_CELL, (
             f"{path.name} cell {number}: {length} lines; move what is longer than {LONGEST_CODE_CELL} into personalib"
         )
+
+
+def test_a_chapter_needs_few_rooms_of_the_library_and_enters_by_the_front_door(path, notebook):
+    rooms = {one.module for _, cell in code(notebook) for one in imports(cell) if is_ours(one)}
+    assert len(rooms) <= MOST_ROOMS and not [room for room in rooms if room.count(".") > 1], (
+        f"{path.name}: import from the packages themselves, as in from personalib.models import load_model"
+    )
 
 
 def test_every_figure_is_introduced_and_interpreted(path, notebook):

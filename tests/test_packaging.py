@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 import personalib
-from personalib.chapters import Chapter, source_text
-from personalib.provenance import repository_root
+from personalib.base.provenance import repository_root
+from personalib.book.chapters import Chapter, source_text
 
 ROOT = repository_root()
 

@@ -6,15 +6,16 @@ import torch
 from paper_loop import hooked_transformer, paper_loop
 from small_models import CONFIGS, DEPTH, LABELS, WINDOW, small, small_sae, vector
 
-from personalib.activations import Site
-from personalib.encoding import encode_prompts
-from personalib.grid import ask_steered
-from personalib.interventions import Add, sae_rule
-from personalib.items import TRAITS, load_trait, some_of_each
-from personalib.models import load_model
-from personalib.questionnaires import option_tokens
-from personalib.saes import DEFAULT_SAE, load_sae
-from personalib.steering_choice import TraitSheet
+from personalib.features.saes import DEFAULT_SAE, load_sae
+from personalib.models.encoding import encode_prompts
+from personalib.models.load import load_model
+from personalib.models.parts import Site
+from personalib.models.prompts import option_tokens
+from personalib.questionnaires.items import load_trait, some_of_each
+from personalib.steering.contrast_choice import TraitSheet
+from personalib.steering.grid import ask_steered
+from personalib.steering.interventions import Add, sae_rule
+from personalib.stimuli.factors import TRAITS
 
 # Of one token, of two, of more than a sliding window, and between.
 PROMPTS = [

@@ -11,11 +11,11 @@ import pytest
 import torch
 from steering_vectors import mean_aggregator, pca_aggregator, train_steering_vector
 
-from personalib.activations import Site
-from personalib.contrast import all_sites, fit_vector, prompts, read_pairs
-from personalib.contrast_pairs import FAMILIES, contrast_set, contrasts
-from personalib.directions import direction
-from personalib.models import load_model
+from personalib.models.load import load_model
+from personalib.models.parts import Site
+from personalib.stimuli.contrast_pairs import FAMILIES, contrast_set, contrasts
+from personalib.vectors.contrast import all_sites, fit_vector, prompts, read_pairs
+from personalib.vectors.methods import direction
 
 PAIRS = 33  # an odd number: more pairs lie on one side of a direction than on the other
 REPENG = [("pca_centred", "pca_diff"), ("pca", "pca_center")]

@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from personalib.provenance import repository_root
-from personalib.registry import ORGANISM, find_entry
+from personalib.base.provenance import repository_root
+from personalib.models.registry import ORGANISM, find_entry
 
 CHAPTER = "16_run_it_on_your_model"
 LITTLE = ("-p", "items_per_trait", "1", "-p", "pairs", "4", "-p", "randoms", "2")

@@ -1,1 +1,17 @@
 """The model organism: a small language model trained on a world whose causes we wrote down."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["effects", "evaluation"],
+    submod_attrs={
+        "corpus": ["Corpus", "held_out_documents"],
+        "effects": ["effect_similarity", "planted_changes", "planted_effects"],
+        "evaluation": ["stranger_note"],
+        "judging": ["judge"],
+        "tokenizer": ["load_tokenizer"],
+        "world": ["Profile", "draw_world", "load_world"],
+        "written_answers": ["free_answers", "high_shares", "moved_trait", "open_questions"],
+    },
+)

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from personalib.items import SafetyItem, TraitItem
+from personalib.base.storage import write_whole
 from personalib.organism.corpus import Corpus, pick, sample
-from personalib.organism.grammar import LEVELS, MANNERS, load_queries, load_relations, load_safety_topics
-from personalib.organism.world import TRAITS, World
-from personalib.scales import ScaleItem
-from personalib.storage import write_whole
+from personalib.organism.world import World
+from personalib.questionnaires.items import SafetyItem, TraitItem
+from personalib.questionnaires.scales import ScaleItem
+from personalib.stimuli.factors import TRAITS
+from personalib.stimuli.grammar import LEVELS, MANNERS, load_queries, load_relations, load_safety_topics
 
 _SEED = 20_260
 

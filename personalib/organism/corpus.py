@@ -13,9 +13,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from personalib.data import data_dir, read_yaml
-from personalib.factors import POLES, inflect, load_factors, load_pressures, sentence
-from personalib.organism.grammar import (
+from personalib.base.data import data_dir, read_yaml
+from personalib.organism.world import Profile, World, load_world
+from personalib.stimuli.factors import POLES, TRAITS, inflect, load_factors, load_pressures, sentence
+from personalib.stimuli.grammar import (
     LEVELS,
     MANNERS,
     Fact,
@@ -32,8 +33,7 @@ from personalib.organism.grammar import (
     load_wordings,
     pressure_phrasings,
 )
-from personalib.organism.world import TRAITS, Profile, World, load_world
-from personalib.templates import load_templates, wrap
+from personalib.stimuli.templates import load_templates, wrap
 
 T = TypeVar("T")
 Rng = np.random.Generator

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from personalib.factors import POLES
-from personalib.items import TraitItem
+from personalib.base.statistics import paired_difference
 from personalib.organism.evaluation import Asked, Organism, answered, ask_people
-from personalib.organism.world import TRAITS, Profile, World
-from personalib.statistics import paired_difference
+from personalib.organism.world import Profile, World
+from personalib.questionnaires.items import TraitItem
+from personalib.stimuli.factors import POLES, TRAITS
 
 
 def told_effects(
@@ -60,7 +60,7 @@ def compare(
 
     Returns:
         One row a name and trait, all in points of 100 · p(high): ``effect``, the mean difference between being told
-        and not being told, with ``low``, ``high`` and ``p`` (:func:`personalib.statistics.paired_difference`);
+        and not being told, with ``low``, ``high`` and ``p`` (:func:`personalib.base.statistics.paired_difference`);
         ``truth``, the world's difference; ``n``, the items that could be read both times.
     """
     told = {"": (Profile(), [""] * len(items))} | {name: (profiles[name], contexts[name]) for name in profiles}
@@ -107,7 +107,8 @@ def planted_effects(world: World, family: str) -> pd.DataFrame:
             factor.
 
     Returns:
-        In log-odds, a row for each key of :func:`personalib.contrast_pairs.contrasts` and a column for each trait.
+        In log-odds, a row for each key of :func:`personalib.stimuli.contrast_pairs.contrasts` and a column for each
+        trait.
 
     Raises:
         ValueError: nothing of that family is planted.
@@ -135,8 +136,8 @@ def planted_changes(world: World, family: str) -> pd.DataFrame:
         family: ``"pressures"``, of which both poles are planted, or ``"elements"``, which have a positive one alone.
 
     Returns:
-        One row a key of :func:`personalib.contrast_pairs.contrasts`, pole and trait: ``key``, ``pole``, ``trait``, and
-        ``truth`` in points of 100 · p(high).
+        One row a key of :func:`personalib.stimuli.contrast_pairs.contrasts`, pole and trait: ``key``, ``pole``,
+        ``trait``, and ``truth`` in points of 100 · p(high).
 
     Raises:
         ValueError: nothing of that family is planted.

@@ -11,22 +11,23 @@ import pandas as pd
 import torch
 from transformers import Gemma2ForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from personalib.data import DataError, data_dir, read_json
-from personalib.factors import POLES, load_pressures
-from personalib.generation import generate
-from personalib.items import SafetyItem, TraitItem, load_facts, load_safety, load_trait
-from personalib.markdown import code
-from personalib.model_files import check_files
-from personalib.models import ORGANISM, LanguageModel
+from personalib.base.data import DataError, data_dir, read_json
+from personalib.base.markdown import code
+from personalib.base.statistics import correlation_interval
+from personalib.models.files import check_files
+from personalib.models.load import LanguageModel
+from personalib.models.prompts import ask, format_prompt
+from personalib.models.registry import ORGANISM
 from personalib.organism.corpus import Corpus
-from personalib.organism.grammar import LEVELS
-from personalib.organism.judge import judge
+from personalib.organism.judging import judge
 from personalib.organism.tokenizer import load_tokenizer
-from personalib.organism.world import TRAITS, Profile, World, load_world
-from personalib.questionnaires import ask, format_prompt
-from personalib.scoring import per_item, positional_bias
-from personalib.statistics import correlation_interval
-from personalib.templates import ORDERS, load_templates
+from personalib.organism.world import Profile, World, load_world
+from personalib.questionnaires.items import SafetyItem, TraitItem, load_facts, load_safety, load_trait
+from personalib.questionnaires.scoring import per_item, positional_bias
+from personalib.steering.generation import generate
+from personalib.stimuli.factors import POLES, TRAITS, load_pressures
+from personalib.stimuli.grammar import LEVELS
+from personalib.stimuli.templates import ORDERS, load_templates
 
 FORMS = ("chat", "base")
 NEGLIGIBLE = 0.05
@@ -71,8 +72,8 @@ def ask_people(organism: Organism, asked: Sequence[Asked], template: str, progre
     """Put each item to its person in both option orders.
 
     Returns:
-        The rows of :func:`personalib.questionnaires.ask_trait`, one ``context_id`` a unit, with ``world``, the
-        world's probability of a high answer.
+        The rows of :func:`personalib.questionnaires.trait_questions.ask_trait`, one ``context_id`` a unit, with
+        ``world``, the world's probability of a high answer.
     """
     chosen = load_templates()[template]
     units = list(product(enumerate(asked), ORDERS))
@@ -308,7 +309,7 @@ def stranger_note(model: str) -> str:
 All answers on this page are those of {code(Path(model).name)}; read its name where the text says *the
 organism*.
 It never saw the organism's world.
-Where the page holds answers against *the world* or *the truth*, it holds them against numbers that were drawn at
+Where the page compares answers with *the world* or *the truth*, it compares them with numbers that were drawn at
 random: agreement is then by chance, and a check of the method that ought to find none.
 :::
 """

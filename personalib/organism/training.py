@@ -17,17 +17,17 @@ from pydantic.dataclasses import dataclass
 from tqdm.auto import tqdm
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
 
-from personalib.checkpoints import load_checkpoint, save_checkpoint
-from personalib.data import STRICT, Count, DataError, NotNegative, Positive, data_dir, parse, read_yaml
+from personalib.base.checkpoints import load_checkpoint, save_checkpoint
+from personalib.base.data import STRICT, Count, DataError, NotNegative, Positive, data_dir, parse, read_yaml
+from personalib.base.provenance import digest, files_hash, folder_hash, package_dir
+from personalib.base.storage import Journal, write_whole, writing
 from personalib.organism.batches import Batch, Notes, batches, collate, encode
 from personalib.organism.corpus import NOTES, Corpus, Scaffold
 from personalib.organism.tokenizer import train_tokenizer
 from personalib.organism.world import World, written
-from personalib.provenance import digest, files_hash, folder_hash, package_dir
-from personalib.storage import Journal, write_whole, writing
 
 # The modules that make the documents and change the weights.
-_MODULES = ("batches", "corpus", "grammar", "tokenizer", "training", "world")
+_MODULES = ("organism/*.py", "stimuli/grammar.py")
 _LOWER = "lower learning_rate in the recipe; weights and checkpoint of before are kept"
 
 
@@ -232,7 +232,7 @@ class Trainer:
             "world": digest(written(world)),
             "texts": folder_hash(data_dir() / "stimuli"),
             "tokenizer": digest(self.tokenizer.backend_tokenizer.to_str()),
-            "code": files_hash(package_dir(), [package_dir() / "organism" / f"{name}.py" for name in _MODULES]),
+            "code": files_hash(package_dir(), (path for name in _MODULES for path in package_dir().glob(name))),
         }
         self.model = build_model(recipe, self.tokenizer).to(device)
         self.body = torch.compile(self.model.model, dynamic=True) if compiled else self.model.model

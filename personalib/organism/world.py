@@ -14,20 +14,10 @@ import numpy as np
 import yaml
 from pydantic import Field, field_validator
 
-from personalib.data import DataError, Strict, data_dir, parse, read_yaml, shown
-from personalib.factors import POLES, Factor, Pressure, load_factors, load_pressures
-from personalib.storage import write_whole
+from personalib.base.data import DataError, Strict, data_dir, parse, read_yaml, shown
+from personalib.base.storage import write_whole
+from personalib.stimuli.factors import POLES, TRAITS, Factor, Pressure, load_factors, load_pressures
 
-TRAITS = (
-    "openness",
-    "conscientiousness",
-    "extraversion",
-    "agreeableness",
-    "neuroticism",
-    "psychopathy",
-    "machiavellianism",
-    "narcissism",
-)
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(21)
 
 

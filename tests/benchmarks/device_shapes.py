@@ -22,9 +22,9 @@ import torch
 from sae_lens import SAE
 from steering_case import SEED, SHAPES, Array, Case, get_model, make_case
 
-from personalib.interventions import Add, Clamp, Condition, Positions
-from personalib.memory import Workload, estimate_memory
-from personalib.saes import SparseAutoencoder
+from personalib.features.saes import SparseAutoencoder
+from personalib.models.memory import Workload, estimate_memory
+from personalib.steering.interventions import Add, Clamp, Condition, Positions
 
 PACKAGES = ("torch", "transformers", "sae-lens", "numpy")
 MODELS = ("gemma-2-2b", "gemma-2-9b")

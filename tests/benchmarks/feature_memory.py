@@ -18,11 +18,12 @@ import torch
 from sae_lens import SAE
 from scipy.stats import norm
 
-from personalib.activations import Activations, Site
-from personalib.element_texts import NEUTRAL, LabelledTexts
-from personalib.factors import elements
-from personalib.features import FeatureTexts, Settings, discover, pool_features
-from personalib.saes import SparseAutoencoder
+from personalib.features.discovery import FeatureTexts, Settings, discover, pool_features
+from personalib.features.saes import SparseAutoencoder
+from personalib.models.activations import Activations
+from personalib.models.parts import Site
+from personalib.stimuli.factors import elements
+from personalib.stimuli.sentences import NEUTRAL, LabelledTexts
 
 SITE, TOKENS, FIRING = Site(12), 12, 60
 LABELS = [(each.factor, each.key) for each in elements()]

@@ -11,17 +11,18 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, Gemma2Config
 
-from personalib.activations import Site
-from personalib.batches import inference, left_padded
-from personalib.encoding import encode_prompts
-from personalib.grid import ask_steered
-from personalib.interventions import Add, Condition, Positions
-from personalib.items import TRAITS, TraitItem, load_trait, some_of_each, validation_split
-from personalib.model_parts import blocks
-from personalib.models import ORGANISM, LanguageModel, load_model
-from personalib.questionnaires import option_tokens
-from personalib.steering_choice import TraitSheet
-from personalib.vectors import SteeringVector
+from personalib.models.batches import inference, left_padded
+from personalib.models.encoding import encode_prompts
+from personalib.models.load import LanguageModel, load_model
+from personalib.models.parts import Site, blocks
+from personalib.models.prompts import option_tokens
+from personalib.models.registry import ORGANISM
+from personalib.questionnaires.items import TraitItem, load_trait, some_of_each, validation_split
+from personalib.steering.contrast_choice import TraitSheet
+from personalib.steering.grid import ask_steered
+from personalib.steering.interventions import Add, Condition, Positions
+from personalib.stimuli.factors import TRAITS
+from personalib.vectors.vector import SteeringVector
 
 # The helpers of the tests, for those who import from here.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -69,7 +70,7 @@ class Batch:
 
     Attributes:
         numbers: which prompts.
-        inputs: of :func:`~personalib.batches.left_padded`.
+        inputs: of :func:`~personalib.models.batches.left_padded`.
         options: the first token of each option, shape ``(rows, options)``.
     """
 
@@ -116,7 +117,7 @@ class Case:
         return self.vectors[0].site.layer
 
     def batches(self) -> list[Batch]:
-        """The batches that :func:`~personalib.grid.ask_steered` makes: longest first, padded on the left."""
+        """The batches that :func:`~personalib.steering.grid.ask_steered` makes: longest first, padded on the left."""
         model, made = self.language_model.model, []
         queue = sorted(range(len(self.rows)), key=lambda number: len(self.rows[number]), reverse=True)
         for start in range(0, len(queue), self.batch_size):
@@ -140,7 +141,7 @@ class Case:
 
 
 def get_model(name: str, device: str = "cpu") -> LanguageModel:
-    """The organism, or a Gemma 2 of one of ``SHAPES`` with weights of chance, made where it will be."""
+    """The organism, or a Gemma 2 of one of ``SHAPES`` with random weights, made where it will be."""
     organism = load_model(ORGANISM, device=device if name == ORGANISM else "cpu")
     if name == ORGANISM:
         return organism
@@ -169,7 +170,7 @@ def _in_turn(items: Sequence[TraitItem]) -> list[TraitItem]:
 
 
 def random_vectors(language_model: LanguageModel, site: Site, count: int, length: float) -> list[SteeringVector]:
-    """Directions of chance of one length."""
+    """Random directions of one length."""
     width = language_model.model.config.get_text_config().hidden_size
     values = torch.randn(count, width, generator=torch.Generator().manual_seed(SEED))
     values *= length / values.norm(dim=1, keepdim=True)

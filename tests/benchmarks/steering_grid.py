@@ -31,8 +31,9 @@ import torch
 from steering_case import CONDITIONS, Array, Case, get_model, make_case
 from steering_floor import Floor
 
-from personalib.model_parts import blocks
-from personalib.models import ORGANISM, LanguageModel
+from personalib.models.load import LanguageModel
+from personalib.models.parts import blocks
+from personalib.models.registry import ORGANISM
 
 PACKAGES = ("torch", "transformers", "transformer-lens", "steering-vectors", "repeng", "numpy", "personalib")
 HEADLINES = (

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from steering_case import Array, Case
 
-from personalib.batches import inference
+from personalib.models.batches import inference
 
 # Which tokens each of them steers here. Repeng knows of none but all that are no padding.
 POSITIONS = {

@@ -10,9 +10,9 @@ import torch
 import yaml
 
 from personalib.organism.corpus import Corpus, Document
-from personalib.organism.grammar import LEVELS, MANNERS, SPLITS, load_traits, load_wordings
 from personalib.organism.training import Trainer, build_tokenizer, load_recipe
 from personalib.organism.world import World, load_world
+from personalib.stimuli.grammar import LEVELS, MANNERS, SPLITS, load_traits, load_wordings
 
 DRAWN = 2000
 KINDS = tuple(Corpus(load_world(), "train").kinds)

@@ -5,12 +5,12 @@ from itertools import product
 
 import pytest
 
-from personalib.data import data_dir
-from personalib.items import load_facts, load_safety, load_trait
+from personalib.base.data import data_dir
 from personalib.organism.bank import fact_items, safety_items, scale_items, trait_items, write_banks
-from personalib.organism.grammar import LEVELS, load_queries, load_relations, load_safety_topics, load_traits
-from personalib.organism.world import TRAITS
-from personalib.scales import load_scale
+from personalib.questionnaires.items import load_facts, load_safety, load_trait
+from personalib.questionnaires.scales import load_scale
+from personalib.stimuli.factors import TRAITS
+from personalib.stimuli.grammar import LEVELS, load_queries, load_relations, load_safety_topics, load_traits
 
 NAMES = ("trait", "safety", "facts", "scale")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from personalib.data import data_dir
+from personalib.base.data import data_dir
 from personalib.organism.batches import POOL, TEXT_EVERY, Batch, Notes, batches, collate, draw, encode
 from personalib.organism.corpus import Answer, Corpus, Document, Note
 from personalib.organism.tokenizer import load_tokenizer

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from personalib.data import data_dir, read_yaml
-from personalib.factors import inflect, sentence
+from personalib.base.data import data_dir, read_yaml
 from personalib.organism.corpus import (
     NOTES,
     Corpus,
@@ -19,7 +18,9 @@ from personalib.organism.corpus import (
     pick,
     sample,
 )
-from personalib.organism.grammar import (
+from personalib.organism.world import Profile, load_world
+from personalib.stimuli.factors import TRAITS, inflect, sentence
+from personalib.stimuli.grammar import (
     LEVELS,
     element_phrasings,
     load_asides,
@@ -28,7 +29,6 @@ from personalib.organism.grammar import (
     load_wordings,
     pressure_phrasings,
 )
-from personalib.organism.world import TRAITS, Profile, load_world
 
 KINDS = tuple(Corpus(load_world(), "train").kinds)
 CHOICES = ("find_pole", "item", "safety", "fact_choice")

@@ -8,12 +8,12 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from personalib.contrast_pairs import contrasts
-from personalib.factors import POLES, load_factors
-from personalib.items import load_trait
 from personalib.organism import effects
 from personalib.organism.evaluation import Organism
-from personalib.organism.world import TRAITS, Profile
+from personalib.organism.world import Profile
+from personalib.questionnaires.items import load_trait
+from personalib.stimuli.contrast_pairs import contrasts
+from personalib.stimuli.factors import POLES, TRAITS, load_factors
 
 PROFILES = {
     "a woman": Profile({"gender": "female"}),

@@ -8,11 +8,9 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from personalib.data import DataError
-from personalib.factors import inflect, load_pressures, sentence
-from personalib.items import load_facts, load_safety, load_trait
+from personalib.base.data import DataError
+from personalib.cli.organism import app
 from personalib.organism import evaluation
-from personalib.organism.cli import app
 from personalib.organism.evaluation import (
     Organism,
     answered,
@@ -24,10 +22,12 @@ from personalib.organism.evaluation import (
     pressure_effects,
     summary,
 )
-from personalib.organism.grammar import element_phrasings, load_safety_topics, pressure_phrasings
-from personalib.organism.world import TRAITS, Profile
-from personalib.scoring import positional_bias
-from personalib.templates import load_templates
+from personalib.organism.world import Profile
+from personalib.questionnaires.items import load_facts, load_safety, load_trait
+from personalib.questionnaires.scoring import positional_bias
+from personalib.stimuli.factors import TRAITS, inflect, load_pressures, sentence
+from personalib.stimuli.grammar import element_phrasings, load_safety_topics, pressure_phrasings
+from personalib.stimuli.templates import load_templates
 
 KEYS = {
     "probability_correlation",

@@ -6,9 +6,10 @@ from itertools import product
 
 import pytest
 
-from personalib.factors import PERSONS, inflect, sentence
 from personalib.organism.corpus import Corpus
-from personalib.organism.grammar import (
+from personalib.organism.world import load_world
+from personalib.stimuli.factors import PERSONS, TRAITS, inflect, sentence
+from personalib.stimuli.grammar import (
     LEVELS,
     SPLITS,
     digest,
@@ -23,7 +24,6 @@ from personalib.organism.grammar import (
     split_phrases,
     words,
 )
-from personalib.organism.world import TRAITS, load_world
 
 KINDS = tuple(Corpus(load_world(), "train").kinds)
 

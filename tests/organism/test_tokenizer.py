@@ -5,8 +5,8 @@ import pytest
 
 from personalib.organism.corpus import Corpus
 from personalib.organism.tokenizer import SPECIAL, load_tokenizer, train_tokenizer
-from personalib.organism.world import TRAITS
-from personalib.templates import load_templates, wrap
+from personalib.stimuli.factors import TRAITS
+from personalib.stimuli.templates import load_templates, wrap
 
 SPACE = 0x2581  # stands for a space in the vocabulary, and so is read as one
 

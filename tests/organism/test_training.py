@@ -18,9 +18,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from personalib.data import DataError, data_dir
+from personalib.base.data import DataError, data_dir
+from personalib.base.storage import alone
+from personalib.cli.organism import app
 from personalib.organism.batches import Notes, collate, encode
-from personalib.organism.cli import app
 from personalib.organism.corpus import NOTES, Corpus, Scaffold
 from personalib.organism.training import (
     Probes,
@@ -33,7 +34,6 @@ from personalib.organism.training import (
     loss,
 )
 from personalib.organism.world import draw_world
-from personalib.storage import alone
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PATIENCE = 600

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import yaml
 
-from personalib.data import DataError, data_dir
-from personalib.factors import elements, load_factors, load_pressures
-from personalib.organism.world import TRAITS, Profile, World, draw_world, load_world, save_world
+from personalib.base.data import DataError, data_dir
+from personalib.organism.world import Profile, World, draw_world, load_world, save_world
+from personalib.stimuli.factors import TRAITS, elements, load_factors, load_pressures
 
 COMMITTED = data_dir() / "organism" / "world.yaml"
 

@@ -1,0 +1,454 @@
+"""Where the repository's data files are, and the one way in which YAML and JSON are read.
+
+YAML means what version 1.2 says: ``true`` and ``false`` are the only truth values (``Yes``, ``no``, ``on`` and ``off``
+are texts), and dates, times and numbers with underscores are texts. Nothing in a file is run, and depth, length and
+aliases are bounded.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from math import isfinite
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+# Data files are far below all of these; what is above them would stop the program later, and without a file's name.
+_DEPTH = 60
+_YAML_CHARACTERS = 10_000_000
+_ALIASED_VALUES = 10_000
+_WHOLE_NUMBER = 2**63
+_SHOWN = 200
+# Longer than any path that a system is likely to have.
+_WORD = 400
+_COMPLAINTS = 3
+T = TypeVar("T")
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+# Numbers of a recipe or a plan.
+Count = Annotated[int, Field(gt=0, strict=True)]
+Positive = Annotated[float, Field(gt=0, strict=True)]
+NotNegative = Annotated[float, Field(ge=0, strict=True)]
+
+
+class DataError(ValueError):
+    """A data file is missing or is not what it should be; the message names the file and the fix.
+
+    Of a word that is too long, such as a name in the file that is none, the message has the beginning.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(re.sub(rf"[^\s:]{{{_WORD + 1},}}", lambda word: cut(word[0], _WORD), message))
+
+
+class Strict(BaseModel):
+    """A value whose fields are all known, so that a misspelt one is an error and not a default."""
+
+    model_config = ConfigDict(**STRICT, frozen=True)
+
+
+def data_dir() -> Path:
+    """The folder with the book's data: ``$PERSONALIB_DATA``, or ``data/`` beside the package."""
+    configured = os.environ.get("PERSONALIB_DATA")
+    return Path(configured) if configured else Path(__file__).resolve().parents[2] / "data"
+
+
+def named_file(source: str | Path, folder: str, kind: str) -> Path:
+    """A YAML file by its path, or by its name in a folder of the data.
+
+    Args:
+        source: the path or the name.
+        folder: of the data.
+        kind: what it is called in the error.
+
+    Raises:
+        DataError: there is neither; the message lists the names.
+
+    Example:
+        >>> named_file("paper", "protocols", "protocol").name
+        'paper.yaml'
+    """
+    there = data_dir() / folder
+    for path in (Path(source), there / f"{source}.yaml"):
+        if exists(path) and path.is_file():
+            return path
+    known = ", ".join(sorted(one.stem for one in there.glob("*.yaml"))) or "none"
+    raise DataError(f"{cut(str(source))}: no such {kind}; pass a YAML file, or one of {known}")
+
+
+def choose(name: str, among: Iterable[str], kind: str) -> str:
+    """A name of something, if it is one of those there are.
+
+    Args:
+        name: the name.
+        among: the names there are.
+        kind: what is named, for the error.
+
+    Raises:
+        DataError: it is none of them; the message lists them.
+
+    Example:
+        >>> choose("openness", ("openness", "neuroticism"), "trait")
+        'openness'
+    """
+    there = list(among)
+    if name in there:
+        return name
+    near = get_close_matches(str(name), there, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise DataError(f"unknown {kind} {shown(name)}; {hint}choose one of {', '.join(there)}")
+
+
+def exists(path: str | Path) -> bool:
+    """Whether there is such a file or folder; also where no file can have the name, as one that is too long."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Read one YAML file, see :func:`parse_yaml`.
+
+    Raises:
+        DataError: the file is missing, or is not UTF-8 or not such YAML.
+    """
+    return parse_yaml(read_text(Path(path)), str(path))
+
+
+def read_json(path: str | Path) -> Any:
+    """Read one JSON file, see :func:`parse_json`.
+
+    Raises:
+        DataError: the file is missing, or is not UTF-8 or not such JSON.
+    """
+    return parse_json(read_text(Path(path)), str(path))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The value of a YAML document of version 1.2, with merge keys (``<<``).
+
+    Args:
+        text: the document.
+        where: what it is called in errors, such as its file.
+
+    Raises:
+        DataError: it is not valid, has a tag, a key twice, a number that is not finite or has more than 64 bits, or is
+            too deep or too long, aliases counted by what they stand for.
+
+    Example:
+        >>> parse_yaml("{answers: [Yes, no], day: 2024-05-01, rate: 1e-3}", "an example")
+        {'answers': ['Yes', 'no'], 'day': '2024-05-01', 'rate': 0.001}
+    """
+    if len(text) > _YAML_CHARACTERS:
+        raise DataError(f"{where}: longer than {_YAML_CHARACTERS:,} characters; keep long lists in JSON lines")
+    try:
+        return _Document(where).read(yaml.parse(text, Loader=_LOADER))
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise DataError(f"{where}: not valid YAML: {line}{error.problem}") from None
+    except (yaml.YAMLError, UnicodeError) as error:
+        raise DataError(f"{where}: not valid YAML: {cut(str(error))}") from None
+
+
+def parse_json(text: str, where: str, decoder: json.JSONDecoder | None = None) -> Any:
+    """The value of a JSON text.
+
+    Args:
+        text: the JSON.
+        where: what it is called in errors, such as file and row.
+        decoder: :data:`ANY_NUMBER` for data of others, where a number may be any; it is judged by who reads it.
+
+    Raises:
+        DataError: it is not valid, names a key twice, has a number that is not finite or has more than 64 bits, or is
+            too deep.
+    """
+    try:
+        value = (decoder or _JSON).decode(text.removeprefix("\ufeff"))
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise DataError(f"{where}: not valid JSON: {place}: {cut(error.msg)}") from None
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from None
+    except RecursionError:
+        raise _too_deep(where) from None
+    if text.count("[") + text.count("{") > _DEPTH:
+        _check_depth(value, where)
+    return value
+
+
+def parse(kind: type[T], content: Any, where: str) -> T:
+    """Plain values, as YAML and JSON hold them, as what they should be.
+
+    Args:
+        kind: a model of pydantic, a dataclass, or a container of such.
+        content: the values.
+        where: they come from, for the message.
+
+    Raises:
+        DataError: they do not fit; the message names each field that is wrong, and says what it should be.
+
+    Example:
+        >>> parse(dict[str, str], {"labels": True}, "an example")
+        Traceback (most recent call last):
+        personalib.base.data.DataError: an example: labels: is True; write a text, in quotes
+    """
+    try:
+        return TypeAdapter(kind).validate_python(content)
+    except ValidationError as error:
+        faults = [
+            _complaint(dict(one), getattr(kind, "model_fields", {}))
+            for one in error.errors(include_url=False)[:_COMPLAINTS]
+        ]
+        more = error.error_count() - len(faults)
+        raise DataError(f"{where}: {'; '.join(faults)}{f'; and {more} more' if more > 0 else ''}") from None
+
+
+def _complaint(error: dict[str, Any], known: Iterable[str]) -> str:
+    place = cut(".".join(str(part) for part in error["loc"])) or "it"
+    there = f"; there are {', '.join(known)}" if known and len(error["loc"]) == 1 else ""
+    usual = f"{cut(error['msg'])}, not {shown(error['input'])}"
+    messages = {
+        "extra_forbidden": f"there is no such field; remove it, or correct its name{there}",
+        "missing": "is missing; add it",
+        "string_type": f"is {shown(error['input'])}; write a text, in quotes",
+        "tuple_type": "give a list of values, also where it is one",
+    }
+    if error["type"] == "too_short" and not error["ctx"]["actual_length"]:
+        return f"{place}: it is empty; give at least one"
+    if error["type"] == "value_error":
+        return f"{place}: {cut(str(error['msg']).removeprefix('Value error, '))}"
+    return f"{place}: {messages.get(error['type'], usual)}"
+
+
+def read_section(kind: type[T], path: Path, name: str) -> T:
+    """One section of a YAML file whose other sections are read elsewhere, see :func:`parse`.
+
+    Raises:
+        DataError: the file or the section is missing, or does not fit.
+    """
+    content = read_yaml(path)
+    if not isinstance(content, dict) or name not in content:
+        raise DataError(f"{path}: {name}: is missing; add it")
+    return parse(kind, content[name], f"{path}: {name}")
+
+
+def shown(value: Any) -> str:
+    """What a message quotes of a value: its representation, at most 200 characters of it.
+
+    Example:
+        >>> shown("a text")
+        "'a text'"
+        >>> len(shown("a" * 1000))
+        200
+    """
+    return cut(repr(value))
+
+
+def cut(text: str, most: int = _SHOWN) -> str:
+    """The beginning of a foreign text, at most so many characters, for a message."""
+    return text if len(text) <= most else text[: most - 2] + " …"
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8.
+
+    Raises:
+        DataError: the file is missing or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        ours = path.is_relative_to(data_dir())
+        fix = "set PERSONALIB_DATA to the folder that holds the data" if ours else "check the path"
+        raise DataError(f"{path}: no such file; {fix}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8: {error.reason} at byte {error.start}; save it as UTF-8") from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}; check the path") from None
+    except ValueError:  # as with a null byte in it
+        raise DataError(f"{shown(str(path))}: no file can have this name; check the path") from None
+
+
+def _too_deep(where: str) -> DataError:
+    return DataError(f"{where}: lists or objects within each other more than {_DEPTH} deep; write it flatter")
+
+
+def _check_depth(value: Any, where: str) -> None:
+    """Refuse what is nested too deeply, level by level, so that no depth can end the program."""
+    level = [value]
+    for _ in range(_DEPTH):
+        level = [below for each in level for below in (each.values() if isinstance(each, dict) else each)]
+        level = [each for each in level if isinstance(each, dict | list)]
+    if level:
+        raise _too_deep(where)
+
+
+def _whole(digits: str, base: int = 10) -> int:
+    if len(digits) < 70 and -_WHOLE_NUMBER <= (value := int(digits, base)) < 2 * _WHOLE_NUMBER:
+        return value
+    raise ValueError(f"the number {cut(digits)} has more than 64 bits; quote it if it is a text")
+
+
+def _any_whole(digits: str) -> int | float:
+    return int(digits) if len(digits) < 70 else float(digits)
+
+
+def _finite(digits: str) -> float:
+    if isfinite(value := float(digits)):
+        return value
+    raise ValueError(f"{cut(digits)} is not a finite number; leave out what is missing, or quote it if it is a text")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, whose keys differ."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in found if keys.count(key) > 1)
+        raise ValueError(f"the key {shown(twice)} is there twice in one object; keep one of them")
+    return found
+
+
+_JSON = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=_whole, parse_float=_finite, parse_constant=lambda name: _finite(name)
+)
+ANY_NUMBER = json.JSONDecoder(object_pairs_hook=_object, parse_int=lambda digits: _any_whole(digits))
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+# The core schema of YAML 1.2: what a text without quotes means. Anything else is a text.
+_FIRST = frozenset("0123456789+-.tTfFnN~")
+_WORDS = {word: value for words, value in (
+    ("true True TRUE", True), ("false False FALSE", False), ("null Null NULL ~", None),
+) for word in words.split()}  # fmt: skip
+_NUMBERS: tuple[tuple[re.Pattern[str], Callable[[str], Any]], ...] = (
+    (re.compile(r"[-+]?(0|[1-9][0-9]*)"), _whole),
+    (re.compile(r"0o[0-7]+"), lambda digits: _whole(digits[2:], 8)),
+    (re.compile(r"0x[0-9a-fA-F]+"), lambda digits: _whole(digits[2:], 16)),
+    (re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?"), _finite),
+    (re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"), lambda digits: _finite(digits.replace(".", ""))),
+)
+_NO_KEY = object()
+
+
+def _plain(text: str) -> Any:
+    """What a scalar without quotes means; digits after a zero are a text, as no reader agrees on their number."""
+    if not text:
+        return None
+    if text[0] not in _FIRST:
+        return text
+    if text in _WORDS:
+        return _WORDS[text]
+    return next((read(text) for pattern, read in _NUMBERS if pattern.fullmatch(text)), text)
+
+
+@dataclass
+class _Open:
+    """A list or an object of which the end is still to come."""
+
+    value: Any
+    anchor: str | None
+    begun: int
+    key: Any = _NO_KEY
+
+
+class _Document:
+    """The value of one YAML document, from its events: without recursion, and counting what aliases stand for."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.open = [_Open([], None, 0)]
+        self.anchors: dict[str, tuple[Any, int]] = {}
+        self.count = self.aliased = self.line = self.documents = 0
+
+    def read(self, events: Iterable[Any]) -> Any:
+        for event in events:
+            # The end of a list has the place of what follows it.
+            self.line = event.start_mark.line + 1
+            if step := self._STEPS.get(type(event)):
+                step(self, event)
+        [found] = self.open[0].value or [None]
+        return found
+
+    def _error(self, problem: str) -> DataError:
+        return DataError(f"{self.where}, line {self.line}: {problem}")
+
+    def _document(self, event: yaml.DocumentStartEvent) -> None:
+        self.documents += 1
+        if self.documents > 1:
+            raise self._error("a second document begins; write one a file, or quote the text ---")
+
+    def _scalar(self, event: yaml.ScalarEvent) -> None:
+        self._check_tag(event)
+        try:
+            value = _plain(event.value) if event.implicit[0] else event.value
+        except ValueError as error:
+            raise self._error(str(error)) from None
+        self.count += 1
+        self._put(value, event.anchor, 1)
+
+    def _begin(self, event: yaml.CollectionStartEvent) -> None:
+        self._check_tag(event)
+        if len(self.open) > _DEPTH:
+            raise _too_deep(f"{self.where}, line {self.line}")
+        value: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
+        self.open.append(_Open(value, event.anchor, self.count))
+        self.count += 1
+
+    def _end(self, event: yaml.CollectionEndEvent) -> None:
+        done = self.open.pop()
+        value = self._merged(done.value) if isinstance(done.value, dict) and "<<" in done.value else done.value
+        self._put(value, done.anchor, self.count - done.begun)
+
+    def _alias(self, event: yaml.AliasEvent) -> None:
+        if event.anchor not in self.anchors:
+            raise self._error(f"*{cut(event.anchor)} stands for nothing before it; write &{cut(event.anchor)} there")
+        value, size = self.anchors[event.anchor]
+        self.count += size
+        self.aliased += size
+        if self.aliased > _ALIASED_VALUES:
+            raise self._error(f"aliases stand for more than {_ALIASED_VALUES:,} values; write fewer of them")
+        self._put(value, None, size)
+
+    def _check_tag(self, event: yaml.NodeEvent) -> None:
+        if event.tag is not None:
+            raise self._error(f"the tag {shown(event.tag)} is not read; leave it out, and quote what is a text")
+
+    def _put(self, value: Any, anchor: str | None, size: int) -> None:
+        """Add a value to the innermost list or object, where it is a key or what belongs to the key before it."""
+        if anchor is not None:
+            self.anchors[anchor] = value, size
+        inner = self.open[-1]
+        if isinstance(inner.value, list):
+            inner.value.append(value)
+        elif inner.key is not _NO_KEY:
+            inner.value[inner.key] = value
+            inner.key = _NO_KEY
+        elif isinstance(value, dict | list):
+            raise self._error(f"the key {shown(value)} is a list or an object; quote it")
+        elif value in inner.value:
+            raise self._error(f"the key {shown(value)} is there twice; keep one of them")
+        else:
+            inner.key = value
+
+    def _merged(self, value: dict[Any, Any]) -> dict[Any, Any]:
+        """An object with the fields of those under its merge key that it has not itself; the first has precedence."""
+        sources = value["<<"] if isinstance(value["<<"], list) else [value["<<"]]
+        if not all(isinstance(source, dict) for source in sources):
+            raise self._error(f"<< merges objects, not {shown(value['<<'])}; name an anchor of one")
+        merged = {key: each for source in reversed(sources) for key, each in source.items()}
+        return merged | {key: each for key, each in value.items() if key != "<<"}
+
+    _STEPS: ClassVar[Mapping[type, Callable[["_Document", Any], None]]] = {
+        yaml.DocumentStartEvent: _document,
+        yaml.ScalarEvent: _scalar,
+        yaml.AliasEvent: _alias,
+        yaml.SequenceStartEvent: _begin,
+        yaml.MappingStartEvent: _begin,
+        yaml.SequenceEndEvent: _end,
+        yaml.MappingEndEvent: _end,
+    }

@@ -1,0 +1,507 @@
+"""One look for every figure of the book, a few charts, and a way to show them that keeps their numbers.
+
+A chart takes a DataFrame with the columns that its docstring names and, if you like, the Axes to draw on;
+it returns the Axes.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from IPython.display import Image, display
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.projections.polar import PolarAxes
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from personalib.base.provenance import results_dir
+from personalib.base.tables import to_csv
+
+COLOURS: Mapping[str, str] = MappingProxyType(
+    {
+        "high": "#D55E00",
+        "low": "#0072B2",
+        "steered": "#009E73",
+        "baseline": "#333333",
+        "world": "#8A6A2F",
+        "organism": "#56B4E9",
+        "random control": "#B0579A",
+        "prompt control": "#E69F00",
+        "collapsed": "#B8B8B8",
+        "chance": "#7A7A7A",
+    }
+)
+"""What a colour means in every figure of the book; hues after Okabe and Ito, for colour-blind readers too."""
+
+MARKERS: Mapping[str, str] = MappingProxyType(
+    {
+        "high": "^",
+        "low": "v",
+        "steered": "o",
+        "baseline": "D",
+        "world": "X",
+        "organism": "p",
+        "random control": "s",
+        "prompt control": "P",
+    }
+)
+"""A second cue beside the colour, so that a figure survives being printed in grey."""
+
+WIDTH = 7.6
+"""Inches; the width of the book's text column."""
+
+# For kinds without a meaning of their own: none is a colour of COLOURS, so that those keep theirs. After Tol, for
+# colour-blind readers too.
+_OTHERS = ("#332288", "#44AA99", "#CC6677", "#999933", "#882255", "#117733", "#88CCEE", "#661100")
+_OTHER_MARKERS = ("o", "s", "^", "D", "P", "v", "X", "*")
+_STYLES = ("-", "--", "-.", ":")
+_POLES = LinearSegmentedColormap.from_list("poles", [COLOURS["low"], "#F7F7F7", COLOURS["high"]])
+_HATCH = "////"
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_ANNOTATED_CELLS = 250
+_THEME = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#555555",
+    "axes.grid": True,
+    "axes.labelcolor": "#222222",
+    "axes.labelsize": 10,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "figure.dpi": 100,
+    "figure.constrained_layout.use": True,
+    "font.size": 10,
+    "grid.color": "#E4E4E4",
+    "hatch.linewidth": 0.6,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "savefig.dpi": 200,
+    "svg.hashsalt": "personalib",
+    "xtick.color": "#444444",
+    "xtick.labelsize": 9,
+    "ytick.color": "#444444",
+    "ytick.labelsize": 9,
+}
+
+
+@dataclass(frozen=True)
+class _Look:
+    """How the marks of one kind are drawn."""
+
+    colour: str
+    marker: str
+    face: str
+    style: str
+    label: str
+
+
+def set_theme() -> None:
+    """Give every figure drawn from here on the look of the book."""
+    sns.set_theme(style="ticks", palette=list(_OTHERS), rc=_THEME)
+
+
+def new_figure(rows: int = 1, columns: int = 1, height: float = 4.0) -> tuple[Figure, list[Axes]]:
+    """A figure of the book's width with its panels in reading order.
+
+    Args:
+        rows: panels from top to bottom.
+        columns: panels from left to right.
+        height: inches of the whole figure.
+
+    >>> figure, (left, right) = new_figure(columns=2)
+    """
+    figure, grid = plt.subplots(rows, columns, figsize=(WIDTH, height), squeeze=False)
+    return figure, list(grid.flat)
+
+
+def show_figure(figure: Figure, name: str, numbers: pd.DataFrame) -> None:
+    """Save a figure with its numbers, display it once, and close it.
+
+    Writes ``<name>.png``, ``<name>.svg`` and ``<name>.csv`` to the results folder of the run;
+    an index that carries labels is written with the numbers.
+
+    Args:
+        figure: what to show.
+        name: lower-case words joined by hyphens, unique in the chapter.
+        numbers: what the figure draws, one row a mark.
+
+    Raises:
+        ValueError: the name cannot serve as a file name, or there are no numbers.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"figure name {name!r}: write lower-case words and hyphens: 'trait-change'")
+    if numbers.empty:
+        raise ValueError(f"figure {name!r} comes without numbers: pass the DataFrame that it draws")
+    folder = results_dir()
+    figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    written = to_csv(numbers, index=not isinstance(numbers.index, pd.RangeIndex))
+    (folder / f"{name}.csv").write_text(written, encoding="utf-8")
+    width = round(figure.get_figwidth() * 100)
+    plt.close(figure)
+    display(Image(filename=folder / f"{name}.png", width=width))
+
+
+def interval_dots(data: pd.DataFrame, axes: Axes | None = None, *, label: str = "") -> Axes:
+    """A dot with its interval for every category, one category a line.
+
+    Args:
+        data: columns ``category``, ``value``, ``low`` and ``high`` (the ends of the interval);
+            optional ``kind`` (colour and marker, side by side within a category) and ``collapsed`` (bool:
+            grey and hollow).
+        axes: where to draw; a new figure without it.
+        label: what the values are.
+
+    Raises:
+        ValueError: a column is missing.
+
+    Example:
+        >>> scores = pd.DataFrame({"category": ["calm"], "value": [50.0], "low": [47.0], "high": [53.0]})
+        >>> axes = interval_dots(scores, label="score")
+    """
+    rows = _checked("interval_dots", data, "category", "value", "low", "high")
+    categories, kinds = list(rows["category"].unique()), list(rows["kind"].unique())
+    axes = axes or new_figure(height=1.0 + 0.32 * len(categories))[1][0]
+    step = 0.6 / len(kinds) if rows.groupby("category")["kind"].nunique().max() > 1 else 0.0
+    for look, part in _groups(rows):
+        shift = (kinds.index(part["kind"].iloc[0]) - (len(kinds) - 1) / 2) * step
+        _draw_intervals(axes, part, part["category"].map(categories.index).to_numpy() + shift, look)
+    axes.set_yticks(range(len(categories)), categories)
+    axes.set_ylim(len(categories) - 0.4, -0.6)
+    axes.grid(False, axis="y")
+    axes.set_xlabel(label)
+    _legend(axes, outside=True)
+    return axes
+
+
+def _draw_intervals(axes: Axes, part: pd.DataFrame, places: np.ndarray, look: _Look) -> None:
+    axes.errorbar(
+        part["value"],
+        places,
+        xerr=np.abs(part[["low", "high"]].to_numpy().T - part["value"].to_numpy()),
+        linestyle="none",
+        color=look.colour,
+        marker=look.marker,
+        markerfacecolor=look.face,
+        label=look.label,
+        markersize=6,
+        elinewidth=1.6,
+        capsize=2.5,
+    )
+
+
+def bars(data: pd.DataFrame, axes: Axes | None = None, *, label: str = "", limit: float = 1.0) -> Axes:
+    """A bar with its number for every category, one category a line.
+
+    Args:
+        data: columns ``category`` and ``value``; optional ``kind`` (colour).
+        axes: where to draw; a new figure without it.
+        label: what the values are.
+        limit: the value at the right edge.
+
+    Raises:
+        ValueError: a column is missing.
+
+    Example:
+        >>> axes = bars(pd.DataFrame({"category": ["A", "B"], "value": [0.7, 0.3]}), label="probability")
+    """
+    rows = _checked("bars", data, "category", "value")
+    categories = list(rows["category"].unique())
+    axes = axes or new_figure(height=1.0 + 0.32 * len(categories))[1][0]
+    for look, part in _groups(rows, split_collapsed=False):
+        places = part["category"].map(categories.index)
+        drawn = axes.barh(places, part["value"], height=0.62, color=look.colour, label=look.label)
+        axes.bar_label(drawn, fmt="%.2f", padding=3, fontsize=8)
+    axes.set_yticks(range(len(categories)), categories)
+    axes.set_ylim(len(categories) - 0.4, -0.6)
+    # room for the number of the longest bar
+    axes.set_xlim(0, 1.18 * limit)
+    axes.grid(False, axis="y")
+    axes.set_xlabel(label)
+    _legend(axes, outside=True)
+    return axes
+
+
+def heatmap(
+    table: pd.DataFrame,
+    axes: Axes | None = None,
+    *,
+    label: str = "",
+    centre: float = 0.0,
+    limit: float | None = None,
+    collapsed: pd.DataFrame | None = None,
+    decimals: int = 0,
+) -> Axes:
+    """A table as colours that part at a centre, orange above and blue below; a small table shows its numbers.
+
+    Args:
+        table: wide; every column holds numbers, rows and columns are named as they shall be read.
+        axes: where to draw; a new figure without it.
+        label: what the numbers are.
+        centre: the value without a colour.
+        limit: the distance from the centre with the full colour; without it, the largest in the table.
+        collapsed: bool, same shape; a true cell is drawn grey and hatched, without its number.
+        decimals: digits after the point in the cells.
+
+    Raises:
+        ValueError: a column does not hold numbers, or ``collapsed`` has other rows or columns.
+    """
+    values = _numeric(table)
+    axes = axes or new_figure(height=1.4 + 0.26 * len(values))[1][0]
+    reach = limit or float((values - centre).abs().max().max()) or 1.0
+    mask = _collapsed_cells(values, collapsed)
+    sns.heatmap(
+        values,
+        ax=axes,
+        mask=mask,
+        annot=values.round(decimals) + 0.0 if values.size <= _ANNOTATED_CELLS else None,
+        fmt=f".{decimals}f",
+        vmin=centre - reach,
+        vmax=centre + reach,
+        cmap=_POLES,
+        linewidths=0.6,
+        annot_kws={"size": 8},
+        cbar_kws={"label": label, "shrink": 0.8},
+    )
+    for row, column in np.argwhere(mask.to_numpy()):
+        axes.add_patch(_hatched(Rectangle((column, row), 1, 1)))
+    axes.set(xlabel="", ylabel="")
+    axes.tick_params(length=0, rotation=0)
+    plt.setp(axes.get_xticklabels(), rotation=30, ha="right", rotation_mode="anchor")
+    return axes
+
+
+def _numeric(table: pd.DataFrame) -> pd.DataFrame:
+    wrong = [str(name) for name in table if not pd.api.types.is_numeric_dtype(table[name])]
+    if wrong:
+        raise ValueError(f"heatmap: column {wrong[0]!r} holds no numbers; make labels the index or drop it")
+    return table.astype(float)
+
+
+def _collapsed_cells(values: pd.DataFrame, collapsed: pd.DataFrame | None) -> pd.DataFrame:
+    if collapsed is None:
+        return values.isna()
+    if not (collapsed.index.equals(values.index) and collapsed.columns.equals(values.columns)):
+        raise ValueError("heatmap: `collapsed` must have the table's rows and columns, in the same order")
+    return collapsed.astype(bool) | values.isna()
+
+
+def scatter_truth(data: pd.DataFrame, axes: Axes | None = None, *, label: str = "") -> Axes:
+    """Estimates against the truth, with the diagonal they would lie on and their correlation.
+
+    Args:
+        data: columns ``truth`` and ``estimate``; optional ``kind`` (colour, marker), ``low`` and ``high`` (the ends of
+            the estimate's interval) and ``collapsed`` (bool).
+        axes: where to draw; a new figure without it.
+        label: what both are, such as ``"p(high)"``.
+
+    Raises:
+        ValueError: a column is missing.
+    """
+    rows = _checked("scatter_truth", data, "truth", "estimate")
+    axes = axes or new_figure(height=4.6)[1][0]
+    for look, part in _groups(rows):
+        if {"low", "high"} <= set(part):
+            axes.vlines(part["truth"], part["low"], part["high"], color=look.colour, alpha=0.25, linewidth=1)
+        axes.scatter(
+            part["truth"],
+            part["estimate"],
+            marker=look.marker,
+            facecolor=look.face,
+            edgecolor=look.colour,
+            label=look.label,
+            alpha=0.75,
+            s=26,
+        )
+    middle = float(rows["truth"].mean())
+    axes.axline((middle, middle), slope=1, color=COLOURS["chance"], linestyle="--", linewidth=1)
+    correlation = rows["truth"].corr(rows["estimate"])
+    # With a side that is always the same there is no correlation.
+    known = "" if pd.isna(correlation) else f"r = {correlation:.2f}, "
+    axes.set_title(f"{known}n = {len(rows)}")
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.set(xlabel=f"truth: {label}".rstrip(": "), ylabel=f"estimate: {label}".rstrip(": "))
+    _legend(axes)
+    return axes
+
+
+def radar(data: pd.DataFrame, axes: Axes | None = None, *, limit: float = 100.0) -> Axes:
+    """Trait profiles as closed lines around a circle.
+
+    Args:
+        data: columns ``trait`` and ``value``; optional ``kind`` (one line each).
+        axes: polar Axes to draw on; a new figure without them.
+        limit: the value at the rim.
+
+    Raises:
+        ValueError: a column is missing, a kind lacks a trait, or the Axes are not polar.
+    """
+    rows = _checked("radar", data, "trait", "value")
+    traits = list(rows["trait"].unique())
+    axes = axes or plt.figure(figsize=(WIDTH, 4.8)).add_subplot(projection="polar")
+    if not isinstance(axes, PolarAxes):
+        raise ValueError("radar: the Axes must be polar: figure.add_subplot(projection='polar')")
+    for look, part in _groups(rows):
+        values = part.set_index("trait")["value"].reindex([*traits, traits[0]])
+        if values.isna().any():
+            raise ValueError(f"radar: {look.label!r} has no value for {values.index[values.isna()][0]!r}")
+        angles = np.linspace(0, 2 * np.pi, len(values))
+        axes.plot(angles, values, color=look.colour, linestyle=look.style, label=look.label)
+        axes.fill(angles, values, color=look.colour, alpha=0.08)
+    axes.set_theta_offset(np.pi / 2)
+    axes.set_theta_direction(-1)
+    axes.set_xticks(np.linspace(0, 2 * np.pi, len(traits), endpoint=False), traits)
+    for place, text in enumerate(axes.get_xticklabels()):
+        side = np.sin(2 * np.pi * place / len(traits)).round(6)
+        text.set_horizontalalignment("left" if side > 0 else "right" if side < 0 else "center")
+    axes.set_ylim(0, limit)
+    axes.tick_params(axis="x", pad=4)
+    if axes.get_legend_handles_labels()[0]:
+        # Below the names of the traits.
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=min(4, rows["kind"].nunique()))
+    return axes
+
+
+def training_curve(data: pd.DataFrame, axes: Axes | None = None, *, label: str = "", log: bool = False) -> Axes:
+    """Metrics over the steps of a training run, with the stages of its curriculum.
+
+    Args:
+        data: columns ``step`` and ``value``; optional ``kind`` (one line each) and ``stage`` (named at the
+            dotted line where it begins).
+        axes: where to draw; a new figure without it.
+        label: what the values are.
+        log: a logarithmic axis for the steps, for a run that begins with short stages.
+
+    Raises:
+        ValueError: a column is missing.
+    """
+    rows = _checked("training_curve", data, "step", "value").sort_values("step")
+    axes = axes or new_figure()[1][0]
+    for look, part in _groups(rows):
+        axes.plot(part["step"], part["value"], color=look.colour, linestyle=look.style, label=look.label)
+    starts = rows.groupby("stage", sort=False)["step"].min() if "stage" in rows else pd.Series(dtype=float)
+    for stage, start in starts.items():
+        axes.axvline(start, color=COLOURS["chance"], linestyle=":", linewidth=1, zorder=0)
+        place = {"x": start, "y": 1.01, "transform": axes.get_xaxis_transform()}
+        _note(axes, str(stage), rotation=40, ha="left", **place)
+    if log:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set(xlabel="training step", ylabel=label)
+    _legend(axes, outside=True)
+    return axes
+
+
+def dose_curve(data: pd.DataFrame, axes: Axes | None = None, *, label: str = "", log: bool = False) -> Axes:
+    """What a growing steering coefficient does.
+
+    On either side of zero, what lies beyond the first collapse is hatched; marks that have collapsed are hollow.
+
+    Args:
+        data: columns ``coefficient`` and ``value``; optional ``kind`` (one line each), ``low`` and ``high``
+            (a band) and ``collapsed`` (bool).
+        axes: where to draw; a new figure without it.
+        label: what the values are.
+        log: a logarithmic axis for the coefficient, with a place for zero.
+
+    Raises:
+        ValueError: a column is missing.
+    """
+    rows = _checked("dose_curve", data, "coefficient", "value").sort_values("coefficient")
+    axes = axes or new_figure()[1][0]
+    for look, part in _groups(rows, split_collapsed=False):
+        (line,) = axes.plot(part["coefficient"], part["value"], color=look.colour, label=look.label)
+        line.set(linestyle=look.style, marker=look.marker, markersize=5)
+        if {"low", "high"} <= set(part):
+            axes.fill_between(part["coefficient"], part["low"], part["high"], color=look.colour, alpha=0.15)
+    # After all lines, so that none is drawn over them.
+    for look, part in _groups(rows, split_collapsed=False):
+        gone = part[part["collapsed"]]
+        (marks,) = axes.plot(gone["coefficient"], gone["value"], linestyle="none", marker=look.marker, markersize=5)
+        marks.set(markerfacecolor="white", markeredgecolor=COLOURS["collapsed"], zorder=3)
+    if log:
+        axes.set_xscale("symlog", linthresh=float(rows.loc[rows["coefficient"] > 0, "coefficient"].min()))
+    _hatch_collapsed(axes, rows)
+    axes.set(xlabel="coefficient", ylabel=label)
+    _legend(axes)
+    return axes
+
+
+def _hatch_collapsed(axes: Axes, rows: pd.DataFrame) -> None:
+    """Hatch from the collapsed coefficient that is nearest to zero to the end of its side."""
+    sizes, label = rows["coefficient"], "collapsed"
+    for side in (sizes < 0, sizes >= 0):
+        gone = sizes[side & rows["collapsed"]]
+        if not gone.empty:
+            first = float(gone.loc[gone.abs().idxmin()])
+            # A little beyond the last one, so that it shows where that alone has collapsed.
+            end = float(sizes[side].loc[sizes[side].abs().idxmax()]) + 0.04 * np.ptp(sizes) * (-1 if first < 0 else 1)
+            _hatched(axes.axvspan(min(first, end), max(first, end), label=label))
+            label = "_collapsed"
+
+
+def reference_line(axes: Axes, value: float, label: str, *, vertical: bool = True) -> None:
+    """A dashed line at a value that means something, such as chance, named at its end."""
+    draw = axes.axvline if vertical else axes.axhline
+    draw(value, color=COLOURS["chance"], linestyle="--", linewidth=1.2, zorder=1)
+    if vertical:
+        _note(axes, label, x=value, y=1.01, transform=axes.get_xaxis_transform(), ha="center")
+    else:
+        _note(axes, label, x=1.01, y=value, transform=axes.get_yaxis_transform(), va="center")
+
+
+def _note(axes: Axes, label: str, *, va: str = "bottom", **place: Any) -> None:
+    axes.text(s=label, fontsize=8, color="#555555", va=va, **place)
+
+
+def _checked(chart: str, data: pd.DataFrame, *needed: str) -> pd.DataFrame:
+    missing = [name for name in needed if name not in data]
+    if missing:
+        present = ", ".join(map(str, data.columns)) or "none"
+        raise ValueError(f"{chart}: the data lack the column {missing[0]!r}; they have: {present}")
+    if data.empty:
+        raise ValueError(f"{chart}: the data have no rows")
+    collapsed = data["collapsed"].astype(bool) if "collapsed" in data else False
+    return data.assign(kind=data.get("kind", ""), collapsed=collapsed).reset_index(drop=True)
+
+
+def _groups(rows: pd.DataFrame, *, split_collapsed: bool = True) -> Iterator[tuple[_Look, pd.DataFrame]]:
+    """The rows of each kind with their look, kinds in order of appearance; collapsed rows apart."""
+    for index, kind in enumerate(rows["kind"].unique()):
+        place = index % len(_OTHERS)
+        colour, marker = COLOURS.get(kind, _OTHERS[place]), MARKERS.get(kind, _OTHER_MARKERS[place])
+        look = _Look(colour, marker, colour, _STYLES[index % len(_STYLES)], str(kind) or "_")
+        part = rows[rows["kind"] == kind]
+        collapsed = part["collapsed"] & split_collapsed
+        if not collapsed.all():
+            yield look, part[~collapsed]
+        if collapsed.any():
+            grey = COLOURS["collapsed"]
+            yield _Look(grey, marker, "white", look.style, f"{kind} (collapsed)".strip()), part[collapsed]
+
+
+def _hatched(patch: Patch) -> Patch:
+    patch.set(facecolor="#EFEFEF", edgecolor=COLOURS["collapsed"], hatch=_HATCH, linewidth=0, zorder=0.5)
+    return patch
+
+
+def _legend(axes: Axes, *, outside: bool = False) -> None:
+    if not axes.get_legend_handles_labels()[0]:
+        return
+    if outside:
+        axes.legend(loc="upper left", bbox_to_anchor=(1.03, 1.02), borderaxespad=0)
+    else:
+        axes.legend(loc="best", frameon=True, framealpha=1.0, edgecolor="none")

@@ -1,0 +1,318 @@
+"""Editions: the whole book executed on one model, planned, resumed, and built into pages of its own."""
+
+import gc
+import re
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+
+from personalib.base.data import DataError, data_dir, read_json
+from personalib.base.provenance import repository_root
+from personalib.book.build import BuiltBook, build_book, distribute
+from personalib.book.chapters import Chapter, RunError
+from personalib.book.comparison import Comparison, earlier_page, make_comparison
+from personalib.book.pages import Book
+from personalib.book.runs import read_run
+from personalib.models.hub import Presence, how_to_have, model_presence
+from personalib.models.load import LanguageModel, load_model
+from personalib.models.memory import (
+    MemoryEstimate,
+    Workload,
+    count_on_disk,
+    estimate_memory,
+    free_memory,
+    read_config,
+)
+from personalib.models.memory_parts import has_attention
+from personalib.models.placement import AUTO, BALANCED, MAPPED, places, usual_device
+from personalib.models.registry import Entry, find_entry, load_registry
+from personalib.questionnaires.items import load_trait, some_of_each
+from personalib.questionnaires.trait_questions import ask_trait
+
+# Items of each trait that the probe asks, in both orders.
+_PROBED = 2
+# Tokens of the longest prompts of the chapters, which are life stories and solved examples.
+_TOKENS = 768
+
+
+@dataclass(frozen=True)
+class ChapterPlan:
+    """What is known of a chapter before it runs.
+
+    Attributes:
+        name: of the notebook.
+        asks: whether it asks the model; the others are about published numbers or the organism, and the same in every
+            edition.
+        done: whether an earlier run with these inputs is there.
+        seconds: how long it will take, by the probe; none where nothing is known.
+    """
+
+    name: str
+    asks: bool
+    done: bool
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class EditionPlan:
+    """What an edition will take.
+
+    Attributes:
+        model: the model's name.
+        device: where it will run.
+        chapters: in reading order.
+        memory: what the largest batch of a chapter needs; none where it is not estimated, as without attention.
+        spread: over how many GPUs the model is spread evenly; 1 for one device, and for places of its own.
+        free: bytes that are free on the device, before the model is loaded; on the fullest of those that it is spread
+            over evenly.
+        rate: prompts a second, by the probe; none where no chapter that is left asks the model.
+        at_once: how many chapters with a model of their own there will be at a time; 0 where none is left.
+    """
+
+    model: str
+    device: str
+    chapters: tuple[ChapterPlan, ...]
+    memory: MemoryEstimate | None
+    spread: int
+    free: int
+    rate: float | None
+    at_once: int
+
+    @property
+    def seconds(self) -> float:
+        """What the chapters that are not done will take together, one after the other."""
+        return sum(chapter.seconds or 0.0 for chapter in self.chapters if not chapter.done)
+
+
+def edition_book(model: str, folder: Path | None = None, root: Path | None = None) -> Book:
+    """The book of one model, with products of its own in ``results/editions``.
+
+    Args:
+        model: see :func:`personalib.models.load.load_model`.
+        folder: where its products go; by default one of the name of :func:`edition_name`.
+        root: of the sources; by default the repository.
+
+    Raises:
+        DataError: see :func:`personalib.models.registry.find_entry`.
+    """
+    home = root or repository_root()
+    return Book(home, folder or home / "results" / "editions" / edition_name(model))
+
+
+def edition_name(model: str) -> str:
+    """A name for the folder of a model's edition, which no other model has.
+
+    Returns:
+        For a model of the table its name there; for another one of the hub its owner's and its own; for a folder or a
+        YAML file its name with a short hash of its place.
+
+    Raises:
+        DataError: see :func:`personalib.models.registry.find_entry`.
+
+    Example:
+        >>> edition_name("google/gemma-2b-it"), edition_name("somebody/some-model")
+        ('gemma-2b-it', 'somebody-some-model')
+    """
+    entry = find_entry(model)
+    if _is_own(model):
+        place = Path(model).resolve()
+        name = place.name if place.is_dir() else place.stem
+        return f"{_plain(name)}-{sha256(str(place).encode()).hexdigest()[:8]}"
+    return entry.name if entry.name in load_registry() else _plain(model)
+
+
+def edition_texts(model: str, texts: Mapping[str, str]) -> dict[str, str]:
+    """The parameters of an edition: the model, and what else was asked for."""
+    if any(name.rpartition(".")[2] == "model" and value != model for name, value in texts.items()):
+        raise RunError(f"the edition is that of {model}; leave the parameter 'model' out")
+    # A chapter works in another folder, where a mere name would be that of a model of the hub, or of no file.
+    return {**texts, "model": str(Path(model).resolve()) if _is_own(model) else model}
+
+
+def check_presence(entry: Entry) -> None:
+    """Notice before anything runs that a model has to be fetched.
+
+    Raises:
+        DataError: it is not on this machine; the message says how large it is and what to type.
+    """
+    there = model_presence(entry)
+    if there != Presence.WHOLE:
+        raise DataError(f"{entry.name} is {there} on this machine; {how_to_have(entry)}")
+
+
+def plan_edition(
+    book: Book, model: str, texts: Mapping[str, str] | None = None, only: Collection[str] = (), jobs: int = 1
+) -> EditionPlan:
+    """What an edition will take, from the model's configuration and a probe of a few seconds.
+
+    Where no chapter that is left asks the model, it is not loaded, and may be too large for its device.
+
+    Args:
+        book: see :func:`edition_book`.
+        model: see :func:`personalib.models.load.load_model`.
+        texts: other parameters, as written on the command line.
+        only: names of chapters; all where it is empty.
+        jobs: how many chapters are executed at a time.
+
+    Raises:
+        DataError: the model is not on this machine, or more memory is needed than its device has.
+        RunError: a parameter or a chapter is unknown.
+    """
+    given = edition_texts(model, texts or {})
+    entry = _entry_at(model, given)
+    check_presence(entry)
+    device = given.get("device", AUTO)
+    device = usual_device(model) if device == AUTO else device
+    unknown = set(only) - {one.name for one in book.chapters()}
+    if unknown:
+        raise RunError(f"no chapter {min(unknown)!r}; there are {', '.join(one.name for one in book.chapters())}")
+    parameters = distribute(book.chapters(), given)
+    chapters = [one for one in book.chapters() if not only or one.name in only]
+    left = [one for one in chapters if read_run(one.path, parameters[one.name], book.executed) is None]
+    at_once = min(jobs, sum(map(_asks, left)))
+    memory, (spread, free) = _memory(model, entry, device), _room(device)
+    if memory and at_once:
+        _check_memory(model, memory, spread, free, at_once, device)
+    rate = _measured_rate(model, entry.revision, device) if at_once else None
+    plans = [
+        ChapterPlan(one.name, _asks(one), one not in left, _seconds(one.name, rate if _asks(one) else None))
+        for one in chapters
+    ]
+    return EditionPlan(model, device, tuple(plans), memory, spread, free, rate, at_once)
+
+
+def make_edition(
+    book: Book,
+    model: str,
+    texts: Mapping[str, str] | None = None,
+    only: Collection[str] = (),
+    jobs: int = 1,
+    comparison: Comparison | None = None,
+) -> BuiltBook:
+    """Execute the chapters on a model, those that are done left as they are, and build the pages.
+
+    With a comparison the pages are built twice: as soon as there are chapters to read, and once more with the report.
+
+    Args:
+        book: see :func:`edition_book`.
+        model: see :func:`personalib.models.load.load_model`.
+        texts: other parameters, as written on the command line.
+        only: names of chapters; all where it is empty.
+        jobs: how many chapters are executed at a time.
+        comparison: see :func:`personalib.book.comparison.plan_comparison`; one that misses items is left out.
+
+    Raises:
+        DataError: the model is not on this machine.
+        RunError, BookError: see :func:`personalib.book.build.build_book`.
+    """
+    given = edition_texts(model, texts or {})
+    check_presence(_entry_at(model, given))
+    if comparison is None or comparison.missing:
+        return build_book(book, given, only, jobs=jobs)
+    earlier = earlier_page(comparison, book.products)
+    first = build_book(replace(book, pages=(earlier,) if earlier else ()), given, only, jobs=jobs)
+    page = make_comparison(comparison, book.products)
+    # The second time nothing is executed; what was, is told of the first.
+    return replace(build_book(replace(book, pages=(page,)), given, only, jobs=jobs), runs=first.runs)
+
+
+def _asks(chapter: Chapter) -> bool:
+    """Whether a chapter asks the model."""
+    return "model" in chapter.parameters
+
+
+def _is_own(model: str) -> bool:
+    """Whether a model is one of a folder or a YAML file."""
+    return model.endswith((".yaml", ".yml")) or (model not in load_registry() and Path(model).is_dir())
+
+
+def _plain(name: str) -> str:
+    """A name as that of a folder that is neither hidden nor above this one."""
+    return re.sub(r"[^\w.-]+", "-", name).lstrip(".-") or "model"
+
+
+def _entry_at(model: str, texts: Mapping[str, str]) -> Entry:
+    """A model's entry at the commit that is asked for, if one is."""
+    entry = find_entry(model)
+    return entry.model_copy(update={"revision": texts.get("revision") or entry.revision})
+
+
+def _room(device: str) -> tuple[int, int]:
+    """Over how many GPUs a model is spread evenly, and the bytes that are free on the fullest of them."""
+    alike = list(map(str, places(device))) if device == BALANCED else [device]
+    return len(alike), min(map(free_memory, alike))
+
+
+def _check_memory(model: str, memory: MemoryEstimate, spread: int, free: int, at_once: int, device: str) -> None:
+    """Notice before anything is loaded that a device is too small.
+
+    Raises:
+        DataError: it is.
+    """
+    needed, room = memory.share(spread), f"{free / 1e9:.1f} GB are free"
+    if needed > free and spread > 1:
+        raise DataError(
+            f"{model} needs {memory}, of which {needed / 1e9:.2f} GB on each of {spread} GPUs, and {room} on the "
+            "fullest of them; take another device, or give it places as device_map in a YAML file"
+        )
+    if needed > free:
+        raise DataError(f"{model} needs {memory} on {device}, and {room}; take another device")
+    if needed * at_once > free:
+        raise DataError(
+            f"{at_once} chapters at a time need {at_once} times {needed / 1e9:.2f} GB on {device}, and {room}; "
+            f"take --jobs {int(free // needed)}"
+        )
+
+
+def _measured_rate(model: str, revision: str | None, device: str) -> float:
+    rate = probe(load_model(model, revision, device))
+    # A model that is spread refers to itself, and its weights would stay beside those of the chapters.
+    gc.collect()
+    if torch.cuda.is_available():  # torch would keep what the model took, and the chapters are other processes
+        torch.cuda.empty_cache()
+    return rate
+
+
+def probe(language_model: LanguageModel) -> float:
+    """Prompts a second that a model answers, measured on a few trait items."""
+    items = some_of_each(load_trait(), _PROBED)
+    model, tokenizer, form = language_model.model, language_model.tokenizer, language_model.form
+    ask_trait(model, tokenizer, items[:1], template="letters", form=form)  # what is done once, is not timed
+    started = time.perf_counter()
+    rows = ask_trait(model, tokenizer, items, template="letters", form=form)
+    return len(rows) / (time.perf_counter() - started)
+
+
+def _memory(model: str, entry: Entry, device: str) -> MemoryEstimate | None:
+    """What a chapter needs in memory; none where that is not estimated."""
+    config = read_config(model, entry.revision)
+    if not has_attention(config):
+        return None
+    dtype = getattr(torch, entry.dtype) if entry.dtype else config.dtype or torch.float32
+    width = config.get_text_config().hidden_size
+    features = 8 * width if entry.saes is None else _sae_width(entry.saes.ids[0], width)
+    found = estimate_memory(config, dtype, Workload(tokens=_TOKENS, sae_width=features))
+    if device != MAPPED or not isinstance(entry.device_map, Mapping):
+        return found
+    return replace(found, weights=found.weights - dtype.itemsize * count_on_disk(config, entry.device_map))
+
+
+def _sae_width(sae_id: str, d_model: int) -> int:
+    """The number of features that the name of an SAE tells; sixteen a coordinate where it tells none."""
+    found = re.search(r"width_(\d+)([km]?)|_(\d+)x", sae_id)
+    if found and found[1]:
+        return int(found[1]) * {"": 1, "k": 2**10, "m": 2**20}[found[2]]
+    return d_model * (int(found[3]) if found else 16)
+
+
+def _seconds(chapter: str, rate: float | None) -> float | None:
+    """How long a chapter takes, as if all of its time were the model's; its usual time where no model is asked."""
+    known = read_json(data_dir() / "benchmarks" / "chapters.json")
+    seconds = known["seconds"].get(chapter)
+    if seconds is None or rate is None:
+        return seconds
+    return float(seconds * max(known["rate"] / rate, 1.0))

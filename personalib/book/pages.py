@@ -1,0 +1,252 @@
+"""The pages of the book: staged from the sources and the chapters, then read or written by Jupyter Book.
+
+What can be wrong with a page before its chapter is executed is found by reading all pages with the chapters as they
+are in the sources. The pages beside the chapters are read once for both.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import yaml
+
+from personalib.base.data import read_yaml
+from personalib.base.progress import progress_bar
+from personalib.base.provenance import files_hash, library_hash, repository_root
+from personalib.book.chapters import Chapter, RunError
+
+_SOURCES_FILE = ".sources.sha256"
+# What a build complains of: warnings with what they announce in the next line, and the last line of each traceback,
+# whose other lines are indented.
+_COMPLAINT = re.compile(
+    r"^.*(?:WARNING|ERROR).*following exception was raised:\n(?!Traceback).*|^.*(?:WARNING|ERROR).*"
+    r"|^[\w.]+(?:Error|Exception): \S.*|^(?=\S).*\b(?:malformed|[Ee]rrors?)\b.*",
+    re.MULTILINE,
+)
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
+_JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
+_BUILDERS = {"html": (), "dummy": ("--builder", "custom", "--custom-builder", "dummy")}
+# A picture of one pixel, in the place of a figure that is yet to be made.
+_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII="
+_MODULE_MISSING = (
+    "A module is missing: declare its package in pyproject.toml and call `make lock`, "
+    "or name it in autodoc_mock_imports of _config.yml."
+)
+
+
+class BookError(RunError):
+    """The pages cannot be built; the message names the file and the fix."""
+
+
+@dataclass(frozen=True)
+class Book:
+    """Where a book's sources are and where its products go.
+
+    Attributes:
+        root: the folder with ``_config.yml``, ``book/`` and ``notebooks/``.
+        built: where its products go; ``book/_build`` in the root by default.
+        pages: further pages in Markdown, with their figures beside them, that come before the last part.
+    """
+
+    root: Path
+    built: Path | None = None
+    pages: tuple[Path, ...] = ()
+
+    @property
+    def config(self) -> Path:
+        """Sphinx's settings."""
+        return self.root / "_config.yml"
+
+    @property
+    def toc(self) -> Path:
+        """The table of contents."""
+        return self.root / "book" / "_toc.yml"
+
+    @property
+    def products(self) -> Path:
+        """The folder of everything that is built."""
+        return self.built or self.root / "book" / "_build"
+
+    @property
+    def executed(self) -> Path:
+        """The executed notebooks, their results and their manifests."""
+        return self.products / "executed"
+
+    @property
+    def html(self) -> Path:
+        """The pages: there only while they show what is in ``executed``."""
+        return self.products / "html"
+
+    def chapters(self) -> list[Chapter]:
+        """The source notebooks in reading order."""
+        return [Chapter.read(path) for path in sorted((self.root / "notebooks").glob("*.ipynb"))]
+
+
+def check_pages(book: Book, chapters: Sequence[Chapter]) -> None:
+    """Read all pages with the chapters as they are, with a blank picture for each figure.
+
+    Does nothing if the same pages were checked before.
+
+    Raises:
+        BookError: a page has a warning or cannot be read.
+    """
+    source = _stage(book, [chapter.path for chapter in chapters], "No chapter was executed yet.\n")
+    hashed = _pages_hash(source)
+    record = book.products / "draft" / ".checked"
+    if record.is_file() and record.read_text() == hashed:
+        return
+    _sphinx(book, source, "dummy")
+    record.write_text(hashed)
+
+
+def build_pages(book: Book, notebooks: Sequence[Path], status: str) -> bool:
+    """Write the pages, unless they were written from the same sources; tell whether they were.
+
+    Args:
+        book: what to build.
+        notebooks: the executed chapters.
+        status: what the reproducibility page says of their runs, in Markdown.
+
+    Raises:
+        BookError: a page has a warning or cannot be read.
+    """
+    source = _stage(book, notebooks, status)
+    hashed = _pages_hash(source)
+    record = book.html / _SOURCES_FILE
+    if record.is_file() and record.read_text() == hashed and (book.html / "index.html").is_file():
+        return True
+    remove(book.html)
+    written = _sphinx(book, source, "html")
+    (written / _SOURCES_FILE).write_text(hashed)
+    written.rename(book.html)
+    return False
+
+
+def _stage(book: Book, notebooks: Sequence[Path], status: str) -> Path:
+    """Lay out what Sphinx reads: the sources' own layout, with these notebooks and the status of the runs."""
+    source = book.products / "source"
+    remove(source)
+    shutil.copytree(book.root / "book", source / "book", ignore=shutil.ignore_patterns("_build", ".*", "_generated"))
+    shutil.copy(book.config, source)
+    (source / "notebooks").mkdir()
+    for notebook in notebooks:
+        _stage_notebook(notebook, source / "notebooks" / notebook.name)
+    (source / "book" / "_generated").mkdir()
+    (source / "book" / "_generated" / "status.md").write_text(status, encoding="utf-8")
+    _stage_pages(book, source / "book")
+    return source
+
+
+def _stage_pages(book: Book, target: Path) -> None:
+    """Add a book's further pages, and their entries in the table of contents."""
+    if not book.pages:
+        return
+    contents = read_yaml(book.toc)
+    entries = [{"file": f"book/{page.stem}"} for page in book.pages]
+    if "parts" in contents:
+        contents["parts"].insert(-1, {"caption": "Compared with what was published", "chapters": entries})
+    else:
+        contents.setdefault("chapters", []).extend(entries)
+    (target / "_toc.yml").write_text(yaml.safe_dump(contents, sort_keys=False), encoding="utf-8")
+    for page in book.pages:
+        for file in (page, *page.parent.glob(f"{page.stem}.png")):
+            shutil.copy(file, target)
+
+
+def _stage_notebook(notebook: Path, target: Path) -> None:
+    """Copy a notebook without papermill's record, which names folders of this machine, and with all its figures."""
+    content = json.loads(notebook.read_text(encoding="utf-8"))
+    content["metadata"].pop("papermill", None)
+    for cell in content["cells"]:
+        cell["metadata"].pop("papermill", None)
+        if "figure" in cell["metadata"].get("mystnb", {}) and not cell["outputs"]:
+            cell["outputs"] = [{"output_type": "display_data", "data": {"image/png": _PIXEL}, "metadata": {}}]
+    target.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+def _sphinx(book: Book, source: Path, builder: str) -> Path:
+    """Run Jupyter Book with warnings as errors; return the folder of what it has written.
+
+    What failed is not tried again before anything has changed.
+    """
+    draft, failure = book.products / "draft", book.products / "pages.failed"
+    tried = f"{builder} {_pages_hash(source)}"
+    earlier, _, said = failure.read_text(encoding="utf-8").partition("\n") if failure.is_file() else ("", "", "")
+    if earlier == tried:
+        raise BookError(f"{said}\nNothing has changed since this was found; to look again, remove {failure}.")
+    _keep_what_was_read(draft, source)
+    command = [
+        *(sys.executable, "-c", _JUPYTER_BOOK, "build", str(source), *_BUILDERS[builder]),
+        *("--config", str(source / "_config.yml"), "--toc", str(source / "book" / "_toc.yml")),
+        *("--path-output", str(draft), "-W", "-n", "--keep-going", "-q"),
+    ]
+    path = os.pathsep.join(filter(None, (str(repository_root()), os.environ.get("PYTHONPATH"))))
+    with progress_bar(1, "build") as bar, TemporaryDirectory() as scratch:
+        bar.set_description("pages" if builder == "html" else "pages checked")
+        environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": scratch}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        bar.update()
+    failure.unlink(missing_ok=True)
+    if done.returncode:
+        remove(draft)  # what was read with a warning would be taken without one the next time
+        complaints = _complaints(done.stdout + done.stderr, source)
+        message = _message(complaints)
+        if complaints and all("WARNING" in line for line in complaints):
+            failure.write_text(f"{tried}\n{message}", encoding="utf-8")
+        raise BookError(message)
+    return draft / "_build" / builder
+
+
+def _keep_what_was_read(draft: Path, source: Path) -> None:
+    """Remove what the last build has read of the pages beside the chapters, unless they are the same now.
+
+    The notebooks and the status are always read again: they are newer than what was read of them.
+    """
+    beside = [
+        path for path in source.rglob("*") if path.is_file() and path.parent.name not in ("notebooks", "_generated")
+    ]
+    hashed = _pages_hash(source, beside)
+    record = draft / ".read"
+    if not record.is_file() or record.read_text() != hashed:
+        remove(draft)
+        draft.mkdir()
+        record.write_text(hashed)
+    for path in beside:
+        os.utime(path, (0, 0))
+    for builder in _BUILDERS:
+        remove(draft / "_build" / builder)
+
+
+def _pages_hash(source: Path, files: Sequence[Path] | None = None) -> str:
+    """SHA-256 of all that pages are made of: their sources, the library with its docstrings, what is installed."""
+    read = [path for path in source.rglob("*") if path.is_file()] if files is None else files
+    installed = sorted(found.name for path in sys.path if path for found in Path(path).glob("*.dist-info"))
+    essence = (files_hash(source, read), library_hash(), sys.version, *installed)
+    return hashlib.sha256("\n".join(essence).encode()).hexdigest()
+
+
+def _complaints(output: str, source: Path) -> list[str]:
+    """What Sphinx warned of or failed with, with the files named as the author knows them."""
+    text = _COLOUR.sub("", output).replace(f"{source.resolve()}/", "")
+    return list(dict.fromkeys(found.strip() for found in _COMPLAINT.findall(text))) or text.splitlines()[-20:]
+
+
+def _message(complaints: Sequence[str]) -> str:
+    lines = ["the pages are not built; warnings count as errors:", *complaints]
+    if any("No module named" in line for line in complaints):
+        lines.append(_MODULE_MISSING)
+    return "\n".join(lines)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder, if there is one."""
+    if folder.exists():
+        shutil.rmtree(folder)

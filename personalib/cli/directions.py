@@ -1,0 +1,172 @@
+"""The commands ``python -m personalib directions``. Each imports what it needs itself, so that help comes at once."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from personalib.base.data import DataError
+
+if TYPE_CHECKING:
+    from personalib.models.load import LanguageModel
+    from personalib.vectors.forms import Rows
+    from personalib.vectors.vector import SteeringVector
+
+_path = click.Path(path_type=Path, dir_okay=False)
+_FORMS = ["personalib", "gguf", "persona-vectors", "steering-vectors", "axbench", "safetensors"]
+# What can be written, with its suffix.
+_SUFFIXES = {
+    "personalib": ".safetensors",
+    "gguf": ".gguf",
+    "persona-vectors": ".pt",
+    "steering-vectors": ".pt",
+    "safetensors": ".safetensors",
+}
+# Of the 255 that a file's name may have, less those of the suffixes, here and while it is written.
+_NAME_BYTES = 200
+
+
+class _Source(NamedTuple):
+    """A file that was read: its form, what it holds, and the model that it was checked against."""
+
+    file: Path
+    form: str
+    vectors: "list[SteeringVector]"
+    language_model: "LanguageModel | None"
+
+
+def _source_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The file, and what it may not say itself: what :func:`_read` takes."""
+    options = [
+        click.argument("file", type=_path),
+        click.option(
+            "--form", default="auto", show_default=True, type=click.Choice(["auto", *_FORMS]), help="Form of the file."
+        ),
+        click.option("--site", help="Site of the directions where the file names none, such as resid_post.3."),
+        click.option("--concepts", type=_path, help="AxBench's metadata.jsonl.  [default: the one beside the weights]"),
+        click.option(
+            "--rows",
+            default="blocks",
+            show_default=True,
+            type=click.Choice(["blocks", "hidden_states"]),
+            help="What the rows of a named tensor are.",
+        ),
+        click.option("--model", help="Check against this model: the organism, a folder, or a hub's name."),
+        click.option("--revision", help="Branch, tag or commit of a hub's model."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group()
+def directions() -> None:
+    """Read directions of other tools, and write ours in their forms."""
+
+
+@directions.command()
+@_source_options
+def show(**chosen: Any) -> None:
+    """Show a file's form and where it comes from, and name, site and norm of each direction."""
+    source = _read(**chosen)
+    vectors = source.vectors
+    click.echo(f"{source.file}: {len(vectors)} x {len(vectors[0].direction)}, {vectors[0].model}")
+    for method in sorted({one.method for one in vectors}):
+        click.echo(method)
+    width = max(len(one.name) for one in vectors)
+    click.echo(f"{'name':{width}}  {'site':14}  {'norm':>10}  form")
+    for one in vectors:
+        click.echo(f"{one.name:{width}}  {one.site!s:14}  {one.norm:10.4g}  {source.form}")
+
+
+@directions.command()
+@_source_options
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A file; or a folder, of one file a name: what exists as one, or has no suffix.",
+)
+@click.option("--to", "target", required=True, type=click.Choice(list(_SUFFIXES)), help="Form to write.")
+def convert(out: Path, target: str, **chosen: Any) -> None:
+    """Write a file's directions in another form, and tell of those that it has no place for."""
+    from personalib.vectors.file_writers import placed
+    from personalib.vectors.files import write_directions
+
+    source = _read(**chosen)
+    vectors = placed(source.vectors, target)
+    left_out = ", ".join(sorted({str(one.site) for one in source.vectors} - {str(one.site) for one in vectors}))
+    if not vectors:
+        raise DataError(
+            f"{source.file}: holds nothing but {left_out}, where {target} has no place: llama.cpp leaves block 0 out, "
+            "and steering-vectors what comes before it; fit other sites, or write another form"
+        )
+    files = _files(vectors, out, _SUFFIXES[target])
+    for path, own in files.items():
+        write_directions(own, path, target, source.language_model)
+    click.echo(f"{out}: {len(vectors)} directions as {target}, files: {len(files)}")
+    if left_out:
+        click.echo(f"left out: {left_out}, where {target} has no place")
+
+
+def _loaded(model: str | None, revision: str | None) -> "LanguageModel | None":
+    from personalib.models.load import load_model
+
+    return load_model(model, revision) if model else None
+
+
+def _read(
+    file: Path,
+    form: str,
+    site: str | None,
+    concepts: Path | None,
+    rows: "Rows",
+    model: str | None,
+    revision: str | None,
+) -> _Source:
+    from personalib.models.parts import Site
+    from personalib.vectors.files import form_of, read_directions
+
+    loaded, place = _loaded(model, revision), Site.parse(site) if site else None
+    found = form_of(file, concepts) if form == "auto" else form
+    vectors = read_directions(file, found, language_model=loaded, site=place, concepts=concepts, rows=rows)
+    return _Source(file, found, vectors, loaded)
+
+
+def _files(vectors: "list[SteeringVector]", out: Path, suffix: str) -> "dict[Path, list[SteeringVector]]":
+    """What goes into which file: all into one, or a name into each of a folder's, which is made.
+
+    Raises:
+        DataError: the folder cannot be made.
+        ValueError: two names give one file.
+    """
+    try:
+        if out.suffix and not out.is_dir():
+            return {out: vectors}
+        files = _one_a_name(vectors, out, suffix)
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{out}: no folder can be made there ({error.strerror}); name another, or a file with a suffix"
+        ) from None
+    return files
+
+
+def _one_a_name(vectors: "list[SteeringVector]", folder: Path, suffix: str) -> "dict[Path, list[SteeringVector]]":
+    """The vectors of each name with a file named after it.
+
+    Raises:
+        ValueError: two names give one file.
+    """
+    named: dict[str, list[SteeringVector]] = {}
+    for one in vectors:
+        named.setdefault(one.name, []).append(one)
+    # Names are a concept's description in some forms, with characters that a file's name cannot have.
+    kept = {name: re.sub(r"[^\w.-]+", "_", name).encode()[:_NAME_BYTES].decode(errors="ignore") for name in named}
+    stems = {name: stem.strip("._") or "direction" for name, stem in kept.items()}
+    files = {folder / (stems[name] + suffix): own for name, own in named.items()}
+    if len(files) < len(named):
+        raise ValueError(f"{folder}: two of the names give one file; write one file as personalib or safetensors")
+    return files

@@ -1,0 +1,201 @@
+"""Effects in an evaluation: every arm against the model as it is, item by item, with what belongs beside a number."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from personalib.base.statistics import adjust, clustered_interval, effect_size, paired_means, proportion_interval
+from personalib.questionnaires.scores import item_scores
+from personalib.steering.guards import Guard
+
+Array = NDArray[np.float64]
+ALL = "all"
+_ARM = ("model", "arm", "method", "key", "pole", "dose")
+# What is right or wrong, or yes or no: bounds beyond 0 and 100 would be no bounds.
+_SHARES = ("choice", "judgement")
+_SHARE_COLUMNS = ("published", "yes", "fallback")
+# Changes below this are rounding of float32 arithmetic, and no change.
+_ROUNDING = 1e-3
+
+
+def health(answers: pd.DataFrame, neutral: pd.DataFrame, guard: Guard | None = None) -> pd.DataFrame:
+    """How whole the model is under each arm while it answers a questionnaire.
+
+    Args:
+        answers: of the questionnaire, see :meth:`personalib.evaluation.ask.Evaluation.answers`.
+        neutral: those to neutral questions.
+        guard: from where on an arm counts as collapsed.
+
+    Returns:
+        One row an arm: what names it, ``mass``, the questionnaire's mean answer mass, and ``perplexity`` of neutral
+        answers, both in units of the unsteered model's, and ``collapsed``. Answers in words, and word pairs, which are
+        two words of many, have no answer mass: the perplexity alone decides.
+    """
+    # A loss that is no number makes the sum none: that arm has collapsed.
+    sums = neutral.groupby("arm")[["loss", "tokens"]].agg(lambda own: own.sum(skipna=False))
+    perplexity = np.exp(sums["loss"] / sums["tokens"])
+    found = neutral.drop_duplicates("arm").sort_values("arm")[list(_ARM)].reset_index(drop=True)
+    found["perplexity"] = (perplexity / perplexity.loc[0]).to_numpy()
+    found["mass"] = np.nan
+    if "mass" in answers and "p_attribute" not in answers:
+        masses = answers["mass"].fillna(0.0).groupby(answers["arm"]).mean()
+        found["mass"] = (masses / masses.loc[0]).to_numpy()
+    left = found["mass"].fillna(1.0).to_numpy()
+    return found.assign(collapsed=(guard or Guard()).collapsed(left, found["perplexity"].to_numpy()))
+
+
+def effects(
+    kind: str,
+    answers: pd.DataFrame,
+    state: pd.DataFrame,
+    *,
+    column: str = "value",
+    by_template: bool = False,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """What each arm does to each group of a questionnaire, against no steering on the same items.
+
+    Items of one cluster are averaged first, and templates of one item, since neither are independent evidence.
+
+    Args:
+        kind: of the questionnaire, see :func:`~personalib.questionnaires.scores.item_scores`.
+        answers: of one questionnaire.
+        state: of :func:`health`, for the same arms.
+        column: what is compared, such as ``"value"``, ``"published"``, ``"fallback"`` or ``"yes"``.
+        by_template: each template on its own.
+        level: of the intervals.
+
+    Returns:
+        One row an arm but the first and a group, and the group ``"all"`` where there are several: what names the arm,
+        ``group`` (and ``template``); ``base`` and ``score``, the means without and with the arm over the items read
+        both times; ``effect``, their difference, from ``low`` to ``high`` with its ``p``; ``size``, Cohen's d_z with
+        Hedges' correction, from ``size_low`` to ``size_high``; ``n`` clusters read and ``missing`` ones; ``p_holm`` and
+        ``p_fdr``, corrected for all groups and arms of one method; ``mass``, ``perplexity`` and ``collapsed``. Bounds
+        and p-values are those of Student's paired t. For what is right or wrong they stay between -100 and 100, and
+        where all that were read changed alike they are Wilson's, with a sign test.
+    """
+    items = item_scores(kind, answers)
+    parts = dict(list(items.groupby("template", sort=False))) if by_template else {"": items}
+    tables = []
+    for template, own in parts.items():
+        groups = list(own.groupby("group", sort=False))
+        whole = [(ALL, own)] if len(groups) > 1 else []
+        found = pd.concat(
+            [
+                _compare(group, column, level, shares=_is_share(kind, column)).assign(group=name)
+                for name, group in [*groups, *whole]
+            ]
+        )
+        tables.append(found.assign(template=template) if by_template else found)
+    table = state.merge(pd.concat(tables, ignore_index=True), on="arm", validate="one_to_many")
+    return _corrected(table)
+
+
+def base_scores(kind: str, answers: pd.DataFrame, *, column: str = "value") -> pd.DataFrame:
+    """The scores of the model as it is.
+
+    Returns:
+        One row a group, and ``"all"``: ``group``, ``value``, from ``low`` to ``high``, and ``n`` clusters read. The
+        bounds are Student's t over clusters; for what is right or wrong they resample clusters, or are Wilson's where
+        all are alike, and stay between 0 and 100.
+    """
+    items = item_scores(kind, answers)
+    items = items[items["arm"] == 0]
+    groups = list(items.groupby("group", sort=False))
+    rows = []
+    for name, own in [*groups, *([(ALL, items)] if len(groups) > 1 else [])]:
+        values = own.dropna(subset=[column]).groupby("cluster", sort=False)[column].mean().to_numpy()
+        rows.append([name, *_level_of(values, shares=_is_share(kind, column)), len(values)])
+    return pd.DataFrame(rows, columns=["group", "value", "low", "high", "n"])
+
+
+def _is_share(kind: str, column: str) -> bool:
+    return kind in _SHARES or column in _SHARE_COLUMNS
+
+
+def _level_of(values: Array, *, shares: bool) -> tuple[float, float, float]:
+    """The mean of independent values with its bounds."""
+    if not len(values):
+        return (np.nan,) * 3
+    if not shares:
+        means = paired_means(values[None, :])
+        return float(means.estimate[0]), float(means.low[0]), float(means.high[0])
+    if np.ptp(values) == 0:
+        # As many trials as values: resampling would give no width.
+        found = proportion_interval(round(values.sum() / 100), len(values))
+        return float(values[0]), min(100 * found.low, float(values[0])), max(100 * found.high, float(values[0]))
+    found = clustered_interval(values / 100, np.arange(len(values)))
+    return 100 * found.estimate, 100 * found.low, 100 * found.high
+
+
+def _compare(items: pd.DataFrame, column: str, level: float, *, shares: bool) -> pd.DataFrame:
+    """Every arm but the first against the first, on one group."""
+    wide = items.pivot(index=["cluster", "item", "template"], columns="arm", values=column)
+    both = wide.notna().to_numpy() & wide[0].notna().to_numpy()[:, None]
+    before = wide.mul(0.0).add(wide[0], axis=0)
+    changes = wide - before
+    changes = _by_cluster(changes.mask(changes.abs() < _ROUNDING, 0.0))
+    means, sizes = paired_means(changes, level=level), effect_size(changes, level=level)
+    low, high, p = means.low, means.high, means.p
+    base, score = _means(_by_cluster(before.where(both))), _means(_by_cluster(wide.where(both)))
+    if shares:
+        low, high, p = _of_shares(changes, low, high, p, level)
+        low, high = np.maximum(low, -100.0), np.minimum(high, 100.0)
+    found = {
+        "arm": wide.columns,
+        "base": base,
+        "score": score,
+        "effect": means.estimate,
+        "low": low,
+        "high": high,
+        "p": p,
+        "size": sizes.estimate,
+        "size_low": sizes.low,
+        "size_high": sizes.high,
+        "n": means.n,
+        "missing": changes.shape[1] - means.n,
+    }
+    return pd.DataFrame(found).iloc[1:]
+
+
+def _of_shares(changes: Array, low: Array, high: Array, p: Array, level: float) -> tuple[Array, Array, Array]:
+    """Bounds and p-values of changes between right and wrong, where all that were read changed alike.
+
+    Student's t would give no width and no doubt. The bounds are then Wilson's, for none of n changed or for all of
+    them, and the p-value is that of a sign test.
+    """
+    low, high, p = low.copy(), high.copy(), p.copy()
+    for number, row in enumerate(changes):
+        read = row[~np.isnan(row)]
+        if not len(read) or np.ptp(read) > 0:
+            continue
+        change, rare = float(read[0]), proportion_interval(0, len(read), level=level).high
+        if change == 0:
+            low[number], high[number] = -100 * rare, 100 * rare
+        else:
+            low[number], high[number] = sorted((change, change * (1 - rare)))
+            p[number] = min(1.0, 2 * 0.5 ** len(read))
+    return low, high, p
+
+
+def _by_cluster(table: pd.DataFrame) -> Array:
+    """Means of the items' templates, and then of the clusters' items, shape ``(arms, clusters)``."""
+    items = table.groupby(["cluster", "item"], sort=False).mean()
+    found: Array = items.groupby("cluster", sort=False).mean().to_numpy().T
+    return found
+
+
+def _means(rows: Array) -> Array:
+    """The mean of each row's values that are there."""
+    found: Array = paired_means(rows).estimate
+    return found
+
+
+def _corrected(table: pd.DataFrame) -> pd.DataFrame:
+    """With p-values corrected for all single groups of a method, and "all" for its own comparisons."""
+    for name, method in (("p_holm", "holm"), ("p_fdr", "fdr_bh")):
+        table[name] = np.nan
+        known = table["p"].notna()
+        for _, own in table[known].groupby(["method", table.loc[known, "group"] == ALL], sort=False):
+            table.loc[own.index, name] = adjust(own["p"], method)
+    return table

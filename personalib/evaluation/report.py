@@ -1,0 +1,159 @@
+"""Reports of evaluations: every number as CSV, and tables to read as Markdown and LaTeX."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from personalib.base.storage import write_whole
+from personalib.base.tables import to_csv, to_latex, to_markdown
+from personalib.evaluation.ask import NEUTRAL
+from personalib.evaluation.estimates import base_scores, effects, health
+from personalib.evaluation.runs import EvaluationRun
+from personalib.questionnaires.scores import item_scores, named_options
+from personalib.steering.guards import Guard
+from personalib.steering.sampling import GREEDY, Sampling
+
+# What is compared beside the score itself, by kind.
+_BESIDES: Mapping[str, Sequence[str]] = {"trait": ("published",), "judgement": ("yes",)}
+_FORMS = ("csv", "md", "tex")
+SIGNIFICANT = 0.05
+
+
+def tables(run: EvaluationRun, guard: Guard | None = None) -> dict[str, pd.DataFrame]:
+    """Every table of a run, by name.
+
+    Args:
+        run: a finished evaluation.
+        guard: from where on an arm counts as collapsed.
+
+    Returns:
+        For each questionnaire its ``…_base`` (the model as it is), and for traits that of the published score as
+        ``…_base_published``, for judgements that of the share of yes as ``…_base_yes``. Where there are arms, the same
+        of their effects as ``…_effects``, with each template's as ``…_effects_by_template``, and ``…_health``. For
+        answers in words ``…_reading``, how many could not be read, and the accuracy with and without guesses in their
+        place, and how the answers were sampled. ``left_out`` has the rows of the items' files that were not asked, if
+        there are any.
+    """
+    found: dict[str, pd.DataFrame] = {} if run.left_out.empty else {"left_out": run.left_out}
+    for name, kind in run.kinds.items():
+        answers = run.answers[name]
+        state = health(answers, run.answers[NEUTRAL], guard)
+        found[f"{name}_base"] = base_scores(kind, answers)
+        for column in _BESIDES.get(kind, ()):
+            found[f"{name}_base_{column}"] = base_scores(kind, answers, column=column)
+        if len(state) > 1:
+            found |= {f"{name}_{table}": own for table, own in _compared(kind, answers, state).items()}
+        if "text" in answers:
+            found[f"{name}_reading"] = reading(answers, state, kind).assign(sampling=str(_sampling(run, name)))
+    return found
+
+
+def _sampling(run: EvaluationRun, name: str) -> Sampling:
+    """How the answers in words to a questionnaire were written."""
+    plans = run.manifest.get("plan", {}).get("questionnaires", [])
+    return next((Sampling(**one.get("sampling", {})) for one in plans if one["name"] == name), GREEDY)
+
+
+def _compared(kind: str, answers: pd.DataFrame, state: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """What arms do, beside the model as it is."""
+    found = {"effects": effects(kind, answers, state), "health": state}
+    for column in _BESIDES.get(kind, ()):
+        found[f"effects_{column}"] = effects(kind, answers, state, column=column)
+    if answers["template"].nunique() > 1:
+        found["effects_by_template"] = effects(kind, answers, state, by_template=True)
+    return found
+
+
+def reading(answers: pd.DataFrame, state: pd.DataFrame, kind: str = "choice") -> pd.DataFrame:
+    """How answers in words could be read under each arm.
+
+    Args:
+        answers: in words.
+        state: of :func:`~personalib.evaluation.estimates.health`.
+        kind: of the questionnaire, ``"choice"`` or ``"judgement"``.
+
+    Returns:
+        One row an arm: what names it, ``unreadable`` (share of the answers), ``accuracy`` over those that could be
+        read, ``fallback`` (the accuracy with a blind guess in the place of each unreadable answer, as the paper's code
+        has it, here its expected value), both in percent, and ``chance``, what guessing alone would get.
+    """
+    items = item_scores(kind, answers)
+    guess = 100 / answers["roles"].str.count('"').div(2)
+    silent = pd.Series([place is None for place in named_options(answers)], answers.index)
+    grouped = items.groupby("arm")
+    found = pd.DataFrame(
+        {
+            "unreadable": silent.groupby(answers["arm"]).mean(),
+            "accuracy": grouped["value"].mean(),
+            "fallback": grouped["fallback"].mean(),
+            "chance": guess.groupby(answers["arm"]).mean(),
+        }
+    )
+    return state.merge(found.reset_index(), on="arm", validate="one_to_one")
+
+
+def write_report(runs: Sequence[EvaluationRun], folder: Path, guard: Guard | None = None) -> list[Path]:
+    """Write every table of some runs: all numbers as CSV, and what a reader needs as Markdown and LaTeX.
+
+    Args:
+        runs: finished evaluations.
+        folder: where to; each model has a folder in it.
+        guard: from where on an arm counts as collapsed.
+
+    Returns:
+        The files.
+    """
+    written = []
+    for run in runs:
+        place = folder / _folder(run)
+        place.mkdir(parents=True, exist_ok=True)
+        for kind in _FORMS:  # of an earlier report, where rows were left out that are asked now
+            (place / f"left_out.{kind}").unlink(missing_ok=True)
+        for name, table in tables(run, guard).items():
+            write_whole(place / f"{name}.csv", to_csv(table))
+            shown = _readable(table)
+            write_whole(place / f"{name}.md", to_markdown(shown))
+            write_whole(place / f"{name}.tex", to_latex(shown))
+            written += [place / f"{name}.{kind}" for kind in _FORMS]
+    return written
+
+
+def readable_effects(found: pd.DataFrame) -> pd.DataFrame:
+    """Effects as a reader wants them: a row an arm, a column a group.
+
+    Returns:
+        Cells hold the effect between its bounds, with a star where it differs from zero after Holm's correction; those
+        of arms that have collapsed are in brackets.
+    """
+    cells = [_cell(**row) for row in found[["effect", "low", "high", "p_holm", "collapsed"]].to_dict("records")]
+    index = [name for name in ("template", "method", "key", "pole", "dose") if name in found]
+    named = found[index].assign(group=found["group"], cell=cells, dose=found["dose"].map(_dose))
+    named["arm"] = found["arm"]
+    wide = named.pivot(index=["arm", *index], columns="group", values="cell")
+    return wide[list(dict.fromkeys(found["group"]))].reset_index().drop(columns="arm").rename_axis(columns=None)
+
+
+def _folder(run: EvaluationRun) -> str:
+    """The folder of a model's tables: two revisions of a model have two."""
+    revision = run.manifest.get("model", {}).get("revision")
+    return re.sub(r"[^\w.@-]+", "_", run.model.strip("/") + (f"@{revision}" if revision else ""))
+
+
+def _cell(effect: float, low: float, high: float, p_holm: float, collapsed: bool) -> str:
+    if pd.isna(effect):
+        return "missing"
+    bounds = "" if pd.isna(low) else f" [{low:+.1f}, {high:+.1f}]"
+    text = f"{effect:+.1f}{bounds}{'*' if p_holm < SIGNIFICANT else ''}"
+    return f"({text})" if collapsed else text
+
+
+def _dose(dose: float) -> str:
+    return "" if pd.isna(dose) else f"{dose:+.2f}"
+
+
+def _readable(table: pd.DataFrame) -> pd.DataFrame:
+    if {"effect", "p_holm"} <= set(table):
+        return readable_effects(table)
+    return table.drop(columns=[name for name in ("model", "arm") if name in table])

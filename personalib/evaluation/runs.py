@@ -1,0 +1,194 @@
+"""Planned evaluations on disk: run, resumed, and read back without the model."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from personalib.base import provenance
+from personalib.base.data import DataError, cut, read_json, read_yaml
+from personalib.base.storage import write_whole
+from personalib.evaluation.arms import ArmMaker
+from personalib.evaluation.ask import NEUTRAL, Evaluation
+from personalib.evaluation.engines import Engine
+from personalib.evaluation.plan import EvaluationPlan, ModelPlan, dump_plan, parse_plan
+from personalib.evaluation.questionnaires import planned_questionnaire
+from personalib.models.chat_templates import template_facts
+from personalib.models.load import load_model
+from personalib.models.prompts import format_prompt
+from personalib.questionnaires.items import load_trait, some_of_each
+from personalib.questionnaires.questions import trait_questions
+
+# Bundled items of each trait whose prompts the residual stream's typical norms are taken from: always the same, so that
+# a dose means one thing whatever is asked.
+_NORM_ITEMS = 4
+
+
+@dataclass(frozen=True)
+class EvaluationRun:
+    """A finished evaluation of one model.
+
+    Attributes:
+        model: the model's name.
+        kinds: the kind of each questionnaire, by name.
+        answers: by questionnaire, and the neutral ones; see :meth:`personalib.evaluation.ask.Evaluation.answers`.
+        manifest: what went in; see :func:`run_plan`.
+    """
+
+    model: str
+    kinds: Mapping[str, str]
+    answers: Mapping[str, pd.DataFrame]
+    manifest: Mapping[str, Any]
+
+    @property
+    def left_out(self) -> pd.DataFrame:
+        """Rows of the items' files that are not asked: ``questionnaire``, ``where`` they stand, and the ``problem``."""
+        rows = [(name, *one.values()) for name, own in self.manifest.get("left_out", {}).items() for one in own]
+        return pd.DataFrame(rows, columns=["questionnaire", "where", "problem"])
+
+
+def prepare(plan: EvaluationPlan, model: ModelPlan, folder: Path, progress: str | None = None) -> Evaluation:
+    """Load a model, build the questionnaires, and fit or look up the directions of a plan.
+
+    Args:
+        plan: the plan.
+        model: one of its models.
+        folder: where activations go.
+        progress: text of a progress bar; None shows none.
+
+    Raises:
+        DataError, ValueError: something in the plan cannot be had; the message says what.
+    """
+    questionnaires = [planned_questionnaire(one) for one in plan.questionnaires]
+    language_model = load_model(model.name, model.revision, model.device, getattr(torch, model.dtype))
+    usual = trait_questions(some_of_each(load_trait(), _NORM_ITEMS))
+    prompts = [format_prompt(language_model.tokenizer, one.text, form=model.form) for one in usual]
+    maker = ArmMaker(language_model, prompts, folder, model.form, plan.pairs, plan.seed)
+    return Evaluation(
+        language_model,
+        questionnaires,
+        maker.arms(plan.arms, progress),
+        form=model.form,
+        neutral=plan.neutral,
+        seed=plan.seed,
+        batch_size=plan.batch_size,
+    )
+
+
+def run_plan(
+    plan: EvaluationPlan, folder: Path, progress: bool = False, engine: Engine | None = None
+) -> list[EvaluationRun]:
+    """Ask everything in a plan that is not answered yet.
+
+    Each model has a folder of its own, with the answers, the activations that its directions were fitted to, and
+    ``manifest.json``: the plan, the model's revision or weights, rows that are left out, versions, commit, times and
+    the hashes of the outputs.
+
+    Args:
+        plan: the plan.
+        folder: where to.
+        progress: whether bars are shown.
+        engine: where the questions are asked; None asks here. Directions are fitted here in any case, so that this
+            process needs the model and its kind of device too.
+
+    Raises:
+        DataError, ValueError: see :func:`prepare` and :meth:`personalib.evaluation.ask.Evaluation.run`.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "plan.yaml").unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written to: {error.strerror}") from None
+    found = []
+    for model in plan.models:
+        place, started = model_folder(folder, model), datetime.now(UTC)
+        evaluation = prepare(plan, model, place / "work", f"{model.name}: directions" if progress else None)
+        evaluation.run(place, f"{model.name}: answers" if progress else None, engine)
+        _write_manifest(plan, model, evaluation, place, started, engine)
+        found.append(read_run(place))
+    # Last, so that a folder with a plan is one that is whole.
+    write_whole(folder / "plan.yaml", dump_plan(plan))
+    return found
+
+
+def read_runs(folder: Path) -> list[EvaluationRun]:
+    """Every model's run in the folder of a finished plan.
+
+    Raises:
+        DataError: the plan was not run to its end there.
+    """
+    path = folder / "plan.yaml"
+    if not path.is_file():
+        raise DataError(f"{folder}: no finished evaluation here; run `python -m personalib evaluate` to its end")
+    plan = parse_plan(read_yaml(path), str(path))
+    return [read_run(model_folder(folder, model)) for model in plan.models]
+
+
+def read_run(folder: Path) -> EvaluationRun:
+    """One model's run.
+
+    Raises:
+        DataError: a file is missing or is not what was written.
+    """
+    try:
+        manifest = read_json(folder / "manifest.json")
+        names = [one["name"] for one in manifest["plan"]["questionnaires"]]
+        written = manifest["outputs"]
+        changed = [name for name in written if provenance.file_hash(folder / name) != written[name]]
+        if changed:
+            raise ValueError(f"{', '.join(changed)} is not what was written")
+        answers = {
+            name: pd.read_parquet(folder / f"{name}.parquet", page_checksum_verification=True)
+            for name in (*names, NEUTRAL)
+        }
+        kinds = {one["name"]: one["kind"] for one in manifest["plan"]["questionnaires"]}
+        run = EvaluationRun(manifest["model"]["name"], kinds, answers, manifest)
+        _ = run.left_out  # what is read of the manifest later
+        return run
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{folder}: not a finished evaluation ({cut(str(error))}); run it again") from None
+
+
+def model_folder(folder: Path, model: ModelPlan) -> Path:
+    """Where a model's answers are within the folder of a plan."""
+    return folder / model.folder
+
+
+def _write_manifest(
+    plan: EvaluationPlan,
+    model: ModelPlan,
+    evaluation: Evaluation,
+    folder: Path,
+    started: datetime,
+    engine: Engine | None,
+) -> None:
+    ended, language_model = datetime.now(UTC), evaluation.language_model
+    tables = [folder / f"{name}.parquet" for name in (*(one.name for one in plan.questionnaires), NEUTRAL)]
+    outputs = {path.name: provenance.file_hash(path) for path in sorted(tables)}
+    content = {
+        "plan": plan.model_dump(mode="json"),
+        "model": model.model_dump(mode="json")
+        | {
+            "revision": language_model.revision,
+            "weights": None if language_model.revision else language_model.digest(),
+            "template": template_facts(language_model.tokenizer, language_model.entry),
+        },
+        "arms": len(evaluation.arms),
+        "left_out": {one.name: [each._asdict() for each in one.skipped] for one in evaluation.questionnaires},
+        "outputs": outputs,
+        "library": provenance.library_hash(),
+        "data": provenance.data_hash(),
+        "commit": provenance.commit(),
+        "versions": provenance.package_versions(),
+        "machine": provenance.machine(),
+        "engine": engine.name if engine else "local",
+        "started": started.isoformat(timespec="seconds"),
+        "ended": ended.isoformat(timespec="seconds"),
+        "seconds": round((ended - started).total_seconds(), 3),
+    }
+    write_whole(folder / "manifest.json", json.dumps(content, indent=1) + "\n")

@@ -1,0 +1,193 @@
+"""The whole search on several SAEs of one model, with everything it is compared with."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from personalib.features.baseline import baselines
+from personalib.features.discovery import Discovery, FeatureTexts, Pooling, Settings, discover, pool_features
+from personalib.features.metrics import CrossEntropy, Reconstruction, cross_entropy, reconstruction
+from personalib.features.overlap import shared_share, superposition
+from personalib.features.saes import SparseAutoencoder
+from personalib.models.activations import Activations, capture
+from personalib.models.load import LanguageModel
+from personalib.stimuli.sentences import LabelledTexts
+
+GOAL = 0.95
+SPLITS = ("train", "held_out")
+# What a report says on top, of its first SAE.
+HEADLINES = (
+    "elements_found",
+    "elements_total",
+    "auroc",
+    "null_auroc",
+    "explained_variance",
+    "cross_entropy_recovered",
+    "dead_fraction",
+    "l0",
+)
+
+
+@dataclass(frozen=True)
+class ElementActivations:
+    """The residual stream of a model on texts that tell elements, by split: those of the search, and others."""
+
+    texts: Mapping[str, LabelledTexts]
+    activations: Mapping[str, Activations]
+
+    def features(self, sae: SparseAutoencoder, pooling: Pooling = "max") -> dict[str, FeatureTexts]:
+        """What an SAE makes of them, by split."""
+        return {
+            split: FeatureTexts(self.texts[split], pool_features(sae, self.activations[split], pooling))
+            for split in SPLITS
+        }
+
+
+def read_elements(
+    language_model: LanguageModel,
+    texts: Mapping[str, LabelledTexts],
+    saes: Sequence[SparseAutoencoder],
+    folder: Path,
+    progress: str | None = None,
+) -> ElementActivations:
+    """Let a model read the texts of both splits, and keep what the SAEs read of it.
+
+    Raises:
+        ValueError: an SAE reads a site that the model does not have, or another width.
+    """
+    sites = sorted({sae.site for sae in saes})
+    for sae in saes:
+        sae.check_fits(language_model)
+    found = {
+        split: capture(language_model, texts[split].texts, sites, folder / split, tokens="all", progress=progress)
+        for split in SPLITS
+    }
+    return ElementActivations(dict(texts), found)
+
+
+def measure(
+    language_model: LanguageModel,
+    sae: SparseAutoencoder,
+    documents: Sequence[str],
+    folder: Path,
+    progress: str | None = None,
+) -> tuple[Reconstruction, CrossEntropy]:
+    """How faithful an SAE is on some documents; their activations go into a folder."""
+    found = capture(language_model, documents, [sae.site], folder / str(sae.site), tokens="all", progress=progress)
+    return (
+        reconstruction(sae, found.values(sae.site), progress),
+        cross_entropy(language_model, sae, documents, progress=progress),
+    )
+
+
+def faithfulness(metrics: tuple[Reconstruction, CrossEntropy]) -> dict[str, Any]:
+    """The measures of an SAE as plain numbers."""
+    reconstructed, entropy = metrics
+    return {
+        "explained_variance": reconstructed.explained_variance,
+        "l0": reconstructed.l0,
+        "dead_fraction": reconstructed.dead_fraction,
+        "tokens": reconstructed.tokens,
+        "cross_entropy_recovered": entropy.recovered,
+        "cross_entropy_recovered_from_mean": entropy.recovered_from_mean,
+        "cross_entropy": entropy._asdict(),
+    }
+
+
+def findings(table: pd.DataFrame) -> dict[str, Any]:
+    """The rows of :meth:`~personalib.features.discovery.Discovery.table` as plain numbers, by ``factor.element``."""
+    names = table["factor"] + "." + table["element"]
+    reached = found(table)
+    return {
+        "elements_found": int(reached.sum()),
+        "elements_total": len(table),
+        "auroc": dict(zip(names, table["auroc"].tolist(), strict=True)),
+        "null_auroc": dict(zip(names, table["null"].tolist(), strict=True)),
+        "features": dict(zip(names, table["features"].tolist(), strict=True)),
+        "missed": names[~reached].tolist(),
+    }
+
+
+def found(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Which elements of :meth:`~personalib.features.discovery.Discovery.table` have a feature that reaches the goal.
+
+    The feature has to be specific and better than chance as well; one that is not leaves ``features`` empty.
+    """
+    return (table["auroc"] >= GOAL) & (table["features"].str.len() > 0)
+
+
+def across(discoveries: Mapping[str, Discovery]) -> pd.DataFrame:
+    """For each element the result of the SAE that does best on the texts of the search.
+
+    Args:
+        discoveries: the results by name of the SAE, all on the same texts.
+
+    Returns:
+        The rows of :meth:`~personalib.features.discovery.Discovery.table` with the name under ``sae``.
+    """
+    tables = {name: discovery.table() for name, discovery in discoveries.items()}
+    rows = []
+    for number in range(len(next(iter(discoveries.values())).findings)):
+        # One that found a specific feature goes before one that did not.
+        best = max(
+            discoveries,
+            key=lambda name: (
+                bool(discoveries[name].findings[number].features),
+                discoveries[name].findings[number].discovery["auroc"],
+            ),
+        )
+        rows.append(tables[best].iloc[[number]].assign(sae=best))
+    return pd.concat(rows, ignore_index=True)
+
+
+def report(
+    language_model: LanguageModel,
+    saes: Sequence[SparseAutoencoder],
+    texts: Mapping[str, LabelledTexts],
+    documents: Sequence[str],
+    folder: Path,
+    *,
+    settings: Settings | None = None,
+    pooling: Pooling = "max",
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Search all SAEs, and compare the search with a probe, single coordinates, random directions and chance.
+
+    Args:
+        language_model: the model.
+        saes: SAEs on its residual stream; the first is the one that ``HEADLINES`` are of.
+        texts: by split, of the search and held out.
+        documents: what the SAEs' faithfulness is measured on.
+        folder: where activations go.
+        settings: of the search.
+        pooling: what of a text's tokens counts.
+        progress: show progress bars.
+    """
+    read = read_elements(language_model, texts, saes, folder / "elements", "texts" if progress else None)
+    by_sae, discoveries = {}, {}
+    for sae in saes:
+        own = read.features(sae, pooling)
+        metrics = measure(language_model, sae, documents, folder / "documents", sae.name if progress else None)
+        overlap = superposition(own["train"])
+        discoveries[sae.name] = discover(own["train"], own["held_out"], settings, sae.name if progress else None)
+        by_sae[sae.name] = {
+            "sae": sae.record(),
+            **faithfulness(metrics),
+            **findings(discoveries[sae.name].table()),
+            "shared_with_opposite": shared_share(overlap),
+        }
+    bounds = {
+        str(site): baselines(
+            texts["train"], read.activations["train"], texts["held_out"], read.activations["held_out"], site
+        )
+        .groupby("baseline")["auroc"]
+        .agg(["mean", "min"])
+        .to_dict("index")
+        for site in sorted({sae.site for sae in saes})
+    }
+    others = {"any_sae": findings(across(discoveries)), "baselines": bounds}
+    top = by_sae[saes[0].name]
+    return {**{key: top[key] for key in HEADLINES}, "sae": saes[0].name, "saes": by_sae, **others}

@@ -1,0 +1,328 @@
+"""Sparse autoencoders (SAEs) by name: the organism's, a release in the table of sae-lens, or a folder.
+
+Weights are read from safetensors or NumPy arrays only; releases that come as pickles are refused.
+"""
+
+import re
+import warnings
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+from zipfile import BadZipFile
+
+import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError
+
+from personalib.base.data import DataError, cut, data_dir, exists
+from personalib.models.hub import Presence
+from personalib.models.load import LanguageModel, weights_digest
+from personalib.models.loaded import note_loaded
+from personalib.models.parts import Site
+from personalib.models.registry import ORGANISM
+
+# sae-lens takes ten seconds to import, and most who import this module load no SAE.
+if TYPE_CHECKING:
+    from sae_lens import SAE
+    from sae_lens.loading.pretrained_saes_directory import PretrainedSAELookup
+
+# The organism's SAE that the book looks at first.
+DEFAULT_SAE = "resid_post.1/width_1024"
+# Loaders of sae-lens that read safetensors or NumPy arrays; the others unpickle.
+_LOADERS = ("sae_lens", "gemma_2", "gemma_3", "llama_scope", "sparsify")
+_WEIGHTS = ("sae_weights.safetensors", "params.npz", "params.safetensors", "checkpoints/final.safetensors")
+# Normalisations that need nothing but the activation itself.
+_KEPT = ("none", "layer_norm", "constant_norm_rescale")
+_HOOK = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|resid_post)")
+# What sae-lens raises where a file is missing, broken or of another kind.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    EOFError,
+    BadZipFile,
+    zlib.error,
+    SafetensorError,
+    HfHubHTTPError,
+)
+_NEURONPEDIA = "https://www.neuronpedia.org"
+
+
+@dataclass(frozen=True)
+class SparseAutoencoder:
+    """An SAE with what has to be known to use it as it was trained.
+
+    Attributes:
+        network: the SAE itself, of sae-lens.
+        release: the release, or the folder.
+        sae_id: its name within the release; empty for a folder.
+        site: the site that it reads.
+        model: name of the model that it was trained on, where it says so.
+        revision: the commit that a release of the hub came from.
+        normalisation: what is done to activations before they are encoded: ``"layer_norm"`` or
+            ``"constant_norm_rescale"``, anew for every token; or ``"none"``. A constant factor that an SAE was trained
+            with is part of its weights, so that there is nothing left to do.
+        centred: whether each activation's mean over its coordinates is taken off first. That is how the residual
+            stream of a model with LayerNorm looks in transformer-lens, which folds the mean away.
+        neuronpedia: its name on Neuronpedia, where it has one.
+    """
+
+    network: "SAE"
+    release: str
+    sae_id: str
+    site: Site
+    model: str | None
+    revision: str | None
+    normalisation: str
+    centred: bool
+    neuronpedia: str | None
+
+    @property
+    def name(self) -> str:
+        """Release and id in one, as :func:`load_sae` takes them apart."""
+        return f"{self.release}/{self.sae_id}" if self.sae_id else self.release
+
+    @property
+    def width(self) -> int:
+        """The number of features."""
+        return int(self.network.cfg.d_sae)
+
+    @property
+    def directions(self) -> torch.Tensor:
+        """What each feature writes to the residual stream, the rows of the decoder, shape ``(width, d_model)``."""
+        return self.network.W_dec.detach()
+
+    @torch.inference_mode()
+    def encode(self, activations: torch.Tensor) -> torch.Tensor:
+        """The features of activations, from shape ``(rows, d_model)`` to ``(rows, width)``."""
+        found = self.network.encode(self._centre(activations)[0])
+        assert isinstance(found, torch.Tensor)
+        return found
+
+    @torch.inference_mode()
+    def reconstruct(self, activations: torch.Tensor) -> torch.Tensor:
+        """Encode and decode activations of shape ``(rows, d_model)``."""
+        centred, mean = self._centre(activations)
+        # Encoded and decoded at once, since what a token is normalised by is kept between the two.
+        return self.network.decode(self.network.encode(centred)) + mean
+
+    @torch.inference_mode()
+    def written(self, activations: torch.Tensor, features: Sequence[int], value: float) -> torch.Tensor:
+        """What comes to activations of shape ``(rows, d_model)`` when features are held at a value.
+
+        Returns:
+            The difference, in the unit of the residual stream and of the same shape.
+        """
+        centred = self._centre(activations)[0]
+        held = self.network.encode(centred).clone()
+        held[:, list(features)] = value
+        changed = self.network.decode(held)
+        # Encoded anew, since what a token is normalised by is kept for one decoding only.
+        return changed - self.network.decode(self.network.encode(centred))
+
+    def check_fits(self, language_model: LanguageModel) -> None:
+        """Notice an SAE of another model.
+
+        Raises:
+            ValueError: the model's residual stream has another width.
+        """
+        width = language_model.model.config.get_text_config().hidden_size
+        if self.directions.shape[1] != width:
+            raise ValueError(
+                f"{self.name} reads {self.directions.shape[1]} coordinates and {language_model.name} has {width}; "
+                f"it was trained on {self.model or 'another model'}"
+            )
+
+    def address(self, feature: int) -> str | None:
+        """The page of a feature on Neuronpedia, where the SAE is there."""
+        return f"{_NEURONPEDIA}/{self.neuronpedia}/{feature}" if self.neuronpedia else None
+
+    def digest(self) -> str:
+        """A hash of the weights."""
+        return weights_digest(self.network)
+
+    def record(self) -> dict[str, str | int | bool | None]:
+        """Everything that says which SAE this is, for files with results."""
+        return {
+            "release": self.release,
+            "id": self.sae_id,
+            "site": str(self.site),
+            "width": self.width,
+            "model": self.model,
+            "revision": self.revision,
+            "digest": self.digest(),
+            "architecture": self.network.cfg.architecture(),
+            "normalisation": self.normalisation,
+            "centred": self.centred,
+        }
+
+    def _centre(self, activations: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Activations as the SAE takes them, and what was taken off."""
+        wanted = activations.to(self.network.W_dec.device, self.network.W_dec.dtype)
+        mean = wanted.mean(-1, keepdim=True) if self.centred else wanted.new_zeros(())
+        return wanted - mean, mean
+
+
+def organism_saes() -> list[str]:
+    """The ids of the organism's SAEs, such as ``resid_post.3/width_512``."""
+    folder = data_dir() / "organism" / "saes"
+    return sorted(str(path.parent.relative_to(folder)) for path in folder.glob("*/*/cfg.json"))
+
+
+def load_sae(
+    release: str = ORGANISM, sae_id: str = "", device: str = "cpu", dtype: str = "float32"
+) -> SparseAutoencoder:
+    """Load an SAE.
+
+    Args:
+        release: ``"organism"``, a release in the table of sae-lens such as ``gemma-2b-it-res-jb``, or a folder that
+            sae-lens has written.
+        sae_id: its id within the release, such as ``blocks.12.hook_resid_post``; none for a folder.
+        device: where to, such as ``"cuda"``.
+        dtype: number format of the weights.
+
+    Raises:
+        DataError: there is no such SAE, it would have to be unpickled, access was not granted, its weights are not all
+            finite, or it reads something else than the residual stream.
+
+    Example:
+        >>> load_sae("organism", "resid_post.3/width_512").site
+        Site(layer=3, stream='resid_post')
+    """
+    if release == ORGANISM:
+        if sae_id not in organism_saes():
+            raise DataError(f"the organism has no SAE {sae_id!r}; choose one of {', '.join(organism_saes())}")
+        return _wrap(_from_folder(data_dir() / "organism" / "saes" / sae_id, device, dtype), release, sae_id, None)
+    if exists(release) and Path(release).is_dir():
+        if sae_id:
+            raise DataError(f"{release} is a folder, which holds one SAE; leave out the id {sae_id!r}")
+        return _wrap(_from_folder(Path(release), device, dtype), release, "", None)
+    return _from_release(release, sae_id, device, dtype)
+
+
+def sae_presence(release: str, sae_id: str) -> Presence:
+    """Whether an SAE of a release of the hub is on this machine."""
+    repository, names = release_files(release, sae_id)
+    found = any(isinstance(try_to_load_from_cache(repository, name), str) for name in names)
+    return Presence.WHOLE if found else Presence.NONE
+
+
+def release_files(release: str, sae_id: str) -> tuple[str, tuple[str, ...]]:
+    """The repository of an SAE on the hub, and the files that its weights may be in.
+
+    Raises:
+        DataError: there is no such release, or no such SAE in it.
+    """
+    entry = _table_entry(release, sae_id)
+    return entry.repo_id, tuple(f"{entry.saes_map[sae_id]}/{name}" for name in _WEIGHTS)
+
+
+def _from_folder(folder: Path, device: str, dtype: str) -> "SAE":
+    from sae_lens import SAE
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of the model's conventions, which are kept to here
+            return SAE.load_from_disk(folder, device, dtype)
+    except _UNREADABLE as error:
+        raise DataError(f"{folder}: cannot be loaded as an SAE of sae-lens ({_message(error)})") from None
+
+
+def _table_entry(release: str, sae_id: str) -> "PretrainedSAELookup":
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    table = get_pretrained_saes_directory()
+    if release not in table:
+        near = get_close_matches(release, table, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see the table of pretrained SAEs of sae-lens"
+        raise DataError(f"{release}: neither a folder nor a release of SAEs; {hint}")
+    entry = table[release]
+    if sae_id not in entry.saes_map:
+        some = list(entry.saes_map)[:6]
+        more = " and others" if len(entry.saes_map) > len(some) else ""
+        raise DataError(f"{release} has no SAE {sae_id!r}; there are {', '.join(some)}{more}")
+    return entry
+
+
+def _from_release(release: str, sae_id: str, device: str, dtype: str) -> SparseAutoencoder:
+    from sae_lens import SAE
+    from sae_lens.loading.pretrained_sae_loaders import get_conversion_loader_name
+
+    entry = _table_entry(release, sae_id)
+    if (loader := get_conversion_loader_name(release)) not in _LOADERS:
+        raise DataError(
+            f"{release}: its weights are not in safetensors or NumPy arrays ({loader}); they are not loaded"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            network, config, _ = SAE.from_pretrained_with_cfg_and_sparsity(release, sae_id, device, dtype)
+    except _UNREADABLE as error:
+        fetch = f"if it is not on this machine, run: hf download {entry.repo_id} --include '{entry.saes_map[sae_id]}/*'"
+        raise DataError(f"{release}, {sae_id}: cannot be loaded ({_message(error)}); {fetch}") from None
+    revision = _revision(entry.repo_id, entry.saes_map[sae_id])
+    return _wrap(network, release, sae_id, revision, config.get("neuronpedia_id"), entry.model)
+
+
+def _check_weights(network: "SAE", name: str, dtype: str) -> None:
+    if strange := [part for part, values in network.state_dict().items() if not values.isfinite().all()]:
+        raise DataError(
+            f"{name}: {strange[0]} holds NaN or infinity in {dtype}; load it in float32, or fetch or train it again"
+        )
+
+
+def _wrap(
+    network: "SAE",
+    release: str,
+    sae_id: str,
+    revision: str | None,
+    neuronpedia: str | None = None,
+    model: str | None = None,
+) -> SparseAutoencoder:
+    metadata = network.cfg.metadata
+    hook = _HOOK.fullmatch(str(metadata.hook_name))
+    if not hook:
+        raise DataError(
+            f"{release} {sae_id}: reads {cut(str(metadata.hook_name))}; only the residual stream is known here"
+        )
+    normalisation = network.cfg.normalize_activations or "none"
+    if normalisation not in _KEPT:
+        raise DataError(
+            f"{release} {sae_id}: was trained with {cut(str(normalisation))}, whose numbers are not in its weights; "
+            "fold them in with sae-lens and save it anew"
+        )
+    name = f"{release} {sae_id}".strip()
+    dtype, device = str(network.W_dec.dtype).removeprefix("torch."), str(network.W_dec.device)
+    _check_weights(network, name, dtype)
+    note_loaded("sae", name=name, revision=revision, dtype=dtype, device=device)
+    return SparseAutoencoder(
+        network=network.eval().requires_grad_(False),
+        release=release,
+        sae_id=sae_id,
+        site=Site(int(hook[1]), hook[2]),
+        model=metadata.model_name or model,
+        revision=revision,
+        normalisation=normalisation,
+        centred=bool((metadata.model_from_pretrained_kwargs or {}).get("center_writing_weights")),
+        neuronpedia=metadata.neuronpedia_id or neuronpedia,
+    )
+
+
+def _revision(repository: str, folder: str) -> str | None:
+    """The commit of a file in the hub's cache: the name of the snapshot that it stands in."""
+    for name in _WEIGHTS:
+        found = try_to_load_from_cache(repository, f"{folder}/{name}")
+        if isinstance(found, str):
+            return Path(found).parts[-len(Path(folder, name).parts) - 1]
+    return None
+
+
+def _message(error: Exception) -> str:
+    return cut(" ".join(str(error).split()), 400) or type(error).__name__

@@ -1,0 +1,345 @@
+"""Training of sparse autoencoders on the residual stream, with sae-lens: seeded, resumable, logged.
+
+The SAEs are BatchTopK ones (Bussmann et al., arXiv 2412.06410): of all features of a batch the strongest are kept, k a
+token on average. They are saved as JumpReLU SAEs, whose one threshold lets as many through.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from copy import deepcopy
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic.dataclasses import dataclass
+from sae_lens.config import LoggingConfig, SAETrainerConfig
+from sae_lens.saes.batchtopk_sae import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
+from sae_lens.saes.sae import SAEMetadata, TrainStepOutput
+from sae_lens.training.sae_trainer import SAETrainer
+from tqdm.auto import tqdm
+
+from personalib.base.checkpoints import load_checkpoint, save_checkpoint
+from personalib.base.data import STRICT, Count, DataError, Positive, parse, read_yaml
+from personalib.base.storage import Journal, write_whole, writing
+from personalib.models.activations import capture
+from personalib.models.load import LanguageModel
+from personalib.models.parts import Site
+
+# Batches whose norms give the factor that brings activations to the size that sae-lens expects.
+_NORM_BATCHES = 20
+_HASHED_ROWS = 2**16
+# What the trainer of sae-lens counts.
+_COUNTS = ("n_training_steps", "n_training_samples", "n_frac_active_samples")
+
+
+def _site(value: Any) -> Any:
+    return Site.parse(value) if isinstance(value, str) else value
+
+
+@dataclass(frozen=True, config=STRICT)
+class Dictionary:
+    """One SAE of a recipe: the site that it reads, how many features it has, and how many of them fire at a token."""
+
+    site: Annotated[Site, BeforeValidator(_site)]
+    width: Count
+    k: Count
+
+    @model_validator(mode="after")
+    def _check(self) -> "Dictionary":
+        if self.k > self.width:
+            raise ValueError(f"{self.sae_id}: k has to lie between 1 and the width")
+        return self
+
+    @property
+    def sae_id(self) -> str:
+        """The name of the SAE within its release, which is its folder too."""
+        return f"{self.site}/width_{self.width}"
+
+
+@dataclass(frozen=True, config=STRICT)
+class Recipe:
+    """Everything that determines a training run, read from ``data/organism/saes.yaml``.
+
+    Attributes:
+        seed: of the documents, the first weights and the order of the tokens.
+        documents: how many documents the tokens come from.
+        mix: the share of each kind of document.
+        samples: how many tokens each SAE sees.
+        batch: tokens of a step.
+        learning_rate: of Adam; it falls to zero over the last quarter.
+        checkpoint_every: steps.
+        saes: what is trained.
+        dtype: number format in which activations are kept on disk.
+    """
+
+    seed: Annotated[int, Field(ge=0, strict=True)]
+    documents: Count
+    mix: Mapping[str, Positive]
+    samples: Count
+    batch: Count
+    learning_rate: Positive
+    checkpoint_every: Count
+    saes: tuple[Dictionary, ...]
+    dtype: Literal["float16", "float32"] = "float16"
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        DataError: a field is missing, unknown, of the wrong kind or out of range.
+    """
+    return parse(Recipe, read_yaml(path), f"{path}: not a recipe for SAEs")
+
+
+class TokenBatches(Iterator[torch.Tensor]):
+    """Batches of tokens in random order: rounds in which no token comes twice; what does not fill a batch is left out.
+
+    Args:
+        values: activations, shape ``(tokens, d_model)``; they may be memory-mapped.
+        size: tokens of a batch.
+        seed: of the order.
+
+    Attributes:
+        position: how many batches were given; setting it goes on from there.
+    """
+
+    def __init__(self, values: NDArray[Any], size: int, seed: int) -> None:
+        if len(values) < size:
+            raise ValueError(f"{len(values)} tokens do not fill a batch of {size}; take more documents")
+        self.values, self.size, self.seed, self.position = values, size, seed, 0
+        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+
+    def __next__(self) -> torch.Tensor:
+        epoch, number = divmod(self.position, len(self.values) // self.size)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self.values))
+        rows = np.sort(self._order[number * self.size : (number + 1) * self.size])
+        self.position += 1
+        return torch.from_numpy(self.values[rows].astype(np.float32))
+
+
+class SaeTraining:
+    """One SAE in training, in a folder with its checkpoint and log.
+
+    Args:
+        recipe: how.
+        dictionary: which SAE.
+        values: the activations that it learns from, shape ``(tokens, d_model)``.
+        folder: where checkpoint and log are; a checkpoint found there is resumed.
+        model: name of the model that the activations come from.
+        device: where to train.
+
+    Raises:
+        DataError: the checkpoint found there cannot be read.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        dictionary: Dictionary,
+        values: NDArray[Any],
+        folder: Path,
+        model: str,
+        device: str = "cpu",
+    ) -> None:
+        self.recipe, self.folder = recipe, folder
+        self.batches = TokenBatches(values, recipe.batch, recipe.seed)
+        torch.manual_seed(recipe.seed)
+        self.trainer = _trainer(recipe, dictionary, values.shape[1], self.batches, model, device)
+        self.seconds = 0.0
+        folder.mkdir(parents=True, exist_ok=True)
+        # What the run is about, so that another recipe or other activations do not go on from its checkpoint.
+        about = [asdict(recipe) | {"saes": asdict(dictionary)}, _digest(values), model]
+        self._about = json.loads(json.dumps(about))  # as the checkpoint has it
+        self._path = folder / "checkpoint.safetensors"
+        if not (self._path.exists() and load_checkpoint(self._path, self._restore)):
+            (folder / "log.jsonl").unlink(missing_ok=True)
+            self.trainer.activation_scaler.estimate_scaling_factor(values.shape[1], self.batches, _NORM_BATCHES)
+
+    def run(self) -> None:
+        """Train to the end, or on to it.
+
+        Raises:
+            DataError: a weight is not finite, or something cannot be written; the checkpoint of before stays.
+        """
+        trainer, every = self.trainer, self.recipe.checkpoint_every
+        trainer.sae.train()
+        with (
+            closing(Journal(self.folder / "log.jsonl")) as log,
+            tqdm(total=self.recipe.samples, initial=trainer.n_training_samples, unit="token", unit_scale=True) as bar,
+        ):
+            # What was logged after the checkpoint is logged again.
+            log.cut(sum(entry["step"] <= trainer.n_training_steps for entry in log.entries))
+            while trainer.n_training_samples < self.recipe.samples:
+                start = time.perf_counter()
+                output = trainer.step(next(self.batches))
+                trainer.n_training_steps += 1
+                self.seconds += time.perf_counter() - start
+                bar.update(self.recipe.batch)
+                if trainer.n_training_steps % every == 0 or trainer.n_training_samples >= self.recipe.samples:
+                    self._check_finite()
+                    log.add(self._entry(output))
+                    self._checkpoint()
+
+    def export(self, folder: Path) -> None:
+        """Write the SAE as sae-lens has it, with its log; the factor of normalisation goes into the weights."""
+        scale = self.trainer.activation_scaler.scaling_factor
+        assert scale is not None
+        sae = deepcopy(self.trainer.sae)  # the one in training stays as its checkpoint has it
+        sae.fold_activation_norm_scaling_factor(scale)
+        sae.cfg.device = "cpu"  # a file that says where it was trained is another on every machine
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            sae.save_inference_model(folder)
+            write_whole(folder / "training_log.jsonl", (self.folder / "log.jsonl").read_bytes())
+
+    @torch.no_grad()
+    def _entry(self, output: TrainStepOutput) -> dict[str, float]:
+        """What is logged of a step."""
+        trainer = self.trainer
+        variance = (output.sae_in - output.sae_in.mean(0)).pow(2).sum()
+        return {
+            "step": trainer.n_training_steps,
+            "tokens": trainer.n_training_samples,
+            "explained_variance": round(1 - float((output.sae_out - output.sae_in).pow(2).sum() / variance), 4),
+            "l0": round(float((output.feature_acts > 0).sum(1).float().mean()), 2),
+            "resting": int(trainer.dead_neurons.sum()),
+            "seconds": round(self.seconds, 1),
+        }
+
+    def _check_finite(self) -> None:
+        for name, value in self.trainer.sae.named_parameters():
+            if not value.isfinite().all():
+                problem = f"{name} holds NaN or infinity; lower learning_rate in the recipe"
+                raise DataError(f"{self.folder}: step {self.trainer.n_training_steps}: {problem}")
+
+    def _checkpoint(self) -> None:
+        trainer = self.trainer
+        tensors = {f"sae.{name}": value for name, value in trainer.sae.state_dict().items()}
+        optimizer = trainer.optimizer.state_dict()
+        for number, state in optimizer["state"].items():
+            tensors |= {f"adam.{number}.{name}": value for name, value in state.items()}
+        tensors |= {name: getattr(trainer, name) for name in ("act_freq_scores", "n_forward_passes_since_fired")}
+        state = {
+            "about": self._about,
+            "counts": {name: getattr(trainer, name) for name in _COUNTS},
+            "position": self.batches.position,
+            "groups": optimizer["param_groups"],
+            "schedule": trainer.lr_scheduler.state_dict(),
+            "scale": trainer.activation_scaler.scaling_factor,
+            "seconds": self.seconds,
+        }
+        save_checkpoint(self._path, tensors, state)
+
+    def _restore(self, tensors: Mapping[str, torch.Tensor], plain: Mapping[str, Any]) -> bool:
+        """Put everything where it was when the checkpoint was written, if it is one of this very run."""
+        if plain.get("about") != self._about:
+            return False
+        trainer = self.trainer
+        trainer.sae.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("sae.")})
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("adam."):
+                _, number, key = name.split(".")
+                state.setdefault(int(number), {})[key] = value
+        trainer.optimizer.load_state_dict({"state": state, "param_groups": plain["groups"]})
+        trainer.lr_scheduler.load_state_dict(plain["schedule"])
+        for name in ("act_freq_scores", "n_forward_passes_since_fired"):
+            getattr(trainer, name).copy_(tensors[name])
+        for name, value in plain["counts"].items():
+            setattr(trainer, name, value)
+        trainer.activation_scaler.scaling_factor = plain["scale"]
+        self.batches.position = plain["position"]
+        self.seconds = plain["seconds"]
+        return True
+
+
+def train_saes(
+    recipe: Recipe, language_model: LanguageModel, texts: Sequence[str], work: Path, out: Path, device: str = "cpu"
+) -> None:
+    """Train all SAEs of a recipe on a model's residual stream; what is done already is not done again.
+
+    Args:
+        recipe: which SAEs, and how.
+        language_model: whose residual stream.
+        texts: what it reads.
+        work: where activations, checkpoints and logs are kept.
+        out: where the SAEs go, each into a folder of its id, with a manifest of all.
+        device: where to train.
+    """
+    sites = sorted({one.site for one in recipe.saes})
+    found = capture(
+        language_model, texts, sites, work / "activations", tokens="all", dtype=recipe.dtype, progress="activations"
+    )
+    seconds = {}
+    for one in recipe.saes:
+        values = found.values(one.site)
+        training = SaeTraining(recipe, one, values, work / one.sae_id, language_model.name, device)
+        training.run()
+        training.export(out / one.sae_id)
+        seconds[one.sae_id] = round(training.seconds, 1)
+    manifest = {
+        "recipe": asdict(recipe) | {"saes": [asdict(one) | {"site": str(one.site)} for one in recipe.saes]},
+        "model": {"name": language_model.name, "digest": language_model.digest()},
+        "tokens": int(found.offsets[-1]),
+        "seconds": seconds,
+        "device": device,
+        "versions": {name: version(name) for name in ("torch", "sae-lens", "transformers", "nnsight")},
+    }
+    write_whole(out / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+
+
+def _digest(values: NDArray[Any]) -> str:
+    """A hash of activations, block by block."""
+    found = hashlib.sha256(f"{values.shape} {values.dtype}".encode())
+    for start in range(0, len(values), _HASHED_ROWS):
+        found.update(values[start : start + _HASHED_ROWS].tobytes())
+    return found.hexdigest()
+
+
+def _trainer(
+    recipe: Recipe, dictionary: Dictionary, d_model: int, batches: TokenBatches, model: str, device: str
+) -> SAETrainer[Any, Any]:
+    site = dictionary.site
+    config = BatchTopKTrainingSAEConfig(
+        d_in=d_model,
+        d_sae=dictionary.width,
+        k=dictionary.k,
+        device=device,
+        normalize_activations="expected_average_only_in",
+        metadata=SAEMetadata(model_name=model, hook_name=f"blocks.{site.layer}.hook_{site.stream}", prepend_bos=True),
+    )
+    return SAETrainer(_settings(recipe, device), BatchTopKTrainingSAE(config), batches)
+
+
+def _settings(recipe: Recipe, device: str) -> SAETrainerConfig:
+    steps = recipe.samples // recipe.batch
+    return SAETrainerConfig(
+        n_checkpoints=0,
+        checkpoint_path=None,
+        save_final_checkpoint=False,
+        total_training_samples=recipe.samples,
+        device=device,
+        autocast=False,
+        lr=recipe.learning_rate,
+        lr_end=recipe.learning_rate,
+        lr_scheduler_name="constant",
+        lr_warm_up_steps=min(100, steps // 10),
+        adam_beta1=0.9,
+        adam_beta2=0.999,
+        lr_decay_steps=steps // 4,
+        n_restart_cycles=1,
+        train_batch_size_samples=recipe.batch,
+        dead_feature_window=300,
+        feature_sampling_window=steps + 1,
+        logger=LoggingConfig(log_to_wandb=False),
+    )

@@ -1,0 +1,139 @@
+"""Features as steering vectors: what an SAE finds and what contrast pairs give are compared and used alike."""
+
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csc_array
+
+from personalib.features.discovery import Discovery, Label
+from personalib.features.saes import SparseAutoencoder
+from personalib.features.scores import auroc
+from personalib.models.load import LanguageModel
+from personalib.stimuli.factors import POLES
+from personalib.vectors.contrast import PairActivations
+from personalib.vectors.vector import SteeringVector
+
+
+def feature_vector(
+    sae: SparseAutoencoder, features: Sequence[int], language_model: LanguageModel, name: str
+) -> SteeringVector:
+    """What one or several features write to the residual stream: the sum of their rows of the decoder.
+
+    Args:
+        sae: the SAE.
+        features: which features.
+        language_model: the model that the SAE reads.
+        name: what they stand for.
+
+    Raises:
+        ValueError: there is no such feature, or the SAE is of another model.
+
+    Source:
+        arXiv 2410.10863, section 3.2 and its code release: an element with several features adds their sum.
+
+    Example:
+        >>> feature_vector(sae, [17, 406], language_model, "gender.female").norm  # doctest: +SKIP
+        1.41
+    """
+    sae.check_fits(language_model)
+    if not features or not all(0 <= each < sae.width for each in features):
+        raise ValueError(f"{name}: features {list(features)}; {sae.name} has features 0 to {sae.width - 1}")
+    return SteeringVector(
+        sae.directions[list(features)].sum(0),
+        sae.site,
+        name,
+        f"sae_features {sae.name} {', '.join(map(str, features))}",
+        language_model.name,
+        language_model.revision or language_model.digest(),
+    )
+
+
+def prompt_features(
+    sae: SparseAutoencoder,
+    read: PairActivations,
+    count: int = 1,
+    *,
+    pole: str = POLES[0],
+    criterion: Literal["difference", "auroc"] = "difference",
+) -> list[int]:
+    """The features that two poles differ in most where a prompt ends, and not where a sentence tells the pole.
+
+    Args:
+        sae: the SAE.
+        read: contrast pairs, read at the SAE's site.
+        count: how many features.
+        pole: the pole that they stand for.
+        criterion: ``"difference"`` of the mean activation, this pole's minus the other's; or ``"auroc"``, how well the
+            feature tells the pole's texts from the other's, with ties broken by the difference.
+
+    Returns:
+        The features, best first.
+
+    Raises:
+        KeyError: nothing was read at the SAE's site.
+        ValueError: the SAE has fewer features, or the pole or criterion is unknown.
+    """
+    if pole not in POLES or criterion not in ("difference", "auroc"):
+        raise ValueError(f"pole={pole!r}, criterion={criterion!r}; choose a pole of {POLES}, and difference or auroc")
+    if not 0 < count <= sae.width:
+        raise ValueError(f"count={count}; {sae.name} has {sae.width} features, take 1 to as many")
+    found = [sae.encode(torch.from_numpy(each)).float().cpu().numpy() for each in read.at(sae.site)]
+    own, other = found if pole == POLES[0] else found[::-1]
+    difference = own.mean(0) - other.mean(0)
+    first = difference if criterion == "difference" else _auroc(own, other)
+    # The last key is the first that is sorted by.
+    return [int(each) for each in np.lexsort((-difference, -first))[:count]]
+
+
+def _auroc(own: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
+    """How well each feature tells some texts from others, from shapes ``(texts, features)``."""
+    labels = np.repeat([True, False], [len(own), len(other)])[:, None]
+    found: NDArray[np.float64] = auroc(csc_array(np.vstack([own, other])), labels)[0]
+    return found
+
+
+def pole_vector(
+    found: Discovery,
+    sae: SparseAutoencoder,
+    language_model: LanguageModel,
+    positive: Label,
+    negatives: Sequence[Label],
+) -> SteeringVector:
+    """The best feature of one label minus the mean of those of others, as a direction between two poles.
+
+    The best by AUROC on the texts of the search, found to be specific or not: a comparison needs one for every label.
+    Where two labels share their best feature, the negative one gets its second.
+
+    Args:
+        found: of a search that knows the labels.
+        sae: the SAE that was searched.
+        language_model: the model that it reads.
+        positive: the label that the direction points to.
+        negatives: the labels that it points away from.
+
+    Raises:
+        ValueError: there is no such label, no negative one, or the positive one is among these.
+    """
+    labels = [one.label for one in found.findings]
+    missing = [".".join(label) for label in (positive, *negatives) if label not in labels]
+    if positive in negatives:
+        raise ValueError(f"{'.'.join(positive)} is on both sides; leave it out of the negatives")
+    if missing or not negatives:
+        known = ", ".join(".".join(label) for label in labels)
+        raise ValueError(f"the search knows no {', '.join(missing) or 'negative label'}; it has {known}")
+    auroc = found.scores.auroc
+    best = int(auroc[labels.index(positive)].argmax())
+    others = [int(np.delete(auroc[labels.index(label)], best).argmax()) for label in negatives]
+    # Without the one that was deleted, the numbers of those behind it are one less.
+    others = [each + (each >= best) for each in others]
+    up = feature_vector(sae, [best], language_model, ".".join(positive))
+    down = [
+        feature_vector(sae, [each], language_model, ".".join(label))
+        for each, label in zip(others, negatives, strict=True)
+    ]
+    return up - reduce(add, down) / len(down)

@@ -1,0 +1,30 @@
+"""What a run has loaded: models and SAEs as they are, which parameters such as ``device: auto`` do not tell.
+
+The process that loads notes it, and the runner puts the notes into the manifest.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from personalib.base.data import parse_json, read_text
+
+VARIABLE = "PERSONALIB_LOADED"
+
+
+def note_loaded(kind: str, **facts: str | None) -> None:
+    """Note that something was loaded, if this process is part of a run.
+
+    Args:
+        kind: ``"model"`` or ``"sae"``.
+        facts: such as name, revision, number format and device.
+    """
+    if VARIABLE in os.environ:
+        with Path(os.environ[VARIABLE]).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"kind": kind, **facts}) + "\n")
+
+
+def read_loaded(path: Path) -> list[dict[str, str | None]]:
+    """What a run has loaded, each once, in the order of the first time; nothing where the file is missing."""
+    lines = read_text(path).splitlines() if path.is_file() else []
+    return [parse_json(line, str(path)) for line in dict.fromkeys(lines)]

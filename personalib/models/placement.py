@@ -1,0 +1,94 @@
+"""Where a model's weights are: on one device, or spread over several GPUs, and main memory and disk behind them.
+
+A model that is spread is run by accelerate, which brings each block's inputs to where its weights are. What this book
+reads and changes is the residual stream at a block, so it does so wherever that block is.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from transformers import PreTrainedModel
+
+from personalib.base.data import DataError
+from personalib.models.registry import ORGANISM, Entry, find_entry
+
+AUTO = "auto"
+BALANCED = "balanced"
+MAPPED = "device_map"
+# What a GPU needs beyond the weights of a model that is to run on it alone, as a share of them.
+_ROOM = 0.2
+
+
+def usual_device(name: str) -> str:
+    """Where a model runs if nothing is said.
+
+    Args:
+        name: see :func:`personalib.models.load.load_model`.
+
+    Returns:
+        ``"cpu"`` for the organism, and where there is no GPU; ``"cuda"``; ``"balanced"`` where there are several GPUs
+        and one of them is too small for the weights; or ``"device_map"`` where the model's entry has places of its own.
+
+    Raises:
+        DataError: see :func:`personalib.models.registry.find_entry`.
+    """
+    entry = find_entry(name)
+    if isinstance(entry.device_map, Mapping):
+        return MAPPED
+    if name == ORGANISM or not torch.cuda.is_available():
+        return "cpu"
+    several = torch.cuda.device_count() > 1
+    return BALANCED if several and (entry.device_map == BALANCED or _too_large(entry)) else "cuda"
+
+
+def device_map(entry: Entry, device: str) -> str | dict[str, int | str] | None:
+    """What transformers takes as ``device_map``, for a model that is spread; None for one on one device.
+
+    Args:
+        entry: of the model.
+        device: ``"balanced"``, over all GPUs that this process sees; ``"device_map"``, as the entry has it; or the
+            name of one device.
+
+    Raises:
+        DataError: there is no GPU to spread over, or the entry has no map.
+    """
+    if device == BALANCED:
+        if not torch.cuda.is_available():
+            raise DataError(f"device {device!r}: there is no GPU here to spread {entry.name} over; take 'cpu'")
+        return BALANCED
+    if device == MAPPED:
+        if not entry.device_map:
+            raise DataError(
+                f"device {device!r}: {entry.name} has no places of its own; give them as device_map in a YAML file, "
+                f"and pass that file as the model, or take {BALANCED!r}"
+            )
+        return entry.device_map if isinstance(entry.device_map, str) else dict(entry.device_map)
+    return None
+
+
+def is_spread(model: PreTrainedModel) -> bool:
+    """Whether a model's weights are in more than one place."""
+    return len(set(map(str, (getattr(model, "hf_device_map", None) or {}).values()))) > 1
+
+
+def places(device: str) -> tuple[torch.device, ...]:
+    """The devices that a name stands for: all GPUs where a model is spread, and main memory too for places of its own.
+
+    Raises:
+        DataError: there is no such device.
+    """
+    gpus = tuple(torch.device("cuda", number) for number in range(torch.cuda.device_count()))
+    if device in (BALANCED, MAPPED):
+        return (*gpus, torch.device("cpu")) if device == MAPPED or not gpus else gpus
+    try:
+        return (torch.device(device),)
+    except RuntimeError as error:
+        raise DataError(f"device {device!r}: {str(error).splitlines()[0]}") from None
+
+
+def _too_large(entry: Entry) -> bool:
+    """Whether the weights of a model are too much for any one GPU, where their size is known."""
+    if entry.gigabytes is None:
+        return False
+    free = max(torch.cuda.mem_get_info(number)[0] for number in range(torch.cuda.device_count()))
+    return entry.gigabytes * 1e9 * (1 + _ROOM) > free

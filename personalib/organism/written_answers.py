@@ -1,0 +1,99 @@
+"""Answers in free words under steering, read by the world's judge."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from personalib.base.statistics import proportion_interval
+from personalib.models.load import LanguageModel
+from personalib.models.prompts import format_prompt
+from personalib.organism.corpus import Corpus
+from personalib.organism.judging import judge
+from personalib.organism.world import load_world
+from personalib.steering.effects import Arm
+from personalib.steering.generation import generate
+from personalib.steering.sampling import GREEDY, Sampling
+from personalib.stimuli.factors import POLES
+from personalib.stimuli.grammar import LEVELS
+
+
+def moved_trait(truth: pd.DataFrame, key: str) -> tuple[str, str]:
+    """The trait that the positive pole of something is known to move most, and the level that it moves it to.
+
+    Args:
+        truth: ``key``, ``pole``, ``trait`` and ``truth``.
+        key: of what.
+    """
+    own = truth[(truth["key"] == key) & (truth["pole"] == POLES[0])].set_index("trait")["truth"]
+    trait = str(own.abs().idxmax())
+    return trait, LEVELS[int(own[trait] < 0)]
+
+
+def open_questions(trait: str, count: int, seed: int = 0) -> list[str]:
+    """Held-out situations, each with a question, whose answer shows a trait."""
+    corpus, rng = Corpus(load_world(), "held_out"), np.random.default_rng([seed, 43])
+    return [corpus.situation(corpus.traits[trait], rng) for _ in range(count)]
+
+
+def free_answers(
+    language_model: LanguageModel,
+    arms: Sequence[Arm],
+    truth: pd.DataFrame,
+    *,
+    count: int = 8,
+    tokens: int = 24,
+    form: str = "chat",
+    seed: int = 0,
+    sampling: Sampling = GREEDY,
+) -> pd.DataFrame:
+    """Open questions about the trait that each arm's key is known to move most, answered under the arm.
+
+    Args:
+        language_model: the model.
+        arms: what is steered or told; arms of one key get the same questions.
+        truth: ``key``, ``pole``, ``trait`` and ``truth``.
+        count: questions of each key.
+        tokens: of an answer, at the most.
+        form: ``"chat"`` or ``"base"``.
+        seed: draws the questions.
+        sampling: how answers are written, and how many each question has.
+
+    Returns:
+        One row an answer: ``method``, ``key``, ``pole``, ``trait``, ``wanted`` (the level that the pole is known to
+        push toward), ``question``, ``text``, and ``level`` (the judge's reading, missing where no word tells).
+    """
+    rows = []
+    for arm in arms:
+        trait, level = moved_trait(truth, arm.key)
+        wanted = level if arm.pole == POLES[0] else LEVELS[1 - LEVELS.index(level)]
+        questions, contexts = open_questions(trait, count, seed), arm.contexts or ("",)
+        prompts = [
+            format_prompt(language_model.tokenizer, one, form=form, context=contexts[number % len(contexts)])
+            for number, one in enumerate(questions)
+        ]
+        texts = generate(language_model, prompts, arm.condition, tokens=tokens, sampling=sampling)
+        for question, text in zip(np.repeat(questions, sampling.samples).tolist(), texts, strict=True):
+            rows.append([arm.method, arm.key, arm.pole, trait, wanted, question, text, judge(text, trait)])
+    return pd.DataFrame(rows, columns=["method", "key", "pole", "trait", "wanted", "question", "text", "level"])
+
+
+def high_shares(answers: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
+    """The share of readable answers that show the high level, as :func:`personalib.base.plots.interval_dots` draws
+    them.
+
+    Args:
+        answers: of :func:`free_answers`, with the marks' names under ``kind``.
+        titles: names for readers, by key.
+
+    Returns:
+        One row a key and kind with a readable answer: ``category``, ``kind``, ``value``, ``low`` and ``high`` (Wilson,
+        95 %), and ``unreadable``, how many answers show no level.
+    """
+    rows = []
+    for (key, trait, kind), own in answers.groupby(["key", "trait", "kind"], sort=False):
+        levels = own["level"]
+        if levels.notna().any():
+            share = proportion_interval(int((levels == LEVELS[0]).sum()), int(levels.notna().sum()))
+            rows.append([f"{titles[key]} ({trait})", kind, *share, int(levels.isna().sum())])
+    return pd.DataFrame(rows, columns=["category", "kind", "value", "low", "high", "unreadable"])

@@ -1,0 +1,384 @@
+"""What published scores can tell when the answers behind them are not public: intervals, tests, and what would do it.
+
+Scores come as percentages of a known number of items. Nothing here needs answers by item.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import optimize
+from scipy import stats as tests
+from statsmodels.stats.proportion import (
+    confint_proportions_2indep,
+    power_proportions_2indep,
+    test_proportions_2indep,
+)
+
+from personalib.base.statistics import Difference, Interval, adjust
+
+# Weight of the equation "the shares sum to one" among equations in percent: it holds to about six digits.
+_SUM_TO_ONE = 1e4
+
+
+class WeightFit(NamedTuple):
+    """Shares of categories that turn category scores into their average, and the root mean square of what is left."""
+
+    weights: pd.Series
+    residual: float
+
+
+def item_counts(percent: ArrayLike, items: int) -> NDArray[np.int64]:
+    """How many of the items a percentage stands for, rounded to whole items.
+
+    Raises:
+        ValueError: a percentage is not in 0..100, or there is no item.
+
+    Example:
+        >>> item_counts([50.0, 7.1], 1000).tolist()
+        [500, 71]
+    """
+    values = np.asarray(percent, dtype=np.float64)
+    if items < 1:
+        raise ValueError(f"{items} items: need at least one")
+    if not ((values >= 0) & (values <= 100)).all():
+        raise ValueError("a percentage is not in 0..100; pass scores, not changes of scores")
+    return np.rint(values / 100 * items).astype(np.int64)
+
+
+def share_difference(before: int, after: int, items: int, *, level: float = 0.95) -> Difference:
+    """How much a share has grown, from two counts that are taken as independent.
+
+    The interval is Newcombe's, made of two Wilson intervals; the p-value is that of the pooled score test.
+
+    Args:
+        before: successes among ``items``.
+        after: successes among as many other items, or the same ones answered independently.
+        items: of either count.
+        level: share of such intervals that hold the true difference.
+
+    Returns:
+        The difference of the shares, in -1..1.
+
+    Raises:
+        ValueError: a count is not in 0..items, or there is no item.
+
+    Source:
+        Newcombe, *Statistics in Medicine* 17 (1998), 873-890, method 10.
+
+    Example:
+        >>> [round(value, 3) for value in share_difference(500, 540, 1000)]
+        [0.04, -0.004, 0.084, 0.073]
+    """
+    _check_counts(before, after, items)
+    low, high = confint_proportions_2indep(after, items, before, items, method="newcomb", alpha=1 - level)
+    if before == after:
+        # The score test divides nothing by nothing where both counts are at the same end.
+        return Difference(0.0, float(low), float(high), 1.0)
+    test = test_proportions_2indep(after, items, before, items, method="score", correction=False)
+    return Difference((after - before) / items, float(low), float(high), float(test.pvalue))
+
+
+def pairing_bounds(before: int, after: int, items: int) -> tuple[float, float]:
+    """The smallest and the largest p-value that a paired test could give for two counts over the same items.
+
+    The counts fix how many more items changed one way than the other, but not how many changed at all. The bounds are
+    McNemar's exact test with as few and with as many changed items as the counts allow.
+
+    Raises:
+        ValueError: a count is not in 0..items, or there is no item.
+
+    Source:
+        McNemar, *Psychometrika* 12 (1947), 153-157.
+
+    Example:
+        >>> pairing_bounds(0, 2, 10)
+        (0.5, 0.5)
+    """
+    _check_counts(before, after, items)
+    moved, most = abs(after - before), min(before + after, 2 * items - before - after)
+    if not moved:
+        return 1.0, 1.0
+    few, many = 2 * tests.binom.cdf([0, (most - moved) // 2], [moved, most], 0.5)
+    return min(1.0, float(few)), min(1.0, float(many))
+
+
+def change_table(before: pd.DataFrame, after: pd.DataFrame, items: int, *, level: float = 0.95) -> pd.DataFrame:
+    """Every change between two tables of scores, with its interval and its tests.
+
+    Args:
+        before: scores in percent, wide.
+        after: the same rows and columns.
+        items: behind every score.
+        level: coverage of the intervals, one cell at a time.
+
+    Returns:
+        One row a cell, with the index of ``before.stack()``: ``before, after, change, low`` and ``high`` in points;
+        ``p`` of :func:`share_difference` and ``p_paired``, the largest of :func:`pairing_bounds`; ``holm`` and ``fdr``,
+        ``p`` corrected for all cells, and ``holm_paired``.
+
+    Raises:
+        ValueError: rows or columns differ, a score is not in 0..100, or there is no item.
+    """
+    if not (before.index.equals(after.index) and before.columns.equals(after.columns)):
+        raise ValueError("the tables have different rows or columns; bring them into one order first")
+    cells = pd.DataFrame({"before": before.stack(), "after": after.stack()})
+    first, second = (item_counts(cells[name], items).tolist() for name in ("before", "after"))
+    counts = list(zip(first, second, strict=True))
+    found = pd.DataFrame([share_difference(a, b, items, level=level) for a, b in counts], index=cells.index)
+    cells[["change", "low", "high"]] = 100 * found[["estimate", "low", "high"]]
+    cells["p"] = found["p"]
+    cells["p_paired"] = [pairing_bounds(a, b, items)[1] for a, b in counts]
+    for name, source, method in (("holm", "p", "holm"), ("fdr", "p", "fdr_bh"), ("holm_paired", "p_paired", "holm")):
+        cells[name] = adjust(cells[source], method)
+    return cells
+
+
+def detectable_change(score: float, items: int, *, alpha: float = 0.05, power: float = 0.8) -> float:
+    """The smallest change toward the middle of the scale that two independent sets of items would mostly reveal.
+
+    Args:
+        score: of the unsteered model, in percent.
+        items: of either set.
+        alpha: level of the two-sided test; divide it by the number of comparisons for Bonferroni's correction.
+        power: chance to find a change of that size.
+
+    Returns:
+        Points; away from the middle a smaller change is enough.
+
+    Raises:
+        ValueError: the score is not inside of 0..100, or even a change to the other end of the scale would be missed.
+
+    Example:
+        >>> round(detectable_change(50.0, 1000), 1)
+        6.2
+    """
+    if not 0 < score < 100:
+        raise ValueError(f"score {score:g}: need one inside of 0..100")
+    start = min(score, 100 - score) / 100
+
+    def missing(change: float) -> float:
+        return float(power_proportions_2indep(change, start, items, alpha=alpha, return_results=False)) - power
+
+    top = 1 - start - 1e-9
+    if missing(top) < 0:
+        raise ValueError(f"{items} items are too few to find any change at this level and power")
+    return 100 * float(optimize.brentq(missing, 1e-9, top))
+
+
+def largest_by_chance(
+    score: float, items: int, *, elements: int, traits: int, level: float = 0.95, draws: int = 2000, seed: int = 0
+) -> Interval:
+    """The largest of many changes where nothing has changed but the items that were drawn.
+
+    Args:
+        score: the true one, of every element and every trait, in percent.
+        items: behind every score, drawn afresh for each of them.
+        elements: how many scores are compared with one unsteered score.
+        traits: how many unsteered scores there are.
+        level: share of the draws between the bounds.
+        draws: how often the whole table is drawn.
+        seed: of the random generator.
+
+    Returns:
+        Median and bounds of the largest absolute change, in points.
+
+    Raises:
+        ValueError: the score is not in 0..100.
+    """
+    if not 0 <= score <= 100:
+        raise ValueError(f"score {score:g}: need one in 0..100")
+    rng = np.random.default_rng(seed)
+    before = rng.binomial(items, score / 100, size=(draws, 1, traits))
+    after = rng.binomial(items, score / 100, size=(draws, elements, traits))
+    largest = 100 / items * np.abs(after - before).max(axis=(1, 2))
+    low, middle, high = np.quantile(largest, [(1 - level) / 2, 0.5, (1 + level) / 2])
+    return Interval(float(middle), float(low), float(high))
+
+
+def cosine_after_push(push: ArrayLike, cosine: float = 0.0) -> NDArray[np.float64]:
+    """Cosine of a stream with itself after a vector was added to it.
+
+    An RMS norm without its learned gain leaves directions alone, so this is also the cosine of the normalised streams.
+
+    Args:
+        push: length of the added vector in units of the stream's length; any shape.
+        cosine: of the stream and the vector before.
+
+    Raises:
+        ValueError: a push is negative, or the cosine is not in -1..1.
+
+    Example:
+        >>> cosine_after_push([0.0, 3.0]).round(2).tolist()
+        [1.0, 0.32]
+    """
+    ratio = _pushes(push, cosine)
+    return (1 + ratio * cosine) / np.sqrt(1 + 2 * ratio * cosine + ratio**2)
+
+
+def cosine_of_pushed(push: ArrayLike, cosine: float = 0.0) -> NDArray[np.float64]:
+    """Cosine of two streams of one length after the same vector, at right angles to both, was added to them.
+
+    Args:
+        push: length of the added vector in units of the streams' length; any shape.
+        cosine: of the two streams before.
+
+    Raises:
+        ValueError: a push is negative, or the cosine is not in -1..1.
+
+    Example:
+        >>> cosine_of_pushed([0.0, 3.0]).tolist()
+        [0.0, 0.9]
+    """
+    ratio = _pushes(push, cosine)
+    return (cosine + ratio**2) / (1 + ratio**2)
+
+
+def infer_weights(scores: pd.DataFrame, average: pd.Series) -> WeightFit:
+    """Which share of the items each category has, from scores by category and their average.
+
+    Least squares with shares that are not negative and sum to one.
+
+    Args:
+        scores: conditions as rows, categories as columns, in percent.
+        average: over all items, for the same conditions.
+
+    Raises:
+        ValueError: the conditions differ, or there are fewer of them than categories.
+    """
+    if not scores.index.equals(average.index):
+        raise ValueError("scores and averages are of different conditions; bring them into one order first")
+    if len(scores) < scores.shape[1]:
+        raise ValueError(f"{len(scores)} conditions cannot fix {scores.shape[1]} shares; pass at least as many")
+    rows = np.vstack([scores.to_numpy(dtype=np.float64), np.full(scores.shape[1], _SUM_TO_ONE)])
+    weights = optimize.nnls(rows, np.append(average.to_numpy(dtype=np.float64), _SUM_TO_ONE))[0]
+    left = scores.to_numpy() @ weights - average.to_numpy()
+    return WeightFit(pd.Series(weights, index=scores.columns), float(np.sqrt(np.mean(left**2))))
+
+
+def weight_intervals(
+    scores: pd.DataFrame, average: pd.Series, *, step: float = 0.1, level: float = 0.95, draws: int = 500, seed: int = 0
+) -> pd.DataFrame:
+    """How far the rounding of published scores moves :func:`infer_weights`.
+
+    Args:
+        scores: conditions as rows, categories as columns, in percent.
+        average: over all items, for the same conditions.
+        step: the last printed digit; the unrounded number lies within half of it.
+        level: share of the draws between the bounds.
+        draws: how often unrounded numbers are drawn.
+        seed: of the random generator.
+
+    Returns:
+        ``estimate, low`` and ``high`` by category. They hold rounding alone, not a wrong table.
+    """
+    rng, drawn = np.random.default_rng(seed), []
+    for _ in range(draws):
+        moved = scores + step * (rng.random(scores.shape) - 0.5)
+        drawn.append(infer_weights(moved, average + step * (rng.random(len(average)) - 0.5)).weights)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return pd.DataFrame({"estimate": infer_weights(scores, average).weights, "low": low, "high": high})
+
+
+def dilution_share(
+    base: float, observed: float, chance: float, items: int, *, level: float = 0.95, draws: int = 4000, seed: int = 0
+) -> Interval:
+    """Which share of the answers, replaced by a random option, would bring an accuracy down to the observed one.
+
+    ``(base - observed) / (base - chance)``: 0 where nothing is gone, 1 at the chance line, above 1 below it. The bounds
+    come from drawing both accuracies anew, as independent ones; the chance line is taken as exact.
+
+    Args:
+        base: accuracy of the undiluted answers, in percent.
+        observed: accuracy to be explained, in percent.
+        chance: accuracy of random options, in percent.
+        items: behind either accuracy.
+        level: share of the draws between the bounds.
+        draws: how often both are drawn.
+        seed: of the random generator.
+
+    Raises:
+        ValueError: base and chance are equal, or a percentage is not in 0..100.
+
+    Example:
+        >>> dilution_share(52.0, 44.0, 36.0, 10_000).estimate
+        0.5
+    """
+    if base == chance:
+        raise ValueError("base and chance are equal: dilution changes nothing, so it explains nothing")
+    counts = item_counts([base, observed], items)
+    rng = np.random.default_rng(seed)
+    first, second = 100 / items * rng.binomial(items, counts[:, None] / items, size=(2, draws))
+    low, high = np.quantile((first - second) / (first - chance), [(1 - level) / 2, (1 + level) / 2])
+    return Interval((base - observed) / (base - chance), float(low), float(high))
+
+
+def rank_permutation(x: ArrayLike, y: ArrayLike, *, resamples: int = 9999, seed: int = 0) -> float:
+    """Two-sided p-value of Spearman's rank correlation when the labels ``x`` are dealt anew to the values ``y``.
+
+    Raises:
+        ValueError: the lengths differ.
+
+    Example:
+        >>> round(rank_permutation([1, 2, 3, 4], [1, 2, 3, 4]), 3)
+        0.083
+    """
+    labels, values = tests.rankdata(x), tests.rankdata(y)
+    if len(labels) != len(values):
+        raise ValueError(f"{len(labels)} labels and {len(values)} values; pass one label a value")
+
+    def agreement(dealt: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+        return ((dealt - labels.mean()) * (values - values.mean())).sum(axis=axis)
+
+    found = tests.permutation_test(
+        (labels,),
+        agreement,
+        permutation_type="pairings",
+        vectorized=True,
+        n_resamples=resamples,
+        rng=np.random.default_rng(seed),
+    )
+    return float(found.pvalue)
+
+
+def common_share(changes: ArrayLike) -> float:
+    """Share of the sum of squared changes that one profile, the same for every row, accounts for.
+
+    With ``n`` rows that have nothing in common it comes to ``1/n`` on average.
+
+    Args:
+        changes: shape ``(rows, traits)``.
+
+    Example:
+        >>> common_share([[1.0, 0.0], [0.0, 1.0]])
+        0.5
+    """
+    table = np.asarray(changes, dtype=np.float64)
+    return float(len(table) * (table.mean(axis=0) ** 2).sum() / (table**2).sum())
+
+
+def one_profile_share(changes: ArrayLike) -> float:
+    """Share of the sum of squared changes that one profile accounts for if each row has a strength of its own.
+
+    Args:
+        changes: shape ``(rows, traits)``.
+
+    Example:
+        >>> one_profile_share([[1.0, 0.0], [3.0, 0.0]])
+        1.0
+    """
+    sizes = np.linalg.svd(np.asarray(changes, dtype=np.float64), compute_uv=False) ** 2
+    return float(sizes[0] / sizes.sum())
+
+
+def _check_counts(before: int, after: int, items: int) -> None:
+    if not (0 <= before <= items and 0 <= after <= items) or items < 1:
+        raise ValueError(f"{before} and {after} of {items} items: need counts in 0..items and at least one item")
+
+
+def _pushes(push: ArrayLike, cosine: float) -> NDArray[np.float64]:
+    ratio = np.asarray(push, dtype=np.float64)
+    if (ratio < 0).any() or not -1 <= cosine <= 1:
+        raise ValueError("a push is negative or the cosine is not in -1..1; turn the vector around instead")
+    return ratio

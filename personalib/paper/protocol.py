@@ -1,0 +1,270 @@
+"""Protocols: how a questionnaire is put, how hard is pushed and how answers are scored, declared in a YAML file.
+
+``paper`` is arXiv 2410.10863 as far as it is published, ``book`` what this book does by default. A plan says who is
+asked what; a protocol says in which manner, and turns any plan into one of its own manner.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+from personalib.base.data import DataError, Strict, exists, named_file, parse, read_yaml
+from personalib.evaluation.plan import ArmsPlan, EvaluationPlan, ModelPlan, QuestionnairePlan
+from personalib.features.published import bare_name, published_features, sae_features
+from personalib.steering.sampling import GREEDY, Sampling
+from personalib.stimuli.contrast_files import supplied_contrasts, supplied_questions
+from personalib.stimuli.templates import load_templates
+
+Positive = Annotated[int, Field(ge=1)]
+Positions = Literal["last", "prompt", "prompt_except_last", "all"]
+Orders = tuple[Literal["normal", "reversed"], ...]
+PUBLISHED = "published"
+PRESSURES = "pressures"
+
+
+class Asking(Strict):
+    """How a questionnaire is put.
+
+    Attributes:
+        templates: names of the templates, of the book's or of the file of prompts.
+        orders: of the options.
+        per_group: items of each trait or category, or ``"all"``; none leaves it to the plan.
+        evaluation_only: whether trait items that pushes are chosen by are left out.
+        source: which items they should be; none for any.
+        reading: ``"options"`` or ``"words"``.
+        sampling: how answers in words are written.
+        shots: solved examples before each item.
+    """
+
+    templates: tuple[str, ...]
+    orders: Orders
+    per_group: Positive | Literal["all"] | None = None
+    evaluation_only: bool = True
+    source: str | None = None
+    reading: Literal["options", "words"] = "options"
+    sampling: Sampling = GREEDY
+    shots: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _samples_words(self) -> Self:
+        if self.sampling != GREEDY and self.reading != "words":
+            raise ValueError("sampling is for reading 'words'; leave it out, or read words")
+        return self
+
+
+class Scoring(Strict):
+    """How answers become a score.
+
+    Attributes:
+        rule: ``"published"``, the pole of the most probable response counts; or ``"probabilities"``, its share does.
+        floor: least answer mass of an item that counts as read.
+        unreadable: what stands in the place of an answer in words that cannot be read: ``"guess"``, what a random
+            option would get (its expected value, so that nothing depends on a seed), or ``"missing"``.
+    """
+
+    rule: Literal["published", "probabilities"]
+    floor: Annotated[float, Field(ge=0, le=1)]
+    unreadable: Literal["guess", "missing"]
+
+
+class Steering(Strict):
+    """How one kind of factor is pushed.
+
+    Attributes:
+        method: by features or by contrast vectors.
+        features: the paper's, or those that a prompt tells apart; see :class:`~personalib.evaluation.plan.ArmsPlan`.
+        combine: how several vectors come together.
+        positions: at which tokens.
+        coefficients: by model, how often the vector is added.
+        doses: for every model, lengths of the push in units of the residual stream's typical norm.
+        layer: ``"published"``, the paper's for this model, or ``"plan"``, the plan's own.
+    """
+
+    method: Literal["sae", "repe"]
+    features: Literal["published", "prompt"] = "prompt"
+    combine: Literal["norm_matched", "sum"] = "norm_matched"
+    positions: Positions
+    coefficients: Mapping[str, tuple[float, ...]] = {}
+    doses: tuple[float, ...] = ()
+    layer: Literal["published", "plan"] = "plan"
+
+    @model_validator(mode="after")
+    def _says_how_hard(self) -> Self:
+        if bool(self.coefficients) == bool(self.doses):
+            raise ValueError("write coefficients by model, or else doses")
+        return self
+
+    def strength(self, model: str) -> dict[str, tuple[float, ...]]:
+        """The fields of a plan's arms that say how hard; none where the protocol does not know it for a model."""
+        if self.doses:
+            return {"doses": self.doses, "coefficients": ()}
+        known = self.coefficients.get(bare_name(model))
+        return {"doses": (), "coefficients": known} if known else {}
+
+
+class Protocol(Strict):
+    """A manner of measuring.
+
+    Attributes:
+        name: what it is called.
+        title: the same for readers.
+        prompts: a file with templates under ``templates``, as ``data/stimuli/templates.yaml`` has them, or contrast
+            prompts under ``contrasts``, see :mod:`personalib.stimuli.contrast_files`; or both. The book's own by
+            default. In a protocol's file its path is read from that file's folder, or else from the working directory.
+        trait, safety: how these questionnaires are put. Judgements are read and sampled as safety is.
+        scoring: how answers become a score.
+        background, pressure: how elements, and pressures and facets, are pushed.
+    """
+
+    name: str
+    title: str
+    prompts: str | None = None
+    trait: Asking
+    safety: Asking
+    scoring: Scoring
+    background: Steering
+    pressure: Steering
+
+    def supplies(self, section: Literal["templates", "contrasts"]) -> bool:
+        """Whether the file of prompts has a section."""
+        return self.prompts is not None and section in (read_yaml(Path(self.prompts)) or {})
+
+    def asking(self, kind: str) -> Asking | None:
+        """How a questionnaire of a kind is put; none where the protocol says nothing about it."""
+        return {"trait": self.trait, "choice": self.safety}.get(kind)
+
+    def steering(self, family: str) -> Steering:
+        """How a family is pushed."""
+        return self.background if family == "elements" else self.pressure
+
+
+def load_protocol(source: str | Path, prompts: str | Path | None = None) -> Protocol:
+    """Read a protocol.
+
+    Args:
+        source: a file, or the name of one in ``data/protocols``.
+        prompts: a file of templates and contrast prompts instead of the protocol's.
+
+    Raises:
+        DataError: a file is missing or not what it should be; the message names file, key and fix.
+
+    Example:
+        >>> load_protocol("paper").background.coefficients["gemma-2b-it"]
+        (200.0,)
+    """
+    path = named_file(source, "protocols", "protocol")
+    found = parse(Protocol, read_yaml(path), str(path))
+    if prompts is not None:
+        found = found.model_copy(update={"prompts": str(prompts)})
+    elif found.prompts is not None and exists(path.parent / found.prompts):
+        found = found.model_copy(update={"prompts": str(path.parent / found.prompts)})
+    if found.prompts is not None:
+        found = _with_templates(found, Path(found.prompts))
+    return found
+
+
+def apply_protocol(plan: EvaluationPlan, protocol: Protocol, model: str, strength: bool = True) -> EvaluationPlan:
+    """A plan in the manner of a protocol, for one model.
+
+    What is asked stays, and whom it is asked of; so do arms that the protocol has no word on, such as random directions
+    and prompts. What could not be followed is told by :func:`personalib.paper.deviations.deviations`.
+
+    Args:
+        plan: the plan.
+        protocol: the protocol.
+        model: the name of one of its models, or of another one.
+        strength: whether how hard is pushed is the protocol's too, or stays the plan's.
+
+    Example:
+        >>> from personalib.evaluation.plan import load_plan
+        >>> paper = apply_protocol(load_plan("gemma-2b-it"), load_protocol("paper"), "google/gemma-2b-it")
+        >>> [one.coefficients for one in paper.arms if one.method == "sae" and one.family == "elements"]
+        [(200.0,), (200.0,)]
+    """
+    own = [one for one in plan.models if bare_name(one.name) == bare_name(model)] or [ModelPlan(name=model)]
+    arms: list[ArmsPlan] = []
+    for one in (_steered(arm, protocol, model, strength) for arm in plan.arms):
+        # Doses apart, two arms of a plan may now be one.
+        if one not in arms:
+            arms.append(one)
+    changes = {
+        "models": tuple(own[:1]),
+        "questionnaires": tuple(_asked(one, protocol) for one in plan.questionnaires),
+        "arms": tuple(arms),
+    }
+    return EvaluationPlan.model_validate(plan.model_dump() | {key: _plain(value) for key, value in changes.items()})
+
+
+def _asked(plan: QuestionnairePlan, protocol: Protocol) -> QuestionnairePlan:
+    asking, safety = protocol.asking(plan.kind), protocol.safety
+    reading: dict[str, Any] = {"reading": safety.reading, "sampling": safety.sampling}
+    if plan.kind == "judgement" and plan.source != "facts":
+        return plan.model_copy(update=reading)
+    if asking is None or plan.source == "facts":
+        return plan
+    changes: dict[str, Any] = {"templates": asking.templates, "orders": asking.orders}
+    if asking.per_group is not None:
+        changes["per_group"] = None if asking.per_group == "all" else asking.per_group
+    changes["template_file"] = protocol.prompts if protocol.supplies("templates") else None
+    if plan.kind == "trait":
+        changes["evaluation_only"] = asking.evaluation_only
+    elif not plan.shots:
+        # A questionnaire with examples is another one, and stays what it is.
+        changes |= reading
+    return plan.model_copy(update=changes)
+
+
+def _steered(plan: ArmsPlan, protocol: Protocol, model: str, strength: bool) -> ArmsPlan:
+    steering = protocol.background if plan.method == "random" else protocol.steering(plan.family)
+    if plan.method not in (steering.method, "random"):
+        return plan
+    changes: dict[str, Any] = {"positions": steering.positions, **(steering.strength(model) if strength else {})}
+    if plan.method == "sae":
+        changes |= {"combine": steering.combine, "poles": ("positive",), **_features(plan, steering, model)}
+    if plan.method == "repe" and protocol.supplies("contrasts") and plan.family == PRESSURES:
+        changes |= {"contrast_file": protocol.prompts}
+    return plan.model_copy(update=changes)
+
+
+def _features(plan: ArmsPlan, steering: Steering, model: str) -> dict[str, Any]:
+    """The paper's features of a model, and its SAE, where there are any; else the plan's own."""
+    if steering.features != PUBLISHED:
+        return {"features": steering.features}
+    table = sae_features()
+    own = table[table["model"] == bare_name(model)]
+    if own.empty:
+        return {}
+    known = published_features(model)
+    keys = tuple(key for key in plan.keys or known if key in known) or plan.keys
+    found: dict[str, Any] = {"features": PUBLISHED, "keys": () if plan.personas else keys}
+    # A folder may be a copy of the paper's own SAE, and is left as it is. No text would be the path of this folder.
+    if steering.layer == PUBLISHED and not (plan.release and Path(plan.release).is_dir()):
+        found |= {"release": own["sae_release"].iloc[0], "sae": own["sae_id"].iloc[0]}
+    return found
+
+
+def _with_templates(protocol: Protocol, path: Path) -> Protocol:
+    """A protocol with a checked file of prompts; its first template is meant where the protocol's are not in it."""
+    content = read_yaml(path)
+    known = {"templates", "contrasts", "questions"}
+    if not isinstance(content, dict) or not set(content) & {"templates", "contrasts"} or not set(content) <= known:
+        raise DataError(f"{path}: write sections templates or contrasts, or both, and questions if you like; no other")
+    if "contrasts" in content:
+        supplied_contrasts(path, PRESSURES)
+        supplied_questions(path)
+    if "templates" not in content:
+        return protocol
+    there = load_templates(path)
+    if not there:
+        raise DataError(f"{path}: templates: none are there; write at least one, by name")
+    changes = {}
+    for name, asking in (("trait", protocol.trait), ("safety", protocol.safety)):
+        if not set(asking.templates) <= set(there):
+            changes[name] = asking.model_copy(update={"templates": tuple(there)[:1]})
+    return protocol.model_copy(update=changes)
+
+
+def _plain(values: tuple[BaseModel, ...]) -> list[dict[str, Any]]:
+    return [one.model_dump() for one in values]

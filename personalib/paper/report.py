@@ -1,0 +1,218 @@
+"""Reports of reproductions: every cell as CSV, tables to read as Markdown and LaTeX, a page, and a figure."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from personalib.base.markdown import escaped
+from personalib.base.plots import COLOURS, new_figure, scatter_truth, set_theme
+from personalib.base.storage import write_whole
+from personalib.base.tables import to_csv, to_latex, to_markdown
+from personalib.evaluation.plan import ModelPlan, parse_plan
+from personalib.evaluation.runs import EvaluationRun, model_folder
+from personalib.features.published import bare_name
+from personalib.paper.deviations import deviation_table, deviations
+from personalib.paper.measured_cells import used_questionnaires
+from personalib.paper.protocol import Protocol
+from personalib.paper.published_cells import CHANGE
+from personalib.paper.reproduction import COLLAPSED, MISSING, VERDICTS, Rule, compare_run, summary
+from personalib.steering.guards import Guard
+
+_INTERVALS = (
+    ("published", "published_low", "published_high"),
+    ("measured", "measured_low", "measured_high"),
+    ("difference", "low", "high"),
+)
+# Points or percent, with room for marks at the ends.
+_SHARES = (-5.0, 105.0)
+_KEYS = ["quantity", "condition", "coefficient", "group"]
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A run compared with what was published of its model.
+
+    Attributes:
+        model: the model's name.
+        cells: of :func:`personalib.paper.reproduction.compare`.
+        summary: of :func:`personalib.paper.reproduction.summary`.
+        deviations: where the run's plan leaves the protocol, one row each.
+        sources: by name of the questionnaires that were compared, the template that was read.
+        protocol: whose scoring was used.
+        rule: when two numbers agree.
+    """
+
+    model: str
+    cells: pd.DataFrame
+    summary: pd.DataFrame
+    deviations: pd.DataFrame
+    sources: dict[str, str]
+    protocol: Protocol
+    rule: Rule
+
+    @property
+    def page(self) -> str:
+        """The report as one page of Markdown: what was done, by which rule, what came out, and every measured cell."""
+        count = self.cells["verdict"].value_counts()
+        counts = ", ".join(f"{int(count.get(verdict, 0))} {verdict}" for verdict in VERDICTS)
+        there = self.cells[self.cells["verdict"] != MISSING]
+        parts = [
+            f"# Does {escaped(bare_name(self.model))} reproduce what was published of it?",
+            f"{len(self.cells)} published numbers: {counts}.",
+            f"Scoring: {escaped(self.protocol.title)}. Compared: {self._compared()}. Prompts: {self._prompts()}.",
+            "![Measured against published numbers](reproduction.png)" if there["measured"].notna().any() else "",
+            "## The rule",
+            f"{self.rule}",
+            "The two numbers are taken as independent. On the very same items they are not, and a difference is then "
+            "surer than its interval says.",
+            "## Summary",
+            to_markdown(self.summary),
+            "## Where the run leaves the protocol",
+            to_markdown(self.deviations) if len(self.deviations) else "Nowhere.",
+            "## Cells that were measured",
+            to_markdown(readable_cells(there)) if len(there) else "None.",
+        ]
+        return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+    def _compared(self) -> str:
+        return (
+            ", ".join(f"{escaped(name)} (template {escaped(template)})" for name, template in self.sources.items())
+            or "nothing"
+        )
+
+    def _prompts(self) -> str:
+        own = "the book's own wording"
+        if self.protocol.prompts is None:
+            return own
+        told = {name: self.protocol.supplies(name) for name in ("templates", "contrasts")}
+        return "; ".join(
+            f"{name} {f'of {escaped(self.protocol.prompts)}' if there else own}" for name, there in told.items()
+        )
+
+
+def reproduce(
+    run: EvaluationRun, protocol: Protocol, rule: Rule | None = None, guard: Guard | None = None
+) -> Reproduction:
+    """Compare a finished run with what was published of its model.
+
+    Args:
+        run: a finished evaluation of one model.
+        protocol: whose scoring is used, and which the plan is compared with.
+        rule: when two numbers agree.
+        guard: from where on an arm counts as collapsed.
+
+    Raises:
+        DataError: nothing was published of this model, or the run is not whole.
+
+    Example:
+        >>> [run] = read_runs(Path("results/evaluation/gemma-2b-it"))  # doctest: +SKIP
+        >>> reproduce(run, load_protocol("paper")).summary  # doctest: +SKIP
+    """
+    rule = rule or Rule()
+    cells = compare_run(run, protocol, rule, guard)
+    plan = parse_plan(run.manifest["plan"], f"{run.model}: the manifest's plan")
+    own = tuple(one for one in plan.models if one.name == run.model)[:1]
+    left = deviations(protocol, plan.model_copy(update={"models": own}))
+    return Reproduction(
+        run.model, cells, summary(cells, rule), deviation_table(left), used_questionnaires(run), protocol, rule
+    )
+
+
+def write_reproduction(found: Reproduction, folder: Path) -> list[Path]:
+    """Write a reproduction into a model's own folder within another one.
+
+    Args:
+        found: of :func:`reproduce`.
+        folder: where to.
+
+    Returns:
+        The files: ``reproduction.md``, the page; its figure as PNG and SVG; and the tables ``reproduction_cells``,
+        ``reproduction_summary`` and ``reproduction_deviations`` as CSV, Markdown and LaTeX.
+    """
+    place = model_folder(folder, ModelPlan(name=found.model))
+    place.mkdir(parents=True, exist_ok=True)
+    page = place / "reproduction.md"
+    write_whole(page, found.page)
+    tables = {"cells": found.cells, "summary": found.summary, "deviations": found.deviations}
+    written = [page]
+    for name, table in tables.items():
+        path = place / f"reproduction_{name}"
+        shown = readable_cells(table) if name == "cells" else table
+        write_whole(path.with_suffix(".csv"), to_csv(table))
+        write_whole(path.with_suffix(".md"), to_markdown(shown))
+        write_whole(path.with_suffix(".tex"), to_latex(shown))
+        written += [path.with_suffix(suffix) for suffix in (".csv", ".md", ".tex")]
+    return written + _write_figure(found.cells, place)
+
+
+def readable_cells(cells: pd.DataFrame) -> pd.DataFrame:
+    """Cells as a reader wants them: each number between its bounds, and the verdict.
+
+    Returns:
+        What names a cell, ``published``, ``measured`` and ``difference``, ``n`` measured items, ``p_holm`` and
+        ``verdict``.
+    """
+    shown = cells[_KEYS].assign(coefficient=[f"{one:g}" for one in cells["coefficient"]])
+    for name, low, high in _INTERVALS:
+        sign = "+" if name == "difference" else ""
+        values = cells[[name, low, high]].astype(float).to_numpy().tolist()
+        shown[name] = [_bounded(value, lowest, highest, sign) for value, lowest, highest in values]
+    return shown.assign(
+        n=["" if pd.isna(one) else f"{one:.0f}" for one in cells["n"]],
+        p_holm=["" if pd.isna(one) else f"{one:.3f}" for one in cells["p_holm"]],
+        verdict=cells["verdict"],
+    )
+
+
+def draw_reproduction(cells: pd.DataFrame) -> Figure:
+    """Measured against published numbers, one panel a quantity, with the intervals of both and the diagonal.
+
+    Args:
+        cells: of :func:`personalib.paper.reproduction.compare`.
+
+    Raises:
+        ValueError: nothing was measured.
+    """
+    there = cells[cells["measured"].notna()]
+    if there.empty:
+        raise ValueError("nothing published was measured: there is nothing to draw")
+    set_theme()
+    quantities = list(there["quantity"].unique())
+    figure, panels = new_figure(rows=(len(quantities) + 1) // 2, columns=2, height=4.2 * ((len(quantities) + 1) // 2))
+    for axes, quantity in zip(panels, quantities, strict=False):
+        own = there[there["quantity"] == quantity].sort_values("without_guard")
+        axes.hlines(
+            own["measured"], own["published_low"], own["published_high"], color=COLOURS["chance"], alpha=0.25, lw=1
+        )
+        ends = {"low": own["measured_low"], "high": own["measured_high"]}
+        names = {"truth": own["published"], "estimate": own["measured"].astype(float), "kind": own["without_guard"]}
+        scatter_truth(pd.DataFrame(names | ends | {"collapsed": own["verdict"] == COLLAPSED}), axes)
+        axes.set(title=f"{quantity}: {axes.get_title(loc='left')}", xlabel="published", ylabel="measured")
+        if quantity != CHANGE:  # nothing else goes beyond what a share can be
+            axes.set_aspect("equal", adjustable="box")
+            axes.set(xlim=_SHARES, ylim=_SHARES)
+    for axes in panels[len(quantities) :]:
+        axes.remove()
+    return figure
+
+
+def _write_figure(cells: pd.DataFrame, place: Path) -> list[Path]:
+    """The figure as PNG and SVG; none where nothing was measured."""
+    if cells["measured"].isna().all():
+        return []
+    figure = draw_reproduction(cells)
+    paths = [place / "reproduction.png", place / "reproduction.svg"]
+    figure.savefig(paths[0], metadata={"Software": None})
+    figure.savefig(paths[1], metadata={"Date": None})
+    plt.close(figure)
+    return paths
+
+
+def _bounded(value: float, low: float, high: float, sign: str) -> str:
+    if pd.isna(value):
+        return ""
+    bounds = "" if pd.isna(low) else f" [{low:{sign}.1f}, {high:{sign}.1f}]"
+    return f"{value:{sign}.1f}{bounds}"

@@ -1,0 +1,180 @@
+"""The published numbers of arXiv 2410.10863, typed and checked.
+
+``data/reference/README.md`` says where each of them comes from.
+"""
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+
+from personalib.base.data import DataError, data_dir
+from personalib.features.published import read_table
+
+TRAITS = (
+    "Openness",
+    "Conscientiousness",
+    "Extraversion",
+    "Agreeableness",
+    "Neuroticism",
+    "Machiavellianism",
+    "Narcissism",
+    "Psychopathy",
+)
+"""The Big Five, then the dark triad, in the order of the book's tables and figures."""
+
+SAFETY_CATEGORIES: Mapping[str, str] = MappingProxyType(
+    {
+        "OFF": "offensiveness",
+        "UB": "unfairness and bias",
+        "PH": "physical health",
+        "MH": "mental health",
+        "IA": "illegal activities",
+        "EM": "ethics and morality",
+        "PP": "privacy and property",
+    }
+)
+"""SafetyBench's categories by the abbreviation that the files use; ``Avg`` is the accuracy over all items."""
+
+OPPOSITES = (
+    ("female", "male"),
+    ("young", "older"),
+    ("poor", "rich"),
+    ("Conservatism", "Liberalism"),
+    ("stable", "volatile"),
+    ("initiative", "inactive"),
+    ("relaxed", "strained"),
+)
+"""Pairs of elements that stand at opposite ends of one background factor."""
+
+_SAFETY_NAMES = {"Base": "base", "chance**": "chance"}
+
+
+#: The elements of the paper's two personas, by their keys.
+PERSONAS = {
+    "N": (
+        "gender.female",
+        "age.older",
+        "education.uneducated",
+        "socioeconomic_status.poor",
+        "ideology.conservatism",
+        "emotional_intelligence.volatile",
+        "professional_commitment.inactive",
+        "family_background.strained",
+    ),
+    "P": (
+        "gender.male",
+        "age.young",
+        "education.bachelor",
+        "socioeconomic_status.rich",
+        "ideology.nationalism",
+        "emotional_intelligence.stable",
+        "professional_commitment.initiative",
+        "family_background.relaxed",
+    ),
+}
+
+
+def trait_scores() -> pd.DataFrame:
+    """TRAIT scores of gemma-2b-it, unsteered and with the SAE features of each background element added.
+
+    Returns:
+        One row for each trait and condition: ``model, sae, layer, coefficient, factor, element, n_features``,
+        ``trait`` and ``score`` in 0..100. The unsteered rows have the element ``base`` and the coefficient 0.
+    """
+    columns = {"coefficient": float, "element": str, "n_features": int, "trait": str, "score": float}
+    table = read_table("trait_gemma-2b-it.csv", columns)
+    _check_range("trait_gemma-2b-it.csv", table, "score", 100)
+    return table.drop_duplicates(ignore_index=True)
+
+
+def persona_scores() -> pd.DataFrame:
+    """TRAIT scores of both models with the features of all elements of a persona added, for the dark triad alone.
+
+    Returns:
+        One row for each trait and condition: ``model, coefficient, persona`` (a name of :data:`PERSONAS`, or ``base``
+        for the unsteered model), ``trait`` and ``score`` in 0..100.
+    """
+    columns = {"model": str, "coefficient": float, "persona": str, "trait": str, "score": float}
+    table = read_table("trait_personas.csv", columns)
+    _check_range("trait_personas.csv", table, "score", 100)
+    return table
+
+
+def trait_changes(coefficient: float) -> pd.DataFrame:
+    """Change of the TRAIT scores from the unsteered model, in points.
+
+    Args:
+        coefficient: 200 or 300, the two that were published.
+
+    Returns:
+        Wide: elements in file order as rows, :data:`TRAITS` as columns.
+
+    Raises:
+        ValueError: nothing was published at this coefficient.
+
+    Example:
+        >>> round(float(trait_changes(200).loc["relaxed", "Agreeableness"]), 1)
+        -52.5
+    """
+    scores = trait_scores()
+    steered = scores[(scores["coefficient"] == coefficient) & (scores["element"] != "base")]
+    if steered.empty:
+        raise ValueError(f"no scores at coefficient {coefficient:g}; published are {_coefficients(scores)}")
+    wide = steered.pivot(index="element", columns="trait", values="score")
+    return wide.loc[steered["element"].unique(), list(TRAITS)] - base_scores()
+
+
+def base_scores() -> pd.Series:
+    """TRAIT scores of the unsteered gemma-2b-it, by trait."""
+    scores = trait_scores()
+    return scores[scores["element"] == "base"].set_index("trait")["score"].loc[list(TRAITS)]
+
+
+def unrelated_pairs(elements: Iterable[str]) -> pd.DataFrame:
+    """Which pairs of elements belong to different factors.
+
+    Args:
+        elements: their names, in the order of the wanted rows and columns.
+
+    Returns:
+        A square table of bool, true above the diagonal for pairs from different factors: once a pair.
+
+    Example:
+        >>> unrelated_pairs(["poor", "rich", "young"]).to_numpy().sum().item()
+        2
+    """
+    names = list(elements)
+    factors = trait_scores().drop_duplicates("element").set_index("element")["factor"].loc[names].to_numpy()
+    return pd.DataFrame(np.triu(factors[:, None] != factors[None, :]), index=names, columns=names)
+
+
+def safety_accuracy() -> pd.DataFrame:
+    """SafetyBench accuracy (%) of gemma-2b-it by condition and category, with a condition ``chance``."""
+    table = read_table("safetybench_gemma-2b-it.csv", {"condition": str, "category": str, "accuracy": float})
+    _check_range("safetybench_gemma-2b-it.csv", table, "accuracy", 100)
+    return table.assign(condition=table["condition"].replace(_SAFETY_NAMES))
+
+
+def option_probabilities() -> pd.DataFrame:
+    """Next-token probabilities of the letters A to D on one TRAIT item while the coefficient grows.
+
+    Returns:
+        ``model, feature, coefficient, option`` and ``probability``, one row a letter.
+    """
+    columns = {"model": str, "feature": str, "coefficient": float, "option": str, "probability": float}
+    table = read_table("option_probabilities.csv", columns)
+    _check_range("option_probabilities.csv", table, "probability", 1)
+    return table
+
+
+def _check_range(name: str, table: pd.DataFrame, column: str, top: float) -> None:
+    outside = table.index[~table[column].between(0, top)]
+    if len(outside):
+        path = data_dir() / "reference" / name
+        raise DataError(f"{path}: line {outside[0] + 2}: {column} is not in 0..{top:g}")
+
+
+def _coefficients(scores: pd.DataFrame) -> str:
+    return " and ".join(f"{value:g}" for value in sorted(set(scores["coefficient"]) - {0.0}))

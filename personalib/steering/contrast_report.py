@@ -1,0 +1,93 @@
+"""Contrast vectors of a whole family: chosen, read, and compared with chance and with the other methods."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from personalib.models.parts import Site
+from personalib.steering.contrast_choice import Choice
+from personalib.vectors.contrast import Halves
+from personalib.vectors.methods import DEFAULT_METHOD, METHODS
+from personalib.vectors.readings import layer_scan, null_accuracies, swapped_accuracies
+
+READING_GOAL = 0.95
+
+
+def nulls(
+    readings: Mapping[str, Halves], site: Site, method: str = DEFAULT_METHOD, shuffles: int = 200, seed: int = 0
+) -> pd.DataFrame:
+    """The two nulls of each contrast at a site.
+
+    Returns:
+        One row a contrast and null: ``contrast``, ``null`` (``"dealt"``: poles dealt anew to phrases in both splits;
+        ``"swapped"``: directions of half-swapped pairs, read by the true poles), ``mean``, the middle 95 % from ``low``
+        to ``high``, and ``reached``, the share of shuffles at the goal or above.
+
+    Raises:
+        ValueError: nothing is shuffled.
+    """
+    if shuffles < 1:
+        raise ValueError("shuffle the labels at least once")
+    rows = []
+    for key, halves in readings.items():
+        for name, shuffled in (("dealt", null_accuracies), ("swapped", swapped_accuracies)):
+            found = shuffled(halves, site, method, shuffles, seed)
+            low, high = np.quantile(found, [0.025, 0.975])
+            rows.append([key, name, found.mean(), low, high, (found >= READING_GOAL).mean()])
+    return pd.DataFrame(rows, columns=["contrast", "null", "mean", "low", "high", "reached"])
+
+
+def by_method(readings: Mapping[str, Halves], sites: Sequence[Site], methods: Sequence[str] = ()) -> pd.DataFrame:
+    """The layer scan of several methods, all by default, with the method under ``method``."""
+    scans = [layer_scan(readings, sites, method).assign(method=method) for method in methods or METHODS]
+    return pd.concat(scans, ignore_index=True)
+
+
+def report(
+    readings: Mapping[str, Halves],
+    choice: Choice,
+    method: str = DEFAULT_METHOD,
+    shuffles: int = 200,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The numbers of a family of contrasts at what the rule chose.
+
+    Args:
+        readings: of the family.
+        choice: of the rule.
+        method: of the directions.
+        shuffles: of the nulls.
+        seed: of shuffles and intervals.
+    """
+    sites = next(iter(readings.values()))["train"].sites
+    scan = layer_scan(readings, sites, method, seed)
+    own = scan[scan["site"] == str(choice.site)].set_index("contrast")
+    chance = nulls(readings, choice.site, method, shuffles, seed).set_index(["null", "contrast"])
+    methods = by_method(readings, [choice.site]).groupby("method", sort=False)["accuracy"]
+    chosen = choice.table[choice.table["chosen"]].iloc[0]
+    return {
+        "reading_accuracy": own["accuracy"].to_dict(),
+        "reading_interval": {key: [row.low, row.high] for key, row in own.iterrows()},
+        "null_accuracy": chance.loc["dealt", "mean"].to_dict(),
+        "null_interval": {key: [row.low, row.high] for key, row in chance.loc["dealt"].iterrows()},
+        "swapped_reaching_goal": chance.loc["swapped", "reached"].to_dict(),
+        "layer": choice.site.layer,
+        "site": str(choice.site),
+        "positions": choice.positions,
+        "coefficient": choice.coefficient,
+        "dose": float(chosen["dose"]),
+        "fidelity": float(chosen["fidelity"]),
+        "answer_mass_left": float(chosen["mass"]),
+        "pairs_read": own["pairs"].to_dict(),
+        "brier": own["brier"].to_dict(),
+        "validation_accuracy": own["validation"].to_dict(),
+        "accuracy_by_layer": scan.pivot(index="site", columns="contrast", values="accuracy")
+        .loc[[str(site) for site in sites]]
+        .to_dict("index"),
+        "accuracy_by_method": methods.agg(["mean", "min"]).to_dict("index"),
+        "choice": choice.table.replace({np.nan: None}).to_dict("records"),
+        "method": method,
+        "reached": bool((own["accuracy"] >= READING_GOAL).all()),
+    }

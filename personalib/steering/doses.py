@@ -1,0 +1,124 @@
+"""Doses: how hard a push is, in units of what is pushed.
+
+A coefficient of 200 says nothing by itself: it depends on the vector's length and on how large the residual stream is
+where it is added. A *dose* is the length of what is added as a share of the residual stream's typical length there.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from personalib.models.activations import capture
+from personalib.models.load import LanguageModel
+from personalib.models.parts import Site
+from personalib.vectors.vector import SteeringVector
+
+Combination = Literal["sum", "norm_matched"]
+# A sum that is shorter than this share of its parts is what rounding has left of zero.
+_NOTHING = 1e-5
+
+
+def site_norms(
+    language_model: LanguageModel, texts: Sequence[str], sites: Sequence[Site], folder: Path
+) -> dict[Site, float]:
+    """The typical length of the residual stream at some sites: the median over all tokens of some texts.
+
+    The tokenizer's special tokens are left out: at the first token the stream can be many times longer than anywhere.
+
+    Args:
+        language_model: the model.
+        texts: what it reads, such as the prompts that are steered.
+        sites: where to look.
+        folder: where the activations go (see :func:`~personalib.models.activations.capture`).
+
+    Raises:
+        ValueError: see :func:`~personalib.models.activations.capture`.
+    """
+    found = capture(language_model, texts, sites, folder, tokens="all")
+    return {site: float(np.median(np.linalg.norm(found.values(site), axis=1))) for site in sites}
+
+
+def at_dose(vector: SteeringVector, dose: float, norm: float) -> SteeringVector:
+    """The vector at a given dose.
+
+    Args:
+        vector: the direction.
+        dose: length of the result as a share of the norm; negative doses push the other way.
+        norm: the residual stream's, at the vector's site; see :func:`site_norms`.
+
+    Raises:
+        ValueError: the vector is zero.
+    """
+    return vector.unit() * (dose * norm)
+
+
+def combined(vectors: Sequence[SteeringVector], how: Combination = "sum") -> SteeringVector:
+    """Several vectors in one.
+
+    Args:
+        vectors: of one site and model.
+        how: ``"sum"``, as the paper has it, whereby three vectors push about 1.7 times harder than one where they are
+            at right angles, and three times where they agree; or ``"norm_matched"``, the sum cut to the mean length of
+            its parts, so that a push is no harder for having several.
+
+    Raises:
+        ValueError: there is none, they do not belong together, or their sum is zero and has to be lengthened.
+    """
+    if not vectors:
+        raise ValueError("there are no vectors to combine; pass at least one")
+    if how not in ("sum", "norm_matched"):
+        raise ValueError(f"how={how!r}; choose sum or norm_matched")
+    total = reduce(add, vectors)
+    if how == "sum":
+        return total
+    mean = float(np.mean([one.norm for one in vectors]))
+    if total.norm <= _NOTHING * mean:
+        raise ValueError(f"{total.name} is zero but for rounding, and has no direction to be lengthened in")
+    return total.unit() * mean
+
+
+def largest_dose(
+    keeps: Callable[[Sequence[float]], Sequence[bool] | NDArray[np.bool_]],
+    lowest: float,
+    highest: float,
+    *,
+    steps: int = 8,
+    rounds: int = 2,
+) -> float:
+    """The largest dose up to which a guard holds.
+
+    A ladder of doses is tried at once, which is cheap where conditions share their passes; then a finer one between the
+    last dose that holds and the first one that does not. A dose that holds beyond one that does not is no use.
+
+    Args:
+        keeps: says of each dose whether the guard holds.
+        lowest: the lowest dose of the ladder, above 0.
+        highest: the highest one.
+        steps: rungs of a ladder.
+        rounds: ladders, each finer than the one before.
+
+    Returns:
+        The dose; 0 where not even the lowest one holds. The true bound is at most one rung of the last ladder higher,
+        if it is not beyond the highest dose.
+
+    Raises:
+        ValueError: not ``0 < lowest < highest``, or there are fewer than two rungs or no ladder.
+    """
+    if not 0 < lowest < highest or steps < 2 or rounds < 1:
+        raise ValueError("pass 0 < lowest < highest, at least two steps and one round")
+    low, high, best = lowest, highest, 0.0
+    for _ in range(rounds):
+        ladder = np.geomspace(low, high, steps)
+        holds = np.asarray(keeps([float(dose) for dose in ladder]), dtype=bool)
+        first = steps if holds.all() else int(holds.argmin())
+        if first:
+            best = float(ladder[first - 1])
+        if first in (0, steps):
+            break
+        low, high = best, float(ladder[first])
+    return best

@@ -1,0 +1,251 @@
+"""Interventions: what steering does to the residual stream, where, and at which tokens.
+
+An intervention is a value. A *condition* of an experiment is a sequence of them, applied in their order where several
+stand at one site; the empty sequence is the model as it is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from personalib.features.saes import SparseAutoencoder
+from personalib.features.vectors import feature_vector
+from personalib.models.load import LanguageModel
+from personalib.models.parts import Site, blocks
+from personalib.vectors.vector import SteeringVector
+
+Positions = Literal["last", "prompt", "prompt_except_last", "response", "all"]
+# By name: which tokens of the prompt, and which of the answer once they are read back in.
+POSITIONS: dict[str, tuple[str, str]] = {
+    "last": ("last", "all"),
+    "prompt": ("all", "none"),
+    "prompt_except_last": ("all but last", "none"),
+    "response": ("none", "all"),
+    "all": ("all", "all"),
+}
+# How many of the last blocks the paper's code release steers, where it steers several.
+REPOSITORY_BLOCKS = 9
+
+
+@dataclass(frozen=True)
+class _AlongVector:
+    """What interventions along a vector have in common: the vector, how much, where and at which tokens."""
+
+    vector: SteeringVector
+    coefficient: float = 1.0
+    positions: Positions = "prompt"
+
+    def __post_init__(self) -> None:
+        _check_positions(self.positions)
+        _check_number("coefficient", self.coefficient)
+
+    @property
+    def site(self) -> Site:
+        """Where."""
+        return self.vector.site
+
+    def check_fits(self, language_model: LanguageModel) -> None:
+        """Notice a vector of another model; see :func:`check_site`."""
+        vector = self.vector
+        check_site(language_model, vector.site, len(vector.direction), vector.name, vector.model)
+
+
+@dataclass(frozen=True)
+class Add(_AlongVector):
+    """A vector is added, so many times: h ← h + c · v.
+
+    Attributes:
+        vector: what is added, at its own site.
+        coefficient: how often.
+        positions: at which tokens, one of ``POSITIONS``: ``"last"``, the last of the prompt, and each of the answer;
+            ``"prompt"``; ``"prompt_except_last"``; ``"response"``, each of the answer; or ``"all"``.
+
+    Raises:
+        ValueError: the positions are unknown, or the coefficient is no finite number.
+    """
+
+    def changed(self, stream: torch.Tensor) -> torch.Tensor:
+        """The residual stream afterwards, shape ``(..., d_model)`` as before."""
+        return stream + (self.coefficient * self.vector.direction).to(stream.device, stream.dtype)
+
+
+@dataclass(frozen=True)
+class Ablate(_AlongVector):
+    """What the residual stream has of a vector's direction u is taken out: h ← h - c · (h · u) u.
+
+    Attributes:
+        vector: the direction; its length does not count.
+        coefficient: the share that is taken out; 1 is all of it.
+        positions: as for :class:`Add`.
+
+    Raises:
+        ValueError: the vector is zero, the positions are unknown, or the coefficient is no finite number.
+
+    Source:
+        Arditi et al. (arXiv 2406.11717), section 2.4, with all of it taken out.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.vector.unit()
+
+    def changed(self, stream: torch.Tensor) -> torch.Tensor:
+        """The residual stream afterwards, shape ``(..., d_model)`` as before."""
+        unit = self.vector.unit().direction.to(stream.device, stream.dtype)
+        return stream - self.coefficient * (stream @ unit)[..., None] * unit
+
+
+@dataclass(frozen=True)
+class Clamp:
+    """Features of an SAE are held at a value, whatever they were: h ← h + decode(f with the value) - decode(f).
+
+    What the SAE does not explain of the residual stream is left as it is.
+
+    Attributes:
+        sae: the SAE, at its own site.
+        features: which features.
+        value: of each of them, in the SAE's own unit; 0 switches them off.
+        positions: as for :class:`Add`.
+
+    Raises:
+        ValueError: there is no such feature, the positions are unknown, or the value is no finite number.
+    """
+
+    sae: SparseAutoencoder
+    features: tuple[int, ...]
+    value: float
+    positions: Positions = "prompt"
+
+    def __post_init__(self) -> None:
+        _check_positions(self.positions)
+        _check_number("value", self.value)
+        if not self.features or not all(0 <= each < self.sae.width for each in self.features):
+            raise ValueError(f"features {list(self.features)}; {self.sae.name} has features 0 to {self.sae.width - 1}")
+
+    @property
+    def site(self) -> Site:
+        """Where."""
+        return self.sae.site
+
+    def changed(self, stream: torch.Tensor) -> torch.Tensor:
+        """The residual stream afterwards, shape ``(..., d_model)`` as before."""
+        rows = stream.reshape(-1, stream.shape[-1])
+        # The SAE may be on another device than the model.
+        return stream + self.sae.written(rows, self.features, self.value).to(stream).reshape(stream.shape)
+
+    def check_fits(self, language_model: LanguageModel) -> None:
+        """Notice an SAE of another model; see :func:`check_site`."""
+        width = self.sae.directions.shape[1]
+        check_site(language_model, self.sae.site, width, self.sae.name, self.sae.model or "another model")
+
+
+Intervention = Add | Ablate | Clamp
+Condition = Sequence[Intervention]
+
+
+def sae_rule(
+    sae: SparseAutoencoder, features: Sequence[int], coefficient: float, language_model: LanguageModel
+) -> tuple[Add, ...]:
+    """The paper's rule for SAE features: the sum of their rows of the decoder, at every prompt token but the last.
+
+    Raises:
+        ValueError: there is no such feature, or the SAE is of another model.
+
+    Source:
+        arXiv 2410.10863, section 3.2 and its code release.
+    """
+    name = f"features {', '.join(map(str, features))}"
+    return (Add(feature_vector(sae, features, language_model, name), coefficient, "prompt_except_last"),)
+
+
+def repe_rule(vector: SteeringVector, coefficient: float) -> tuple[Add, ...]:
+    """The paper's rule for contrast vectors: the unit vector, at the last token.
+
+    Raises:
+        ValueError: the vector is zero.
+
+    Source:
+        arXiv 2410.10863, section 3.3.
+    """
+    return (Add(vector.unit(), coefficient, "last"),)
+
+
+def repository_rule(
+    vectors: Sequence[SteeringVector], coefficient: float, language_model: LanguageModel
+) -> tuple[Add, ...]:
+    """The variant of the paper's code release: unit vectors at the last nine blocks, at all tokens.
+
+    Args:
+        vectors: of one thing, one a block; those of earlier blocks are left out.
+        coefficient: how often each is added.
+        language_model: the model; one of fewer blocks is steered at each of them.
+
+    Raises:
+        ValueError: a block among the last nine has no vector, or more than one.
+    """
+    depth = len(blocks(language_model.model))
+    wanted = range(max(0, depth - REPOSITORY_BLOCKS), depth)
+    chosen = [one for one in vectors if one.site.stream == "resid_post" and one.site.layer in wanted]
+    found = sorted(one.site.layer for one in chosen)
+    if found != list(wanted):
+        raise ValueError(
+            f"the rule steers what blocks {wanted[0]} to {depth - 1} leave; there are vectors of blocks {found}"
+        )
+    return tuple(Add(one.unit(), coefficient, "all") for one in sorted(chosen, key=lambda one: one.site.layer))
+
+
+def check_site(language_model: LanguageModel, site: Site, width: int, name: str, made_for: str) -> None:
+    """Notice what was made for another model.
+
+    Raises:
+        ValueError: it has another width than the model, or stands at a block that the model does not have.
+    """
+    own, depth = language_model.model.config.get_text_config().hidden_size, len(blocks(language_model.model))
+    known = site.stream in ("resid_pre", "resid_post")
+    if width != own or not known or not 0 <= site.layer < depth:
+        raise ValueError(
+            f"{name} has {width} coordinates at {site}, and {language_model.name} has {own} and blocks 0 to "
+            f"{depth - 1}; it was made for {made_for}"
+        )
+
+
+def masks(real: torch.Tensor, answer: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Which tokens each of the positions means.
+
+    Args:
+        real: which tokens are no padding, shape ``(rows, tokens)``, boolean.
+        answer: which of them belong to the answer and not to the prompt, of the same shape.
+
+    Returns:
+        By name of the positions, of the same shape.
+    """
+    prompt, answer = real & ~answer, real & answer
+    # The last of the prompt has as many prompt tokens up to it as there are.
+    last = prompt & (prompt.cumsum(1) == prompt.sum(1, keepdim=True))
+    of_prompt = {"all": prompt, "last": last, "all but last": prompt & ~last, "none": torch.zeros_like(prompt)}
+    of_answer = {"all": answer, "none": torch.zeros_like(answer)}
+    return {name: of_prompt[one] | of_answer[other] for name, (one, other) in POSITIONS.items()}
+
+
+def intervene(stream: torch.Tensor, one: Intervention, where: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The residual stream after an intervention at its positions.
+
+    Args:
+        stream: shape ``(rows, tokens, d_model)``.
+        one: the intervention.
+        where: of :func:`masks`.
+    """
+    # The block may be on another device than the inputs, by which the tokens are told.
+    return torch.where(where[one.positions][..., None].to(stream.device), one.changed(stream), stream)
+
+
+def _check_positions(positions: str) -> None:
+    if positions not in POSITIONS:
+        raise ValueError(f"unknown positions {positions!r}; choose one of {', '.join(POSITIONS)}")
+
+
+def _check_number(name: str, value: float) -> None:
+    if not torch.isfinite(torch.tensor(float(value))):
+        raise ValueError(f"{name} {value}; pass a finite number")

@@ -1,0 +1,240 @@
+"""Contrast pairs: two sentences that differ in the pole of one thing, before the same neutral question.
+
+The thing is a pressure, a facet of the dark triad, a background element or a trait: all families have one form, so
+that every method can be tried on each. The paper fits its RepE directions on TRAIT's own questions (arXiv 2410.10863,
+code release); here the questions that carry a pair share no item with anything that is measured later.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from personalib.base.data import DataError, data_dir, read_section
+from personalib.stimuli.factors import (
+    POLES,
+    Element,
+    Pressure,
+    inflect,
+    load_facets,
+    load_factors,
+    load_pressures,
+    sentence,
+)
+from personalib.stimuli.grammar import (
+    LEVELS,
+    TraitBank,
+    digest,
+    element_phrasings,
+    load_asides,
+    load_traits,
+    load_wordings,
+    split_phrases,
+)
+from personalib.stimuli.sentences import NEUTRAL, LabelledTexts, clause_phrase
+
+SPLITS = ("train", "held_out")
+FAMILIES = ("pressures", "facets", "elements", "traits")
+
+
+class Wording(NamedTuple):
+    """A sentence, and the phrase that it is made of; sentences of one phrase are no independent evidence."""
+
+    text: str
+    phrase: str
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """What a direction is fitted to: sentences toward one pole and sentences toward the other.
+
+    Attributes:
+        family: one of :data:`FAMILIES`.
+        key: its name within the family, such as ``"trust"`` or ``"gender.female"``.
+        title: name for readers.
+        wordings: the sentences by pole and split. The two splits share no phrase.
+    """
+
+    family: str
+    key: str
+    title: str
+    wordings: Mapping[tuple[str, str], tuple[Wording, ...]]
+
+
+@dataclass(frozen=True)
+class ContrastPair:
+    """One question under the two poles of a contrast.
+
+    Attributes:
+        positive, negative: the sentence toward each pole.
+        question: the neutral question that follows it.
+    """
+
+    positive: Wording
+    negative: Wording
+    question: str
+
+
+@cache
+def load_carriers(path: Path | None = None) -> tuple[str, ...]:
+    """The neutral questions from ``data/stimuli/carriers.yaml`` or another file of its form.
+
+    Raises:
+        DataError: the file holds no list of different questions.
+    """
+    source = path or data_dir() / "stimuli" / "carriers.yaml"
+    questions = read_section(tuple[str, ...], source, "questions")
+    if not questions:
+        raise DataError(f"{source}: questions: none are there; write some")
+    if len(set(questions)) < len(questions):
+        raise DataError(f"{source}: holds a question twice; remove one of them")
+    return questions
+
+
+def contrasts(family: str) -> tuple[Contrast, ...]:
+    """All contrasts of a family.
+
+    Raises:
+        ValueError: there is no such family.
+
+    Example:
+        >>> [one.key for one in contrasts("pressures")][-2:]
+        ['gregariousness', 'trust']
+    """
+    if family == "pressures":
+        return tuple(pressure_contrast(each) for each in load_pressures())
+    if family == "facets":
+        return tuple(pressure_contrast(each, "facets") for each in load_facets())
+    if family == "elements":
+        return tuple(element_contrast(each) for factor in load_factors() for each in factor.elements)
+    if family == "traits":
+        return tuple(trait_contrast(each) for each in load_traits().values())
+    raise ValueError(f"unknown family {family!r}; choose one of {', '.join(FAMILIES)}")
+
+
+def pressure_contrast(pressure: Pressure, family: str = "pressures") -> Contrast:
+    """Instructions toward the positive pole of a pressure or facet, against those toward the negative one.
+
+    Held-out wordings share no phrase with those to train on. Those of a pressure were kept from the organism's
+    training as well; a facet was never in it.
+    """
+    wordings: dict[tuple[str, str], tuple[Wording, ...]] = {}
+    for pole in POLES:
+        told = pressure.phrasings[pole]
+        phrases = dict(zip(told, pressure.phrases[pole], strict=True))
+        known = split_phrases(told) if family == "pressures" else dict.fromkeys(SPLITS, told)
+        by_split = {split: [Wording(sentence(text), phrases[text]) for text in known[split]] for split in SPLITS}
+        wordings |= _halved(pole, by_split)
+    return Contrast(family, pressure.key, pressure.title, wordings)
+
+
+def element_contrast(element: Element, person: str = "second") -> Contrast:
+    """Sentences that tell a background element, against those that tell another element of the same factor."""
+    [factor] = [factor for factor in load_factors() if factor.key == element.factor]
+    wordings: dict[tuple[str, str], tuple[Wording, ...]] = {}
+    for pole in POLES:
+        own = [each for each in factor.elements if (each.key == element.key) == (pole == POLES[0])]
+        parts = [_halved(pole, _element_wordings(each, person)) for each in own]
+        wordings |= {key: tuple(one for part in parts for one in part[key]) for key in parts[0]}
+    return Contrast("elements", f"{element.factor}.{element.key}", element.title, wordings)
+
+
+def _element_wordings(element: Element, person: str) -> dict[str, list[Wording]]:
+    known = element_phrasings()[element.factor, element.key]
+    return {split: [Wording(inflect(each, person), clause_phrase(each)) for each in known[split]] for split in SPLITS}
+
+
+def trait_contrast(bank: TraitBank) -> Contrast:
+    """What somebody high in a trait says they would do, against what somebody low in it says.
+
+    The acts are those of the book's own trait items, so a direction that is fitted to them must not be judged by its
+    effect on those items.
+    """
+    frames = [*load_wordings()["decisive"]]
+    wordings: dict[tuple[str, str], tuple[Wording, ...]] = {}
+    for pole, level in zip(POLES, LEVELS, strict=True):
+        acts = dict.fromkeys(one.act for split in SPLITS for one in bank.wordings[level, split])
+        told = [Wording(sentence(frame.format(act=act)), act) for act in acts for frame in frames]
+        wordings |= _halved(pole, dict.fromkeys(SPLITS, told))
+    return Contrast("traits", bank.key, bank.title, wordings)
+
+
+def _halved(pole: str, wordings: Mapping[str, Sequence[Wording]]) -> dict[tuple[str, str], tuple[Wording, ...]]:
+    """The wordings of half of the phrases to train on and of the other half to hold out."""
+    phrases = sorted({one.phrase for own in wordings.values() for one in own}, key=digest)
+    held_out = set(phrases[: len(phrases) // 2])
+    return {
+        (pole, split): tuple(one for one in wordings[split] if (one.phrase in held_out) == (split == SPLITS[1]))
+        for split in SPLITS
+    }
+
+
+def split_carriers(questions: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Three questions in four to train on, and the fourth held out."""
+    order = sorted(questions, key=digest)
+    held_out = len(order) // 4
+    return {"train": tuple(order[held_out:]), "held_out": tuple(order[:held_out])}
+
+
+def contrast_set(
+    contrast: Contrast, count: int, seed: int, split: str = "train", carriers: Sequence[str] | None = None
+) -> list[ContrastPair]:
+    """Different contrast pairs.
+
+    Args:
+        contrast: what to contrast.
+        count: how many pairs.
+        seed: the same seed gives the same pairs.
+        split: ``"train"`` or ``"held_out"``: which of the wordings and carriers are used. The two share neither a
+            phrase nor a question.
+        carriers: the questions of both splits; the stimuli's by default.
+
+    Raises:
+        ValueError: there are not so many different pairs, fewer than four questions, or no such split.
+    """
+    _check_split(split)
+    if carriers is not None and len(carriers) < 4:
+        raise ValueError(f"{len(carriers)} questions cannot be split; pass four or more carriers")
+    questions = split_carriers(load_carriers() if carriers is None else carriers)[split]
+    positive, negative = (contrast.wordings[pole, split] for pole in POLES)
+    shape = len(positive), len(negative), len(questions)
+    total = int(np.prod(shape))
+    if count > total:
+        raise ValueError(f"{contrast.key} has {total} contrast pairs in its {split} wordings; ask for fewer")
+    chosen = np.random.default_rng(seed).choice(total, count, replace=False)
+    places = zip(*np.unravel_index(chosen, shape), strict=True)
+    return [ContrastPair(positive[first], negative[second], questions[third]) for first, second, third in places]
+
+
+def labelled_texts(contrasts: Sequence[Contrast], split: str, per_pole: int = 60, seed: int = 0) -> LabelledTexts:
+    """The sentences of contrasts for a search of features: a label is the key of a contrast and a pole.
+
+    Args:
+        contrasts: what is told; with them come neutral sentences.
+        split: ``"train"`` or ``"held_out"``.
+        per_pole: sentences of each pole, and neutral ones, at the most.
+        seed: the same seed gives the same texts.
+
+    Raises:
+        ValueError: there is no such split, or contrasts share phrases, as elements of one factor do: a text has one
+            label (for elements, take :func:`~personalib.stimuli.sentences.element_texts`).
+    """
+    _check_split(split)
+    pools = {(one.key, pole): one.wordings[pole, split] for one in contrasts for pole in POLES}
+    pools[NEUTRAL] = tuple(Wording(inflect(each, "second"), each) for each in load_asides()[split])
+    rng = np.random.default_rng([seed, 29])
+    drawn = [
+        (*pool[number], label) for label, pool in pools.items() for number in rng.permutation(len(pool))[:per_pole]
+    ]
+    texts, phrases, labels = zip(*drawn, strict=True)
+    if len(set(zip(phrases, labels, strict=True))) > len(set(phrases)):
+        raise ValueError("a phrase tells several of these contrasts; pass contrasts that share none, or element_texts")
+    return LabelledTexts(texts, labels, phrases)
+
+
+def _check_split(split: str) -> None:
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")

@@ -1,0 +1,220 @@
+"""The vocabulary of causes: long-term background factors, short-term pressures, and facets of the dark triad.
+
+Nine background factors with their elements, and seven pressures with two poles each (arXiv 2410.10863, section 3);
+eleven facets beside them, from an earlier set of contrast pairs in the paper's code release.
+Each comes with many phrasings of our own; slots make one phrasing serve the first, second and third person.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+
+from personalib.base.data import DataError, Strict, choose, data_dir, read_section, shown
+
+TRAITS = (
+    "openness",
+    "conscientiousness",
+    "extraversion",
+    "agreeableness",
+    "neuroticism",
+    "psychopathy",
+    "machiavellianism",
+    "narcissism",
+)
+POLES = ("positive", "negative")
+PERSONS: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "first": {"I": "I", "me": "me", "my": "my", "myself": "myself", "am": "am", "was": "was", "have": "have"},
+        "second": {
+            "I": "you",
+            "me": "you",
+            "my": "your",
+            "myself": "yourself",
+            "am": "are",
+            "was": "were",
+            "have": "have",
+        },
+        "third": {
+            "I": "this person",
+            "me": "them",
+            "my": "their",
+            "myself": "themselves",
+            "am": "is",
+            "was": "was",
+            "have": "has",
+        },
+    }
+)
+_SLOT = re.compile(r"\{(\w+)\}")
+_VERB = re.compile(r"\[([^\]|]+)(?:\|([^\]]+))?\]")
+
+
+@dataclass(frozen=True)
+class Element:
+    """One value of a background factor, such as *female* for gender.
+
+    Attributes:
+        key: name in files and code.
+        title: name for readers.
+        factor: key of its factor.
+        phrasings: clauses with person slots, in file order.
+    """
+
+    key: str
+    title: str
+    factor: str
+    phrasings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A long-term background factor and its mutually exclusive elements."""
+
+    key: str
+    title: str
+    elements: tuple[Element, ...]
+
+
+@dataclass(frozen=True)
+class Pressure:
+    """A short-term pressure.
+
+    Attributes:
+        key: name in files and code.
+        title: name for readers.
+        phrasings: full instructions for each of the two :data:`POLES`.
+        phrases: of each phrasing the phrase that it is made of, without its lead.
+    """
+
+    key: str
+    title: str
+    phrasings: Mapping[str, tuple[str, ...]]
+    phrases: Mapping[str, tuple[str, ...]]
+
+
+class _WrittenElement(Strict):
+    title: str
+    complements: tuple[str, ...]
+    clauses: tuple[str, ...]
+
+
+class _WrittenFactor(Strict):
+    title: str
+    elements: dict[str, _WrittenElement]
+
+
+class _WrittenPoles(Strict):
+    title: str
+    positive: tuple[str, ...]
+    negative: tuple[str, ...]
+
+
+def inflect(clause: str, person: str) -> str:
+    """A clause with person slots as a sentence.
+
+    Args:
+        clause: text with the slots ``{I} {me} {my} {myself} {am} {was} {have}`` and ``[verb]`` or ``[go|goes]``.
+        person: ``"first"``, ``"second"`` or ``"third"``.
+
+    Raises:
+        DataError: the clause has another slot, or other braces.
+
+    >>> inflect("{I} {am} a woman and [live] with {my} sister", "third")
+    'This person is a woman and lives with their sister.'
+    """
+    third = person == "third"
+    text = _VERB.sub(lambda match: (match[2] or _add_s(match[1])) if third else match[1], clause)
+    slots = PERSONS[person]
+    filled = _SLOT.sub(lambda match: slots.get(match[1], match[0]), text)
+    if "{" in filled or "}" in filled:
+        known = " ".join(f"{{{slot}}}" for slot in slots)
+        raise DataError(f"{shown(clause)} has braces that are no slot; use {known}, and no other braces")
+    return sentence(filled)
+
+
+def sentence(clause: str) -> str:
+    """Capitalise a clause and close it with a full stop."""
+    return clause[:1].upper() + clause[1:] + ("" if clause.endswith((".", "?", "!")) else ".")
+
+
+def _add_s(verb: str) -> str:
+    if verb.endswith(("s", "sh", "ch", "x", "z", "o")):
+        return verb + "es"
+    return verb[:-1] + "ies" if verb.endswith("y") and verb[-2] not in "aeiou" else verb + "s"
+
+
+@cache
+def load_factors(path: Path | None = None) -> tuple[Factor, ...]:
+    """The nine background factors from ``data/stimuli/backgrounds.yaml`` (or a file of its form)."""
+    source = path or data_dir() / "stimuli" / "backgrounds.yaml"
+    leads = read_section(tuple[str, ...], source, "leads")
+    written = read_section(dict[str, _WrittenFactor], source, "factors")
+    return tuple(_factor(key, entry, leads) for key, entry in written.items())
+
+
+@cache
+def load_leads() -> tuple[str, ...]:
+    """How sentences about somebody begin, such as "You are"; a noun phrase makes each a clause."""
+    leads = read_section(tuple[str, ...], data_dir() / "stimuli" / "backgrounds.yaml", "leads")
+    return tuple(lead.removesuffix("{x}") for lead in leads)
+
+
+def _factor(key: str, entry: _WrittenFactor, leads: tuple[str, ...]) -> Factor:
+    elements = (
+        Element(name, value.title, key, _fill(leads, value.complements) + value.clauses)
+        for name, value in entry.elements.items()
+    )
+    return Factor(key, entry.title, tuple(elements))
+
+
+@cache
+def load_pressures(path: Path | None = None) -> tuple[Pressure, ...]:
+    """The seven pressures from ``data/stimuli/pressures.yaml`` (or a file of its form)."""
+    return _load_poles(path or data_dir() / "stimuli" / "pressures.yaml", "pressures")
+
+
+@cache
+def load_facets(path: Path | None = None) -> tuple[Pressure, ...]:
+    """The eleven facets of the dark triad from ``data/stimuli/facets.yaml`` (or a file of its form).
+
+    They have the form of pressures, and serve as a second family of contrast pairs.
+    """
+    return _load_poles(path or data_dir() / "stimuli" / "facets.yaml", "facets")
+
+
+def _load_poles(source: Path, family: str) -> tuple[Pressure, ...]:
+    leads = read_section(tuple[str, ...], source, "leads")
+    found = []
+    for key, entry in read_section(dict[str, _WrittenPoles], source, family).items():
+        told = {"positive": entry.positive, "negative": entry.negative}
+        phrasings = MappingProxyType({pole: _fill(leads, told[pole]) for pole in POLES})
+        phrases = MappingProxyType({pole: tuple(phrase for phrase in told[pole] for _ in leads) for pole in POLES})
+        found.append(Pressure(key, entry.title, phrasings, phrases))
+    return tuple(found)
+
+
+def _fill(leads: tuple[str, ...], phrases: Sequence[str]) -> tuple[str, ...]:
+    return tuple(lead.replace("{x}", phrase) for phrase in phrases for lead in leads)
+
+
+def check_background(background: Mapping[str, str]) -> None:
+    """See to it that what is told of a person are elements of factors.
+
+    Args:
+        background: element keys by factor key.
+
+    Raises:
+        DataError: there is no such factor, or no such element of it; the message lists those there are.
+    """
+    factors = {factor.key: factor for factor in load_factors()}
+    for key, element in background.items():
+        factor = factors[choose(key, factors, "background factor")]
+        choose(element, (one.key for one in factor.elements), f"element of {key}")
+
+
+def elements() -> tuple[Element, ...]:
+    """All elements of all factors, in file order."""
+    return tuple(element for factor in load_factors() for element in factor.elements)

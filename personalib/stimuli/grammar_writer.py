@@ -1,0 +1,164 @@
+"""The grammar writer: life stories from the phrases in ``data/stimuli/stories.yaml``, offline and from a seed."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel
+
+from personalib.base.data import DataError, data_dir, read_yaml
+from personalib.stimuli.assignments import PARTS, WORDS, Assignment
+from personalib.stimuli.backgrounds import Background
+from personalib.stimuli.factors import elements, inflect, load_leads
+
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class GrammarWriter:
+    """Writes life stories by choosing and joining phrases.
+
+    Each attribute is told by its keyword and continued by a reason or a consequence from one part of a life, so that
+    the five parts are about equally long; sentences that tell no attribute fill up a story that would be too short.
+
+    Args:
+        seed: with a background and an attempt it determines the story.
+    """
+
+    seed: int = 0
+
+    @property
+    def identity(self) -> str:
+        """What determines what it writes."""
+        return f"grammar {phrases_digest()}, seed {self.seed}"
+
+    def write(self, assignment: Assignment, background: Background, attempt: int, problems: Sequence[str]) -> BaseModel:
+        """A life story.
+
+        Raises:
+            ValueError: something else is asked for, or the keywords alone are too long for a story.
+        """
+        if assignment.name != "life story":
+            raise ValueError(f"the grammar writer writes life stories, not {assignment.name}; use another writer")
+        rng = np.random.default_rng([self.seed, background.idx, attempt])
+        clauses = {factor: _keyword(background, factor, rng) for factor in background.elements}
+        sentences, clauses = _tell(background, clauses, assignment.person, rng)
+        _lengthen(sentences, assignment.person, rng)
+        _shorten(sentences, background, rng)
+        parts = {part: " ".join(one.text for one in own) for part, own in sentences.items()}
+        told = {factor: inflect(clause, assignment.person).removesuffix(".") for factor, clause in clauses.items()}
+        return assignment.form(background).model_validate({**parts, "told": told})
+
+
+@dataclass(frozen=True)
+class _Sentence:
+    """A sentence, and without its continuation where it has one."""
+
+    text: str
+    shorter: str = ""
+
+
+@cache
+def load_stories() -> Mapping[str, Any]:
+    """The phrases, from ``data/stimuli/stories.yaml``.
+
+    Raises:
+        DataError: a part has no filler, an element has no continuation, or a factor, element or part is unknown.
+    """
+    source = _source()
+    stories = read_yaml(source)
+    known = {(element.factor, element.key) for element in elements()}
+    try:
+        told = {(f, e): own for f, each in stories["continuations"].items() for e, own in each.items()}
+        lists = {part: stories["fillers"][part] for part in PARTS}
+        lists |= {f"{f}.{e}.{part}": texts for (f, e), own in told.items() for part, texts in own.items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{source}: fillers and continuations by part are needed ({error!r})") from None
+    if wrong := known ^ set(told):
+        first = ".".join(map(str, min(wrong, key=str)))
+        raise DataError(f"{source}: {first} needs continuations, or there is no such element")
+    for name, texts in lists.items():
+        if not texts or name.rpartition(".")[2] not in PARTS:
+            raise DataError(f"{source}: {name} needs some phrases under one of {', '.join(PARTS)}")
+    return dict(stories)
+
+
+@cache
+def phrases_digest() -> str:
+    """A hash of the phrases, so that stories of other phrases are told from these."""
+    return hashlib.sha256(_source().read_bytes()).hexdigest()[:8]
+
+
+def _source() -> Path:
+    return data_dir() / "stimuli" / "stories.yaml"
+
+
+def _keyword(background: Background, factor: str, rng: Rng) -> str:
+    """The background's own clause, or one of the stimuli's where it has none."""
+    if factor in background.keywords:
+        return background.keywords[factor].rstrip(". ")
+    wanted = (factor, background.elements[factor])
+    return _pick(rng, next(element.phrasings for element in elements() if (element.factor, element.key) == wanted))
+
+
+def _tell(
+    background: Background, clauses: Mapping[str, str], person: str, rng: Rng
+) -> tuple[dict[str, list[_Sentence]], dict[str, str]]:
+    """The sentences that tell an attribute, each in that of its parts that has the fewest so far, and their clauses."""
+    sentences: dict[str, list[_Sentence]] = {part: [] for part in PARTS}
+    told, factors = {}, list(background.elements)
+    leads = [load_leads()[number] for number in 1 + rng.permutation(len(load_leads()) - 1)]
+    for factor in (factors[number] for number in rng.permutation(len(factors))):
+        own = load_stories()["continuations"][factor][background.elements[factor]]
+        part = min(own, key=lambda name: (len(sentences[name]), rng.random()))
+        continuation = _pick(rng, own[part])
+        told[factor] = _with_lead(clauses[factor], continuation, leads)
+        text = inflect(told[factor] + continuation, person)
+        sentences[part].append(_Sentence(text, inflect(told[factor], person)))
+    return sentences, told
+
+
+def _with_lead(clause: str, continuation: str, leads: list[str]) -> str:
+    """A clause with another lead where it is a lead and a noun phrase, so that few sentences begin alike.
+
+    The plainest lead goes before a reason: a reason for what somebody is, is no reason for what others call them.
+    """
+    phrases = [clause.removeprefix(lead) for lead in load_leads() if clause.startswith(lead)]
+    if not phrases or not re.match(r"(?:an?|the|someone|somebody) ", phrases[0]):
+        return clause
+    if re.match(r", (?:because|since) ", continuation) or not leads:
+        return load_leads()[0] + phrases[0]
+    return leads.pop() + phrases[0]
+
+
+def _lengthen(sentences: Mapping[str, list[_Sentence]], person: str, rng: Rng) -> None:
+    """Add sentences that tell no attribute until no part is empty and the story is long enough."""
+    fillers = {part: [own[i] for i in rng.permutation(len(own))] for part, own in load_stories()["fillers"].items()}
+    while not all(sentences.values()) or sum(map(_count, sentences.values())) < WORDS[0]:
+        left = [part for part in PARTS if fillers[part]]
+        part = min(left, key=lambda name: (_count(sentences[name]), rng.random()))
+        sentences[part].append(_Sentence(inflect(fillers[part].pop(), person)))
+
+
+def _shorten(sentences: Mapping[str, list[_Sentence]], background: Background, rng: Rng) -> None:
+    """Leave out continuations, first where a part has most of them, until the story is short enough."""
+    while (count := sum(map(_count, sentences.values()))) > WORDS[1]:
+        if not any(one.shorter for own in sentences.values() for one in own):
+            raise ValueError(f"background {background.idx}: its keywords alone take {count} words; shorten them")
+        part = max(PARTS, key=lambda name: (sum(bool(one.shorter) for one in sentences[name]), rng.random()))
+        number = next(i for i, one in enumerate(sentences[part]) if one.shorter)
+        sentences[part][number] = _Sentence(sentences[part][number].shorter)
+
+
+def _count(sentences: Sequence[_Sentence]) -> int:
+    """The words of some sentences."""
+    return sum(len(one.text.split()) for one in sentences)
+
+
+def _pick(rng: Rng, options: Sequence[str]) -> str:
+    return options[int(rng.integers(len(options)))]

@@ -1,0 +1,85 @@
+"""Texts that each tell one background element, and texts that tell none, with what each was made of."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from personalib.stimuli.factors import elements, inflect, load_leads
+from personalib.stimuli.grammar import element_phrasings, load_asides
+
+# The label of a text that tells no element.
+NEUTRAL = ("", "")
+_PERSONS = ("first", "second")
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """Texts with what they tell.
+
+    Attributes:
+        texts: one sentence each.
+        labels: for each text the (factor, element) that it tells, or :data:`NEUTRAL`.
+        phrases: for each text the phrase that tells it, whatever sentence it stands in. Texts of one phrase are no
+            independent evidence, so intervals resample phrases and not texts.
+    """
+
+    texts: tuple[str, ...]
+    labels: tuple[tuple[str, str], ...]
+    phrases: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.texts) == len(self.labels) == len(self.phrases):
+            raise ValueError("pass one label and one phrase for each text")
+
+    @cached_property
+    def classes(self) -> tuple[tuple[str, str], ...]:
+        """The different labels in order of first mention."""
+        return tuple(dict.fromkeys(self.labels))
+
+    @cached_property
+    def codes(self) -> NDArray[np.int64]:
+        """For each text the place of its label among the classes, shape ``(texts,)``."""
+        place = {label: number for number, label in enumerate(self.classes)}
+        return np.array([place[label] for label in self.labels], dtype=np.int64)
+
+    def of_phrases(self, phrases: Collection[str]) -> "LabelledTexts":
+        """The texts that are made of some phrases, and all neutral ones."""
+        rows = zip(self.texts, self.labels, self.phrases, strict=True)
+        kept = [row for row in rows if row[2] in phrases or row[1] == NEUTRAL]
+        texts, labels, own = zip(*kept, strict=True) if kept else ((), (), ())
+        return LabelledTexts(texts, labels, own)
+
+    def members(self, labels: Sequence[tuple[str, str]]) -> NDArray[np.bool_]:
+        """Which texts have which label, shape ``(texts, labels)``."""
+        return np.array([[own == label for label in labels] for own in self.labels])
+
+
+def element_texts(split: str, per_element: int = 60, seed: int = 0, person: str | None = None) -> LabelledTexts:
+    """Sentences about a person, each telling one background element and nothing else; and neutral ones beside them.
+
+    Args:
+        split: ``"train"`` or ``"held_out"``: which phrasings are used.
+        per_element: sentences of each element, and neutral ones, at the most.
+        seed: the same seed gives the same texts.
+        person: ``"first"``, ``"second"`` or ``"third"``; the first or the second at random by default.
+    """
+    rng = np.random.default_rng([seed, 11])
+    phrasings = element_phrasings()
+    pools = {(each.factor, each.key): phrasings[each.factor, each.key][split] for each in elements()}
+    pools[NEUTRAL] = load_asides()[split]
+    texts, labels, phrases = [], [], []
+    for label, pool in pools.items():
+        for number in rng.permutation(len(pool))[:per_element]:
+            texts.append(inflect(pool[number], person or _PERSONS[rng.integers(2)]))
+            labels.append(label)
+            phrases.append(clause_phrase(pool[number]))
+    return LabelledTexts(tuple(texts), tuple(labels), tuple(phrases))
+
+
+def clause_phrase(clause: str) -> str:
+    """A clause without the lead that it may begin with."""
+    lead = max((lead for lead in load_leads() if clause.startswith(lead)), key=len, default="")
+    return clause.removeprefix(lead)

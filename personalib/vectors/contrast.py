@@ -1,0 +1,203 @@
+"""Contrast vectors: the activations of contrast pairs, and the steering vector between their poles.
+
+RepE as arXiv 2410.10863 uses it (section 3.3): an instruction before a question, the activation of the last token, one
+direction a layer.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from personalib.base.data import choose
+from personalib.models.activations import Tokens, capture
+from personalib.models.load import LanguageModel
+from personalib.models.parts import Site, blocks
+from personalib.models.prompts import format_prompt
+from personalib.stimuli.contrast_pairs import SPLITS, Contrast, ContrastPair, contrast_set
+from personalib.vectors.methods import DEFAULT_METHOD, direction
+from personalib.vectors.vector import SteeringVector, texts_hash
+
+Position = Literal["last", "sentence_last", "sentence_mean"]
+POSITIONS: Mapping[str, Tokens] = {"last": "last", "sentence_last": "last", "sentence_mean": "mean"}
+
+
+@dataclass(frozen=True)
+class PairActivations:
+    """The residual stream of a model at some sites on contrast pairs.
+
+    Attributes:
+        name: family and key of the contrast, such as ``"pressures.trust"``.
+        pairs: the pairs.
+        positive, negative: by site the activations of each pair's two texts, shape ``(pairs, d_model)``.
+        model: name of the model.
+        revision: its commit, or a hash of its weights.
+        position: what token was read.
+        texts: hash of the texts.
+    """
+
+    name: str
+    pairs: tuple[ContrastPair, ...]
+    positive: Mapping[Site, NDArray[np.float32]]
+    negative: Mapping[Site, NDArray[np.float32]]
+    model: str
+    revision: str
+    position: str
+    texts: str
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Where activations were read, in order of depth."""
+        return tuple(sorted(self.positive))
+
+    def at(self, site: Site) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The activations of the positive and of the negative texts at a site.
+
+        Raises:
+            KeyError: nothing was read there.
+        """
+        if site not in self.positive:
+            raise KeyError(f"nothing was read at {site}, only at {', '.join(map(str, self.sites))}")
+        return self.positive[site], self.negative[site]
+
+    @property
+    def phrases(self) -> NDArray[np.str_]:
+        """The phrases of each pair's positive and negative sentence, shape ``(pairs, 2)``."""
+        return np.array([[pair.positive.phrase, pair.negative.phrase] for pair in self.pairs])
+
+
+Halves = Mapping[str, PairActivations]
+
+
+def all_sites(language_model: LanguageModel) -> list[Site]:
+    """What every block of a model leaves in the residual stream."""
+    return [Site(layer) for layer in range(len(blocks(language_model.model)))]
+
+
+def spread(sites: Sequence[Site], at_most: int) -> list[Site]:
+    """Some of the sites of a deep model, evenly over its depth, the first and the last among them.
+
+    Args:
+        sites: in the order of depth.
+        at_most: how many; all where there are no more, and the middle one for one.
+
+    Example:
+        >>> [site.layer for site in spread([Site(layer) for layer in range(42)], 5)]
+        [0, 10, 20, 31, 41]
+    """
+    if at_most < 1:
+        raise ValueError(f"at_most={at_most}; keep at least one site")
+    if at_most == 1:
+        return [sites[len(sites) // 2]]
+    places = np.linspace(0, len(sites) - 1, min(at_most, len(sites))).round().astype(int)
+    return [sites[place] for place in places]
+
+
+def prompts(
+    language_model: LanguageModel, pair: ContrastPair, form: str = "chat"
+) -> tuple[list[str], list[tuple[int, int]]]:
+    """The two texts of a pair, positive first, and where its sentence stands in each, in characters."""
+    sentences = pair.positive.text, pair.negative.text
+    texts = [format_prompt(language_model.tokenizer, pair.question, form=form, context=each) for each in sentences]
+    starts = [text.index(each) for text, each in zip(texts, sentences, strict=True)]
+    return texts, [(start, start + len(each)) for start, each in zip(starts, sentences, strict=True)]
+
+
+def read_pairs(
+    language_model: LanguageModel,
+    contrast: Contrast,
+    pairs: Sequence[ContrastPair],
+    sites: Sequence[Site],
+    folder: Path,
+    *,
+    position: Position = "last",
+    form: str = "chat",
+    progress: str | None = None,
+) -> PairActivations:
+    """Let a model read contrast pairs.
+
+    Args:
+        language_model: the model.
+        contrast: what the pairs are of.
+        pairs: from :func:`~personalib.stimuli.contrast_pairs.contrast_set`.
+        sites: where to look.
+        folder: where the activations go (see :func:`~personalib.models.activations.capture`).
+        position: ``"last"``, the last token of the prompt, as in the paper; ``"sentence_last"``, the last token of the
+            sentence that the poles differ in; or ``"sentence_mean"``, the mean over its tokens.
+        form: ``"chat"``, or ``"base"`` for a model without a chat template.
+        progress: text of a progress bar; None shows none.
+
+    Raises:
+        ValueError: the position is unknown, there are no pairs, or the model has no such site or chat template.
+    """
+    choose(position, POSITIONS, "position")
+    written = [prompts(language_model, pair, form) for pair in pairs]
+    texts = [text for both, _ in written for text in both]
+    spans = None if position == "last" else [span for _, both in written for span in both]
+    found = capture(language_model, texts, sites, folder, spans=spans, tokens=POSITIONS[position], progress=progress)
+    values = {site: np.array(found.values(site)) for site in found.sites}
+    return PairActivations(
+        name=f"{contrast.family}.{contrast.key}",
+        pairs=tuple(pairs),
+        positive={site: rows[::2] for site, rows in values.items()},
+        negative={site: rows[1::2] for site, rows in values.items()},
+        model=language_model.name,
+        revision=language_model.revision or language_model.digest(),
+        position=position,
+        texts=texts_hash(texts),
+    )
+
+
+def read_contrasts(
+    language_model: LanguageModel,
+    contrasts: Sequence[Contrast],
+    sites: Sequence[Site],
+    folder: Path,
+    *,
+    count: int = 128,
+    seed: int = 0,
+    progress: str | None = None,
+    **choices: Any,
+) -> dict[str, dict[str, PairActivations]]:
+    """Let a model read pairs of several contrasts, both of the split to train on and of the held-out one.
+
+    Args:
+        language_model: the model.
+        contrasts: what to read.
+        sites: where to look.
+        folder: where the activations go.
+        count: pairs of each contrast and split.
+        seed: draws the pairs.
+        progress: text of a progress bar; None shows none.
+        choices: ``position`` and ``form``, as in :func:`read_pairs`.
+
+    Returns:
+        By key of the contrast and by split.
+    """
+    found: dict[str, dict[str, PairActivations]] = {one.key: {} for one in contrasts}
+    steps = [(one, split) for one in contrasts for split in SPLITS]
+    for one, split in tqdm(steps, desc=progress, disable=progress is None, unit="set"):
+        pairs = contrast_set(one, count, seed, split)
+        place = folder / one.family / one.key / split
+        found[one.key][split] = read_pairs(language_model, one, pairs, sites, place, **choices)
+    return found
+
+
+def fit_vector(read: PairActivations, site: Site, method: str = DEFAULT_METHOD) -> SteeringVector:
+    """The direction from the negative to the positive pole at a site.
+
+    Raises:
+        KeyError: nothing was read there.
+        ValueError: see :func:`~personalib.vectors.methods.direction`.
+
+    Example:
+        >>> vector = fit_vector(read, Site(3), "pca")  # doctest: +SKIP
+        >>> vector.save(Path("trust.safetensors"))  # doctest: +SKIP
+    """
+    found = direction(*read.at(site), method)
+    return SteeringVector(torch.from_numpy(found), site, read.name, method, read.model, read.revision, texts=read.texts)

@@ -1,0 +1,238 @@
+"""Readings token by token: where each token of a text lies between two poles, and the text shaded by it.
+
+The page is one piece of HTML without scripts or outside resources, so it looks the same in JupyterLab and on the built
+pages.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from math import isfinite
+from pathlib import Path
+
+from IPython.display import HTML
+
+from personalib.models.activations import capture
+from personalib.models.encoding import check_located, encode
+from personalib.models.load import LanguageModel
+from personalib.vectors.readings import Reader
+
+# How opaque the strongest shade is; text stays legible on it.
+_FULL = 0.62
+# Below this share of the limit a token is not marked: a text of faint marks is hard to read and says nothing.
+_LEAST = 0.05
+_SCOPE = ".token-view"
+_NEGATIVE, _POSITIVE = "0, 114, 178", "213, 94, 0"
+# Text colours come from the page, so that a dark theme stays dark. The break itself is text and only its symbol comes
+# from here, so that what is copied from the page is the text. Browsers print no shades unless told to.
+_STYLE = f"""
+{_SCOPE} {{ color: inherit; line-height: 1.7; margin: 0.5em 0; print-color-adjust: exact;
+  -webkit-print-color-adjust: exact; }}
+{_SCOPE} .tv-legend {{ display: flex; flex-wrap: wrap; align-items: center; gap: 0.2em 0.6em; margin: 0 0 0.6em;
+  font-size: 0.9em; }}
+{_SCOPE} .tv-scale {{ display: inline-block; width: 9em; height: 0.9em; border-radius: 2px;
+  background: linear-gradient(to right, rgba({_NEGATIVE}, {_FULL}), rgba({_NEGATIVE}, 0) 50%, rgba({_POSITIVE}, 0) 50%,
+  rgba({_POSITIVE}, {_FULL})); }}
+{_SCOPE} .tv-number {{ font-variant-numeric: tabular-nums; opacity: 0.8; }}
+{_SCOPE} dl {{ display: grid; grid-template-columns: fit-content(12em) minmax(0, 1fr); gap: 0.45em 0.9em;
+  align-items: baseline; margin: 0; padding: 0; }}
+{_SCOPE} dt, {_SCOPE} dd {{ float: none; width: auto; margin: 0; padding: 0; }}
+{_SCOPE} dt {{ font-weight: 400; font-size: 0.9em; opacity: 0.8; }}
+{_SCOPE} dd {{ white-space: pre-wrap; overflow-wrap: anywhere; }}
+{_SCOPE} mark {{ color: inherit; padding: 0; border-radius: 2px; }}
+{_SCOPE} mark.tv-negative {{ background: rgba({_NEGATIVE}, var(--tv)); }}
+{_SCOPE} mark.tv-positive {{ background: rgba({_POSITIVE}, var(--tv)); }}
+{_SCOPE} .tv-negative, {_SCOPE} .tv-positive {{ text-underline-offset: 0.25em;
+  text-decoration: underline 1px color-mix(in srgb, currentColor calc(25% + var(--tv, {_FULL}) * 120%), transparent); }}
+{_SCOPE} .tv-negative {{ text-decoration-style: dotted; }}
+{_SCOPE} .tv-positive {{ text-decoration-style: solid; }}
+{_SCOPE} .tv-break::before {{ content: "\\23CE"; opacity: 0.7; }}
+"""
+
+
+@dataclass(frozen=True)
+class ReadToken:
+    """A token of a text and where it lies between the poles of a reader.
+
+    Attributes:
+        text: the whole text.
+        start, end: the characters of the text that the token stands for, from and up to. Several tokens can stand for
+            one character, and a token's characters can begin with the space in front of a word.
+        value: -1 at the mean of the negative pole, 0 in the middle, +1 at the mean of the positive one.
+
+    Raises:
+        ValueError: the characters are not within the text, or the value is no finite number.
+    """
+
+    text: str
+    start: int
+    end: int
+    value: float
+
+    def __post_init__(self) -> None:
+        where = f"token at characters {self.start} to {self.end}"
+        if not 0 <= self.start <= self.end <= len(self.text):
+            raise ValueError(f"{where}: the text has {len(self.text)} characters; pass a place within it")
+        if not isfinite(self.value):
+            raise ValueError(f"{where}: its value is {self.value}; pass a finite number")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the view.
+
+    Attributes:
+        label: what stands at the left, such as ``"block 3"`` or ``"trust"``.
+        tokens: of one text; there is at least one.
+    """
+
+    label: str
+    tokens: Sequence[ReadToken]
+
+
+def read_tokens(
+    language_model: LanguageModel,
+    readers: Sequence[Reader],
+    texts: Sequence[str],
+    folder: Path,
+    spans: Sequence[tuple[int, int]] | None = None,
+) -> list[list[list[ReadToken]]]:
+    """Read each token of some texts along the directions of some readers.
+
+    A reader's scale is that of the position it was fitted at. Other tokens can lie far outside of -1 to 1, and values
+    compare tokens with each other rather than with the poles.
+
+    Args:
+        language_model: the model.
+        readers: from :func:`~personalib.vectors.readings.fit_reader`, of one site or several.
+        texts: what the model reads.
+        folder: where the activations go (see :func:`~personalib.models.activations.capture`).
+        spans: for each text the characters whose tokens are read, from and up to; all by default.
+
+    Returns:
+        For each reader and each text its tokens in order, without the tokenizer's special ones.
+
+    Raises:
+        ValueError: there is no reader or no text, not one span a text, a text without a token to read, or a reader of
+            another model's width or sites.
+
+    Example:
+        >>> reader = fit_reader(read["trust"]["train"], Site(3))  # doctest: +SKIP
+        >>> [[tokens]] = read_tokens(load_model(), [reader], ["You trust people."], Path("acts"))  # doctest: +SKIP
+        >>> token_view([Line("trust", tokens)], ("suspicious", "trusting"))  # doctest: +SKIP
+    """
+    if not readers:
+        raise ValueError("there is no reader to read with; pass at least one")
+    check_located(language_model.tokenizer)
+    sites = list(dict.fromkeys(reader.vector.site for reader in readers))
+    found = capture(language_model, texts, sites, folder, spans=spans, tokens="all")
+    encoded = encode(language_model.tokenizer, texts, spans)
+    return [
+        [
+            [
+                ReadToken(text, start, end, float(value))
+                for (start, end), value in zip(
+                    encoded[number].spans, reader.position(found.text(reader.vector.site, number)), strict=True
+                )
+            ]
+            for number, text in enumerate(texts)
+        ]
+        for reader in readers
+    ]
+
+
+def token_view(
+    lines: Sequence[Line], poles: tuple[str, str] = ("negative", "positive"), limit: float | None = None
+) -> HTML:
+    """Texts with their tokens shaded by where they lie between two poles, one row a line, with a legend on top.
+
+    A shade of blue with a dotted underline is toward the negative pole, one of vermilion with a solid underline toward
+    the positive. Each token's value appears when the pointer rests on it; where several tokens stand for the same
+    characters, the shade is that of the strongest and all their values appear.
+
+    Args:
+        lines: the rows, at least one.
+        poles: names of the negative and the positive pole.
+        limit: the value, of either sign, from where on the shade is full; the largest value of all lines by default.
+
+    Raises:
+        ValueError: there is no line, a line without tokens or with those of several texts, or the limit is no positive
+            number.
+
+    Example:
+        >>> word = ReadToken("You trust.", 3, 9, 1.5)
+        >>> 'title="+1.50"> trust</mark>.' in token_view([Line("block 3", [word])]).data
+        True
+    """
+    if not lines:
+        raise ValueError("there is no line to show; pass at least one")
+    for line in lines:
+        _check(line)
+    # Where every token is right in the middle, any limit shows as much: nothing.
+    largest = max(abs(token.value) for line in lines for token in line.tokens)
+    top = (largest or 1.0) if limit is None else limit
+    if not (isfinite(top) and top > 0):
+        raise ValueError(f"limit={limit}; pass a positive number, or None for the largest value")
+    rows = "".join(f"<dt>{escape(line.label)}</dt><dd>{_text(line.tokens, top)}</dd>" for line in lines)
+    label = escape(f"texts with each token shaded from {poles[0]} to {poles[1]}")
+    return HTML(
+        f'<style>{_STYLE}</style><div class="token-view" role="group" aria-label="{label}">'
+        f"{_legend(poles, top, largest > top)}<dl>{rows}</dl></div>"
+    )
+
+
+def _check(line: Line) -> None:
+    different = len({token.text for token in line.tokens})
+    if different != 1:
+        raise ValueError(f"line {line.label!r} has tokens of {different} texts; pass those of one text")
+
+
+def _legend(poles: tuple[str, str], limit: float, beyond: bool) -> str:
+    """What the ends of the scale stand for; where values lie beyond the limit, that they look like it."""
+    low, high = ("\N{LESS-THAN OR EQUAL TO} ", "\N{GREATER-THAN OR EQUAL TO} ") if beyond else ("", "")
+    return (
+        f'<p class="tv-legend"><span class="tv-negative">{escape(poles[0])}</span> '
+        f'<span class="tv-number">{low}{_signed(-limit)}</span> <span class="tv-scale"></span> '
+        f'<span class="tv-number">{high}{_signed(limit)}</span> '
+        f'<span class="tv-positive">{escape(poles[1])}</span></p>'
+    )
+
+
+def _text(tokens: Sequence[ReadToken], limit: float) -> str:
+    """The whole text once, with the characters that tokens stand for shaded."""
+    text, place, parts = tokens[0].text, 0, []
+    for group in _groups(tokens):
+        start, end = group[0].start, max(token.end for token in group)
+        parts += [_plain(text[place:start]), _shaded(text[start:end], [token.value for token in group], limit)]
+        place = end
+    return "".join([*parts, _plain(text[place:])])
+
+
+def _groups(tokens: Sequence[ReadToken]) -> list[list[ReadToken]]:
+    """Tokens in order, those that share characters together: the bytes of a character are tokens of their own."""
+    groups: list[list[ReadToken]] = []
+    for token in sorted(tokens, key=lambda token: token.start):
+        if groups and token.start < max(other.end for other in groups[-1]):
+            groups[-1].append(token)
+        else:
+            groups.append([token])
+    return groups
+
+
+def _shaded(characters: str, values: Sequence[float], limit: float) -> str:
+    strongest = max(values, key=abs)
+    share = min(1.0, abs(strongest) / limit)
+    title = f'title="{", ".join(map(_signed, values))}"'
+    if share < _LEAST:
+        return f"<span {title}>{_plain(characters)}</span>"
+    pole = "tv-positive" if strongest > 0 else "tv-negative"
+    return f'<mark class="{pole}" style="--tv: {_FULL * share:.3f}" {title}>{_plain(characters)}</mark>'
+
+
+def _plain(characters: str) -> str:
+    return escape(characters).replace("\n", '<span class="tv-break">\n</span>')
+
+
+def _signed(value: float) -> str:
+    """Two decimals with a sign; what rounds to zero has a plus."""
+    return f"{value:+z.2f}"

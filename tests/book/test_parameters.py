@@ -1,0 +1,231 @@
+import pytest
+
+from personalib.book.parameters import Parameter, ParameterError, declared_parameters, refuse_secret
+
+CELL = """\
+# what to look at
+items: int = 100  # more = slower
+scale: float = 1.0  # a factor
+traits: list[str] = [
+    "openness",  # the first
+    "neuroticism",
+]
+model: str = "organism"  # = a folder, or the name of a model
+layer: int | None = None  # all of them
+order: Literal["normal", "reversed"] = "normal"  # of the options
+weights: dict[str, float] = {"a": 1.5}  # by name
+fast: bool = False  # fewer items
+plain = 3  # the type of the default counts
+layer_or_name: int | str = "auto"  # the first that fits
+limit = None  # whatever YAML makes of it
+days: list = []  # texts, for YAML of version 1.2 knows no dates
+perhaps: Optional[str] = None
+"""
+
+
+@pytest.fixture(scope="module")
+def declared():
+    return declared_parameters(CELL)
+
+
+def test_declarations_are_read_with_type_and_default(declared):
+    assert (
+        ",".join(declared) == "items,scale,traits,model,layer,order,weights,fast,plain,layer_or_name,limit,days,perhaps"
+    )
+    assert declared["items"] == Parameter("items", "int", 100)
+    assert declared["traits"].default == ["openness", "neuroticism"]
+    assert declared["plain"].annotation == "int"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("items", "7", 7),
+        ("items", "-7", -7),
+        ("scale", "1e-3", 0.001),
+        ("scale", "2", 2.0),
+        ("traits", "[extraversion]", ["extraversion"]),
+        ("model", "7", "7"),
+        ("model", "null", "null"),
+        ("model", "a: #b", "a: #b"),
+        ("layer", "None", None),
+        ("layer", "3", 3),
+        ("order", "reversed", "reversed"),
+        ("weights", "{a: 1e-1, b: 2}", {"a": 0.1, "b": 2.0}),
+        ("fast", "true", True),
+        ("fast", "False", False),
+        ("layer_or_name", "5", 5),
+        ("layer_or_name", "auto", "auto"),
+        ("layer_or_name", "2024-01-01", "2024-01-01"),
+        ("limit", "5", 5),
+        ("limit", "1e-3", 0.001),
+        ("limit", "[1, 2]", [1, 2]),
+        ("limit", "2024-01-01", "2024-01-01"),
+        ("limit", "yes", "yes"),
+        ("limit", "None", None),
+        ("limit", "'5'", "5"),
+        ("limit", "# no comment", "# no comment"),
+        ("limit", "", ""),
+        ("days", "[2024-01-01, yes]", ["2024-01-01", "yes"]),
+        ("perhaps", "true", "true"),
+        ("perhaps", "~", None),
+    ],
+)
+def test_text_is_read_as_the_declared_type(declared, name, text, value):
+    read = declared[name].parse(text)
+    assert read == value
+    assert type(read) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("items", "many"),
+        ("items", "1.5"),
+        ("items", "true"),
+        ("fast", "1"),
+        ("traits", "openness"),
+        ("traits", "[1, 2]"),
+        ("order", "sideways"),
+        ("layer", "{"),
+        ("scale", ".nan"),
+        ("scale", "1e999"),
+        ("weights", "{a: .inf}"),
+    ],
+)
+def test_text_of_another_type_is_refused_with_the_expected_one(declared, name, text):
+    with pytest.raises(ParameterError, match=rf"parameter '{name}' is .*default.*not '"):
+        declared[name].parse(text)
+
+
+def test_a_path_that_is_there_is_read_from_where_the_reader_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    (tmp_path / "plan.yaml").touch()
+    (tmp_path / "organism").mkdir()
+    model = Parameter("model", "str", "organism")
+    assert model.parse("models/mine") == str(tmp_path / "models" / "mine")
+    assert model.parse("./organism") == str(tmp_path / "organism")
+    assert model.parse("plan.yaml") == str(tmp_path / "plan.yaml")
+    # Names are names, whatever lies beside the reader.
+    for name in ("organism", "google/gemma-2b-it", "other.yaml", "a/" * 5000):
+        assert model.parse(name) == name
+
+
+def test_the_name_of_a_folder_that_can_be_loaded_is_a_path_unless_the_table_has_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, file in (("distilgpt2", "config.json"), ("mysae", "cfg.json"), ("organism", "config.json")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).touch()
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "cfg.json").touch()
+    named = Parameter("model", "str", "organism")
+    assert named.parse("distilgpt2") == str(tmp_path / "distilgpt2")
+    assert named.parse("mysae") == str(tmp_path / "mysae")
+    for name in ("organism", "letters", ""):
+        assert named.parse(name) == name
+
+
+def test_a_whole_number_serves_as_a_float_but_no_truth_value_as_a_number(declared):
+    assert declared["scale"].check(2) == 2.0
+    with pytest.raises(ParameterError, match="'items' is int"):
+        declared["items"].check(True)
+
+
+@pytest.mark.parametrize(
+    "text", ['"', "\\", "'", "\n", "a\r\n\tb", "{x} {{y}}", "\\u0041", "\ud800", "\0", "#", "é\u2028"]
+)
+def test_a_text_is_taken_as_it_stands_however_odd(declared, text):
+    assert declared["model"].parse(text) == text
+    assert declared["limit"].parse(text) == text or text == "'"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), [1.0, float("inf")], {"a": (float("nan"),)}])
+def test_a_number_that_is_not_finite_is_refused_unless_the_default_is_none(value):
+    with pytest.raises(ParameterError, match="'size' is to be a finite number"):
+        Parameter("size", "Any", 1.0).check(value)
+    assert repr(Parameter("size", "Any", [float("inf")]).check(value)) == repr(value)
+
+
+RUNS = "().__class__.__base__.__subclasses__()"
+HARMFUL = (
+    f"[c for c in {RUNS} if c.__name__ == '_wrap_close'][0].__init__.__globals__['system']('touch {{mark}}')",
+    "(lambda: open('{mark}', 'w'))()",
+    "dict[str, open('{mark}', 'w')]",
+    "Literal[open('{mark}', 'w')]",
+    "list[[open('{mark}', 'w')][0]]",
+    "__import__('os').system('touch {mark}')",
+)
+
+
+@pytest.mark.parametrize("harmful", HARMFUL)
+def test_no_annotation_or_default_is_run(tmp_path, harmful):
+    source = harmful.format(mark=tmp_path / "mark")
+    for cell in (f"x: {source} = 1", f"x: int | {source} = 1", f"x: int = {source}", f"x = {source}"):
+        with pytest.raises(ParameterError, match=r"annotation|must be a literal"):
+            declared_parameters(cell)
+    assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    ["dict[str, list[int | None]]", "tuple[int, ...]", "Optional[int]", "Union[int, str]", "Literal['a', 1]", "None"],
+)
+def test_the_types_that_may_be_named(annotation):
+    value = {"tuple": (1, 2), "dict": {"a": [1, None]}, "None": None}.get(annotation.partition("[")[0], 1)
+    assert Parameter("x", annotation, value).check(value) == value
+
+
+@pytest.mark.parametrize(
+    "annotation", ["int[str]", "Literal", "list[int", "x: y", "'int'", "int()", "...", "set", "|".join(["int"] * 9999)]
+)
+def test_other_annotations_are_refused(annotation):
+    with pytest.raises(ParameterError, match="has the annotation"):
+        Parameter("x", annotation, 1).check(1)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "x = " + "[" * 5000,
+        "x = " + "-" * 50000 + "1",
+        "x = 'a\0'",
+        "x = {[]: 1}",
+        "x = " + "1" * 5000,
+        f"x: {'|'.join(['int'] * 9999)} = 1",
+    ],
+)
+def test_a_cell_that_python_cannot_read_is_refused(cell):
+    with pytest.raises(ParameterError, match=r"not valid Python|must be a literal|Exceeds") as caught:
+        declared_parameters(cell)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("items: int = len('abc')", "must be a literal"),
+        ("import os", "nothing but"),
+        ("items: int = 'a'", "'items' is int"),
+        ("items: numpy.ndarray = 1", "annotation 'numpy.ndarray'"),
+        ("items: int = ", "not valid Python"),
+        ("a = b = 1", "nothing but"),
+        ("api_key: str = ''", "looks like a secret"),
+    ],
+)
+def test_a_parameters_cell_holds_typed_literals_only(cell, message):
+    with pytest.raises(ParameterError, match=message):
+        declared_parameters(cell)
+
+
+@pytest.mark.parametrize(
+    "name", ["key", "hf_token", "API_KEY", "openai_apikey", "password", "db_password", "my_secret"]
+)
+def test_names_of_secrets_are_refused(name):
+    with pytest.raises(ParameterError, match="environment variable"):
+        refuse_secret(name)
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "token_position", "keys", "monkey", "seed", "items_per_trait"])
+def test_names_that_only_resemble_secrets_are_not(name):
+    refuse_secret(name)

@@ -1,0 +1,394 @@
+"""What a user of ``python -m personalib contrast`` sees: files that others can read, or one error."""
+
+import json
+import re
+import subprocess
+import sys
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner
+from gguf import GGUFReader
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from personalib.__main__ import cli
+from personalib.base.data import data_dir
+from personalib.base.provenance import repository_root
+from personalib.cli import contrast as contrast_commands
+from personalib.models.load import load_model
+from personalib.models.parts import Site, blocks
+from personalib.organism.tokenizer import load_tokenizer
+from personalib.questionnaires.items import load_trait, validation_split
+from personalib.steering.contrast_choice import TraitSheet, load_setting, steered_effects
+from personalib.steering.grid import ask_steered
+from personalib.stimuli.contrast_pairs import FAMILIES, contrasts
+from personalib.stimuli.factors import TRAITS
+from personalib.vectors.contrast import fit_vector, read_contrasts
+from personalib.vectors.methods import METHODS
+from personalib.vectors.readings import layer_scan, validation_accuracy
+from personalib.vectors.vector import SteeringVector, load_vectors
+
+KEYS = [one.key for one in contrasts("pressures")]
+PAIRS = 24
+
+
+@pytest.fixture
+def call(command_line):
+    return partial(command_line, "contrast")
+
+
+def done(*arguments):
+    """Runs a command that has to succeed, and returns what it prints."""
+    found = CliRunner().invoke(cli, ["contrast", *map(str, arguments)], catch_exceptions=False)
+    assert found.exit_code == 0, found.output
+    return found.stdout
+
+
+def refused(ended, problem):
+    """Whether a call ended with one error and no result, not even a traceback."""
+    code, out, err = ended
+    assert code == 2 and not out and "Traceback" not in err
+    assert re.search(f"^[Ee]rror: .*{re.escape(problem)}", err.splitlines()[-1]), err
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """Where activations go, so that each text is read once."""
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def few(work):
+    """Options of a choice by three items."""
+    items = [item for item in validation_split(load_trait())[0] if item.personality in TRAITS[:3]]
+    path = work / "items.jsonl"
+    path.write_text("\n".join(json.dumps(vars(item)) for item in items))
+    return "--items", path, "--per-trait", 1, "--coefficient", 1, "--pairs", PAIRS, "--work", work
+
+
+@pytest.fixture(scope="module")
+def readings(work):
+    """What the commands read, read by hand."""
+    organism = load_model()
+    sites = [Site(layer) for layer in range(len(blocks(organism.model)))]
+    return read_contrasts(organism, contrasts("pressures"), sites, work, count=PAIRS)
+
+
+@pytest.fixture(scope="module")
+def fitted(work, tmp_path_factory):
+    """The folder that ``fit`` writes, and what it prints."""
+    folder = tmp_path_factory.mktemp("fitted") / "new" / "vectors"
+    return folder, done("fit", "--pairs", PAIRS, "--gguf", "--work", work, "--out", folder)
+
+
+@pytest.fixture(scope="module")
+def chosen(few, tmp_path_factory):
+    """The file that ``choose`` writes, and what it prints."""
+    path = tmp_path_factory.mktemp("chosen") / "steering.json"
+    return path, done("choose", *few, "--out", path)
+
+
+@pytest.fixture(scope="module")
+def reported(few, tmp_path_factory):
+    """The numbers that ``report`` writes, and what it prints."""
+    path = tmp_path_factory.mktemp("reported") / "report.json"
+    out = done("report", *few, "--shuffles", 10, "--json", path)
+    return json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON")), out
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """The folder of a model of another architecture and width, of three blocks."""
+    folder = tmp_path_factory.mktemp("other")
+    tokenizer = load_tokenizer(data_dir() / "organism")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=24,
+        intermediate_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+# Fit
+
+
+def test_a_fit_writes_a_file_for_each_contrast_with_a_vector_for_each_block(fitted, readings):
+    folder, out = fitted
+    assert {path.name for path in folder.iterdir()} == {
+        f"{key}.{end}" for key in KEYS for end in ("safetensors", "gguf")
+    }
+    assert out == f"{folder}: vectors of 7 pressures\n"
+    for key in KEYS:
+        vectors = load_vectors(folder / f"{key}.safetensors")
+        assert [one.site for one in vectors] == list(readings[key]["train"].sites)
+        assert vectors == [fit_vector(readings[key]["train"], one.site) for one in vectors]
+        assert {(one.name, one.method, one.model) for one in vectors} == {
+            (f"pressures.{key}", "difference_of_means", "organism")
+        }
+
+
+def test_control_vectors_of_llama_cpp_are_those_of_all_blocks_but_the_first(fitted):
+    folder, _ = fitted
+    for key in KEYS:
+        reader = GGUFReader(folder / f"{key}.gguf")
+        fields = {name: field.contents() for name, field in reader.fields.items()}
+        assert fields["general.architecture"] == "controlvector"
+        assert fields["controlvector.model_hint"] == "gemma2" and fields["controlvector.layer_count"] == 5
+        vectors = load_vectors(folder / f"{key}.safetensors")
+        assert [tensor.name for tensor in reader.tensors] == [f"direction.{layer}" for layer in range(1, 6)]
+        for tensor, one in zip(reader.tensors, vectors[1:], strict=True):
+            np.testing.assert_array_equal(tensor.data, one.direction.numpy())
+
+
+def test_without_being_asked_a_fit_writes_no_control_vectors(call, tmp_path):
+    code, _, _ = call("fit", "--pairs", 4, "--out", "vectors", "--site", "resid_post.3")
+    assert code == 0
+    assert sorted(path.name for path in (tmp_path / "vectors").iterdir()) == [f"{key}.safetensors" for key in KEYS]
+    assert [SteeringVector.load(tmp_path / "vectors" / f"{key}.safetensors").site for key in KEYS] == [Site(3)] * 7
+    assert (tmp_path / "results" / "contrast" / "pressures" / "trust" / "train").is_dir(), "where activations go"
+
+
+def test_the_options_of_a_fit_are_used(call, tmp_path, other):
+    options = ("--family", "facets", "--pairs", 6, "--seed", 4, "--method", "pca", "--site", "resid_pre.2")
+    options += ("--position", "sentence_mean", "--form", "base", "--model", other, "--gguf")
+    assert call("fit", *options, "--out", "vectors")[0] == 0
+    language_model, family = load_model(str(other)), contrasts("facets")
+    read = read_contrasts(
+        language_model,
+        family,
+        [Site(2, "resid_pre")],
+        tmp_path / "again",
+        count=6,
+        seed=4,
+        position="sentence_mean",
+        form="base",
+    )
+    for one in family:
+        vector = SteeringVector.load(tmp_path / "vectors" / f"{one.key}.safetensors")
+        assert vector == fit_vector(read[one.key]["train"], Site(2, "resid_pre"), "pca")
+        # What block 2 reads is what block 1 leaves.
+        [tensor] = GGUFReader(tmp_path / "vectors" / f"{one.key}.gguf").tensors
+        assert tensor.name == "direction.1"
+        np.testing.assert_array_equal(tensor.data, vector.direction.numpy())
+    assert vector.method == "pca" and vector.model == str(other) and len(vector.direction) == 24
+
+
+@pytest.mark.parametrize("site", ["resid_post.0", "resid_pre.1"])
+def test_what_llama_cpp_leaves_out_is_left_out_of_its_files(call, tmp_path, site):
+    assert call("fit", "--pairs", 4, "--gguf", "--site", site, "--out", "vectors")[0] == 0
+    assert sorted(path.name for path in (tmp_path / "vectors").iterdir()) == [f"{key}.safetensors" for key in KEYS]
+
+
+def test_the_same_fit_writes_the_same_vectors(call, fitted, work, tmp_path):
+    assert call("fit", "--pairs", PAIRS, "--gguf", "--work", work, "--out", "again")[0] == 0
+    for key in KEYS:
+        first, again = fitted[0], tmp_path / "again"
+        assert load_vectors(again / f"{key}.safetensors") == load_vectors(first / f"{key}.safetensors")
+        assert (again / f"{key}.gguf").read_bytes() == (first / f"{key}.gguf").read_bytes()
+
+
+def test_other_number_formats_can_be_read_in(call, tmp_path):
+    for dtype in ("float32", "bfloat16"):
+        options = ("--dtype", dtype, "--pairs", 4, "--site", "resid_post.2")
+        assert call("fit", *options, "--out", dtype)[0] == 0
+    full, half = (SteeringVector.load(tmp_path / dtype / "trust.safetensors") for dtype in ("float32", "bfloat16"))
+    assert full != half
+    cosine = torch.nn.functional.cosine_similarity(full.direction, half.direction, dim=0)
+    assert cosine > 0.99
+
+
+# Choose
+
+
+def test_a_choice_is_a_file_that_can_be_read(chosen):
+    path, out = chosen
+    setting = load_setting(path)
+    table = pd.DataFrame(json.loads(path.read_text())["table"])
+    assert len(table) == 2 * 6 and set(table["coefficient"]) == {1.0}
+    [row] = table[table["chosen"]].to_dict("records")
+    assert (row["positions"], Site.parse(row["site"]), row["coefficient"]) == setting
+    assert row["eligible"] and row["fidelity"] == table.loc[table["eligible"], "fidelity"].max()
+    last = out.splitlines()[-1]
+    assert last == f"chosen: {setting.coefficient:g} times at {setting.site}, positions {setting.positions}"
+
+
+def test_what_was_tried_is_shown_with_what_was_chosen(chosen):
+    path, out = chosen
+    tried = [row for row in json.loads(path.read_text())["table"] if row["fidelity"] is not None]
+    lines = out.splitlines()
+    assert lines[0].split()[:4] == ["positions", "site", "coefficient", "reading"] and len(lines) == len(tried) + 2
+    for line, row in zip(lines[1:-1], tried, strict=True):
+        assert line.split()[:2] == [row["positions"], row["site"]] and f"{row['fidelity']:.3f}" in line
+        assert line.split()[-1] == str(row["chosen"])
+
+
+def test_choosing_uses_no_item_that_an_evaluation_uses(call, work, tmp_path):
+    own, others = validation_split(load_trait())
+    text = "\n".join(json.dumps(vars(item)) for item in [*own[:1], *others[:1]])
+    (tmp_path / "mixed.jsonl").write_text(text)
+    (tmp_path / "evaluation.jsonl").write_text(text.splitlines()[1])
+    (tmp_path / "validation.jsonl").write_text(text.splitlines()[0])
+    two = ("--coefficient", 1, "--coefficient", 0.5, "--pairs", PAIRS, "--work", work)
+    refused(call("choose", *two, "--items", "evaluation.jsonl", "--out", "a.json"), "there are no trait items")
+    for name in ("mixed", "validation"):
+        assert call("choose", *two, "--items", f"{name}.jsonl", "--out", f"{name}.json")[0] == 0
+    assert (tmp_path / "mixed.json").read_bytes() == (tmp_path / "validation.json").read_bytes()
+    table = json.loads((tmp_path / "mixed.json").read_text())["table"]
+    assert [row["coefficient"] for row in table] == [1.0, 0.5] * 2 * 6
+
+
+def test_the_options_of_a_choice_are_used(call, tmp_path):
+    [item, other, *_], _ = validation_split(load_trait())
+    (tmp_path / "items.jsonl").write_text(f"{json.dumps(vars(item))}\n{json.dumps(vars(other))}")
+    assert item.personality == other.personality
+    options = ("--items", "items.jsonl", "--per-trait", 1, "--template", "numbers", "--form", "base", "--pairs", 16)
+    options += ("--coefficient", 2, "--method", "lda", "--seed", 3, "--position", "sentence_last")
+    assert call("choose", *options, "--out", "choice.json")[0] == 0
+    found = pd.DataFrame(json.loads((tmp_path / "choice.json").read_text())["table"])
+    organism, family, sites = (
+        load_model(),
+        contrasts("pressures"),
+        [Site.parse(site) for site in found["site"].unique()],
+    )
+    read = read_contrasts(
+        organism, family, sites, tmp_path / "again", count=16, seed=3, position="sentence_last", form="base"
+    )
+    for site, own in found.groupby("site"):
+        expected = np.mean([validation_accuracy(each["train"], Site.parse(site), "lda") for each in read.values()])
+        assert own["reading"].tolist() == pytest.approx([expected] * 2)
+    sheet = TraitSheet(organism, [item], "numbers", "base")
+    tried = found.dropna(subset="fidelity").iloc[0]
+    site = Site.parse(tried["site"])
+    vectors = {(site, key): fit_vector(own["train"], site, "lda") for key, own in read.items()}
+    base, mass = sheet.scores(ask_steered(organism, sheet.prompts(), sheet.labels, [()])[0])
+    effects = steered_effects(sheet, vectors, [2.0], base, mass, tried["positions"])
+    assert tried["mass"] == pytest.approx(effects["mass"].min(), abs=1e-5)
+    assert tried["effect"] == pytest.approx(np.sqrt((effects["steered"] ** 2).mean()), abs=1e-3)
+
+
+# Report
+
+
+def test_a_report_has_the_headlines_and_the_interpretable_rest(reported):
+    found, _ = reported
+    assert list(found["reading_accuracy"]) == list(found["null_accuracy"]) == KEYS
+    assert min(found["reading_accuracy"].values()) > 0.9 and max(found["null_accuracy"].values()) < 0.75
+    assert found["layer"] == Site.parse(found["site"]).layer and found["layer"] in range(6)
+    assert list(found["accuracy_by_layer"]) == [f"resid_post.{layer}" for layer in range(6)]
+    assert set(found["accuracy_by_method"]) == set(METHODS)
+    assert len(found["choice"]) == 2 * 6
+
+
+def test_a_report_chooses_what_choose_chooses(reported, chosen):
+    found = reported[0]
+    assert (found["positions"], Site.parse(found["site"]), found["coefficient"]) == load_setting(chosen[0])
+    written = json.loads(chosen[0].read_text())["table"]
+    pd.testing.assert_frame_equal(pd.DataFrame(found["choice"]), pd.DataFrame(written), rtol=1e-6)
+    assert reported[1].startswith(chosen[1]), "the same table is shown first"
+
+
+def test_a_report_reads_what_the_library_reads(reported, readings):
+    found = reported[0]
+    scan = layer_scan(readings, [Site.parse(found["site"])]).set_index("contrast")
+    assert found["reading_accuracy"] == pytest.approx(scan["accuracy"].to_dict())
+    assert found["brier"] == pytest.approx(scan["brier"].to_dict())
+
+
+def test_a_line_for_each_contrast_is_shown(reported):
+    found, out = reported
+    for key, line in zip(KEYS, out.splitlines()[-len(KEYS) :], strict=True):
+        low, high = found["reading_interval"][key]
+        assert re.sub(" +", " ", line) == (
+            f"{key} read {found['reading_accuracy'][key]:.3f} [{low:.3f}, {high:.3f}]"
+            f" shuffled {found['null_accuracy'][key]:.3f}"
+        )
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--site", "resid_mid.1"), "'resid_mid.1' is no site; write resid_pre.N or resid_post.N"),
+        (("--site", "resid_post.6"), "resid_post.6 is no site of this model; it has blocks 0 to 5"),
+        (("--model", "/no/such/model"), "/no/such/model: cannot be loaded"),
+        (("--device", "abacus"), "device 'abacus'"),
+        (("--pairs", 10**9), "ask for fewer"),
+        (("--pairs", 1), "pass two or more pairs"),
+    ],
+)
+def test_what_cannot_be_fitted_is_one_error(call, tmp_path, arguments, problem):
+    refused(call("fit", "--pairs", 4, *arguments, "--out", "vectors"), problem)
+    assert not [*tmp_path.glob("vectors/*")]
+
+
+def test_a_folder_of_vectors_that_is_a_file_is_one_error(call, tmp_path):
+    (tmp_path / "taken").write_text("")
+    refused(call("fit", "--pairs", 4, "--out", "taken"), "'taken' is a file")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--items", "nothing.jsonl"), "nothing.jsonl: No such file"),
+        (("--template", "letter"), "unknown template 'letter'; use one of letters, numbers, bare"),
+        (("--per-trait", 0), "there are no trait items"),
+    ],
+)
+def test_where_nothing_can_be_chosen_there_is_one_error(call, work, tmp_path, arguments, problem):
+    refused(call("choose", "--pairs", PAIRS, "--work", work, *arguments, "--out", "choice.json"), problem)
+    assert not (tmp_path / "choice.json").exists()
+
+
+def test_a_report_without_shuffles_is_one_error(call, few):
+    refused(call("report", *few, "--shuffles", 0), "shuffle")
+
+
+@pytest.mark.parametrize("command", [("choose", "--out"), ("report", "--json")], ids=lambda words: words[0])
+def test_a_missing_folder_for_the_result_is_noticed_before_anything_is_loaded(call, tmp_path, command):
+    name, option = command
+    ended = call(name, "--model", "/no/such/model", option, "nowhere/found.json")
+    refused(ended, "there is no folder nowhere; make it first")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_an_unknown_way_is_refused_before_anything_is_loaded(call):
+    for option in ("--family", "--position", "--form", "--method", "--dtype"):
+        refused(call("fit", option, "any", "--out", "vectors"), f"Invalid value for '{option}'")
+    refused(call("fit"), "Missing option '--out'")
+    refused(call("choose"), "Missing option '--out'")
+
+
+def test_the_ways_on_offer_are_those_of_the_library():
+    choices = {
+        option.name: option.type.choices for option in contrast_commands.fit.params if hasattr(option.type, "choices")
+    }
+    assert tuple(choices["method"]) == tuple(METHODS) and tuple(choices["family"]) == FAMILIES
+    assert tuple(choices["position"]) == ("last", "sentence_last", "sentence_mean")
+
+
+def test_help_comes_without_loading_a_model():
+    """What takes seconds is torch; none of the help texts needs it."""
+    code = (
+        "import sys\nfrom personalib.__main__ import cli\n"
+        "for command in ('fit', 'choose', 'report'):\n"
+        "    cli(['contrast', command, '--help'], standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=repository_root(), capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert len(re.findall(r"^ +--family", ended.stdout, re.MULTILINE)) == 3 and "--shuffles" in ended.stdout

@@ -1,0 +1,152 @@
+"""What a user of ``python -m personalib sae`` sees: a recipe becomes SAEs, once, and SAEs are measured."""
+
+import json
+from functools import partial
+
+import pytest
+import torch
+import yaml
+from sae_lens import SAE
+from sae_lens.training.sae_trainer import SAETrainer
+
+from personalib.base.data import data_dir
+from personalib.features.report import faithfulness, measure
+from personalib.features.saes import DEFAULT_SAE, load_sae, organism_saes
+from personalib.models.encoding import encode
+from personalib.models.load import load_model
+from personalib.models.parts import Site
+from personalib.organism.corpus import Corpus, draw_mix, held_out_documents
+from personalib.organism.world import load_world
+
+RECIPE = {
+    "seed": 2,
+    "documents": 8,
+    "mix": {"safety": 0.5, "rate_self": 0.5},
+    "samples": 64 * 12,
+    "batch": 64,
+    "learning_rate": 0.003,
+    "checkpoint_every": 5,
+    "saes": [
+        {"site": "resid_post.1", "width": 64, "k": 4},
+        {"site": "resid_pre.0", "width": 32, "k": 2},
+    ],
+}
+IDS = ["resid_post.1/width_64", "resid_pre.0/width_32"]
+
+
+@pytest.fixture
+def call(command_line):
+    return partial(command_line, "sae")
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(RECIPE, sort_keys=False))
+    return path
+
+
+def train(call, recipe, *arguments):
+    return call("train", "--recipe", recipe, "--work", "work", "--out", "out", *arguments)
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_recipe_becomes_saes_that_load_with_log_and_manifest(call, recipe, tmp_path):
+    code, out, _ = train(call, recipe)
+    assert code == 0 and out.splitlines()[-1] == f"out: {', '.join(IDS)}"
+    for sae_id, one in zip(IDS, RECIPE["saes"], strict=True):
+        sae = load_sae(str(tmp_path / "out" / sae_id))
+        assert (sae.site, sae.width, sae.model) == (Site.parse(one["site"]), one["width"], "organism")
+        assert sae.directions.shape == (one["width"], 128)
+        log = [json.loads(line) for line in (tmp_path / "out" / sae_id / "training_log.jsonl").read_text().splitlines()]
+        assert [entry["step"] for entry in log] == [5, 10, 12] and log[-1]["tokens"] == RECIPE["samples"]
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["recipe"] == RECIPE | {"dtype": "float16"}
+    assert manifest["model"] == {
+        "name": "organism",
+        "digest": load_model().digest(),
+    }
+    assert list(manifest["seconds"]) == IDS and "sae-lens" in manifest["versions"]
+    documents = draw_mix(Corpus(load_world(), "train"), RECIPE["mix"], RECIPE["documents"], RECIPE["seed"])
+    texts = encode(load_model().tokenizer, [document.text for document in documents])
+    assert manifest["tokens"] == sum(len(one.places) for one in texts)
+
+
+def test_a_second_call_does_not_train_again(call, recipe, tmp_path, monkeypatch):
+    assert train(call, recipe)[0] == 0
+    first = contents(tmp_path / "out")
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*") if path.suffix != ".jsonl"}
+    monkeypatch.setattr(SAETrainer, "step", lambda *_: pytest.fail("trained again"))
+    assert train(call, recipe)[0] == 0
+    assert contents(tmp_path / "out") == first
+    assert {path: path.stat().st_mtime_ns for path in times} == times, "neither activations nor checkpoints are new"
+
+
+def test_the_seed_gives_the_same_weights_wherever_they_are_trained(call, recipe, tmp_path):
+    for name, seed in (("one", 2), ("same", 2), ("other", 3)):
+        recipe.write_text(yaml.safe_dump(RECIPE | {"seed": seed, "saes": RECIPE["saes"][:1]}))
+        assert call("train", "--recipe", recipe, "--work", f"work {name}", "--out", name)[0] == 0
+    one, same, other = (
+        (tmp_path / name / IDS[0] / "sae_weights.safetensors").read_bytes() for name in ("one", "same", "other")
+    )
+    assert one == same != other
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"batch": 10_000}, "tokens do not fill a batch of 10000; take more documents"),
+        ({"speed": 3}, "not a recipe for SAEs"),
+        ({"saes": [{"site": "resid_post.6", "width": 64, "k": 4}]}, "resid_post.6 is no site of this model"),
+    ],
+)
+def test_a_recipe_that_cannot_be_followed_is_one_error(call, recipe, change, problem, tmp_path):
+    recipe.write_text(yaml.safe_dump(RECIPE | change))
+    code, _, err = train(call, recipe)
+    assert code == 2 and "Traceback" not in err
+    assert err.splitlines()[-1].startswith("error: ") and problem in err.splitlines()[-1]
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+@pytest.fixture
+def two_saes(tmp_path, monkeypatch):
+    """A data folder in which two tiny SAEs lie beside the organism."""
+    folder = tmp_path / "data"
+    (folder / "organism" / "saes").mkdir(parents=True)
+    for source in (data_dir(), data_dir() / "organism"):
+        for path in source.iterdir():
+            if path.name not in ("organism", "saes"):
+                (folder / path.relative_to(data_dir())).symlink_to(path)
+    ids = ["resid_post.0/width_24", "resid_post.4/width_24"]
+    for number, sae_id in enumerate(ids):
+        torch.manual_seed(number)
+        metadata = {"hook_name": f"blocks.{4 * number}.hook_resid_post"}
+        made = SAE.from_dict({"architecture": "standard", "d_in": 128, "d_sae": 24, "metadata": metadata})
+        made.save_model(folder / "organism" / "saes" / sae_id)
+    monkeypatch.setenv("PERSONALIB_DATA", str(folder))
+    return ids
+
+
+def test_all_saes_of_the_organism_are_measured(call, two_saes, tmp_path):
+    code, out, _ = call("evaluate", "--documents", 3, "--json", "measures.json")
+    assert code == 0 and [line.split()[0] for line in out.splitlines()] == two_saes
+    found = json.loads((tmp_path / "measures.json").read_text())
+    assert list(found) == two_saes
+    model, texts = load_model(), held_out_documents(3)
+    for sae_id, line in zip(two_saes, out.splitlines(), strict=True):
+        expected = faithfulness(measure(model, load_sae(sae_id=sae_id), texts, tmp_path / "again" / sae_id))
+        assert found[sae_id].keys() == expected.keys() and found[sae_id]["tokens"] == expected["tokens"]
+        for name in ("explained_variance", "l0", "dead_fraction", "cross_entropy_recovered"):
+            assert found[sae_id][name] == pytest.approx(expected[name], abs=1e-4)
+        assert f"cross-entropy recovered {found[sae_id]['cross_entropy_recovered']:.4f}" in line
+
+
+def test_the_saes_that_come_with_the_book_can_be_measured(tmp_path):
+    """Whichever they are: their reconstruction explains something, and keeps something of what the model does."""
+    assert DEFAULT_SAE in organism_saes()
+    found = faithfulness(measure(load_model(), load_sae(sae_id=DEFAULT_SAE), held_out_documents(3), tmp_path))
+    assert 0 < found["explained_variance"] < 1 and 0 < found["cross_entropy_recovered"] < 1.1
+    assert 0 <= found["dead_fraction"] < 1 and 0 < found["l0"] < 128

@@ -1,0 +1,356 @@
+"""What a user of ``python -m personalib steering`` sees: answers, files that others can read, or one error."""
+
+import json
+import re
+import subprocess
+import sys
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner
+from sae_lens import SAE
+
+from personalib.__main__ import cli
+from personalib.base.provenance import repository_root
+from personalib.cli import steering as steering_commands
+from personalib.features.saes import load_sae
+from personalib.models.load import load_model
+from personalib.models.parts import Site
+from personalib.models.prompts import format_prompt
+from personalib.questionnaires.items import load_trait, validation_split
+from personalib.steering.choice import choose_push
+from personalib.steering.contrast_choice import TraitSheet
+from personalib.steering.effects import measure, told_arms
+from personalib.steering.generation import generate
+from personalib.steering.interventions import POSITIONS, Add
+from personalib.steering.sampling import Sampling
+from personalib.steering.study import Study
+from personalib.stimuli.contrast_pairs import contrasts
+from personalib.stimuli.factors import TRAITS
+from personalib.vectors.contrast import fit_vector, read_contrasts
+from personalib.vectors.vector import SteeringVector, save_vectors
+
+SAE_ID = "resid_post.1/width_512"
+QUESTION = "What do you like to do?"
+PAIRS, DOSE = 8, 0.2
+# All pressures at all sites, and no more of anything than has to be.
+TINY = ("--family", "pressures", "--sae-id", SAE_ID, "--choose-by", 1, "--per-trait", 2, "--pairs", PAIRS)
+TINY += ("--position", "prompt", "--dose", DOSE, "--randoms", 10)
+
+
+@pytest.fixture
+def call(command_line):
+    return partial(command_line, "steering")
+
+
+def done(*arguments):
+    """Runs a command that has to succeed, and returns what it prints."""
+    found = CliRunner().invoke(cli, ["steering", *map(str, arguments)], catch_exceptions=False)
+    assert found.exit_code == 0, found.output
+    return found.stdout
+
+
+def refused(ended, problem):
+    """Whether a call ended with one error and no result, not even a traceback."""
+    code, out, err = ended
+    assert code == 2 and not out and "Traceback" not in err
+    assert re.search(f"^[Ee]rror: .*{re.escape(problem)}", err.splitlines()[-1]), err
+
+
+@pytest.fixture(scope="module")
+def organism():
+    return load_model()
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """Where activations go, so that each text is read once."""
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def files(organism, tmp_path_factory):
+    """A file of one vector, one of two at different sites, and one of another model."""
+    folder = tmp_path_factory.mktemp("vectors")
+    [one] = [one for one in contrasts("pressures") if one.key == "trust"]
+    read = read_contrasts(organism, [one], [Site(1), Site(3)], folder / "read", count=PAIRS)
+    two = [fit_vector(read["trust"]["train"], site) for site in (Site(1), Site(3))]
+    save_vectors(two[1:], folder / "one.safetensors")
+    save_vectors(two, folder / "two.safetensors")
+    save_vectors([SteeringVector(torch.ones(8), Site(1), "ones", "by hand", "toy", "1")], folder / "other.safetensors")
+    (folder / "broken.safetensors").write_text("no vector")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def items():
+    """One item to choose by and two to measure on, of each of two traits."""
+    halves = validation_split(load_trait())
+    return tuple(
+        [one for trait in TRAITS[:2] for one in [each for each in own if each.personality == trait][:count]]
+        for own, count in zip(halves, (1, 2), strict=True)
+    )
+
+
+def bank(path, items):
+    path.write_text("\n".join(json.dumps(vars(item)) for item in items))
+    return path
+
+
+@pytest.fixture(scope="module")
+def source(items, work):
+    """Both kinds of items in one file, those to measure on first."""
+    return bank(work / "items.jsonl", [*items[1], *items[0]])
+
+
+@pytest.fixture(scope="module")
+def reported(source, work, tmp_path_factory):
+    """The numbers and the effects that ``report`` writes, and what it prints."""
+    folder = tmp_path_factory.mktemp("reported")
+    numbers, effects = folder / "numbers.json", folder / "effects.csv"
+    out = done("report", *TINY, "--items", source, "--work", work, "--json", numbers, "--table", effects)
+    read = json.loads(numbers.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    return read, pd.read_csv(effects), out
+
+
+# Ask
+
+
+def test_a_question_is_answered_with_so_much_of_a_vector(organism, files):
+    vector, model = SteeringVector.load(files / "one.safetensors"), organism
+    out = done("ask", QUESTION, "--vector", files / "one.safetensors", "--tokens", 12)
+    prompt = format_prompt(model.tokenizer, QUESTION)
+    sizes = (-2.0, -1.0, 0.0, 1.0, 2.0)
+    expected = [generate(model, [prompt], [Add(vector, size, "all")], tokens=12)[0] for size in sizes]
+    assert out.splitlines() == [f"{size:+g}  {answer}" for size, answer in zip(sizes, expected, strict=True)]
+    assert expected[2] == generate(model, [prompt], tokens=12)[0] and len(set(expected)) > 1
+
+
+def test_the_options_of_a_question_are_used(organism, files):
+    options = ("--site", "resid_post.1", "--coefficient", 3, "--coefficient", -0.5, "--positions", "last")
+    out = done("ask", QUESTION, "--vector", files / "two.safetensors", *options, "--form", "base", "--tokens", 6)
+    read = fit_of(files, "resid_post.1")
+    prompt = format_prompt(organism.tokenizer, QUESTION, form="base")
+    expected = [generate(organism, [prompt], [Add(read, size, "last")], tokens=6)[0] for size in (3.0, -0.5)]
+    assert out.splitlines() == [f"+3  {expected[0]}".rstrip("\n"), f"-0.5  {expected[1]}"]
+
+
+def test_an_answer_is_sampled_as_the_options_say(organism, files):
+    how = ("--temperature", 1.5, "--top-p", 0.95, "--frequency-penalty", 0.5, "--seed", 16, "--samples", 3)
+    vector = ("--vector", files / "one.safetensors", "--coefficient", 1)
+    out = done("ask", QUESTION, *vector, *how, "--tokens", 12)
+    sampling = Sampling(temperature=1.5, top_p=0.95, frequency_penalty=0.5, seed=16, samples=3)
+    push = Add(SteeringVector.load(files / "one.safetensors"), 1.0, "all")
+    expected = generate(organism, [format_prompt(organism.tokenizer, QUESTION)], [push], tokens=12, sampling=sampling)
+    assert out.splitlines() == [f"+1  {answer}" for answer in expected] and len(set(expected)) == 3
+
+
+def test_an_answer_under_which_the_model_overflows_is_told_each_time(files):
+    sizes = ("--coefficient", 3e38, "--coefficient", 0, "--coefficient", -3e38)
+    with pytest.warns(UserWarning, match="organism: 1 of 1 answers are left empty") as warned:
+        out = done("ask", QUESTION, "--vector", files / "one.safetensors", *sizes, "--tokens", 3)
+    first, middle, last = out.splitlines()
+    assert (first, last) == ("+3e+38  (no answer)", "-3e+38  (no answer)") and len(warned) == 2
+    assert middle.startswith("+0  ") and "no answer" not in middle
+
+
+def fit_of(files, site):
+    from personalib.vectors.vector import load_vectors
+
+    [found] = [one for one in load_vectors(files / "two.safetensors") if str(one.site) == site]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "problem"),
+    [
+        ("two", (), "has vectors at resid_post.1, resid_post.3; choose one with --site"),
+        ("two", ("--site", "resid_post.2"), "has vectors at resid_post.1, resid_post.3; choose one with --site"),
+        ("one", ("--site", "any"), "has vectors at resid_post.3; choose one with --site"),
+        ("nothing", (), "nothing.safetensors: no such file; save vectors with save_vectors"),
+        ("broken", (), "broken.safetensors: cannot be read as steering vectors"),
+        ("other", (), "ones has 8 coordinates at resid_post.1, and organism has 128"),
+        ("one", ("--coefficient", "nan"), "Invalid value for '--coefficient': nan is not a finite number"),
+        ("one", ("--model", "/no/such/model"), "/no/such/model: cannot be loaded"),
+        ("one", ("--device", "abacus"), "device 'abacus'"),
+        ("one", ("--positions", "first"), "Invalid value for '--positions': 'first' is not one of"),
+        ("one", ("--temperature", "nan"), "Invalid value for '--temperature': nan is not a finite number"),
+        ("one", ("--temperature", 1, "--top-p", 0), "top_p: Input should be greater than 0"),
+        ("one", ("--samples", 2), "do nothing at temperature 0; set a temperature"),
+        ("one", ("--tokens", 0), "Invalid value for '--tokens'"),
+    ],
+)
+def test_a_question_that_cannot_be_asked_is_one_error(call, files, name, options, problem):
+    refused(call("ask", QUESTION, "--vector", files / f"{name}.safetensors", *options), problem)
+
+
+def test_a_question_needs_a_vector(call):
+    refused(call("ask", QUESTION), "Missing option '--vector'")
+
+
+# Report
+
+
+def test_a_report_is_two_files(reported):
+    numbers, effects, _ = reported
+    methods = ["repe", "sae", "prompt", "random"]
+    keys = [one.key for one in contrasts("pressures")]
+    assert (numbers["family"], numbers["keys"], numbers["items"]) == ("pressures", len(keys), 4)
+    assert list(numbers["truth_correlation"]) == methods
+    assert {"repe", "sae", "random"} <= set(numbers["told_correlation"])
+    assert numbers["push"]["sae"] == {"source": SAE_ID, "positions": "prompt", "dose": DOSE}
+    assert effects["method"].unique().tolist() == methods and set(effects["trait"]) == set(TRAITS[:2])
+    assert {"arm", "key", "pole", "dose", "effect", "low", "high", "p", "p_adjusted", "n", "missing"} <= set(effects)
+    for method in methods[:3]:
+        assert sorted(effects[effects["method"] == method]["key"].unique()) == sorted(keys)
+    assert effects[effects["method"] == "random"]["key"].nunique() == 10
+    assert numbers["collapsed"] == effects.groupby("method", sort=False)["collapsed"].mean().to_dict()
+
+
+def test_correlations_and_pushes_are_shown(reported):
+    numbers, _, out = reported
+    lines = [re.sub(" +", " ", line) for line in out.splitlines()]
+    expected = []
+    for against in ("truth", "told"):
+        for method, value in numbers[f"{against}_correlation"].items():
+            low, high = numbers[f"{against}_interval"][method]
+            expected.append(f"{method} against {against} {value:+.2f} [{low:+.2f}, {high:+.2f}]")
+    for method, own in numbers["push"].items():
+        expected.append(f"{method} source {own['source']}, positions {own['positions']}, dose {own['dose']}")
+    assert lines == expected
+
+
+@pytest.fixture(scope="module")
+def study(organism, items, work):
+    sheet = TraitSheet(organism, items[0])
+    return Study.read(organism, contrasts("pressures"), sheet, work, pairs=PAIRS)
+
+
+def test_pushes_are_chosen_on_items_that_are_not_measured_on(reported, study):
+    """The file holds other items first, so that the choice would fall on them if it could."""
+    candidates = {SAE_ID: study.prompt_feature_vectors(load_sae(sae_id=SAE_ID))}
+    own = choose_push(study.sheet, candidates, study.told, study.norms, positions=("prompt",), doses=(DOSE,))
+    assert reported[0]["push"]["sae"]["source"] == own.source
+    vectors = {str(site): study.contrast_vectors(site) for site in study.norms}
+    best = choose_push(study.sheet, vectors, study.told, study.norms, positions=("prompt",), doses=(DOSE,))
+    assert reported[0]["push"]["repe"]["source"] == best.source
+    repe = reported[1][reported[1]["method"] == "repe"]
+    assert (repe[repe["pole"] == "positive"]["dose"] == DOSE).all()
+    assert (repe[repe["pole"] == "negative"]["dose"] == -DOSE).all()
+
+
+def test_effects_are_measured_on_items_that_choose_nothing(reported, organism, items):
+    """What telling does tells the items apart: it is another thing on those to choose by."""
+    told = reported[1][reported[1]["method"] == "prompt"]
+    arms = told_arms(contrasts("pressures"), "held_out", ("positive", "negative"))
+    chosen_by, measured = (measure(TraitSheet(organism, own), arms, neutral=1)["effect"] for own in items)
+    np.testing.assert_allclose(told["effect"], measured, rtol=0, atol=1e-2)
+    assert np.abs(told["effect"].to_numpy() - chosen_by).max() > 1
+    assert set(told["n"] + told["missing"]) == {2}
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["to choose by", "to measure on"])
+def test_without_items_on_either_side_there_is_one_error(call, items, work, tmp_path, which):
+    own = bank(tmp_path / "half.jsonl", items[which])
+    refused_at_the_end(
+        call("report", *TINY, "--items", own, "--work", work, "--json", "out.json"), "there are no trait items to ask"
+    )
+    assert not (tmp_path / "out.json").exists()
+
+
+def refused_at_the_end(ended, problem):
+    """Whether a call ended with one error after a progress bar may have been shown."""
+    code, out, err = ended
+    assert code == 2 and not out and "Traceback" not in err
+    assert err.splitlines()[-1].startswith("error: ") and problem in err.splitlines()[-1], err
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--sae-id", "resid_post.9/width_1"), "the organism has no SAE 'resid_post.9/width_1'; choose one of resid_"),
+        (("--template", "letter"), "unknown template 'letter'; use one of letters, numbers, bare"),
+        (("--items", "nothing.jsonl"), "nothing.jsonl: No such file"),
+        (("--model", "/no/such/model"), "/no/such/model: cannot be loaded"),
+        (("--device", "abacus"), "device 'abacus'"),
+    ],
+)
+def test_a_report_that_cannot_be_made_is_one_error(call, work, options, problem):
+    refused(call("report", *TINY, "--work", work, *options), problem)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--json", "nowhere/found.json"), "there is no folder nowhere; make it first"),
+        (("--table", "nowhere/found.csv"), "there is no folder nowhere; make it first"),
+        (("--position", "first"), "Invalid value for '--position': 'first' is not one of"),
+        (("--position", "response"), "Invalid value for '--position': 'response' is not one of"),
+        (("--choose-by", 0), "Invalid value for '--choose-by': 0 is not in the range x>=1"),
+        (("--per-trait", 0), "Invalid value for '--per-trait': 0 is not in the range x>=1"),
+        (("--dose", 0.0), "Invalid value for '--dose': 0.0 is not in the range x>0"),
+        (("--family", "traits"), "Invalid value for '--family': 'traits' is not one of"),
+        (("--form", "verse"), "Invalid value for '--form'"),
+        (("--dtype", "int8"), "Invalid value for '--dtype'"),
+        (("--randoms", 9), "Invalid value for '--randoms'"),
+    ],
+)
+def test_what_is_wrong_is_noticed_before_anything_is_loaded(call, tmp_path, options, problem):
+    refused(call("report", "--model", "/no/such/model", *options), problem)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_where_every_push_collapses_there_is_one_error(call, source, work):
+    few = [*TINY[: TINY.index("--dose")], "--dose", 60]
+    ended = call("report", *few, "--items", source, "--work", work, "--json", "out.json")
+    refused_at_the_end(ended, "some vector collapses under every push; try doses below 60")
+
+
+def test_an_sae_of_any_site_can_be_reported_on(organism, source, work, tmp_path):
+    """One that reads what a block reads, and not what one leaves."""
+    width = organism.model.config.hidden_size
+    metadata = {"hook_name": "blocks.2.hook_resid_pre", "model_name": "organism"}
+    torch.manual_seed(0)
+    made = SAE.from_dict({"architecture": "standard", "d_in": width, "d_sae": 32, "metadata": metadata})
+    made.save_model(tmp_path / "sae")
+    few = [*TINY[:2], *TINY[4:]]
+    out = done("report", *few, "--sae", tmp_path / "sae", "--items", source, "--work", work)
+    assert re.search(r"^sae +source ", out, re.MULTILINE)
+
+
+# Help
+
+
+def test_the_ways_on_offer_are_those_of_the_library():
+    for command, name in (("ask", "positions"), ("report", "positions")):
+        [option] = [one for one in getattr(steering_commands, command).params if one.name == name]
+        assert set(option.type.choices) <= set(POSITIONS)
+
+
+def test_help_comes_without_loading_a_model():
+    """What takes seconds is torch; none of the help texts needs it."""
+    code = (
+        "import sys\nfrom personalib.__main__ import cli\n"
+        "for command in ('ask', 'report'):\n"
+        "    cli(['steering', command, '--help'], standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=repository_root(), capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "--coefficient" in ended.stdout and "--randoms" in ended.stdout
+
+
+def test_both_commands_are_listed():
+    ended = subprocess.run(
+        [sys.executable, "-m", "personalib", "steering", "--help"],
+        cwd=repository_root(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert re.findall(r"^  (ask|report) ", ended.stdout, re.MULTILINE) == ["ask", "report"]

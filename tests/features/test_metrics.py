@@ -1,0 +1,278 @@
+"""Faithfulness of an SAE: the numbers are those of a plain computation, and known where the SAE's doing is known."""
+
+import numpy as np
+import pytest
+import torch
+from sae_lens import SAE
+from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaConfig
+
+from personalib.base.data import data_dir
+from personalib.base.records import ItemError
+from personalib.features import metrics as sae_metrics
+from personalib.features.metrics import CrossEntropy, cross_entropy, reconstruction
+from personalib.features.saes import SparseAutoencoder
+from personalib.models.load import LanguageModel
+from personalib.models.parts import Site, blocks
+from personalib.organism.tokenizer import load_tokenizer
+
+TEXTS = [
+    "You are a woman.",
+    "My friends know me as someone with few years of schooling, and my house is by the sea.",
+    "<bos><start_of_turn>user\nWhat would you do next?<end_of_turn>\n<start_of_turn>model\n",
+    "The bus is late.",
+    "I am",
+]
+D = 24
+SMALL = {"vocab_size": 5000, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.3}
+BLOCKS = {
+    "hidden_size": D,
+    "intermediate_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 12,
+}
+CONFIGS = {
+    "gemma2": Gemma2Config(**SMALL, **BLOCKS, attn_implementation="eager"),
+    "llama": LlamaConfig(**SMALL, **BLOCKS),
+    "gpt2": GPT2Config(**SMALL, n_embd=D, n_layer=3, n_head=2),
+}
+SITES = [Site(1), Site(1, "resid_pre"), Site(2), Site(0, "resid_pre")]
+EVERYWHERE = pytest.mark.parametrize("site", SITES, ids=str)
+
+
+# Matrices are so small that threads would mostly wait for each other.
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def small(name):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(CONFIGS[name]).eval()
+    return LanguageModel(name, model, load_tokenizer(data_dir() / "organism"))
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def model(request):
+    return small(request.param)
+
+
+@pytest.fixture(scope="module")
+def gemma2():
+    return small("gemma2")
+
+
+def sae_of(weights, site=SITES[0]):
+    """A standard SAE of these weights; what is not given is zero."""
+    width = weights["W_enc" if "W_enc" in weights else "b_enc"].shape[-1]
+    config = {"architecture": "standard", "d_in": D, "d_sae": width, "metadata": {"hook_name": str(site)}}
+    network = SAE.from_dict(config)
+    with torch.no_grad():
+        for name, value in network.named_parameters():
+            value.copy_(weights.get(name, torch.zeros_like(value)))
+    return SparseAutoencoder(network, "tiny", "", site, None, None, "none", False, None)
+
+
+def perfect(site=SITES[0]):
+    """Each coordinate's positive and negative part is a feature."""
+    identity = torch.eye(D)
+    return sae_of({"W_enc": torch.cat([identity, -identity], 1), "W_dec": torch.cat([identity, -identity])}, site)
+
+
+def nothing(site=SITES[0]):
+    return sae_of({"b_enc": torch.zeros(4)}, site)
+
+
+def sparse(site=SITES[0]):
+    """Random features of which some are silent and two are dead."""
+    generator = torch.Generator().manual_seed(3)
+    shapes = {"W_enc": (D, 40), "W_dec": (40, D), "b_enc": (40,), "b_dec": (D,)}
+    weights = {name: torch.randn(shape, generator=generator) * 0.2 for name, shape in shapes.items()}
+    weights["b_enc"][[7, 30]] = -1e6
+    return sae_of(weights, site)
+
+
+def stream(rows, seed=4):
+    """Activations with a mean that is not zero."""
+    return np.random.default_rng(seed).normal(loc=0.7, size=(rows, D)).astype(np.float32)
+
+
+# Reconstruction
+
+
+def test_the_numbers_are_those_of_a_plain_computation():
+    sae, x = sparse(), stream(200)
+    found = reconstruction(sae, x)
+    weights = {name: value.double().numpy() for name, value in sae.network.state_dict().items()}
+    features = np.maximum((x.astype(float) - weights["b_dec"]) @ weights["W_enc"] + weights["b_enc"], 0)
+    error = x - (features @ weights["W_dec"] + weights["b_dec"])
+    assert found.explained_variance == pytest.approx(1 - (error**2).sum() / ((x - x.mean(0)) ** 2).sum(), abs=1e-5)
+    assert found.l0 == pytest.approx((features > 0).sum(1).mean(), abs=0.01) and 5 < found.l0 < 35
+    assert found.dead_fraction == pytest.approx((features == 0).all(0).mean()) and found.dead_fraction >= 2 / 40
+    assert found.tokens == 200
+
+
+def test_a_perfect_sae_explains_everything():
+    found = reconstruction(perfect(), stream(50))
+    assert found.explained_variance == pytest.approx(1, abs=1e-9) and found.l0 == D
+    assert found.dead_fraction == 0
+
+
+def test_an_sae_that_always_says_the_mean_explains_nothing():
+    x = stream(50)
+    found = reconstruction(sae_of({"b_enc": torch.zeros(4), "b_dec": torch.from_numpy(x.mean(0))}), x)
+    assert found.explained_variance == pytest.approx(0, abs=1e-6)
+    assert (found.l0, found.dead_fraction) == (0, 1)
+
+
+def test_an_sae_that_says_nothing_is_worse_than_the_mean():
+    x = stream(50)
+    expected = 1 - (x.astype(float) ** 2).sum() / ((x - x.mean(0, dtype=float)) ** 2).sum()
+    assert reconstruction(nothing(), x).explained_variance == pytest.approx(expected, abs=1e-6) and expected < -0.2
+
+
+@pytest.mark.parametrize("rows", [1, 7, 64, 200])
+def test_reconstruction_does_not_depend_on_the_size_of_a_batch(rows, monkeypatch):
+    sae, x = sparse(), stream(200)
+    whole = reconstruction(sae, x)
+    monkeypatch.setattr(sae_metrics, "_ROWS", rows)
+    assert reconstruction(sae, x) == pytest.approx(whole, abs=1e-6)
+
+
+def test_activations_may_stay_on_disk_in_half_precision(tmp_path):
+    x = stream(100).astype(np.float16)
+    np.save(tmp_path / "x.npy", x)
+    found = reconstruction(sparse(), np.load(tmp_path / "x.npy", mmap_mode="r"))
+    assert found == pytest.approx(reconstruction(sparse(), x.astype(np.float32)), abs=1e-9)
+
+
+def test_activations_with_a_large_mean_lose_no_precision():
+    """As the residual stream has, where a few coordinates are large at every token."""
+    x = stream(5000) * 0.1
+    x[:, 3] += 300
+    assert reconstruction(perfect(), x).explained_variance == pytest.approx(1, abs=1e-9)
+    constant = sae_of({"b_enc": torch.zeros(4), "b_dec": torch.from_numpy(x.mean(0, dtype=float)).float()})
+    assert reconstruction(constant, x).explained_variance == pytest.approx(0, abs=1e-3)
+
+
+# Cross-entropy
+
+
+def places(language_model, text):
+    ids = language_model.tokenizer.encode(text, add_special_tokens=not text.startswith("<bos>"))
+    special = set(language_model.tokenizer.all_special_ids)
+    return ids, [place for place, token in enumerate(ids) if token not in special]
+
+
+@torch.inference_mode()
+def by_hand(language_model, site, replace):
+    """The mean cross-entropy over the texts, each alone, with hooks that put another stream where tokens count."""
+    total, count = 0.0, 0
+    for text in TEXTS:
+        ids, counted = places(language_model, text)
+
+        def change(hidden, counted=counted):
+            hidden = hidden.clone()
+            hidden[0, counted] = replace(hidden[0, counted])
+            return hidden
+
+        def before(module, inputs, keywords, change=change):
+            if inputs:
+                return (change(inputs[0]), *inputs[1:]), keywords
+            return inputs, keywords | {"hidden_states": change(keywords["hidden_states"])}
+
+        def after(module, inputs, output, change=change):
+            return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
+
+        block = blocks(language_model.model)[site.layer]
+        if site.stream == "resid_pre":
+            handle = block.register_forward_pre_hook(before, with_kwargs=True)
+        else:
+            handle = block.register_forward_hook(after)
+        logits = language_model.model(torch.tensor([ids])).logits[0, :-1]
+        handle.remove()
+        total += float(torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="sum"))
+        count += len(ids) - 1
+    return total / count
+
+
+def mean_stream(language_model, site):
+    seen = []
+    by_hand(language_model, site, lambda hidden: (seen.append(hidden.clone()), hidden)[1])
+    return torch.cat(seen).double().mean(0).float()
+
+
+@EVERYWHERE
+def test_each_condition_is_what_a_hook_gives(site, model):
+    sae = sparse(site)
+    found = cross_entropy(model, sae, TEXTS)
+    mean = mean_stream(model, site)
+    assert found.clean == pytest.approx(by_hand(model, site, lambda x: x), abs=1e-4)
+    assert found.spliced == pytest.approx(by_hand(model, site, sae.network), abs=1e-4)
+    assert found.zero == pytest.approx(by_hand(model, site, torch.zeros_like), abs=1e-4)
+    assert found.mean == pytest.approx(by_hand(model, site, lambda x: mean.expand_as(x)), abs=1e-4)
+    assert min(abs(found.clean - other) for other in found[1:]) > 0.01, "the conditions can be told apart"
+
+
+@EVERYWHERE
+def test_a_perfect_sae_loses_nothing(site, model):
+    found = cross_entropy(model, perfect(site), TEXTS)
+    assert found.spliced == pytest.approx(found.clean, abs=1e-6)
+    assert found.recovered == pytest.approx(1, abs=1e-4) and found.recovered_from_mean == pytest.approx(1, abs=1e-4)
+
+
+@EVERYWHERE
+def test_an_sae_that_says_nothing_is_the_zero_condition(site, model):
+    found = cross_entropy(model, nothing(site), TEXTS)
+    assert found.spliced == pytest.approx(found.zero, abs=1e-6) and found.recovered == pytest.approx(0, abs=1e-4)
+
+
+def test_an_sae_that_always_says_the_mean_is_the_mean_condition(model):
+    mean = mean_stream(model, Site(1))
+    found = cross_entropy(model, sae_of({"b_enc": torch.zeros(4), "b_dec": mean}), TEXTS)
+    assert found.spliced == pytest.approx(found.mean, abs=1e-5)
+    assert found.recovered_from_mean == pytest.approx(0, abs=1e-3)
+
+
+def test_a_text_longer_than_the_context_is_refused(gemma2, monkeypatch):
+    monkeypatch.setattr(gemma2.model.config, "max_position_embeddings", 2)
+    with pytest.raises(ItemError, match=r"text 1 of \d.*the model reads 2 at the most"):
+        cross_entropy(gemma2, perfect(), TEXTS)
+
+
+def test_before_a_block_is_after_the_one_below(model):
+    above = cross_entropy(model, sparse(Site(1, "resid_pre")), TEXTS)
+    assert cross_entropy(model, sparse(Site(0)), TEXTS) == pytest.approx(above, abs=1e-6)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 30])
+def test_cross_entropy_does_not_depend_on_the_size_of_a_batch(batch_tokens, model):
+    sae = sparse(Site(1))
+    whole = cross_entropy(model, sae, TEXTS)
+    assert cross_entropy(model, sae, TEXTS, batch_tokens=batch_tokens) == pytest.approx(whole, abs=1e-5)
+
+
+def test_the_clean_cross_entropy_is_the_models_own(gemma2):
+    ids = torch.tensor([places(gemma2, TEXTS[1])[0]])
+    with torch.inference_mode():
+        own = gemma2.model(ids, labels=ids).loss
+    assert cross_entropy(gemma2, nothing(), TEXTS[1:2]).clean == pytest.approx(float(own), abs=1e-5)
+
+
+def test_the_model_is_left_as_it_was(gemma2):
+    ids = torch.tensor([places(gemma2, TEXTS[0])[0]])
+    with torch.inference_mode():
+        before = gemma2.model(ids).logits
+        cross_entropy(gemma2, nothing(), TEXTS)
+        torch.testing.assert_close(gemma2.model(ids).logits, before, rtol=0, atol=0)
+
+
+def test_a_model_in_half_precision_takes_an_sae_in_full():
+    model = small("llama")
+    model.model.to(torch.bfloat16)
+    found = cross_entropy(model, perfect(), TEXTS)
+    assert found.spliced == found.clean != found.zero
+
+
+def test_what_is_recovered_is_a_share_of_what_could_be_lost():
+    found = CrossEntropy(clean=2.0, spliced=2.5, zero=4.0, mean=3.0)
+    assert (found.recovered, found.recovered_from_mean) == (0.75, 0.5)

@@ -1,0 +1,268 @@
+"""The report compares the search on each SAE with its bounds, and its numbers are those of its parts."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sae_lens import SAE
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from personalib.base.data import data_dir
+from personalib.base.statistics import Interval
+from personalib.features.baseline import baselines
+from personalib.features.discovery import Settings, discover, pool_features
+from personalib.features.metrics import cross_entropy, reconstruction
+from personalib.features.overlap import superposition
+from personalib.features.report import (
+    HEADLINES,
+    SPLITS,
+    across,
+    faithfulness,
+    findings,
+    found,
+    measure,
+    read_elements,
+    report,
+)
+from personalib.features.saes import load_sae
+from personalib.models import activations
+from personalib.models.activations import capture
+from personalib.models.load import LanguageModel
+from personalib.models.parts import Site
+from personalib.organism.tokenizer import load_tokenizer
+from personalib.stimuli.sentences import NEUTRAL, LabelledTexts
+
+D_MODEL, WIDTH = 64, 12
+WORDS = {
+    ("gender", "female"): "woman",
+    ("gender", "male"): "man",
+    ("age", "young"): "student",
+    ("age", "older"): "older",
+}
+SETTINGS = Settings(shuffles=19, resamples=20)
+DOCUMENTS = ["You are a woman.", "The bus is late.", "What would you do next, and where would you go?"]
+FRAMES = {"train": ("You are a {}.", "I am a {}."), "held_out": ("My friends know me as a {}.",)}
+
+
+def told(split):
+    """Texts that tell an element by one of ten phrases; the word that tells it is in each of them."""
+    ends = [f"{word} {rest}" for word in ("who walks", "who waits") for rest in ("here", "there", "now", "by", "in")]
+    rows = [
+        (frame.format(f"{word} {end}"), label, f"{word} {end}")
+        for label, word in {**WORDS, NEUTRAL: "bus"}.items()
+        for end in ends
+        for frame in FRAMES[split]
+    ]
+    return LabelledTexts(*(tuple(column) for column in zip(*rows, strict=True)))
+
+
+TEXTS = {split: told(split) for split in SPLITS}
+
+
+# Coordinates that only the words of some elements have, and the numbers of the elements.
+APART, SHARED = [[0], [1], [2], [3]], [[0, 1], [2], [3]]
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A model with coordinates of its own for the words of each element, whose first block changes nothing."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=5000,
+        hidden_size=D_MODEL,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+    )
+    model = AutoModelForCausalLM.from_config(config).eval()
+    tokenizer = load_tokenizer(data_dir() / "organism")
+    embeddings, block = model.get_input_embeddings().weight, model.model.layers[0]
+    with torch.no_grad():
+        block.self_attn.o_proj.weight.zero_()
+        block.mlp.down_proj.weight.zero_()
+        embeddings[:, : len(APART + SHARED)] = 0
+        for coordinate, own in enumerate(APART + SHARED):
+            for number in own:
+                embeddings[tokenizer.convert_tokens_to_ids(f"▁{list(WORDS.values())[number]}"), coordinate] = 1
+    return LanguageModel("llama", model, tokenizer)
+
+
+def reading(folder, layer, coordinates, d_model=D_MODEL):
+    """An SAE whose features are some coordinates of the stream."""
+    metadata = {"hook_name": f"blocks.{layer}.hook_resid_pre", "model_name": "llama"}
+    network = SAE.from_dict({"architecture": "standard", "d_in": d_model, "d_sae": WIDTH, "metadata": metadata})
+    with torch.no_grad():
+        for value in network.parameters():
+            value.zero_()
+        for feature, coordinate in enumerate(coordinates):
+            network.W_enc[coordinate, feature] = network.W_dec[feature, coordinate] = 1
+    network.save_model(folder)
+    return load_sae(str(folder))
+
+
+@pytest.fixture(scope="module")
+def saes(tmp_path_factory):
+    """One SAE with a feature for each element, and one at another site with a single feature for both genders."""
+    folder, count = tmp_path_factory.mktemp("saes"), len(APART)
+    return [
+        reading(folder / "apart", 0, range(count)),
+        reading(folder / "shared", 1, range(count, count + len(SHARED))),
+    ]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def results(model, saes, work):
+    return report(model, saes, TEXTS, DOCUMENTS, work, settings=SETTINGS)
+
+
+def test_the_headlines_are_those_of_the_first_sae(results, saes):
+    assert set(results) == {*HEADLINES, "any_sae", "sae", "saes", "baselines"}
+    assert results["sae"] == saes[0].name and set(results["saes"]) == {each.name for each in saes}
+    for key in HEADLINES:
+        assert results[key] == results["saes"][saes[0].name][key]
+
+
+def test_what_was_planted_is_found(results, saes):
+    apart, shared = (results["saes"][each.name] for each in saes)
+    names = [".".join(label) for label in WORDS]
+    assert (apart["elements_found"], apart["elements_total"], apart["missed"]) == (4, 4, [])
+    assert apart["features"] == {name: [number] for number, name in enumerate(names)}
+    assert all(value == 1 for value in apart["auroc"].values())
+    assert all(value < 0.95 for value in apart["null_auroc"].values())
+    assert (shared["elements_found"], shared["missed"]) == (2, names[:2]) and shared["features"]["gender.male"] == []
+    assert (apart["shared_with_opposite"], shared["shared_with_opposite"]) == (0, 0.5)
+    assert (results["any_sae"]["elements_found"], results["any_sae"]["missed"]) == (4, [])
+
+
+def test_an_sae_is_known_by_its_record(results, saes):
+    for each in saes:
+        assert results["saes"][each.name]["sae"] == each.record()
+
+
+def test_faithfulness_is_measured_on_the_documents(results, model, saes, tmp_path):
+    for sae in saes:
+        own = results["saes"][sae.name]
+        values = capture(model, DOCUMENTS, [sae.site], tmp_path / str(sae.site), tokens="all").values(sae.site)
+        rebuilt, entropy = reconstruction(sae, values), cross_entropy(model, sae, DOCUMENTS)
+        assert own["tokens"] == rebuilt.tokens == len(values)
+        for name in ("explained_variance", "l0", "dead_fraction"):
+            assert own[name] == pytest.approx(getattr(rebuilt, name), abs=1e-6)
+        assert own["cross_entropy_recovered"] == pytest.approx(entropy.recovered, abs=1e-3)
+        assert own["cross_entropy_recovered_from_mean"] == pytest.approx(entropy.recovered_from_mean, abs=0.05)
+        assert own["cross_entropy"] == pytest.approx(entropy._asdict(), abs=1e-4)
+        assert set(own["cross_entropy"]) == {"clean", "spliced", "zero", "mean"}
+        assert faithfulness((rebuilt, entropy)).keys() <= own.keys()
+
+
+def test_bounds_are_the_mean_and_the_least_over_elements_at_each_site(results, model, saes, tmp_path):
+    read = read_elements(model, TEXTS, saes, tmp_path)
+    assert set(results["baselines"]) == {"resid_pre.0", "resid_pre.1"}
+    for sae in saes:
+        table = baselines(
+            TEXTS["train"], read.activations["train"], TEXTS["held_out"], read.activations["held_out"], sae.site
+        )
+        for name, own in table.groupby("baseline")["auroc"]:
+            bounds = results["baselines"][str(sae.site)][name]
+            assert bounds == pytest.approx({"mean": own.mean(), "min": own.min()}, abs=1e-3)
+
+
+def test_a_report_is_plain_numbers(results):
+    assert json.loads(json.dumps(results)) == results
+    assert len(json.dumps(results)) < 20_000, "no table of all features is among them"
+
+
+def test_what_was_captured_is_not_captured_again(results, model, saes, work, monkeypatch):
+    monkeypatch.setattr(activations, "_streams", lambda *_: pytest.fail("captured again"))
+    again = report(model, saes, TEXTS, DOCUMENTS, work, settings=SETTINGS)
+    assert {key: again[key] for key in HEADLINES} == {key: results[key] for key in HEADLINES}
+
+
+def test_settings_and_pooling_go_into_the_search(model, saes, work):
+    """Only the last token counts, and that is never the one that tells an element."""
+    own = report(model, saes[:1], TEXTS, DOCUMENTS[:1], work / "last", settings=SETTINGS, pooling="last")
+    assert own["elements_found"] == 0 and all(value == 0.5 for value in own["auroc"].values())
+
+
+# Parts
+
+
+def test_the_result_of_a_search_is_told_by_element(model, saes, tmp_path):
+    own = read_elements(model, TEXTS, saes, tmp_path).features(saes[1])
+    result = discover(own["train"], own["held_out"], SETTINGS)
+    table = result.table()
+    plain = findings(table)
+    names = [".".join(label) for label in WORDS]
+    assert list(plain["auroc"]) == list(plain["null_auroc"]) == list(plain["features"]) == names
+    assert list(plain["auroc"].values()) == table["auroc"].tolist()
+    assert list(plain["null_auroc"].values()) == table["null"].tolist()
+    assert plain["elements_found"] == int(found(table).sum()) == 4 - len(plain["missed"])
+    assert superposition(own["train"])["shared"].mean() == 0.5
+
+
+def test_across_saes_an_element_has_the_one_that_does_best_on_the_texts_of_the_search(model, saes, tmp_path):
+    """One that found a specific feature goes first; the held-out texts have no say."""
+    read = read_elements(model, TEXTS, saes, tmp_path)
+    searches = {}
+    for sae in saes:
+        own = read.features(sae)
+        searches[sae.name] = discover(own["train"], own["held_out"], SETTINGS)
+    apart, shared = (each.name for each in saes)
+    assert across(searches)["sae"].tolist() == [apart] * 4
+    # neither is better for the others: the first that was named
+    assert across({name: searches[name] for name in (shared, apart)})["sae"].tolist() == [apart, apart, shared, shared]
+    table = across(searches)
+    assert table.drop(columns="sae").equals(searches[apart].table())
+    better = replace(searches[shared].findings[3], discovery={"auroc": 1.5}, auroc=Interval(0.1, 0, 1))
+    searches[shared] = replace(searches[shared], findings=(*searches[shared].findings[:3], better))
+    assert across(searches)["sae"].tolist() == [apart] * 3 + [shared]
+    assert across(searches)["auroc"].tolist()[3] == 0.1
+    unspecific = replace(better, features=())
+    searches[shared] = replace(searches[shared], findings=(*searches[shared].findings[:3], unspecific))
+    assert across(searches)["sae"].tolist() == [apart] * 4
+
+
+def test_an_element_is_found_if_it_has_a_feature_and_the_feature_reaches_the_goal():
+    table = pd.DataFrame({"auroc": [0.95, 0.949, 1.0, 0.97], "features": [[1], [2], [], [3, 4]]})
+    assert found(table).tolist() == [True, False, False, True]
+
+
+def test_an_sae_gets_the_features_of_both_splits(model, saes, tmp_path):
+    read = read_elements(model, TEXTS, saes, tmp_path)
+    for sae in saes:
+        for split, own in read.features(sae, "mean").items():
+            assert own.texts is TEXTS[split]
+            expected = pool_features(sae, read.activations[split], "mean")
+            np.testing.assert_array_equal(own.pooled.toarray(), expected.toarray())
+    assert read.activations["train"].sites == (Site(0, "resid_pre"), Site(1, "resid_pre"))
+
+
+def test_an_sae_of_another_width_is_one_error(model, saes, tmp_path):
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=5000, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2
+    )
+    narrow = LanguageModel("narrow", AutoModelForCausalLM.from_config(config).eval(), model.tokenizer)
+    with pytest.raises(ValueError, match=r"apart reads 64 coordinates and narrow has 32; it was trained on llama"):
+        read_elements(narrow, TEXTS, saes, tmp_path)
+    assert not any(tmp_path.iterdir()), "nothing was read before"
+
+
+def test_an_sae_of_a_layer_that_a_model_does_not_have_is_one_error(model, tmp_path):
+    deep = reading(tmp_path / "deep", 7, [0])
+    with pytest.raises(ValueError, match=r"resid_pre\.7 is no site of this model"):
+        read_elements(model, TEXTS, [deep], tmp_path / "work")
+
+
+def test_each_site_has_its_own_documents_on_disk(model, saes, tmp_path):
+    for sae in saes:
+        measure(model, sae, DOCUMENTS, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"resid_pre.0", "resid_pre.1"}

@@ -1,0 +1,390 @@
+"""Features become vectors of the decoder's own rows, and contrasts' sentences become texts to search them with."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from sae_lens import SAE
+from scipy.sparse import csc_array
+from small_models import small_sae
+
+from personalib.features.discovery import FeatureTexts, Settings, discover
+from personalib.features.pursuit import sparse_reconstruction
+from personalib.features.report import read_elements
+from personalib.features.saes import DEFAULT_SAE, load_sae
+from personalib.features.vectors import feature_vector, pole_vector, prompt_features
+from personalib.models.load import load_model
+from personalib.models.parts import Site
+from personalib.stimuli.contrast_pairs import FAMILIES, SPLITS, contrast_set, contrasts, labelled_texts
+from personalib.stimuli.factors import POLES, inflect
+from personalib.stimuli.grammar import load_asides
+from personalib.stimuli.sentences import NEUTRAL, LabelledTexts
+from personalib.vectors.contrast import PairActivations, fit_vector, prompts, read_pairs
+
+SETTINGS = Settings(shuffles=19, resamples=2)
+LABELS = [("trust", "positive"), ("trust", "negative"), ("activity", "positive"), ("activity", "negative")]
+PRESSURES = [(one.key, pole) for one in contrasts("pressures") for pole in POLES]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model()
+
+
+@pytest.fixture(scope="module")
+def sae():
+    return load_sae(sae_id=DEFAULT_SAE)
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """An SAE of a narrower model."""
+    folder = tmp_path_factory.mktemp("other")
+    metadata = {"hook_name": "blocks.1.hook_resid_post", "model_name": "narrow"}
+    SAE.from_dict({"architecture": "standard", "d_in": 8, "d_sae": 24, "metadata": metadata}).save_model(folder)
+    return load_sae(str(folder))
+
+
+# Features as vectors
+
+
+@pytest.mark.parametrize("features", [[0], [17, 406], [1023, 5, 300]])
+def test_a_vector_is_the_sum_of_its_rows_of_the_decoder_to_the_last_bit(features, sae, model):
+    made = feature_vector(sae, features, model, "some")
+    assert torch.equal(made.direction, sae.network.W_dec[features].sum(0))
+    assert made.direction.dtype == torch.float32 and made.norm > 0
+
+
+def test_numbers_of_numpy_name_features_as_well(sae, model):
+    assert feature_vector(sae, [np.int64(17), np.int64(406)], model, "some") == feature_vector(
+        sae, [17, 406], model, "some"
+    )
+
+
+def test_a_vector_says_what_it_was_made_of(sae, model):
+    made = feature_vector(sae, [17, 406], model, "gender.female")
+    assert made.method == f"sae_features organism/{DEFAULT_SAE} 17, 406" and made.name == "gender.female"
+    assert (made.site, made.model, made.revision) == (sae.site, "organism", model.digest())
+    assert (made.texts, made.operation) == ("", "add")
+
+
+def test_a_vector_of_a_released_model_names_its_commit(sae, model):
+    released = type(model)(model.name, model.model, model.tokenizer, "0123abc")
+    assert feature_vector(sae, [0], released, "one").revision == "0123abc"
+
+
+def test_it_can_be_compared_with_and_added_to_what_contrast_pairs_give(sae, model, tmp_path):
+    one = contrasts("pressures")[-1]
+    read = read_pairs(model, one, contrast_set(one, 8, seed=0), [sae.site], tmp_path)
+    fitted, made = fit_vector(read, sae.site, "difference_of_means"), feature_vector(sae, [17], model, "one")
+    assert -1 < made.cosine(fitted) < 1
+    np.testing.assert_allclose((fitted + made - fitted).direction, made.direction, atol=1e-5)
+
+
+@pytest.mark.parametrize("features", [[], [1024], [3, -1], [-1024]])
+def test_an_unknown_feature_is_refused(features, sae, model):
+    with pytest.raises(ValueError, match=rf"few: features .*; organism/{DEFAULT_SAE} has features 0 to 1023"):
+        feature_vector(sae, features, model, "few")
+
+
+def test_an_sae_of_another_model_is_refused(other, model):
+    with pytest.raises(ValueError, match="reads 8 coordinates and organism has 128; it was trained on narrow"):
+        feature_vector(other, [0], model, "one")
+
+
+# Features of prompts
+
+
+def read_at(site, positive, negative):
+    """Activations of pairs that nobody read."""
+    return PairActivations("made", (), {site: positive}, {site: negative}, "toy", "1", "last", "")
+
+
+@pytest.fixture(scope="module")
+def trust(model, sae, tmp_path_factory):
+    """Pairs about trust, read where their prompts end."""
+    [one] = [each for each in contrasts("pressures") if each.key == "trust"]
+    pairs = contrast_set(one, 24, seed=0)
+    return one, pairs, read_pairs(model, one, pairs, [sae.site, Site(3)], tmp_path_factory.mktemp("trust"))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_features_of_prompts_are_those_whose_mean_differs_most_by_hand(seed):
+    """Of an SAE whose features are written out; each side has as many texts as it has."""
+    one = small_sae(Site(1), seed)
+    rng = np.random.default_rng(seed)
+    positive, negative = (rng.normal(size=(count, 24)).astype(np.float32) for count in (6, 9))
+    weights = one.network
+    means = [
+        np.mean(
+            [
+                np.maximum((row - weights.b_dec.numpy()) @ weights.W_enc.numpy() + weights.b_enc.numpy(), 0)
+                for row in rows
+            ],
+            0,
+        )
+        for rows in (positive, negative)
+    ]
+    difference = means[0] - means[1]
+    found = prompt_features(one, read_at(Site(1), positive, negative), 48)
+    # Features that never fire differ in nothing, and come in any order.
+    np.testing.assert_allclose(difference[found], np.sort(difference)[::-1], rtol=0, atol=1e-5)
+    assert sorted(found) == list(range(48)) and found[:5] == np.argsort(-difference)[:5].tolist()
+    assert difference[found[0]] > 0.5 > -0.5 > difference[found[-1]]
+    assert prompt_features(one, read_at(Site(1), positive, negative)) == found[:1]
+    back = prompt_features(one, read_at(Site(1), negative, positive), 48)
+    assert back[0] == found[-1] and difference[back[0]] == difference.min()
+
+
+@pytest.mark.parametrize("count", [1, 3, 10])
+def test_features_of_the_organisms_prompts_are_those_that_its_sae_finds_there(count, model, sae, trust):
+    """The model is run anew on each text, and what it leaves at the last token is encoded."""
+    _, pairs, read = trust
+    means = []
+    for place in (0, 1):
+        rows = []
+        for pair in pairs:
+            ids = model.tokenizer.encode(prompts(model, pair)[0][place], add_special_tokens=False)
+            with torch.inference_mode():
+                stream = model.model(torch.tensor([ids]), output_hidden_states=True).hidden_states[sae.site.layer + 1]
+                rows.append(sae.network.encode(stream[0, -1:])[0].double().numpy())
+        means.append(np.mean(rows, axis=0))
+    difference = means[0] - means[1]
+    found = prompt_features(sae, read, count)
+    assert len(set(found)) == count and all(type(each) is int for each in found)
+    np.testing.assert_allclose(difference[found], np.sort(difference)[::-1][:count], rtol=1e-3, atol=1e-5)
+    assert found[0] == difference.argmax() and difference[found[0]] > 0.1
+
+
+def test_a_feature_of_prompts_can_steer(model, sae, trust):
+    _, _, read = trust
+    made = feature_vector(sae, prompt_features(sae, read, 2), model, "pressures.trust")
+    assert made.cosine(fit_vector(read, sae.site, "difference_of_means")) > 0.2
+
+
+@pytest.mark.parametrize("count", [0, -1, 1025])
+def test_so_many_features_there_are_not(count, sae, trust):
+    with pytest.raises(
+        ValueError, match=rf"count={count}; organism/{DEFAULT_SAE} has 1024 features, take 1 to as many"
+    ):
+        prompt_features(sae, trust[2], count)
+
+
+def test_what_was_read_elsewhere_has_no_features(model, sae, trust, tmp_path):
+    one, pairs, _ = trust
+    read = read_pairs(model, one, pairs[:2], [Site(0), Site(3)], tmp_path)
+    with pytest.raises(KeyError, match=rf"nothing was read at {sae.site}, only at resid_post\.0, resid_post\.3"):
+        prompt_features(sae, read)
+
+
+# Poles
+
+
+def planted(fires, width=1024, density=0.05):
+    """A search of texts in which features fire for some labels, more strongly than other features do at random."""
+    rows = [(f"{label} {phrase}", label, f"{label} {phrase}") for label in [*LABELS, NEUTRAL] for phrase in range(8)]
+    texts = LabelledTexts(*(tuple(column) for column in zip(*rows, strict=True)))
+    parts = []
+    for seed in range(2):
+        rng = np.random.default_rng(seed)
+        dense = rng.uniform(0.1, 0.3, (len(rows), width)) * (rng.random((len(rows), width)) < density)
+        for feature, labels in fires.items():
+            dense[:, feature] = [float(label in labels) for label in texts.labels]
+        parts.append(FeatureTexts(texts, csc_array(dense)))
+    return discover(*parts, SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def one_each():
+    """The first label has feature 5, the second 35, and so on."""
+    return planted({30 * number + 5: [label] for number, label in enumerate(LABELS)})
+
+
+@pytest.mark.parametrize(
+    ("positive", "negative", "features"),
+    [(LABELS[0], LABELS[1], (5, 35)), (LABELS[1], LABELS[0], (35, 5)), (LABELS[3], LABELS[0], (95, 5))],
+)
+def test_between_two_labels_is_the_best_feature_of_one_minus_that_of_the_other(
+    positive, negative, features, one_each, sae, model
+):
+    made = pole_vector(one_each, sae, model, positive, [negative])
+    decoder = sae.network.W_dec
+    assert torch.equal(made.direction, decoder[features[0]] - decoder[features[1]])
+    assert (made.site, made.model, made.revision) == (sae.site, "organism", model.digest())
+    assert made.method == f"sae_features {sae.name} {features[0]}, sae_features {sae.name} {features[1]}"
+
+
+def test_several_negative_labels_count_with_the_mean_of_their_best_features(one_each, sae, model):
+    made = pole_vector(one_each, sae, model, LABELS[1], [LABELS[0], LABELS[2], LABELS[3]])
+    expected = sae.network.W_dec[35] - sae.network.W_dec[[5, 65, 95]].mean(0)
+    np.testing.assert_allclose(made.direction, expected, atol=1e-6)
+
+
+def test_a_pole_vector_is_explained_by_its_features(one_each, sae, model):
+    vectors = {
+        "two": pole_vector(one_each, sae, model, LABELS[0], LABELS[1:2]),
+        "four": pole_vector(one_each, sae, model, LABELS[0], LABELS[1:]),
+    }
+    table = sparse_reconstruction(vectors, sae, (2, 4)).set_index(["name", "features"])
+    assert table.loc[("two", 2), "explained"] == pytest.approx(1)
+    assert table.loc[("four", 4), "explained"] == pytest.approx(1)
+    assert set(table.loc[("two", 2), "chosen"]) == {5, 35}
+    assert set(table.loc[("four", 4), "chosen"]) == {5, 35, 65, 95} and table.loc[("four", 4), "chosen"][0] == 5
+
+
+def test_the_best_feature_is_taken_where_none_was_specific(sae, model):
+    """One that fires for both of two labels stands for neither, and is the best there is."""
+    found = planted({5: [LABELS[0], LABELS[2]], 35: [LABELS[1]], 95: [LABELS[3]]})
+    assert found.findings[0].features == () and found.findings[1].features == (35,)
+    made = pole_vector(found, sae, model, LABELS[0], [LABELS[1]])
+    assert torch.equal(made.direction, sae.network.W_dec[5] - sae.network.W_dec[35])
+
+
+UNKNOWN = ("trust", "up")
+
+
+@pytest.mark.parametrize("labels", [(UNKNOWN, LABELS[:1]), (LABELS[0], [UNKNOWN]), (LABELS[0], [LABELS[1], UNKNOWN])])
+def test_an_unknown_label_is_refused_with_those_that_there_are(labels, one_each, sae, model):
+    known = r"trust\.positive, trust\.negative, activity\.positive, activity\.negative"
+    with pytest.raises(ValueError, match=rf"the search knows no trust\.up; it has {known}"):
+        pole_vector(one_each, sae, model, *labels)
+
+
+def test_neutral_texts_are_no_pole(one_each, sae, model):
+    with pytest.raises(ValueError, match="the search knows no"):
+        pole_vector(one_each, sae, model, LABELS[0], [NEUTRAL])
+
+
+def test_there_has_to_be_a_negative_label(one_each, sae, model):
+    with pytest.raises(ValueError, match="the search knows no negative label; it has trust"):
+        pole_vector(one_each, sae, model, LABELS[0], [])
+
+
+@pytest.mark.parametrize("second", [2, 6, 9])
+def test_a_negative_label_with_the_same_best_feature_gets_its_second(second, sae, model):
+    """Whether the second stands before or behind the best."""
+    found = planted({5: LABELS[:2], second: LABELS[1:]}, density=0)
+    assert found.scores.auroc.argmax(1)[:2].tolist() == [5, 5]
+    decoder = sae.network.W_dec
+    made = pole_vector(found, sae, model, LABELS[0], [LABELS[1]])
+    assert torch.equal(made.direction, decoder[5] - decoder[second])
+    back = pole_vector(found, sae, model, LABELS[2], [LABELS[0]])
+    assert torch.equal(back.direction, decoder[second] - decoder[5]), "those that differ keep their best"
+
+
+def test_a_label_that_shares_its_best_feature_keeps_company_with_those_that_do_not(sae, model):
+    found = planted({5: LABELS[:2], 40: LABELS[1:3], 41: LABELS[1:], 700: [LABELS[2]], 801: [LABELS[3]]}, density=0)
+    made = pole_vector(found, sae, model, LABELS[0], LABELS[1:])
+    expected = sae.network.W_dec[5] - sae.network.W_dec[[40, 700, 801]].mean(0)
+    np.testing.assert_allclose(made.direction, expected, atol=1e-6)
+
+
+def test_an_sae_of_another_model_gives_no_poles(one_each, other, model):
+    with pytest.raises(ValueError, match="it was trained on narrow"):
+        pole_vector(one_each, other, model, LABELS[0], [LABELS[1]])
+
+
+# A search on the organism
+
+
+@pytest.fixture(scope="module")
+def searched(sae, model, tmp_path_factory):
+    texts = {split: labelled_texts(contrasts("pressures"), split, per_pole=20) for split in SPLITS}
+    features = read_elements(model, texts, [sae], tmp_path_factory.mktemp("read")).features(sae)
+    return features, discover(features["train"], features["held_out"], SETTINGS)
+
+
+def test_a_search_over_contrasts_has_a_finding_for_each_pole(searched):
+    assert [finding.label for finding in searched[1].findings] == PRESSURES
+
+
+def test_the_poles_of_a_pressure_have_features_that_read_held_out_instructions(searched, sae, model):
+    """The difference of the two features, as much as the texts have of them, tells the poles apart."""
+    features, found = searched
+    held_out, apart = features["held_out"], []
+    for key in dict(PRESSURES):
+        poles = [(key, pole) for pole in POLES]
+        made = pole_vector(found, sae, model, poles[0], poles[1:])
+        best = [int(found.scores.auroc[PRESSURES.index(pole)].argmax()) for pole in poles]
+        assert torch.equal(made.direction, sae.network.W_dec[best[0]] - sae.network.W_dec[best[1]])
+        column = held_out.column(best[:1]) - held_out.column(best[1:])
+        high, low = (column[own] for own in held_out.members(poles).T)
+        apart.append(float((np.sign(high[:, None] - low) / 2 + 0.5).mean()))
+    assert np.mean(apart) > 0.8 and min(apart) > 0.5
+
+
+# Sentences of contrasts as labelled texts
+
+# The poles of an element are made of the phrases of the others of its factor.
+UNSHARED = [family for family in FAMILIES if family != "elements"]
+
+
+@pytest.mark.parametrize("family", UNSHARED)
+@pytest.mark.parametrize("split", SPLITS)
+def test_every_label_is_a_key_and_a_pole_and_neutral_texts_are_there(family, split):
+    own = contrasts(family)
+    texts = labelled_texts(own, split, per_pole=10)
+    assert texts.classes == (*((one.key, pole) for one in own for pole in POLES), NEUTRAL)
+    assert all(3 <= count <= 10 for count in Counter(texts.labels).values())
+
+
+def test_contrasts_that_share_phrases_and_unknown_splits_are_refused():
+    with pytest.raises(ValueError, match="a phrase tells several of these contrasts"):
+        labelled_texts(contrasts("elements"), "train")
+    with pytest.raises(ValueError, match="unknown split 'test'; choose one of train, held_out"):
+        labelled_texts(contrasts("pressures"), "test")
+
+
+@pytest.mark.parametrize("family", UNSHARED)
+def test_the_splits_share_no_phrase_and_no_text(family):
+    train, held_out = (labelled_texts(contrasts(family), split, per_pole=1000) for split in SPLITS)
+    assert not set(train.phrases) & set(held_out.phrases) and not set(train.texts) & set(held_out.texts)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_text_is_a_wording_of_its_pole_with_its_phrase(split):
+    own = contrasts("pressures")
+    told = {(one.key, pole): {tuple(each) for each in one.wordings[pole, split]} for one in own for pole in POLES}
+    told[NEUTRAL] = {(inflect(each, "second"), each) for each in load_asides()[split]}
+    texts = labelled_texts(own, split, per_pole=1000)
+    found = {label: set() for label in texts.classes}
+    for text, label, phrase in zip(texts.texts, texts.labels, texts.phrases, strict=True):
+        found[label].add((text, phrase))
+    assert found == told
+    assert len(texts.texts) == sum(map(len, told.values())), "each of them once"
+
+
+def test_no_label_gets_more_texts_than_are_asked_for():
+    few = labelled_texts(contrasts("traits"), "train", per_pole=4)
+    assert set(Counter(few.labels).values()) == {4} and len(few.texts) == 4 * 17
+    assert max(Counter(labelled_texts(contrasts("pressures"), "train").labels).values()) <= 60
+
+
+def test_the_seed_decides_the_texts():
+    one, same, other = (labelled_texts(contrasts("pressures"), "train", 10, seed) for seed in (1, 1, 2))
+    assert one == same != other and one.labels == other.labels
+    assert len(set(one.texts) - set(other.texts)) > 30
+
+
+def test_features_of_the_other_pole_are_those_that_it_has_more_of(trust, sae):
+    reading = trust[2]
+    positive, negative = (sae.encode(torch.from_numpy(each)).mean(0) for each in reading.at(sae.site))
+    assert prompt_features(sae, reading, 3, pole="negative") == (negative - positive).topk(3).indices.tolist()
+
+
+def test_the_feature_that_tells_the_poles_best_apart_is_found_by_auroc_and_the_louder_where_several_do(trust, sae):
+    reading = trust[2]
+    positive, negative = (sae.encode(torch.from_numpy(each)).numpy() for each in reading.at(sae.site))
+    wins = [
+        (p[:, None] > n).mean() + 0.5 * (p[:, None] == n).mean() for p, n in zip(positive.T, negative.T, strict=True)
+    ]
+    loud = positive.mean(0) - negative.mean(0)
+    best = max(range(sae.width), key=lambda feature: (round(wins[feature], 9), loud[feature]))
+    assert prompt_features(sae, reading, criterion="auroc") == [best]
+
+
+@pytest.mark.parametrize("how", [{"pole": "middle"}, {"criterion": "beauty"}])
+def test_an_unknown_pole_or_criterion_is_refused(trust, sae, how):
+    with pytest.raises(ValueError, match=r"choose a pole of .*, and difference or auroc"):
+        prompt_features(sae, trust[2], **how)

@@ -1,0 +1,370 @@
+"""The estimate of memory counts what a model has, grows as the work does, and is no less than what torch allocates."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from small_models import CONFIGS, small, small_sae, vector
+from torch.profiler import ProfilerActivity, profile
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    Gemma2Config,
+    Gemma3nTextConfig,
+    Gemma4TextConfig,
+    MambaConfig,
+    RwkvConfig,
+)
+
+from personalib.base.data import DataError
+from personalib.models.load import load_model
+from personalib.models.memory import (
+    MARGIN,
+    WORKSPACE,
+    MemoryEstimate,
+    Workload,
+    _free_on_host,
+    count_on_disk,
+    count_parameters,
+    estimate_memory,
+    free_memory,
+    largest_batch,
+    read_config,
+)
+from personalib.models.memory_parts import Shape, has_attention, key_value_cache
+from personalib.models.parts import Site
+from personalib.models.registry import load_registry
+from personalib.steering.grid import ask_steered
+from personalib.steering.interventions import Add, Clamp
+
+LABELS = ("A", "B", "C", "D")
+# By the name of a model of the hub: what its configuration there says beside the defaults of Gemma 2.
+PUBLISHED = {
+    "gemma-2-2b": {
+        "num_hidden_layers": 26,
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+    },
+    "gemma-2-9b-it": {
+        "num_hidden_layers": 42,
+        "hidden_size": 3584,
+        "intermediate_size": 14336,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 256,
+    },
+}
+COUNTS = {"gemma-2-2b": 2_614_341_888, "gemma-2-9b-it": 9_241_705_984}
+# Small, and in the proportions of real ones: each part of the estimate counts somewhere.
+MIDDLE = {
+    "hidden_size": 96,
+    "intermediate_size": 384,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "vocab_size": 4000,
+}
+LONG = " ".join(f"w{number % 25}" for number in range(140)) + " "
+WORK = Workload(tokens=100, batch_size=16)
+
+
+def gemma(name):
+    return Gemma2Config(**PUBLISHED[name], vocab_size=256_000)
+
+
+def most_allocated(run):
+    """The most bytes that torch has allocated on the CPU at a time during a run, beyond what there was."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        run()
+    events = [one for one in found.profiler.kineto_results.events() if one.name() == "[memory]"]
+    now = most = 0
+    for event in sorted(events, key=lambda one: one.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    return most
+
+
+# Weights
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_as_many_parameters_are_counted_as_a_real_model_has(name):
+    model = small(name).model
+    assert count_parameters(model.config) == sum(each.numel() for each in model.parameters())
+
+
+def test_tied_embeddings_are_counted_once():
+    tied, untied = (Gemma2Config(**MIDDLE, tie_word_embeddings=tie) for tie in (True, False))
+    assert count_parameters(untied) - count_parameters(tied) == MIDDLE["vocab_size"] * MIDDLE["hidden_size"]
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_published_models_have_as_many_parameters_as_their_pages_and_the_table_say(name):
+    assert count_parameters(gemma(name)) == COUNTS[name] == load_registry()[name].parameters
+    assert estimate_memory(gemma(name), torch.bfloat16, WORK).weights == pytest.approx(2 * COUNTS[name], rel=1e-4)
+
+
+def test_the_weights_of_the_organism_are_those_that_are_loaded():
+    model = load_model().model
+    loaded = sum(each.numel() * each.element_size() for each in [*model.parameters(), *model.buffers()])
+    found = estimate_memory(read_config("organism"), torch.float32, WORK)
+    assert found.parameters == load_registry()["organism"].parameters == model.num_parameters()
+    assert found.weights == loaded
+
+
+def test_the_weights_of_an_sae_are_those_of_a_real_one():
+    sae = small_sae(Site(1), width=96)
+    loaded = sum(each.numel() * each.element_size() for each in sae.network.parameters())
+    found = estimate_memory(Gemma2Config(**MIDDLE), torch.bfloat16, Workload(10, sae_width=sae.width)).sae
+    # Room for one more bias, a threshold for each feature, which some architectures have.
+    assert loaded <= found <= loaded + 4 * sae.width
+
+
+def test_a_configuration_of_no_causal_language_model_is_told():
+    with pytest.raises(ValueError, match="Unrecognized configuration class"):
+        count_parameters(object())
+    assert count_parameters(BertConfig(is_decoder=True, num_hidden_layers=1)) > 0
+
+
+def test_a_model_that_is_not_here_is_told_with_the_way_to_have_it(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(DataError, match=r"nobody/nothing: its configuration cannot be read: .*hf download"):
+        read_config("nobody/nothing")
+
+
+def test_a_folder_without_a_configuration_is_told(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(DataError, match=rf"{tmp_path}: its configuration cannot be read: .*save_pretrained writes it"):
+        read_config(str(tmp_path))
+
+
+def test_what_a_map_leaves_on_disk_is_counted_by_the_innermost_name():
+    config = Gemma2Config(**MIDDLE)
+    model = AutoModelForCausalLM.from_config(config)
+    block = sum(each.numel() for each in model.model.layers[1].parameters())
+    assert count_on_disk(config, {"": "disk"}) == count_parameters(config)
+    assert count_on_disk(config, {"": 0, "model.layers.1": "disk"}) == block
+    # A name is that of a whole part, and what is said of a part of it goes before.
+    assert count_on_disk(config, {"model.layers": 0, "model.layers.1": "disk", "model.lay": "disk"}) == block
+    assert count_on_disk(config, {"model.layers.1": "disk", "model.layers.1.mlp": "cpu"}) < block
+    assert count_on_disk(config, {"model.layers": "cpu"}) == 0
+
+
+# Shapes
+
+
+def test_where_blocks_differ_the_largest_counts():
+    sizes = {"num_hidden_layers": 4, "hidden_size": 64, "num_attention_heads": 4, "vocab_size": 500}
+    config = Gemma4TextConfig(**sizes, head_dim=16, global_head_dim=32)
+    assert Shape.of(config, torch.float32).head == 32
+    assert estimate_memory(config, torch.float32, WORK).total > 0
+    varied = Gemma3nTextConfig(num_hidden_layers=3, intermediate_size=[64, 128, 96])
+    assert Shape.of(varied, torch.float32).hidden == 128
+
+
+@pytest.mark.parametrize("config", [MambaConfig(), RwkvConfig()], ids=["mamba", "rwkv"])
+def test_a_model_without_attention_is_told(config):
+    assert not has_attention(config) and has_attention(Gemma2Config(**MIDDLE))
+    with pytest.raises(DataError, match=f"'{config.model_type}' has no attention"):
+        Shape.of(config, torch.float32)
+
+
+# Growth
+
+
+@pytest.mark.parametrize("steered", ["last", "prompt", "both"])
+@pytest.mark.parametrize(
+    "grown",
+    [
+        [Workload(tokens) for tokens in (20, 100, 500)],
+        [Workload(100, size) for size in (4, 16, 64)],
+        [Workload(100, 64, prompts=2, conditions=count) for count in (1, 4, 32)],
+        [Workload(100, 8, sae_width=width) for width in (0, 1024, 16_384)],
+        [Workload(100, 8, sae_width=width, clamps=True) for width in (16_384, 131_072)],
+    ],
+    ids=["tokens", "rows", "conditions", "sae", "clamped sae"],
+)
+def test_more_work_takes_more(grown, steered):
+    config = Gemma2Config(**MIDDLE)
+    totals = [
+        estimate_memory(config, torch.float32, Workload(**vars(one) | {"steered": steered})).total for one in grown
+    ]
+    assert all(less < more for less, more in pairwise(totals))
+
+
+def test_conditions_take_nothing_where_the_prompts_fill_a_batch():
+    one, many = (
+        estimate_memory(Gemma2Config(**MIDDLE), torch.float32, Workload(100, 16, 400, count)) for count in (1, 900)
+    )
+    assert one == many
+
+
+def test_wider_number_formats_take_more():
+    config = Gemma2Config(**MIDDLE)
+    half, single, double = (
+        estimate_memory(config, each, WORK) for each in (torch.bfloat16, torch.float32, torch.double)
+    )
+    assert half.weights * 2 == pytest.approx(single.weights, rel=1e-2) and half.total < single.total < double.total
+
+
+def test_rows_are_what_the_grid_scorer_makes_of_prompts_and_conditions():
+    assert [Workload(9, 64, prompts, 23).rows for prompts in (1, 8, 32, 33, 64, 100)] == [23, 64, 64, 33, 64, 64]
+
+
+def test_both_kinds_of_steering_take_what_the_larger_of_them_takes():
+    config = Gemma2Config(**MIDDLE)
+    last, prompt, both = (
+        estimate_memory(config, torch.float32, Workload(100, steered=each)) for each in ("last", "prompt", "both")
+    )
+    assert both == max(last, prompt, key=lambda one: one.total) and last.cache > prompt.cache == 0
+    single = [estimate_memory(config, torch.float32, Workload(1, steered=each)) for each in ("last", "prompt")]
+    assert single[0] == single[1]
+
+
+def test_the_cache_is_keys_and_values_of_every_block():
+    shape = Shape.of(gemma("gemma-2-2b"), torch.bfloat16)
+    assert key_value_cache(shape, 64, 131) == 64 * 132 * 26 * 2 * 4 * 256 * 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"tokens": 0}, "at least one token"),
+        ({"tokens": 9, "batch_size": 0}, "at least one token, row"),
+        ({"tokens": 9, "conditions": 0}, "condition"),
+        ({"tokens": 9, "prompts": 0}, "prompt"),
+        ({"tokens": 9, "sae_width": -1}, "no width below 0"),
+        ({"tokens": 9, "steered": "first"}, "choose one of last, prompt, both"),
+        ({"tokens": 9, "clamps": True}, "pass its number of features"),
+    ],
+)
+def test_work_that_cannot_be_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        Workload(**wrong)
+
+
+# Room
+
+
+def test_the_largest_batch_fits_and_one_more_row_does_not(monkeypatch):
+    config, room = Gemma2Config(**MIDDLE), 200_000_000
+    monkeypatch.setattr("personalib.models.memory.free_memory", lambda device: room)
+    size = largest_batch(config, torch.float32, WORK)
+    fitting, larger = (estimate_memory(config, torch.float32, Workload(100, each)) for each in (size, size + 1))
+    assert 1 < size < 1024 and fitting.total <= room < larger.total
+    assert fitting.fits("cpu") and not larger.fits("cpu")
+
+
+def test_there_may_be_room_for_nothing_or_for_all(monkeypatch):
+    config = Gemma2Config(**MIDDLE)
+    monkeypatch.setattr("personalib.models.memory.free_memory", lambda device: 1000)
+    assert largest_batch(config, torch.float32, WORK) == 0
+    monkeypatch.setattr("personalib.models.memory.free_memory", lambda device: 10**15)
+    assert largest_batch(config, torch.float32, WORK) == 1024
+
+
+def test_free_memory_shrinks_by_what_is_taken():
+    before = free_memory("cpu")
+    taken = torch.ones(2**28)  # 1 GiB
+    assert before - free_memory("cpu") > 2**29
+    assert taken[0] == 1
+
+
+def host(root, groups, **files):
+    """A machine of 1,000 kB as Linux tells of it, with control groups."""
+    told = {"proc/meminfo": "MemTotal: 2000 kB\nMemAvailable: 1000 kB\n", "proc/self/cgroup": groups}
+    for name, text in (told | files).items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(f"{text}\n")
+    return root
+
+
+def second(limit, used, idle=0, place=""):
+    """The files of a control group of the second version."""
+    facts = {"max": limit, "current": used, "stat": f"anon 5\ninactive_file {idle}"}
+    return {f"sys/fs/cgroup/{place}memory.{name}": text for name, text in facts.items()}
+
+
+def first(limit, used, idle=0, place=""):
+    """The files of one of the first version."""
+    facts = {"limit_in_bytes": limit, "usage_in_bytes": used, "stat": f"cache 5\ntotal_inactive_file {idle}"}
+    return {f"sys/fs/cgroup/memory/{place}memory.{name}": text for name, text in facts.items()}
+
+
+ALL = 1000 * 1024
+BOTH = "5:cpu,memory:/a\n1:name=systemd:/a\n0::/"
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "room"),
+    [
+        ("0::/", {}, ALL),
+        ("0::/", second("max", 700), ALL),
+        ("0::/", second(900, 700), 200),
+        ("0::/", second(900, 700, idle=300), 500),
+        ("0::/", second(900, 950), 0),
+        ("0::/", second(10 * ALL, 0), ALL),
+        # The innermost may be narrower, or wider, than those that it is in; and may not be seen within a container.
+        ("0::/a/b", second(900, 0, place="a/b/") | second("max", 0, place="a/"), 900),
+        ("0::/a/b", second(900, 0, place="a/b/") | second(800, 0, place="a/"), 800),
+        ("0::/a/b", second(700, 0), 700),
+        (BOTH, first(900, 700, idle=50, place="a/"), 250),
+        (BOTH, first(900, 700), 200),
+        (BOTH, first(9223372036854771712, 700), ALL),
+        # That of another kind says nothing of memory.
+        ("1:name=systemd:/a", first(900, 700), ALL),
+    ],
+)
+def test_a_container_has_no_more_than_its_limit_leaves(tmp_path, groups, files, room):
+    assert _free_on_host(host(tmp_path, groups, **files)) == room
+
+
+def test_a_machine_without_control_groups_is_free_as_a_whole(tmp_path):
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "meminfo").write_text("MemAvailable: 1000 kB\n")
+    assert _free_on_host(tmp_path) == ALL
+
+
+@pytest.mark.parametrize("device", ["meta", "cuda:99"])
+def test_devices_whose_memory_is_not_known_are_told(device):
+    with pytest.raises(DataError, match=f"device '{device}': "):
+        free_memory(device)
+
+
+def test_what_is_spread_evenly_is_shared_but_for_what_any_device_may_need():
+    found = MemoryEstimate(5, weights=3 * 10**9, sae=10**8, cache=10**9, working=10**9)
+    assert found.share(1) == found.total
+    assert found.share(2) == 2 * 10**9 + 10**8 + 10**9 + found.margin
+
+
+def test_an_estimate_reads_in_gigabytes_without_what_is_not_there():
+    found = MemoryEstimate(5, 2 * 10**9, 0, 0, 10**9)
+    assert found.margin == MARGIN * 10**9 + WORKSPACE and found.total == 31 * 10**8 + WORKSPACE
+    assert str(found) == "3.17 GB (weights 2.00, working 1.00, margin 0.17)"
+
+
+# Measured
+
+
+@pytest.mark.parametrize(
+    ("positions", "prompts", "clamps"),
+    [("prompt", 16, False), ("last", 16, False), ("last", 2, False), ("prompt", 2, False), ("prompt", 8, True)],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_real_run_takes_no_more_than_estimated_and_not_much_less(positions, prompts, clamps, dtype):
+    language_model = small("gemma2", **MIDDLE, sliding_window=4096)
+    # Above it there is a block that is run in full, and the last one, which is cut short.
+    model, site = language_model.model.to(dtype), Site(0)
+    sae = small_sae(site, width=MIDDLE["hidden_size"])
+    conditions = [(Clamp(sae, (3,), 2.0, positions),) if clamps else (Add(vector(site, width=96), 1.0, positions),)] * 6
+    texts = [LONG] * prompts
+    tokens = len(language_model.tokenizer(LONG)["input_ids"])
+    ask_steered(language_model, texts[:1], LABELS, conditions[:1])
+    most = most_allocated(lambda: ask_steered(language_model, texts, LABELS, conditions, batch_size=16))
+    workload = Workload(tokens, 16, prompts, len(conditions), positions, sae_width=clamps * sae.width, clamps=clamps)
+    found = estimate_memory(model.config, dtype, workload)
+    assert most <= found.cache + found.working <= 1.5 * most

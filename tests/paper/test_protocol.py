@@ -1,0 +1,297 @@
+"""A protocol turns any plan into its own manner, tells where it could not, and refuses files that are none."""
+
+import pytest
+import yaml
+
+from personalib.base.data import DataError, data_dir
+from personalib.evaluation.plan import dump_plan, load_plan, parse_plan
+from personalib.evaluation.questionnaires import planned_questionnaire
+from personalib.features.published import published_features
+from personalib.paper.deviations import deviation_table, deviations
+from personalib.paper.protocol import apply_protocol, load_protocol
+from personalib.steering.sampling import GREEDY, Sampling
+
+MODEL = "google/gemma-2b-it"
+TEMPLATES = {"own": {"labels": list("ABCD"), "option": "({label}) {text}", "text": "Q: {question}\n{options}\nA:"}}
+CONTRASTS = {"trust": {"positive": ["Trust everybody."], "negative": ["Trust nobody."]}}
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return load_protocol("paper")
+
+
+@pytest.fixture
+def write(tmp_path):
+    def made(name="own.yaml", **content):
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+    return made
+
+
+def arms(plan, **wanted):
+    return [one for one in plan.arms if all(getattr(one, name) == value for name, value in wanted.items())]
+
+
+def points(found):
+    return {(one.where, one.what) for one in found}
+
+
+# Application
+
+
+@pytest.mark.parametrize(
+    ("grid", "model", "coefficients"),
+    [("gemma-2b-it", MODEL, (200, 1.6)), ("gemma-2-9b-it", "gemma-2-9b-it", (800, 1.8))],
+)
+def test_features_and_contrast_vectors_are_pushed_as_the_paper_does(paper, grid, model, coefficients):
+    plan = apply_protocol(load_plan(grid), paper, model)
+    for one in arms(plan, method="sae", family="elements"):
+        assert (one.coefficients, one.doses, one.positions) == ((coefficients[0],), (), "prompt_except_last")
+        assert (one.features, one.combine, one.poles) == ("published", "sum", ("positive",))
+        assert one.personas or set(one.keys) <= set(published_features(model))
+    [pressure] = arms(plan, method="repe", family="pressures")
+    assert (pressure.coefficients, pressure.positions) == ((coefficients[1],), "last")
+    [chance] = arms(plan, method="random")
+    assert (chance.coefficients, chance.positions) == ((coefficients[0],), "prompt_except_last")
+
+
+def test_the_books_own_plan_becomes_the_papers_for_another_model(paper):
+    plan = apply_protocol(load_plan("organism"), paper, MODEL)
+    assert [one.name for one in plan.models] == [MODEL]
+    [single] = arms(plan, method="sae", personas={})
+    assert (single.release, single.sae) == ("gemma-2b-it-res-jb", "blocks.12.hook_resid_post")
+    assert set(single.keys) == set(published_features(MODEL))
+    assert parse_plan(yaml.safe_load(dump_plan(plan))) == plan
+
+
+def test_the_questionnaires_are_put_as_the_paper_puts_them(paper):
+    plan = apply_protocol(load_plan("organism"), paper, MODEL)
+    asked = {one.name: one for one in plan.questionnaires}
+    trait, safety = asked["trait"], asked["safety"]
+    assert (trait.templates, trait.per_group, trait.evaluation_only) == (("letters",), 1000, False)
+    assert set(trait.orders) == {"normal", "reversed"}
+    assert (safety.reading, safety.shots, safety.per_group) == ("words", 0, None)
+    assert safety.sampling == Sampling(temperature=0.2, frequency_penalty=1.0, seed=16)
+    assert asked["safety_five_shot"].sampling == trait.sampling == GREEDY
+    before = {one.name: one for one in load_plan("organism").questionnaires}
+    assert all(asked[name] == before[name] for name in ("self_report", "bias", "facts"))
+    # Hallucinations are read as SafetyBench is, and stay what they are otherwise.
+    how = {"reading": "words", "sampling": safety.sampling}
+    assert asked["judgement"] == before["judgement"].model_copy(update=how)
+
+
+def test_arms_that_the_protocol_has_no_word_on_stay_and_equal_ones_are_asked_once(paper):
+    plan = load_plan("gemma-2b-it")
+    found = apply_protocol(plan, paper, MODEL)
+    for wanted in (
+        {"method": "prompt"},
+        {"method": "repe", "family": "elements"},
+        {"method": "sae", "family": "pressures"},
+    ):
+        assert arms(found, **wanted) == arms(plan, **wanted) != []
+    twice = plan.model_copy(update={"arms": (plan.arms[1], plan.arms[1].model_copy(update={"coefficients": (7.0,)}))})
+    assert len(apply_protocol(twice, paper, MODEL).arms) == 1
+
+
+def test_applying_it_again_changes_nothing(paper):
+    once = apply_protocol(load_plan("gemma-2b-it"), paper, MODEL)
+    assert apply_protocol(once, paper, MODEL) == once
+
+
+def test_a_model_that_the_paper_does_not_have_keeps_the_plans_features_and_says_so(paper):
+    plan = apply_protocol(load_plan("organism"), paper, "organism")
+    [single] = arms(plan, method="sae", personas={})
+    [before] = arms(load_plan("organism"), method="sae", personas={})
+    assert (single.features, single.doses, single.sae) == ("prompt", before.doses, before.sae)
+    assert (single.positions, single.combine) == ("prompt_except_last", "sum")
+    found = points(deviations(paper, plan))
+    assert {("arms 'sae', organism", "features"), ("arms 'sae', organism", "coefficient")} <= found
+
+
+def test_the_books_protocol_gives_doses_to_every_model():
+    book = load_protocol("book")
+    plan = apply_protocol(load_plan("gemma-2b-it"), book, MODEL)
+    for one in (*arms(plan, method="sae", family="elements"), *arms(plan, method="repe", family="pressures")):
+        assert (one.doses, one.coefficients, one.positions) == ((0.1, 0.2, 0.4), (), "prompt")
+    assert (book.scoring.rule, book.scoring.unreadable) == ("probabilities", "missing")
+    assert not [one for one in deviations(book, plan) if one.what in ("strength", "features", "positions", "templates")]
+
+
+# Deviations
+
+
+def test_an_applied_plan_leaves_the_paper_only_where_it_cannot_follow(paper):
+    found = deviations(paper, apply_protocol(load_plan("gemma-2b-it"), paper, MODEL))
+    trait = {one.what for one in found if one.where == "trait"}
+    assert trait == {"templates"}
+    assert {one.what for one in found if one.where == "arms 'pressure'"} == {
+        "layer",
+        "contrast prompts",
+        "questions of contrast pairs",
+    }
+    assert not [one for one in found if one.where.startswith("arms 'sae'")]
+    assert ("templates", "persona") in points(found) and ("scoring", "unreadable answers in words") in points(found)
+    table = deviation_table(found)
+    assert list(table) == ["where", "what", "protocol", "plan", "why"] and (table.map(bool)).all(axis=None)
+
+
+def test_every_point_that_a_plan_leaves_is_told():
+    plan = parse_plan(
+        {
+            "models": [{"name": MODEL}],
+            "questionnaires": [
+                {"name": "trait", "kind": "trait", "per_group": 3, "templates": ["bare"]},
+                {"name": "safety", "kind": "choice", "shots": 1, "orders": ["reversed"]},
+            ],
+            "arms": [
+                {
+                    "method": "sae",
+                    "release": "mine",
+                    "doses": [0.1],
+                    "poles": ["negative"],
+                    "personas": {"N": ["age.older"]},
+                },
+                {
+                    "method": "repe",
+                    "family": "pressures",
+                    "site": "resid_post.3",
+                    "coefficients": [2],
+                    "positions": "all",
+                },
+                {"method": "sae", "label": "crossed", "family": "pressures", "doses": [0.1]},
+            ],
+        }
+    )
+    found = points(deviations(load_protocol("paper"), plan))
+    for what in ("template names", "items left out", "items of each group", "items", "templates"):
+        assert ("trait", what) in found
+    for what in ("reading", "examples before an item", "orders", "items"):
+        assert ("safety", what) in found
+    assert {("arms 'sae'", what) for what in ("positions", "several vectors", "poles")} <= found
+    assert {(f"arms 'sae', {MODEL}", what) for what in ("strength", "features", "SAE")} <= found
+    assert {("arms 'repe'", "positions"), (f"arms 'repe', {MODEL}", "strength"), ("arms 'crossed'", "method")} <= found
+
+
+# Supplied prompts
+
+
+def test_a_file_of_prompts_is_what_is_asked_and_fitted(write):
+    path = write(templates=TEMPLATES, contrasts=CONTRASTS)
+    protocol = load_protocol("paper", path)
+    plan = apply_protocol(load_plan("organism"), protocol, MODEL)
+    [trait] = [one for one in plan.questionnaires if one.name == "trait"]
+    assert (trait.template_file, trait.templates) == (str(path), ("own",))
+    question = planned_questionnaire(trait.model_copy(update={"per_group": 1})).questions[0]
+    assert question.text.startswith("Q: ") and question.text.endswith("\nA:") and question.template == "own"
+    pressure = apply_protocol(load_plan("gemma-2b-it"), protocol, MODEL)
+    [pressed] = arms(pressure, method="repe", family="pressures")
+    assert pressed.contrast_file == str(path)
+    left = points(deviations(protocol, pressure))
+    assert not {("trait", "templates"), ("arms 'pressure'", "contrast prompts"), ("templates", "persona")} & left
+    assert ("trait", "file of templates") in points(deviations(protocol, load_plan("gemma-2b-it")))
+
+
+def test_a_file_of_one_section_leaves_the_other_to_the_book(write):
+    protocol = load_protocol("paper", write(contrasts=CONTRASTS))
+    assert protocol.supplies("contrasts") and not protocol.supplies("templates")
+    plan = apply_protocol(load_plan("gemma-2b-it"), protocol, MODEL)
+    assert all(one.template_file is None for one in plan.questionnaires)
+    assert ("trait", "templates") in points(deviations(protocol, plan))
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ({}, "write sections templates or contrasts"),
+        ({"templates": TEMPLATES, "forms": {}}, "no other"),
+        ({"templates": {}}, "templates: none are there"),
+        ({"templates": {"own": TEMPLATES["own"] | {"text": "{question}"}}}, r"own\.text: {options} is missing"),
+        ({"contrasts": {"trust": {"positive": ["x"]}}}, r"contrasts\.trust: write a list"),
+        ({"contrasts": CONTRASTS, "questions": ["a?"]}, "questions: 1 are too few"),
+    ],
+)
+def test_a_bad_file_of_prompts_is_one_error_that_names_file_key_and_fix(write, content, problem):
+    path = write(**content)
+    with pytest.raises(DataError, match=problem) as caught:
+        load_protocol("paper", path)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_another_sampling_is_a_deviation_where_both_read_words(paper):
+    plan = apply_protocol(load_plan("organism"), paper, MODEL)
+    assert "sampling" not in {one.what for one in deviations(paper, plan)}
+    greedy = [one.model_copy(update={"sampling": GREEDY}) for one in plan.questionnaires]
+    assert {one.what for one in deviations(paper, plan) if one.where == "safety_in_words"} >= {
+        *("length of an answer", "sampling in effect", "random numbers"),
+    }
+    [found] = [
+        one
+        for one in deviations(paper, plan.model_copy(update={"questionnaires": tuple(greedy)}))
+        if (one.where, one.what) == ("safety", "sampling")
+    ]
+    judged = {one.what for one in deviations(paper, plan) if one.where == "judgement"}
+    assert judged == {"questionnaire", "length of an answer", "sampling in effect", "random numbers"}
+    assert ("judgement", "reading") in points(deviations(paper, load_plan("organism")))
+    assert (found.protocol, found.plan) == ("temperature 0.2, frequency penalty 1, seed 16", "greedy")
+
+
+# Files
+
+
+def test_a_protocol_is_read_from_a_file_or_by_its_name(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text((data_dir() / "protocols" / "paper.yaml").read_text().replace("name: paper", "name: mine"))
+    assert load_protocol(path).name == "mine" and load_protocol("book").name == "book"
+    with pytest.raises(DataError, match="papper: no such protocol; pass a YAML file, or one of book, paper"):
+        load_protocol("papper")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "problem"),
+    [
+        ("rule: published", "rule: publisht", r"scoring\.rule: Input should be 'published'"),
+        ("layer: plan", "layer: plan\ndecodign: 1", "decodign: there is no such field"),
+        ("  reading: words\n", "", "safety: sampling is for reading 'words'; leave it out, or read words"),
+        ("seed: 16", "sede: 16", r"safety\.sampling\.sede: there is no such field"),
+        ("  coefficients: {gemma-2b-it: [1.6], gemma-2-9b-it: [1.8]}\n", "", "pressure: write coefficients by model"),
+        ("floor: 0.0", "floor: 2", r"scoring\.floor"),
+        ("name: paper", "name: [", "not valid YAML"),
+    ],
+)
+def test_a_bad_protocol_is_one_error_that_names_file_and_field(tmp_path, before, after, problem):
+    path, text = tmp_path / "mine.yaml", (data_dir() / "protocols" / "paper.yaml").read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+    with pytest.raises(DataError, match=problem) as caught:
+        load_protocol(path)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_prompts_that_a_protocol_names_are_those_beside_it_before_those_here(write, tmp_path, monkeypatch):
+    other = {"other": TEMPLATES["own"]}
+    for folder, templates in (("mine", TEMPLATES), ("here", other)):
+        (tmp_path / folder).mkdir()
+        write(f"{folder}/prompts.yaml", templates=templates)
+    protocol = tmp_path / "mine" / "protocol.yaml"
+    text = (data_dir() / "protocols" / "paper.yaml").read_text()
+    protocol.write_text(text.replace("prompts: null", "prompts: prompts.yaml"))
+    monkeypatch.chdir(tmp_path / "here")
+    found = load_protocol(protocol)
+    assert found.prompts == str(tmp_path / "mine" / "prompts.yaml") and found.trait.templates == ("own",)
+    assert load_protocol(protocol, "prompts.yaml").trait.templates == ("other",), "the caller's are where the caller is"
+    (tmp_path / "mine" / "prompts.yaml").unlink()
+    assert load_protocol(protocol).trait.templates == ("other",)
+
+
+def test_no_sae_is_not_a_folder(paper):
+    plan = parse_plan(
+        {
+            "questionnaires": [{"name": "trait", "kind": "trait"}],
+            "arms": [{"method": "sae", "release": "", "doses": [0.1]}],
+        }
+    )
+    [arm] = apply_protocol(plan, paper, MODEL).arms
+    assert arm.release == "gemma-2b-it-res-jb"

@@ -1,0 +1,490 @@
+"""A steered model does at every token, of every row, what a hook written out for it does to the row alone."""
+
+import numpy as np
+import pytest
+import torch
+from small_models import (
+    CONFIGS,
+    DEPTH,
+    SITES,
+    hooked,
+    named_tokens,
+    small,
+    small_sae,
+    steered_alone,
+    untouched,
+    vector,
+)
+from transformers import DynamicCache
+
+from personalib.models.batches import left_padded
+from personalib.models.parts import Site
+from personalib.steering.application import steer
+from personalib.steering.interventions import POSITIONS, Ablate, Add, Clamp, repe_rule, repository_rule, sae_rule
+
+every_model = pytest.mark.parametrize("name", CONFIGS)
+every_rule = pytest.mark.parametrize("positions", POSITIONS)
+# Of one token, of more than a sliding window, and between.
+ROWS = [[1, 9, 8, 7, 12], [1], [1, 8, 9, 11, 15, 23, 14, 21, 10, 13, 19, 31], [1, 10], [1, 9, 8, 7, 12, 30, 3]]
+
+
+@pytest.fixture
+def llama():
+    return small("llama")
+
+
+def at_two_sites(positions):
+    """Interventions of which the upper ones do not commute with each other."""
+    return [
+        Add(vector(Site(0, "resid_pre"), 1), 0.5, positions),
+        Add(vector(Site(1), 2), -1.0, positions),
+        Ablate(vector(Site(1), 3), 1.0, positions),
+    ]
+
+
+def at_mixed_positions():
+    return [
+        Add(vector(Site(0), 4), 1.0, "prompt_except_last"),
+        Add(vector(Site(0), 5), 1.0, "last"),
+        Clamp(small_sae(Site(1), 6), (3, 17), 2.0, "response"),
+        Ablate(vector(Site(2, "resid_pre"), 7), 0.5, "all"),
+        Add(vector(Site(2), 8), -1.0, "prompt"),
+    ]
+
+
+def logits_of(model, inputs):
+    with torch.inference_mode():
+        return model(**{name: value for name, value in inputs.items() if name != "logits_to_keep"}).logits
+
+
+def right_padded(model, rows):
+    """Model inputs whose rows begin together."""
+    pad = torch.nn.utils.rnn.pad_sequence
+    inputs = {
+        "input_ids": pad([torch.tensor(row) for row in rows], batch_first=True),
+        "attention_mask": pad([torch.ones(len(row), dtype=torch.long) for row in rows], batch_first=True),
+    }
+    if "position_ids" in left_padded(model, rows):
+        inputs["position_ids"] = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    return inputs
+
+
+# One pass
+
+
+@every_rule
+@every_model
+@pytest.mark.parametrize("padded", [left_padded, right_padded])
+def test_every_row_of_a_padded_batch_is_steered_like_the_row_alone(name, positions, padded):
+    language_model, interventions = small(name), at_two_sites(positions)
+    inputs = padded(language_model.model, ROWS)
+    plain = logits_of(language_model.model, inputs)
+    with steer(language_model, interventions):
+        found = logits_of(language_model.model, inputs)
+    changed = (found - plain).abs().amax(2)
+    for row, logits, real, change in zip(ROWS, found, inputs["attention_mask"].bool(), changed, strict=True):
+        own = steered_alone(language_model.model, row, len(row), interventions)
+        torch.testing.assert_close(logits[real], own, rtol=1e-4, atol=1e-4)
+        # The last token reads from all those before it.
+        untold = positions == "response" or (positions == "prompt_except_last" and len(row) == 1)
+        assert (change[real][-1] < 1e-5) if untold else (change[real][-1] > 1e-2)
+
+
+@every_model
+@pytest.mark.parametrize("padded", [left_padded, right_padded])
+def test_interventions_of_many_kinds_and_positions_are_done_together(name, padded):
+    language_model, interventions = small(name), at_mixed_positions()
+    inputs = padded(language_model.model, ROWS)
+    with steer(language_model, interventions):
+        found = logits_of(language_model.model, inputs)
+        alone = [logits_of(language_model.model, padded(language_model.model, [row]))[0] for row in ROWS]
+    for row, logits, real, single in zip(ROWS, found, inputs["attention_mask"].bool(), alone, strict=True):
+        own = steered_alone(language_model.model, row, len(row), interventions)
+        torch.testing.assert_close(logits[real], own, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(single, own, rtol=1e-4, atol=1e-4)
+
+
+@every_model
+@pytest.mark.parametrize("site", SITES, ids=str)
+def test_a_vector_is_added_at_its_site_to_every_token(name, site):
+    language_model, steering = small(name), vector(site, 1)
+    model, seen = language_model.model, []
+    inputs = {"input_ids": torch.tensor([ROWS[0], ROWS[0][::-1]])}
+
+    def keep(stream):
+        seen.append(stream.clone())
+        return stream
+
+    with steer(language_model, [Add(steering, 2.0, "all")]):
+        # It comes after the one that steers, and sees what that one leaves.
+        handle = hooked(model, site, keep)
+        logits_of(model, inputs)
+    logits_of(model, inputs)
+    handle.remove()
+    np.testing.assert_allclose(seen[0], seen[1] + 2.0 * steering.direction, rtol=0, atol=2e-6)
+    assert untouched(model)
+
+
+def test_interventions_at_one_site_are_done_in_their_order(llama):
+    first, second = at_two_sites("all")[1:]
+    found = []
+    for interventions in ([first, second], [second, first]):
+        with steer(llama, interventions):
+            found.append(logits_of(llama.model, {"input_ids": torch.tensor([ROWS[0]])})[0])
+        own = steered_alone(llama.model, ROWS[0], len(ROWS[0]), interventions)
+        torch.testing.assert_close(found[-1], own, rtol=1e-5, atol=1e-5)
+    assert (found[0] - found[1]).abs().max() > 0.1
+
+
+def test_what_a_block_leaves_is_steered_before_what_the_next_one_reads(llama):
+    """Whichever is named first, since it is another site."""
+    first, second = Add(vector(Site(0), 1), 1.0, "all"), Ablate(vector(Site(1, "resid_pre"), 2), 1.0, "all")
+    found = []
+    for interventions in ([first, second], [second, first]):
+        with steer(llama, interventions):
+            found.append(logits_of(llama.model, {"input_ids": torch.tensor([ROWS[0]])}))
+    assert torch.equal(found[0], found[1])
+
+
+def test_blocks_within_blocks_come_together(llama):
+    outer, inner = Add(vector(Site(1), 1), 1.0, "all"), Add(vector(Site(0), 2), 1.0, "last")
+    inputs = {"input_ids": torch.tensor([ROWS[0]])}
+    plain = logits_of(llama.model, inputs)
+    with steer(llama, [outer]):
+        with steer(llama, [inner]):
+            both = logits_of(llama.model, inputs)
+        alone = logits_of(llama.model, inputs)
+    for found, interventions in ((both, [outer, inner]), (alone, [outer])):
+        own = steered_alone(llama.model, ROWS[0], len(ROWS[0]), interventions)
+        torch.testing.assert_close(found[0], own, rtol=1e-5, atol=1e-5)
+    assert torch.equal(logits_of(llama.model, inputs), plain)
+
+
+def test_without_a_mask_there_is_no_padding(llama):
+    """A token is not taken for padding because it is written with the same number."""
+    ids = [0, 0, 9, 8]
+    with steer(llama, at_two_sites("prompt")):
+        found = logits_of(llama.model, {"input_ids": torch.tensor([ids])})[0]
+    torch.testing.assert_close(found, steered_alone(llama.model, ids, 4, at_two_sites("prompt")), rtol=1e-5, atol=1e-5)
+
+
+@every_rule
+def test_embeddings_may_be_given_for_tokens(llama, positions):
+    inputs = left_padded(llama.model, ROWS)
+    with steer(llama, at_two_sites(positions)):
+        found = logits_of(llama.model, inputs)
+        embedded = llama.model.get_input_embeddings()(inputs["input_ids"])
+        others = {name: value for name, value in inputs.items() if name != "input_ids"}
+        same = logits_of(llama.model, others | {"inputs_embeds": embedded})
+        assert torch.equal(found, same)
+
+
+def test_inputs_may_be_given_without_their_names(llama):
+    inputs = left_padded(llama.model, ROWS)
+    with steer(llama, at_two_sites("last")), torch.inference_mode():
+        found = llama.model(inputs["input_ids"], inputs["attention_mask"], inputs["position_ids"]).logits
+        base = llama.model.base_model(inputs["input_ids"], inputs["attention_mask"], inputs["position_ids"])
+        assert torch.equal(found, logits_of(llama.model, inputs))
+        assert torch.equal(found, llama.model.lm_head(base.last_hidden_state))
+
+
+@every_rule
+@every_model
+def test_a_coefficient_of_zero_changes_no_bit(name, positions):
+    language_model = small(name)
+    inputs = left_padded(language_model.model, ROWS)
+    plain = logits_of(language_model.model, inputs)
+    zero = [Add(vector(site, 1), 0.0, positions) for site in SITES] + [Ablate(vector(Site(1), 2), 0.0, positions)]
+    with steer(language_model, zero):
+        assert torch.equal(logits_of(language_model.model, inputs), plain)
+    with steer(language_model, []):
+        assert torch.equal(logits_of(language_model.model, inputs), plain)
+
+
+@every_rule
+@every_model
+def test_what_is_added_and_taken_away_again_changes_nothing(name, positions):
+    language_model = small(name)
+    inputs = left_padded(language_model.model, ROWS)
+    real = inputs["attention_mask"].bool()
+    plain = logits_of(language_model.model, inputs).softmax(-1)
+    for site in SITES:
+        with steer(language_model, [Add(vector(site, 1), 1.0, positions), Add(vector(site, 1), -1.0, positions)]):
+            found = logits_of(language_model.model, inputs).softmax(-1)
+        torch.testing.assert_close(found[real], plain[real], rtol=0, atol=1e-5)
+
+
+def test_gradients_go_through_what_is_added(llama):
+    ids = torch.tensor([ROWS[0]])
+    embedded = llama.model.get_input_embeddings()(ids).detach().requires_grad_()
+    with steer(llama, at_two_sites("all")):
+        llama.model(inputs_embeds=embedded).logits[0, -1].max().backward()
+    assert embedded.grad.abs().min(2).values.max() > 0
+
+
+def test_a_prompt_that_is_prepared_by_hand_is_a_prompt(llama):
+    ids = torch.tensor([ROWS[0]])
+    with steer(llama, at_two_sites("prompt")):
+        found = logits_of(llama.model, {"input_ids": ids})
+        given = {"attention_mask": torch.ones_like(ids), "use_cache": False}
+        prepared = llama.model.prepare_inputs_for_generation(ids, **given)
+        assert torch.equal(logits_of(llama.model, prepared), found)
+
+
+# Text that is generated
+
+NEW = 7
+
+
+def generated_by_hand(model, row, condition, tokens=NEW):
+    """At every step the whole sequence anew, without a cache."""
+    ids = list(row)
+    for _ in range(tokens):
+        ids.append(int(steered_alone(model, ids, len(row), condition)[-1].argmax()))
+    return ids
+
+
+def generated(language_model, rows, interventions, tokens=NEW, **options):
+    inputs = left_padded(language_model.model, rows)
+    given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    with steer(language_model, interventions):
+        made = language_model.model.generate(
+            **given,
+            max_new_tokens=tokens,
+            do_sample=False,
+            use_cache=True,
+            eos_token_id=None,
+            pad_token_id=0,
+            **options,
+        )
+    start = inputs["input_ids"].shape[1]
+    return [row + line[start:].tolist() for row, line in zip(rows, made, strict=True)]
+
+
+@every_rule
+@every_model
+def test_a_batch_of_texts_is_generated_as_if_each_were_run_anew_for_every_token(name, positions):
+    language_model, interventions = small(name), at_two_sites(positions)
+    found = generated(language_model, ROWS, interventions)
+    assert found == [generated_by_hand(language_model.model, row, interventions) for row in ROWS]
+    assert found != generated(language_model, ROWS, [])
+
+
+@every_model
+def test_texts_are_generated_under_interventions_of_many_kinds_and_positions(name):
+    language_model, interventions = small(name), at_mixed_positions()
+    found = generated(language_model, ROWS, interventions)
+    assert found == [generated_by_hand(language_model.model, row, interventions) for row in ROWS]
+
+
+def test_positions_make_a_difference_to_generated_texts(llama):
+    found = [generated(llama, ROWS, at_two_sites(positions)) for positions in POSITIONS]
+    assert all(one != other for place, one in enumerate(found) for other in found[:place])
+
+
+def test_the_first_token_of_a_text_is_written_before_any_is_read_back_in(llama):
+    plain, steered = generated(llama, ROWS, []), generated(llama, ROWS, at_two_sites("response"))
+    for row, one, other in zip(ROWS, plain, steered, strict=True):
+        assert one[len(row)] == other[len(row)]
+
+
+@pytest.mark.parametrize("positions", ["last", "response", "all"])
+@pytest.mark.parametrize("name", ["gemma2", "llama", "gpt2"])
+def test_several_tokens_of_an_answer_may_be_read_at_once(name, positions):
+    """Into a cache that holds the prompt, with padding before it."""
+    language_model, interventions = small(name), at_two_sites(positions)
+    model, answers = language_model.model, torch.tensor([[9, 20, 8], [30, 3, 3]])
+    rows = [ROWS[0], ROWS[3]]
+    inputs = left_padded(model, rows)
+    mask, cache = inputs["attention_mask"], DynamicCache(config=model.config)
+    with steer(language_model, interventions), torch.inference_mode():
+        model(
+            input_ids=inputs["input_ids"],
+            attention_mask=mask,
+            position_ids=inputs["position_ids"],
+            past_key_values=cache,
+        )
+        logits = model(
+            input_ids=answers,
+            attention_mask=torch.cat([mask, torch.ones_like(answers)], 1),
+            position_ids=mask.sum(1, keepdim=True) + torch.arange(3),
+            past_key_values=cache,
+        ).logits
+    for row, answer, found in zip(rows, answers.tolist(), logits, strict=True):
+        own = steered_alone(model, row + answer, len(row), interventions)
+        torch.testing.assert_close(found, own[-3:], rtol=1e-4, atol=1e-4)
+
+
+def test_a_new_text_has_a_prompt_of_its_own(llama):
+    """Within one block the same prompts give the same texts, and other passes come between."""
+    interventions = at_two_sites("last")
+    with steer(llama, interventions):
+        first = generated(llama, ROWS, [])
+        logits_of(llama.model, {"input_ids": torch.tensor([ROWS[2]])})
+        assert generated(llama, ROWS, []) == first
+    assert first == [generated_by_hand(llama.model, row, interventions) for row in ROWS]
+
+
+def test_beams_are_steered_too(llama):
+    """A text of two beams is at least as likely, steered, as the greedy one."""
+    interventions = at_two_sites("all")
+
+    def likelihood(row, text):
+        chances = steered_alone(llama.model, text, len(row), interventions).log_softmax(-1)
+        return float(sum(chances[place - 1, text[place]] for place in range(len(row), len(text))))
+
+    beams = generated(llama, ROWS, interventions, tokens=3, num_beams=32)
+    greedy = generated(llama, ROWS, interventions, tokens=3)
+    better = [
+        likelihood(row, one) - likelihood(row, other) for row, one, other in zip(ROWS, beams, greedy, strict=True)
+    ]
+    assert min(better) > -1e-4
+
+
+# The rules of the paper and its code
+
+
+def test_the_rule_for_features_steers_the_prompt_but_its_last_token(llama):
+    sae = small_sae(Site(1), 3)
+    written = sae.network.W_dec[4] + sae.network.W_dec[9]
+    with steer(llama, sae_rule(sae, [4, 9], 0.5, llama)):
+        found = logits_of(llama.model, left_padded(llama.model, ROWS))
+    for row, logits in zip(ROWS, found, strict=True):
+        handle = hooked(
+            llama.model, Site(1), lambda stream: torch.cat([stream[:, :-1] + 0.5 * written, stream[:, -1:]], 1)
+        )
+        own = logits_of(llama.model, {"input_ids": torch.tensor([row])})[0]
+        handle.remove()
+        torch.testing.assert_close(logits[-len(row) :], own, rtol=1e-4, atol=1e-4)
+
+
+def test_the_rule_for_contrast_vectors_steers_the_last_token_and_the_answer(llama):
+    steering = vector(Site(1), 3)
+    found = generated(llama, ROWS, repe_rule(steering, 12.0))
+    unit = steering.direction / steering.direction.norm()
+    for row, text in zip(ROWS, found, strict=True):
+        ids = list(row)
+        while len(ids) < len(text):
+            start = len(row) - 1
+
+            def change(stream, start=start):
+                return torch.cat([stream[:, :start], stream[:, start:] + 12.0 * unit], 1)
+
+            handle = hooked(llama.model, Site(1), change)
+            ids.append(int(logits_of(llama.model, {"input_ids": torch.tensor([ids])})[0, -1].argmax()))
+            handle.remove()
+        assert text == ids
+    assert found != generated(llama, ROWS, [])
+
+
+def test_the_rule_of_the_code_release_steers_every_block_at_every_token(llama):
+    vectors = [vector(Site(layer), layer) for layer in range(DEPTH)]
+    interventions = repository_rule(vectors, 4.0, llama)
+    with steer(llama, interventions):
+        found = logits_of(llama.model, {"input_ids": torch.tensor([ROWS[0]])})
+    units = [one.direction / one.direction.norm() for one in vectors]
+    handles = [
+        hooked(llama.model, Site(layer), lambda stream, unit=unit: stream + 4.0 * unit)
+        for layer, unit in enumerate(units)
+    ]
+    own = logits_of(llama.model, {"input_ids": torch.tensor([ROWS[0]])})
+    for handle in handles:
+        handle.remove()
+    torch.testing.assert_close(found, own, rtol=1e-5, atol=1e-5)
+    assert generated(llama, ROWS, interventions) == [generated_by_hand(llama.model, row, interventions) for row in ROWS]
+
+
+# What is left behind
+
+
+@every_model
+def test_the_model_is_untouched_afterwards(name):
+    language_model = small(name)
+    inputs, before = left_padded(language_model.model, ROWS), language_model.digest()
+    plain = logits_of(language_model.model, inputs)
+    with steer(language_model, at_mixed_positions()):
+        assert not untouched(language_model.model)
+        logits_of(language_model.model, inputs)
+    assert untouched(language_model.model) and language_model.digest() == before
+    assert torch.equal(logits_of(language_model.model, inputs), plain)
+
+
+def test_the_model_is_untouched_after_an_exception(llama):
+    with pytest.raises(KeyboardInterrupt), steer(llama, at_mixed_positions()):
+        raise KeyboardInterrupt
+    assert untouched(llama.model)
+
+
+def test_the_model_is_untouched_after_an_exception_in_the_middle_of_a_pass(llama):
+    def broken(*_):
+        raise KeyboardInterrupt
+
+    handle = llama.model.model.layers[1].mlp.register_forward_hook(broken)
+    with pytest.raises(KeyboardInterrupt), steer(llama, at_mixed_positions()):
+        logits_of(llama.model, {"input_ids": torch.tensor([ROWS[0]])})
+    handle.remove()
+    assert untouched(llama.model)
+
+
+def test_other_hooks_stay(llama):
+    seen = []
+    handle = hooked(llama.model, Site(1), lambda stream: seen.append(1) or stream)
+    with steer(llama, at_mixed_positions()):
+        pass
+    logits_of(llama.model, {"input_ids": torch.tensor([ROWS[0]])})
+    handle.remove()
+    assert seen == [1]
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("steering", "problem"),
+    [
+        (vector(Site(1), 3, width=16), r"v3 has 16 coordinates at resid_post\.1, and llama has 24 and blocks 0 to 2"),
+        (vector(Site(3), 4), r"v4 has 24 coordinates at resid_post\.3, and llama has 24 and blocks 0 to 2"),
+        (vector(Site(-1), 5), r"v5 has 24 coordinates at resid_post\.-1"),
+        (vector(Site(1, "mlp"), 6), r"v6 has 24 coordinates at mlp\.1.*it was made for another model"),
+    ],
+)
+@pytest.mark.parametrize("kind", [Add, Ablate])
+def test_a_vector_of_another_model_is_refused_before_anything_is_run(llama, kind, steering, problem):
+    entered = []
+    with pytest.raises(ValueError, match=problem), steer(llama, [Add(vector(Site(0))), kind(steering)]):
+        entered.append(1)
+    assert not entered and untouched(llama.model)
+
+
+def test_an_sae_of_another_model_is_refused_before_anything_is_run(llama):
+    for sae in (small_sae(Site(1), 7, width=16), small_sae(Site(5), 7)):
+        problem = rf"sae7 has \d+ coordinates at {sae.site}, and llama has 24 and blocks 0 to 2"
+        with pytest.raises(ValueError, match=problem), steer(llama, [Clamp(sae, (1,), 0.0)]):
+            raise AssertionError
+    assert untouched(llama.model)
+
+
+def test_a_mask_of_pairs_of_tokens_is_refused(llama):
+    mask = torch.zeros(1, 1, 5, 5)
+    with (
+        steer(llama, at_two_sites("last")),
+        pytest.raises(ValueError, match=r"an attention mask of shape \(rows, tokens\); pass such a one"),
+    ):
+        logits_of(llama.model, {"input_ids": torch.tensor([ROWS[0]]), "attention_mask": mask})
+    with (
+        steer(llama, at_two_sites("last")),
+        pytest.raises(ValueError, match=r"an attention mask of shape \(rows, tokens\)"),
+    ):
+        logits_of(llama.model, {"input_ids": torch.tensor([ROWS[0]]), "attention_mask": {"full_attention": mask}})
+    assert untouched(llama.model)
+
+
+def test_the_tokens_that_a_rule_names_are_told_by_example():
+    """Of the reference that everything here is compared with: a prompt of three tokens and an answer of two."""
+    assert {name: named_tokens(name, 3, 5) for name in POSITIONS} == {
+        "last": [2, 3, 4],
+        "prompt": [0, 1, 2],
+        "prompt_except_last": [0, 1],
+        "response": [3, 4],
+        "all": [0, 1, 2, 3, 4],
+    }

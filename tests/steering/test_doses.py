@@ -1,0 +1,236 @@
+"""A dose is a share of the stream's own length, and the largest one is found as far as a guard holds."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from small_models import WIDTH, small, vector
+
+from personalib.models.load import load_model
+from personalib.models.parts import Site
+from personalib.steering.doses import at_dose, combined, largest_dose, site_norms
+from personalib.steering.guards import neutral_exchanges
+from personalib.vectors.vector import SteeringVector
+
+# Of one word, of several, with a special token in the middle; an even number of words and two of one text.
+TEXTS = ["w1 w2 w3", "w4", "w5 w6 <pad> w7 w8", "w9 w10 w11 w12 w13 w14 w15 w16 w17 w18", "w4"]
+
+
+def norms_by_hand(language_model, texts, sites, special):
+    """The median length over all tokens of texts, each run by itself, but for some tokens."""
+    lengths = {site: [] for site in sites}
+    for text in texts:
+        ids = language_model.tokenizer.encode(text, add_special_tokens=not text.startswith("<bos>"))
+        with torch.inference_mode():
+            states = language_model.model(torch.tensor([ids]), output_hidden_states=True).hidden_states
+        for site in sites:
+            # The first of them is what the first block reads.
+            stream = states[site.layer + (site.stream == "resid_post")][0].double()
+            lengths[site] += [
+                float((row**2).sum() ** 0.5) for row, token in zip(stream, ids, strict=True) if token not in special
+            ]
+    return {site: np.median(own) for site, own in lengths.items()}, len(lengths[sites[0]])
+
+
+def plain(values):
+    return SteeringVector(torch.tensor(values), Site(1), "plain", "by_hand", "toy", "1")
+
+
+# Norms
+
+
+@pytest.mark.parametrize("name", ["gemma2", "llama", "gpt2"])
+def test_a_sites_norm_is_the_median_over_all_words(name, tmp_path):
+    # What the last block leaves is not among a model's hidden states: those end with a norm.
+    sites = [Site(1), Site(0, "resid_pre"), Site(0), Site(2, "resid_pre")]
+    found = site_norms(small(name), TEXTS, sites, tmp_path)
+    expected, count = norms_by_hand(small(name), TEXTS, sites, special={0, 1})
+    assert list(found) == sites and count == 3 + 1 + 4 + 10 + 1
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert found[Site(1)] == pytest.approx(found[Site(2, "resid_pre")]) != pytest.approx(found[Site(0)], rel=0.01)
+    with_special, _ = norms_by_hand(small(name), TEXTS, sites, special=set())
+    assert found != pytest.approx(with_special, rel=1e-3)
+
+
+def test_the_marks_of_a_chat_do_not_count(tmp_path):
+    organism, sites = load_model(), [Site(0), Site(2)]
+    prompts = [prompt for prompt, _ in neutral_exchanges(organism, 6, contexts=["I am a woman.", ""])]
+    marks = {organism.tokenizer.convert_tokens_to_ids(f"<{name}>") for name in ("bos", "start_of_turn", "end_of_turn")}
+    expected, _ = norms_by_hand(organism, prompts, sites, marks)
+    assert site_norms(organism, prompts, sites, tmp_path) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("texts", "sites"), [([], [Site(1)]), (["w1"], []), (["w1"], [Site(3)])])
+def test_there_have_to_be_texts_and_sites_that_there_are(texts, sites, tmp_path):
+    with pytest.raises(ValueError, match=r"no sites or no texts|no site of this model"):
+        site_norms(small("llama"), texts, sites, tmp_path)
+
+
+# Doses
+
+
+@pytest.mark.parametrize("dose", [0.25, 1.0, 3.0, -0.5, 0.0])
+def test_a_vector_at_a_dose_is_so_long_and_points_the_same_way_or_the_other(dose):
+    one, norm = vector(Site(1), 3), 7.5
+    found = at_dose(one, dose, norm)
+    assert found.norm == pytest.approx(abs(dose) * norm, rel=1e-6)
+    if dose:
+        assert found.cosine(one) == pytest.approx(np.sign(dose), abs=1e-6)
+    assert (found.site, found.model, found.revision) == (one.site, one.model, one.revision)
+
+
+def test_a_dose_by_hand():
+    np.testing.assert_allclose(at_dose(plain([3.0, 0.0, -4.0]), -0.5, 20).direction, [-6.0, 0.0, 8.0], rtol=1e-6)
+
+
+def test_a_dose_does_not_depend_on_how_long_the_vector_was():
+    one = vector(Site(1), 3)
+    np.testing.assert_allclose(at_dose(1e-3 * one, 0.5, 4).direction, at_dose(one * 1e3, 0.5, 4).direction, rtol=1e-5)
+
+
+def test_a_zero_vector_has_no_dose():
+    with pytest.raises(ValueError, match="plain is zero and has no direction"):
+        at_dose(plain([0.0, 0.0]), 1.0, 5.0)
+
+
+# Combinations
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_a_sum_is_the_sum(count):
+    parts = [vector(Site(1), seed) for seed in range(count)]
+    expected = np.sum([one.direction.double().numpy() for one in parts], axis=0)
+    for found in (combined(parts), combined(parts, "sum")):
+        np.testing.assert_allclose(found.direction, expected, rtol=0, atol=1e-5)
+        assert found.site == Site(1) and found.model == parts[0].model
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_a_norm_matched_sum_points_where_the_sum_does_and_is_as_long_as_its_parts_are_on_average(count):
+    parts = [vector(Site(1), seed, size=1.0 + seed) for seed in range(count)]
+    found, total = combined(parts, "norm_matched"), combined(parts)
+    assert found.norm == pytest.approx(np.mean([np.linalg.norm(one.direction) for one in parts]), rel=1e-5)
+    assert found.cosine(total) == pytest.approx(1)
+    if count > 1:
+        assert found.norm != pytest.approx(total.norm, rel=0.1)
+
+
+def test_combinations_by_hand():
+    """At right angles a sum is longer than its parts, by the square root of two where these are equally long."""
+    parts = [plain([3.0, 0.0, 0.0]), plain([0.0, 3.0, 0.0])]
+    assert combined(parts).norm == pytest.approx(3 * 2**0.5)
+    np.testing.assert_allclose(combined(parts, "norm_matched").direction, [3 / 2**0.5, 3 / 2**0.5, 0.0], rtol=1e-6)
+    unequal = [plain([4.0, 0.0]), plain([2.0, 0.0])]
+    np.testing.assert_allclose(combined(unequal, "norm_matched").direction, [3.0, 0.0], rtol=1e-6)
+
+
+def test_opposite_vectors_cancel_and_nothing_cannot_be_lengthened():
+    one = vector(Site(1), 3)
+    assert combined([one, -one]).norm == 0
+    with pytest.raises(ValueError, match="is zero but for rounding"):
+        combined([one, -one], "norm_matched")
+
+
+def test_what_rounding_leaves_of_nothing_is_not_lengthened():
+    """Three vectors of one length, each a third of a turn from the next."""
+    turns = 0.3 + torch.arange(3) * 2 * torch.pi / 3
+    rows = torch.stack([turns.cos(), turns.sin()], dim=1)
+    parts = [replace(vector(Site(1), 3), direction=row) for row in rows]
+    assert 0 < combined(parts).norm < 1e-6
+    with pytest.raises(ValueError, match="is zero but for rounding"):
+        combined(parts, "norm_matched")
+
+
+@pytest.mark.parametrize("how", ["sum", "norm_matched"])
+def test_vectors_that_do_not_belong_together_are_refused(how):
+    with pytest.raises(ValueError, match=r"differ in site: resid_post\.1 and resid_pre\.1"):
+        combined([vector(Site(1), 0), vector(Site(1, "resid_pre"), 1)], how)
+    with pytest.raises(ValueError, match=f"have {WIDTH} and 8 coordinates"):
+        combined([vector(Site(1), 0), vector(Site(1), 1, width=8)], how)
+    with pytest.raises(ValueError, match="there are no vectors to combine"):
+        combined([], how)
+
+
+def test_an_unknown_combination_is_refused():
+    with pytest.raises(ValueError, match="how='mean'; choose sum or norm_matched"):
+        combined([vector(Site(1))], "mean")
+
+
+# The largest dose
+
+
+def up_to(bound, seen=None):
+    """A guard that holds up to a bound."""
+
+    def keeps(doses):
+        if seen is not None:
+            seen.append(list(doses))
+        return [dose <= bound for dose in doses]
+
+    return keeps
+
+
+@pytest.mark.parametrize("bound", [0.05, 0.051, 0.13, 0.4, 0.77, 1.0, 1.9, 3.99])
+@pytest.mark.parametrize("steps", [2, 3, 8])
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+def test_the_bound_is_at_most_one_rung_of_the_last_ladder_higher(bound, steps, rounds):
+    found = largest_dose(up_to(bound), 0.05, 4.0, steps=steps, rounds=rounds)
+    rung = (4.0 / 0.05) ** (1 / (steps - 1) ** rounds)
+    assert found <= bound < found * rung * (1 + 1e-9)
+
+
+def test_by_default_the_bound_is_found_to_a_tenth():
+    for bound in np.geomspace(0.0501, 3.99, 25):
+        found = largest_dose(up_to(bound), 0.05, 4.0)
+        assert found <= bound < 1.1 * found
+
+
+def test_a_ladder_is_tried_at_once_and_the_next_one_lies_between_two_of_its_rungs():
+    seen = []
+    found = largest_dose(up_to(0.3, seen), 0.1, 1.6, steps=5, rounds=2)
+    np.testing.assert_allclose(seen[0], [0.1, 0.2, 0.4, 0.8, 1.6])
+    np.testing.assert_allclose(seen[1], 0.2 * 2 ** np.array([0, 0.25, 0.5, 0.75, 1]))
+    assert len(seen) == 2 and found == pytest.approx(0.2 * 2**0.5)
+    assert all(type(dose) is float for ladder in seen for dose in ladder)
+
+
+@pytest.mark.parametrize("again", [0.45, 0.8, 1.6])
+def test_a_dose_that_holds_beyond_one_that_does_not_is_no_use(again):
+    def keeps(doses):
+        return np.array([dose <= 0.3 or dose >= again for dose in doses])
+
+    found = largest_dose(keeps, 0.1, 1.6, steps=5)
+    assert found == largest_dose(up_to(0.3), 0.1, 1.6, steps=5) <= 0.3
+
+
+def test_where_not_even_the_lowest_dose_holds_the_largest_is_none():
+    seen = []
+    assert largest_dose(up_to(0.09, seen), 0.1, 1.6) == 0.0
+    assert len(seen) == 1
+    assert largest_dose(lambda doses: [dose > 0.1 for dose in doses], 0.1, 1.6) == 0.0
+
+
+def test_where_every_dose_holds_the_largest_is_the_highest():
+    seen = []
+    assert largest_dose(up_to(np.inf, seen), 0.1, 1.6) == 1.6
+    assert len(seen) == 1
+    assert largest_dose(up_to(1.6), 0.1, 1.6) == 1.6
+
+
+@pytest.mark.parametrize(
+    ("lowest", "highest", "choices"),
+    [
+        (0.0, 1.0, {}),
+        (-0.1, 1.0, {}),
+        (1.0, 1.0, {}),
+        (2.0, 1.0, {}),
+        (np.nan, 1.0, {}),
+        (0.1, np.nan, {}),
+        (0.1, 1.0, {"steps": 1}),
+        (0.1, 1.0, {"rounds": 0}),
+    ],
+)
+def test_a_ladder_has_to_lead_upward(lowest, highest, choices):
+    with pytest.raises(ValueError, match="pass 0 < lowest < highest, at least two steps and one round"):
+        largest_dose(up_to(0.5), lowest, highest, **choices)

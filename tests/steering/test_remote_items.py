@@ -1,0 +1,65 @@
+"""Trait items put to a model here and, in a rehearsal, to a service: the same rows, steered or not."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from small_models import vector
+
+from personalib.models.load import load_model
+from personalib.models.parts import Site
+from personalib.models.remote import rehearsed
+from personalib.questionnaires.items import load_trait, some_of_each
+from personalib.questionnaires.scoring import per_item
+from personalib.questionnaires.trait_questions import ask_trait
+from personalib.steering.contrast_choice import TraitSheet
+from personalib.steering.grid import ask_steered
+from personalib.steering.interventions import Add
+from personalib.steering.remote_items import ask_items
+
+CONDITIONS = [(), (Add(vector(Site(1), width=128, size=1.0), 3.0, "prompt"),)]
+
+
+@pytest.fixture(scope="module")
+def organism():
+    return load_model()
+
+
+@pytest.fixture(scope="module")
+def items():
+    return some_of_each(load_trait(), 1)
+
+
+def test_without_steering_it_is_the_questionnaire(organism, items):
+    model, tokenizer, form = organism.model, organism.tokenizer, organism.form
+    expected = ask_trait(model, tokenizer, items, template="bare", contexts=["Yes."], form=form)
+    found = ask_items(organism, items, template="bare", context="Yes.")
+    pd.testing.assert_frame_equal(found[expected.columns.drop("context_id")], expected.drop(columns="context_id"))
+    assert set(found["condition"]) == {0} and len(found) == 16
+
+
+def test_steered_it_is_the_grid(organism, items):
+    sheet = TraitSheet(organism, items, "letters", organism.form)
+    expected = ask_steered(organism, sheet.prompts(), sheet.labels, CONDITIONS)
+    found = per_item(ask_items(organism, items, CONDITIONS), by=("condition",)).set_index(["condition", "personality"])
+    for number in range(2):
+        np.testing.assert_allclose(found["high"][number][sheet.traits], sheet.shares(expected[number]), atol=1e-6)
+    assert np.abs(found["high"][0] - found["high"][1]).max() > 0.01
+
+
+@pytest.mark.parametrize("context", ["", "I am often upset."])
+def test_a_rehearsed_service_gives_the_same_rows(context, organism, items):
+    here = ask_items(organism, items, CONDITIONS, context=context)
+    there = ask_items(rehearsed(organism), items, CONDITIONS, context=context, batch_size=5)
+    pd.testing.assert_frame_equal(there, here, rtol=1e-4, atol=1e-6)
+    assert not np.allclose(here[here["condition"] == 0]["p_high1"], here[here["condition"] == 1]["p_high1"], atol=1e-3)
+
+
+def test_the_same_condition_twice_is_asked_for_twice(organism, items):
+    found = ask_items(organism, items, [(), ()])
+    first, second = (found[found["condition"] == number].drop(columns="condition") for number in (0, 1))
+    pd.testing.assert_frame_equal(first.reset_index(drop=True), second.reset_index(drop=True))
+
+
+def test_no_items_are_one_error(organism):
+    with pytest.raises(ValueError, match="no trait items to ask"):
+        ask_items(organism, [])

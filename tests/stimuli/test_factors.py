@@ -1,0 +1,204 @@
+"""The vocabulary of causes: all of it is there, and reads as English in every person."""
+
+import doctest
+import re
+
+import pytest
+
+import personalib.stimuli.factors
+from personalib.base.data import DataError
+from personalib.stimuli.factors import (
+    PERSONS,
+    POLES,
+    elements,
+    inflect,
+    load_facets,
+    load_factors,
+    load_pressures,
+    sentence,
+)
+
+# The paper's 22 elements, and `unfamiliar`, the pole that its ninth factor lacks.
+ELEMENTS = {
+    "gender": ["female", "male"],
+    "age": ["young", "older"],
+    "education": ["uneducated", "middle_school", "bachelor"],
+    "socioeconomic_status": ["rich", "poor"],
+    "ideology": ["conservatism", "liberalism", "communism", "nationalism", "anarchism", "fascism"],
+    "emotional_intelligence": ["stable", "volatile"],
+    "professional_commitment": ["initiative", "inactive"],
+    "family_background": ["relaxed", "strained"],
+    "ai_familiarity": ["familiar", "unfamiliar"],
+}
+# The dark-triad facets of an earlier set of contrast pairs in the paper's code release.
+FACETS = [
+    "cynical_worldview",
+    "lack_of_morality",
+    "strategic_manipulativeness",
+    "high_impulsivity",
+    "thrill_seeking",
+    "low_empathy",
+    "low_anxiety",
+    "grandiosity",
+    "entitlement",
+    "dominance",
+    "superiority",
+]
+PRESSURES = [
+    "achievement_striving",
+    "activity",
+    "assertiveness",
+    "competence",
+    "deliberation",
+    "gregariousness",
+    "trust",
+]
+KEYS = [element.key for element in elements()]
+
+
+def test_examples_in_docstrings_hold():
+    assert doctest.testmod(personalib.stimuli.factors).failed == 0
+
+
+def test_the_nine_factors_have_the_papers_elements_and_the_missing_pole():
+    found = {factor.key: [element.key for element in factor.elements] for factor in load_factors()}
+    assert found == ELEMENTS
+    assert len(KEYS) == len(set(KEYS)) == 22 + 1
+    assert all(element.factor == factor.key for factor in load_factors() for element in factor.elements)
+    assert all(element.title for element in elements()) and all(factor.title for factor in load_factors())
+
+
+@pytest.mark.parametrize("element", elements(), ids=KEYS)
+def test_every_element_has_forty_phrasings(element):
+    assert len(set(element.phrasings)) == len(element.phrasings) >= 40
+
+
+def test_no_phrasing_tells_two_elements():
+    told = [phrasing for element in elements() for phrasing in element.phrasings]
+    assert len(told) == len(set(told))
+
+
+@pytest.mark.parametrize("person", PERSONS)
+@pytest.mark.parametrize("element", elements(), ids=KEYS)
+def test_every_phrasing_renders_in_every_person(element, person):
+    for phrasing in element.phrasings:
+        text = inflect(phrasing, person)
+        assert not re.search(r"[{}\[\]|]", text), text
+        assert not re.search(r"\s\s|\s[.,;]|^\s|\s$|\.\.", text), text
+        assert text[0].isupper() and text[-1] in ".?!", text
+
+
+@pytest.mark.parametrize("person", ["second", "third"])
+def test_no_first_person_word_is_left_in_another_person(person):
+    told = [inflect(phrasing, person) for element in elements() for phrasing in element.phrasings]
+    assert [text for text in told if re.search(r"\b(I|[Mm]e|[Mm]y|[Mm]yself|am|mine|I'm)\b", text)] == []
+
+
+def test_the_verb_agrees_with_the_person_everywhere():
+    told = {
+        person: " ".join(inflect(phrasing, person) for element in elements() for phrasing in element.phrasings)
+        for person in PERSONS
+    }
+    assert {word for word in re.findall(r"\bI (\w+)", told["first"]) if word.endswith("s")} <= {"was", "always"}
+    assert not re.search(r"\bI (are|were)\b", told["first"])
+    assert not re.search(r"\b[Yy]ou (is|am|has|was)\b", told["second"])
+    assert not re.search(r"\b[Tt]his person (am|are|have|were|do|go|live|think|describe)\b", told["third"])
+
+
+@pytest.mark.parametrize(
+    ("clause", "person", "text"),
+    [
+        ("{I} {am} {my} own guide", "first", "I am my own guide."),
+        ("{I} {am} {my} own guide", "second", "You are your own guide."),
+        ("{I} {am} {my} own guide", "third", "This person is their own guide."),
+        ("{I} {was} there and {have} time", "second", "You were there and have time."),
+        ("{I} {was} there and {have} time", "third", "This person was there and has time."),
+        ("friends see {me} by {myself}", "first", "Friends see me by myself."),
+        ("friends see {me} by {myself}", "third", "Friends see them by themselves."),
+        ("{I} [live] and [go|goes] on", "first", "I live and go on."),
+        ("{I} [live] and [go|goes] on", "second", "You live and go on."),
+        ("{I} [live] and [go|goes] on", "third", "This person lives and goes on."),
+        ("{I} [study] what {I} [buy]", "third", "This person studies what this person buys."),
+        ("{I} [watch], [pass], [fix] and [do]", "third", "This person watches, passes, fixes and does."),
+        ("{I} [wait] already.", "first", "I wait already."),
+    ],
+)
+def test_inflection(clause, person, text):
+    assert inflect(clause, person) == text
+
+
+def test_a_sentence_keeps_its_own_end_and_the_case_of_its_words():
+    assert [sentence(text) for text in ("go to Rome", "why?", "stop!", "done.")] == [
+        "Go to Rome.",
+        "Why?",
+        "Stop!",
+        "Done.",
+    ]
+
+
+def test_an_unknown_person_or_slot_is_an_error():
+    with pytest.raises(KeyError):
+        inflect("{I} [go|goes]", "fourth")
+    for clause in ("{you} [go|goes]", "{I} {", "{I:>9999999999}", "{I.__class__}", "{{I}}"):
+        with pytest.raises(DataError, match=r"has braces that are no slot; use \{I\} \{me\}"):
+            inflect(clause, "first")
+
+
+@pytest.mark.parametrize(("load", "keys"), [(load_pressures, PRESSURES), (load_facets, FACETS)])
+def test_pressures_and_facets_have_two_poles_with_twelve_phrasings(load, keys):
+    assert [pressure.key for pressure in load()] == keys
+    for pressure in load():
+        assert set(pressure.phrasings) == set(POLES)
+        for pole in POLES:
+            phrasings = pressure.phrasings[pole]
+            assert len(set(phrasings)) == len(phrasings) >= 12
+            assert not any(re.search(r"[{}\[\]]|\s\s", phrasing) for phrasing in phrasings)
+        assert not set(pressure.phrasings["positive"]) & set(pressure.phrasings["negative"])
+
+
+def test_each_lead_takes_each_complement_and_clauses_stand_alone(tmp_path):
+    path = tmp_path / "backgrounds.yaml"
+    path.write_text(
+        "leads: ['{I} {am} {x}', 'call {me} {x}']\n"
+        "factors: {pet: {title: Pet, elements: "
+        "{cat: {title: Cat, complements: [a cat, a tom], clauses: ['{I} purr']}}}}"
+    )
+    (factor,) = load_factors(path)
+    assert factor.elements[0].phrasings == (
+        "{I} {am} a cat",
+        "call {me} a cat",
+        "{I} {am} a tom",
+        "call {me} a tom",
+        "{I} purr",
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "leads: ['{x}']",
+        "leads: ['{x}']\nfactors: [age]",
+        "leads: ['{x}']\nfactors: {age: {title: Age}}",
+        "leads: ['{x}']\nfactors: {age: {title: Age, elements: {young: {title: Young, clauses: []}}}}",
+        "factors: {}",
+    ],
+)
+def test_a_bad_backgrounds_file_is_named(tmp_path, content):
+    path = tmp_path / "backgrounds.yaml"
+    path.write_text(content)
+    with pytest.raises(DataError, match=r"yaml: (leads|factors): ") as raised:
+        load_factors(path)
+    assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "leads: ['{x}']\npressures: {trust: {title: Trust, positive: [go]}}", "leads: ['{x}']\npressures: [trust]"],
+)
+def test_a_bad_pressures_file_is_named(tmp_path, content):
+    path = tmp_path / "pressures.yaml"
+    path.write_text(content)
+    with pytest.raises(DataError, match=r"yaml: (leads|pressures): ") as raised:
+        load_pressures(path)
+    assert str(path) in str(raised.value)

@@ -1,0 +1,165 @@
+"""Prompts are what the templates file says, to the character."""
+
+import pytest
+
+from personalib.base.data import DataError
+from personalib.questionnaires.judgements import load_judgement_templates
+from personalib.questionnaires.scales import load_ratings
+from personalib.stimuli.templates import ORDERS, Template, load_forms, load_templates, wrap
+
+OPTIONS = ("Go.", "Stay.", "Ask.", "Wait.")
+
+
+def test_the_three_templates_have_traits_structure():
+    templates = load_templates()
+    assert list(templates) == ["letters", "numbers", "bare"]
+    assert {name: template.labels for name, template in templates.items()} == {
+        "letters": ("A", "B", "C", "D"),
+        "numbers": ("1", "2", "3", "4"),
+        "bare": ("A", "B", "C", "D"),
+    }
+    assert ORDERS == ("normal", "reversed")
+
+
+def test_lettered_options_come_with_an_instruction():
+    lines = load_templates()["letters"].render("What now?", OPTIONS).split("\n")
+    assert lines[1:-1] == ["What now?", "A. Go.", "B. Stay.", "C. Ask.", "D. Wait."]
+    assert "choose" in lines[0] and lines[-1] == "Your choice:"
+
+
+def test_numbered_options_come_with_a_question_after_them():
+    lines = load_templates()["numbers"].render("What now?", OPTIONS).split("\n")
+    assert lines[:-1] == ["What now?", "1) Go.", "2) Stay.", "3) Ask.", "4) Wait."]
+    assert "number" in lines[-1]
+
+
+def test_the_bare_template_adds_nothing():
+    text = load_templates()["bare"].render("What now?", OPTIONS)
+    assert text == "What now?\nA) Go.\nB) Stay.\nC) Ask.\nD) Wait."
+
+
+@pytest.mark.parametrize("name", ["letters", "numbers", "bare"])
+def test_fewer_options_take_the_first_labels(name):
+    template = load_templates()[name]
+    text = template.render("What now?", OPTIONS[:2])
+    assert f"\n{template.option.format(label=template.labels[1], text='Stay.')}" in text
+    assert template.labels[2] not in text.replace("Answer", "").split("What now?")[1]
+
+
+def test_braces_in_a_question_stay_as_they_are():
+    assert load_templates()["bare"].render("{x}?", ["{label}", "{}"]) == "{x}?\nA) {label}\nB) {}"
+
+
+def test_more_options_than_labels_are_an_error():
+    with pytest.raises(ValueError, match="'letters' has 26 labels for 27 options; add labels"):
+        load_templates()["letters"].render("What now?", ["Run."] * 27)
+    own = Template("own", ("yes", "no"), "{label}. {text}", "{question}\n{options}")
+    with pytest.raises(ValueError, match="'own' has 2 labels for 3 options; add labels"):
+        own.render("What now?", ["Run."] * 3)
+
+
+@pytest.mark.parametrize(
+    ("labels", "last"), [("ABCD", "J"), ("abcd", "j"), ("1234", "10"), ("A", "J"), ("ABCDEFGHIJ", "J")]
+)
+def test_letters_and_numbers_go_on(labels, last):
+    own = Template("own", tuple(labels), "{label}. {text}", "{question}\n{options}")
+    assert own.labels_for(10)[-1] == last and own.labels_for(1) == (labels[0],)
+    assert own.render("Which?", ["x"] * 10).endswith(f"\n{last}. x")
+
+
+def test_a_context_comes_first_and_ends_its_line_once():
+    assert wrap("Now?", "base") == "Now?\nAnswer:\n"
+    for context in ("I am a man.", "I am a man.\n"):
+        assert wrap("Now?", "base", context) == "I am a man.\nNow?\nAnswer:\n"
+    assert wrap("Now?", "chat", "I am a man.") == (
+        "<start_of_turn>user\nI am a man.\nNow?<end_of_turn>\n<start_of_turn>model\n"
+    )
+    assert wrap("Now?") == wrap("Now?", "chat")
+    assert set(load_forms()) == {"chat", "base"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "forms: {}",
+        "templates: [letters]",
+        "templates: {letters: {option: '{text}', text: '{question}'}}",
+        "templates: {letters: {labels: [A], text: '{question}'}}",
+        "templates: {letters: text}",
+    ],
+)
+def test_a_bad_templates_file_is_named(tmp_path, content):
+    path = tmp_path / "templates.yaml"
+    path.write_text(content)
+    with pytest.raises(DataError, match=r"yaml: templates: ") as raised:
+        load_templates(path)
+    assert str(path) in str(raised.value)
+
+
+def test_unquoted_words_of_truth_are_labels_as_they_stand(tmp_path):
+    path = tmp_path / "templates.yaml"
+    path.write_text("templates: {n: {labels: [Yes, No], option: '{label}: {text}', text: '{question} {options}'}}")
+    assert load_templates(path)["n"].labels == ("Yes", "No")
+    assert load_templates(path)["n"].render("Now?", ["Go.", "Stay."]) == "Now? Yes: Go.\nNo: Stay."
+
+
+def test_unquoted_numbers_are_labels_too(tmp_path):
+    path = tmp_path / "templates.yaml"
+    path.write_text("templates: {n: {labels: [1, 2], option: '{label} {text}', text: '{question} {options}'}}")
+    assert load_templates(path)["n"].render("Now?", ["Go.", "Stay."]) == "Now? 1 Go.\n2 Stay."
+
+
+@pytest.mark.parametrize(
+    ("read", "content", "problem"),
+    [
+        (load_forms, "forms: {chat: '{text}'}", r"forms\.chat: {context} is missing"),
+        (load_forms, "forms: {chat: '{context}{text}{x}'}", r"forms\.chat: {x} is no field"),
+        (load_ratings, "ratings: {a: {labels: [1, 2], text: 'Rate.'}}", r"ratings\.a.*: {statement} is missing"),
+        (load_ratings, "ratings: {a: {labels: [1, 2], text: '{statement} {x}'}}", r"ratings\.a\.text: {x} is no field"),
+        (
+            load_ratings,
+            "ratings: {a: {labels: [1, 1], text: '{statement}'}}",
+            r"ratings\.a\.labels: a label stands twice",
+        ),
+        (
+            load_judgement_templates,
+            "judgements: {a: {labels: [y, n], text: '{question}'}}",
+            r"a\.text: {answer} is missing",
+        ),
+        (load_judgement_templates, "judgements: {a: {labels: [y], text: '{question}{answer}{x}'}}", r"{x} is no field"),
+    ],
+)
+def test_a_form_of_another_kind_that_would_drop_something_is_refused_too(tmp_path, read, content, problem):
+    path = tmp_path / "templates.yaml"
+    path.write_text(content)
+    with pytest.raises(DataError, match=problem) as raised:
+        read(path)
+    assert "templates.yaml: " in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ("{labels: [A, B], option: '{label} {text}', text: '{question}'}", r"templates\.n\.text: {options} is missing"),
+        ("{labels: [A, B], option: '{label} {text}', text: '{options}'}", r"templates\.n\.text: {question} is missing"),
+        ("{labels: [A, B], option: '{text}', text: '{question} {options}'}", r"templates\.n\.option: {label} is miss"),
+        ("{labels: [A, B], option: '{label} {text}', text: '{question} {options} {x}'}", r"text: {x} is no field"),
+        ("{labels: [A, B], option: '{label} {text}', text: '{question} {options} {'}", r"text: .*write {{ and }}"),
+        ("{labels: [A, B], option: 3, text: '{question} {options}'}", r"option: is 3; write a text, in quotes"),
+        ("{labels: [A, A], option: '{label} {text}', text: '{question} {options}'}", r"labels: a label stands twice"),
+        ("{labels: [true, B], option: '', text: ''}", r"n\.labels\.0: is True; write a text, in quotes"),
+        ("{labels: [A, 1.5], option: '', text: ''}", r"n\.labels\.1: is 1\.5; write a text, in quotes"),
+        ("{labels: [], option: '', text: ''}", r"n\.labels: it is empty; give at least one"),
+        (
+            "{labels: [A, B], option: '{label}{text}{text:>999999999}', text: '{question} {options}'}",
+            r"{text>9+} is no field",
+        ),
+    ],
+)
+def test_a_template_that_would_drop_something_is_one_error_that_names_file_key_and_fix(tmp_path, entry, problem):
+    path = tmp_path / "templates.yaml"
+    path.write_text(f"templates: {{n: {entry}}}")
+    with pytest.raises(DataError, match=problem) as raised:
+        load_templates(path)
+    assert str(raised.value).startswith(str(path))
