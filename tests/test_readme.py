@@ -21,3 +21,6 @@ def test_the_example_prints_what_is_told_of_it(capsys):
     assert re.findall("[a-z]+", found) == re.findall("[a-z]+", printed)
     # Other machines round otherwise, and the last digit that is shown may be another one.
     assert np.abs(numbers(found) - numbers(printed)).max() < 0.3
+    told = re.search(r"move by (\d+) points.*moves them by (\d+)", README).groups()
+    vector, random = numbers(found).reshape(2, -1)[:, 0]
+    assert np.abs(np.array(told, dtype=float) - np.abs([vector, random])).max() < 0.8

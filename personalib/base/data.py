@@ -38,7 +38,7 @@ NotNegative = Annotated[float, Field(ge=0, strict=True)]
 class DataError(ValueError):
     """A data file is missing or is not what it should be; the message names the file and the fix.
 
-    Of a word that is too long, such as a name in the file that is none, the message has the beginning.
+    A very long word in it, such as a name that nothing has, is cut.
     """
 
     def __init__(self, message: str) -> None:
