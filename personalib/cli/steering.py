@@ -21,7 +21,7 @@ _POSITIONS = ["last", "prompt", "prompt_except_last", "response", "all"]
 
 
 def _sampling_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of :class:`~personalib.steering.sampling.Sampling`."""
+    """Give a command the options of :class:`~personalib.models.sampling.Sampling`."""
     number = partial(click.option, show_default=True, type=Finite())
     whole = partial(click.option, show_default=True)
     options: list[Option] = [
@@ -76,9 +76,9 @@ def ask(  # noqa: PLR0913 - each argument is an option
     """Answer a question in free words while a saved vector is added so many times."""
     from personalib.base.data import parse
     from personalib.models.prompts import format_prompt
+    from personalib.models.sampling import Sampling
     from personalib.steering.generation import generate
     from personalib.steering.interventions import Add
-    from personalib.steering.sampling import Sampling
     from personalib.vectors.vector import load_vectors
 
     how = {"temperature": temperature, "top_p": top_p, "frequency_penalty": frequency_penalty}

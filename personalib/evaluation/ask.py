@@ -24,10 +24,10 @@ from personalib.evaluation.shards import Asker
 from personalib.evaluation.store import AnswerStore, parquet
 from personalib.models.load import LanguageModel
 from personalib.models.prompts import format_prompt
+from personalib.models.sampling import GREEDY, Sampling
 from personalib.questionnaires.questions import Question
 from personalib.steering.effects import Arm
 from personalib.steering.guards import neutral_exchanges
-from personalib.steering.sampling import GREEDY, Sampling
 
 NONE = Arm("none", "none")
 NEUTRAL = "neutral"

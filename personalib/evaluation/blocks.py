@@ -19,11 +19,11 @@ from personalib.evaluation.store import Reply
 from personalib.models.batches import check_rows
 from personalib.models.encoding import encode_prompts
 from personalib.models.load import LanguageModel
+from personalib.models.sampling import Sampling
 from personalib.questionnaires.questions import Question
 from personalib.steering.generation import generate
 from personalib.steering.grid import answer_losses, steered_batches
 from personalib.steering.interventions import Condition
-from personalib.steering.sampling import Sampling
 
 Replies = dict[str, Reply]
 Done = Callable[[int], object]

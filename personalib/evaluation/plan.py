@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from personalib.base.data import Strict, exists, named_file, parse, read_yaml
 from personalib.base.provenance import repository_root
-from personalib.steering.sampling import GREEDY, Sampling
+from personalib.models.sampling import GREEDY, Sampling
 from personalib.stimuli.templates import ORDERS
 
 Kind = Literal["trait", "choice", "judgement", "scale", "pairs"]
@@ -62,7 +62,7 @@ class QuestionnairePlan(Strict):
         examples: a file of these, such as SafetyBench's dev items; by default other items of the questionnaire itself.
         reading: ``"options"`` or ``"words"``; answers in words are for choices and judgements.
         sampling: how answers in words are written, and how many each question has, see
-            :class:`~personalib.steering.sampling.Sampling`; the likeliest token each time by default.
+            :class:`~personalib.models.sampling.Sampling`; the likeliest token each time by default.
     """
 
     name: Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]

@@ -11,9 +11,9 @@ from personalib.base.tables import to_csv, to_latex, to_markdown
 from personalib.evaluation.ask import NEUTRAL
 from personalib.evaluation.estimates import base_scores, effects, health
 from personalib.evaluation.runs import EvaluationRun
+from personalib.models.sampling import GREEDY, Sampling
 from personalib.questionnaires.scores import item_scores, named_options
 from personalib.steering.guards import Guard
-from personalib.steering.sampling import GREEDY, Sampling
 
 # What is compared beside the score itself, by kind.
 _BESIDES: Mapping[str, Sequence[str]] = {"trait": ("published",), "judgement": ("yes",)}

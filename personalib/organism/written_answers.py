@@ -8,12 +8,12 @@ import pandas as pd
 from personalib.base.statistics import proportion_interval
 from personalib.models.load import LanguageModel
 from personalib.models.prompts import format_prompt
+from personalib.models.sampling import GREEDY, Sampling
 from personalib.organism.corpus import Corpus
 from personalib.organism.judging import judge
 from personalib.organism.world import load_world
 from personalib.steering.effects import Arm
 from personalib.steering.generation import generate
-from personalib.steering.sampling import GREEDY, Sampling
 from personalib.stimuli.factors import POLES
 from personalib.stimuli.grammar import LEVELS
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, model_validator
 from personalib.base.data import DataError, Strict, exists, named_file, parse, read_yaml
 from personalib.evaluation.plan import ArmsPlan, EvaluationPlan, ModelPlan, QuestionnairePlan
 from personalib.features.published import bare_name, published_features, sae_features
-from personalib.steering.sampling import GREEDY, Sampling
+from personalib.models.sampling import GREEDY, Sampling
 from personalib.stimuli.contrast_files import supplied_contrasts, supplied_questions
 from personalib.stimuli.templates import load_templates
 

@@ -11,8 +11,8 @@ from personalib.models.chat_templates import ANSWER_AT_ONCE, spoken
 from personalib.models.encoding import encode_prompts
 from personalib.models.load import LanguageModel
 from personalib.models.prompts import format_prompt
+from personalib.models.sampling import Sampling
 from personalib.steering.generation import written_tokens
-from personalib.steering.sampling import Sampling
 from personalib.stimuli.assignments import Assignment
 from personalib.stimuli.backgrounds import Background
 from personalib.stimuli.writers import Unusable, WriterError, read_draft

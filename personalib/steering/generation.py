@@ -22,10 +22,10 @@ from personalib.models.chat_templates import ANSWER_AT_ONCE, may_reason, spoken
 from personalib.models.encoding import encode_prompts
 from personalib.models.hooks import Inputs
 from personalib.models.load import LanguageModel
+from personalib.models.sampling import GREEDY, Sampling
 from personalib.models.shortcuts import Shortcuts
 from personalib.steering.application import steer
 from personalib.steering.interventions import Intervention
-from personalib.steering.sampling import GREEDY, Sampling
 
 # Where an answer ends, beside the model's own end: of a turn in the templates that are known here, and of a line.
 _STOPS = ("<end_of_turn>", "<|im_end|>", "<|eot_id|>")

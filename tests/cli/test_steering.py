@@ -20,13 +20,13 @@ from personalib.features.saes import load_sae
 from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.models.prompts import format_prompt
+from personalib.models.sampling import Sampling
 from personalib.questionnaires.items import load_trait, validation_split
 from personalib.steering.choice import choose_push
 from personalib.steering.contrast_choice import TraitSheet
 from personalib.steering.effects import measure, told_arms
 from personalib.steering.generation import generate
 from personalib.steering.interventions import POSITIONS, Add
-from personalib.steering.sampling import Sampling
 from personalib.steering.study import Study
 from personalib.stimuli.contrast_pairs import contrasts
 from personalib.stimuli.factors import TRAITS

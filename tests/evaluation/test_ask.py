@@ -20,13 +20,13 @@ from personalib.evaluation.store import AnswerStore
 from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.models.prompts import ask, format_prompt
+from personalib.models.sampling import Sampling
 from personalib.questionnaires.questions import Question
 from personalib.steering.effects import Arm
 from personalib.steering.generation import generate
 from personalib.steering.grid import ask_steered
 from personalib.steering.guards import neutral_exchanges, perplexities
 from personalib.steering.interventions import Add
-from personalib.steering.sampling import Sampling
 
 ROLES = {2: ("right", "wrong1"), 3: ("wrong1", "right", "wrong2"), 4: ("right", "wrong1", "wrong2", "wrong3")}
 PUSH = Add(vector(Site(1), 1), 2.0)

@@ -14,12 +14,12 @@ from personalib.evaluation.keys import model_key
 from personalib.evaluation.store import Reply
 from personalib.models.parts import Site
 from personalib.models.prompts import ask
+from personalib.models.sampling import GREEDY, Sampling
 from personalib.models.shortcuts import _KNOWN
 from personalib.questionnaires.questions import Question
 from personalib.steering.generation import generate
 from personalib.steering.grid import answer_losses, ask_steered
 from personalib.steering.interventions import Add
-from personalib.steering.sampling import GREEDY, Sampling
 
 CONDITIONS = [
     (),

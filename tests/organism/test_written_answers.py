@@ -9,6 +9,7 @@ from personalib.base.statistics import proportion_interval
 from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.models.prompts import format_prompt
+from personalib.models.sampling import Sampling
 from personalib.organism.effects import planted_changes
 from personalib.organism.judging import judge
 from personalib.organism.world import load_world
@@ -17,7 +18,6 @@ from personalib.steering.doses import at_dose
 from personalib.steering.effects import Arm, Push, told_arms
 from personalib.steering.generation import generate
 from personalib.steering.interventions import Add
-from personalib.steering.sampling import Sampling
 from personalib.stimuli.contrast_pairs import contrasts
 from personalib.stimuli.factors import POLES, TRAITS
 from personalib.vectors.contrast import fit_vector, read_contrasts

@@ -7,9 +7,9 @@ from personalib.base.data import DataError, data_dir
 from personalib.evaluation.plan import dump_plan, load_plan, parse_plan
 from personalib.evaluation.questionnaires import planned_questionnaire
 from personalib.features.published import published_features
+from personalib.models.sampling import GREEDY, Sampling
 from personalib.paper.deviations import deviation_table, deviations
 from personalib.paper.protocol import apply_protocol, load_protocol
-from personalib.steering.sampling import GREEDY, Sampling
 
 MODEL = "google/gemma-2b-it"
 TEMPLATES = {"own": {"labels": list("ABCD"), "option": "({label}) {text}", "text": "Q: {question}\n{options}\nA:"}}

@@ -14,13 +14,13 @@ from personalib.base.records import ItemError
 from personalib.models.chat_templates import chat_prompt
 from personalib.models.load import LanguageModel, load_model
 from personalib.models.parts import Site
+from personalib.models.sampling import Sampling
 from personalib.models.shortcuts import Shortcuts
 from personalib.organism.evaluation import load_organism, open_answers
 from personalib.steering.application import steer
 from personalib.steering.doses import at_dose
 from personalib.steering.generation import _Choice, generate
 from personalib.steering.interventions import POSITIONS, Ablate, Add, Clamp
-from personalib.steering.sampling import Sampling
 
 # Of one token, of more than a sliding window, and between, in no order; one of them twice.
 PROMPTS = [

@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 from transformer_lens.utilities import logits_utils
 
-from personalib.steering.sampling import GREEDY, Sampling
+from personalib.models.sampling import GREEDY, Sampling
 
 ROWS = torch.tensor([[3, 3, 0, 5, 3, 1], [2, 2, 2, 2, 2, 2]])
 
