@@ -10,5 +10,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "markdown": ["code", "escaped"],
         "statistics": ["clustered_interval"],
         "storage": ["scratch"],
+        "verdicts": ["holds"],
     },
 )
