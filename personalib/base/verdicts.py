@@ -10,7 +10,7 @@ def holds(interval: Any, than: float = 0.0, *, below: bool = False) -> bool:
     beyond nothing: such a result never holds.
 
     Args:
-        interval: an :class:`~personalib.base.statistics.Interval`, whatever else has ``low`` and ``high``, such as a
+        interval: an :class:`~personalib.base.intervals.Interval`, whatever else has ``low`` and ``high``, such as a
             table's row, or a pair of the two; in the unit of ``than``.
         than: the value that the interval must exceed, or stay below.
         below: ask for an interval below the value.

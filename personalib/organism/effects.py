@@ -60,7 +60,7 @@ def compare(
 
     Returns:
         One row a name and trait, all in points of 100 · p(high): ``effect``, the mean difference between being told
-        and not being told, with ``low``, ``high`` and ``p`` (:func:`personalib.base.statistics.paired_difference`);
+        and not being told, with ``low``, ``high`` and ``p`` (:func:`personalib.base.comparisons.paired_difference`);
         ``truth``, the world's difference; ``n``, the items that could be read both times.
     """
     told = {"": (Profile(), [""] * len(items))} | {name: (profiles[name], contexts[name]) for name in profiles}

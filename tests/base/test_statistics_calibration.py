@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
-from scipy.stats import binom, kstest, nct, norm
+from scipy.stats import binom, kstest, nct
 
 from personalib.base.statistics import (
     adjust,
@@ -23,7 +23,6 @@ from personalib.base.statistics import (
     paired_difference,
     paired_means,
     proportion_interval,
-    sign_flip_max,
 )
 
 Array = NDArray[np.float64]
@@ -213,30 +212,3 @@ def test_benjamini_and_hochberg_keep_the_share_of_false_discoveries_and_find_wha
     false = rejected[:, ~there].sum(1) / np.maximum(rejected.sum(1), 1)
     assert false.mean() <= 0.05 + 3 * false.std() / np.sqrt(600)
     assert rejected[:, there].mean() > 0.9
-
-
-@pytest.mark.parametrize("missing", [0.0, 0.2])
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.95])
-def test_flipping_items_rejects_nothing_where_nothing_is_there_in_19_of_20_families(share, missing):
-    rng = default_rng(5)
-    families = alike(rng, share, 600)
-    families[rng.random(families.shape) < missing] = np.nan
-    least = [sign_flip_max(own, resamples=199, seed=seed).min() for seed, own in enumerate(families)]
-    # It is exact: as often as it says, and no rarer.
-    assert allowed(600) - 2 * (allowed(600) - 0.05) <= np.mean(np.array(least) <= 0.05) <= allowed(600)
-
-
-def test_flipping_items_finds_more_than_holm_where_comparisons_are_alike_and_keeps_its_word_on_the_rest():
-    """The step down must not reject what has no effect beside what has."""
-    families, there = alike(default_rng(6), 0.9, 80), np.arange(COMPARISONS) % 4 == 0
-    families[:, there] += 0.8
-    flipped = np.array([sign_flip_max(own, resamples=999, seed=seed) <= 0.05 for seed, own in enumerate(families)])
-    p = paired_means(families.reshape(-1, ITEMS)).p.reshape(80, COMPARISONS)
-    holm = np.array([adjust(own) <= 0.05 for own in p])
-    assert flipped[:, there].mean() > holm[:, there].mean() + 0.2 and flipped[:, there].mean() > 0.6
-    assert flipped[:, ~there].any(1).mean() <= allowed(80)
-
-
-def test_one_comparison_is_found_as_often_as_the_normal_power_says():
-    found = sign_flip_max(0.8 + default_rng(7).normal(size=(1, 200)), resamples=999)
-    assert found == pytest.approx([1 / 1000]) and norm.sf(0.8 * np.sqrt(200)) < 1e-20

@@ -1,0 +1,203 @@
+"""Comparisons: paired differences, their sizes, and what many p-values cost."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special, stats
+
+from personalib.base.intervals import BATCH, Array, bootstrap_interval, finite, paired
+
+
+class Difference(NamedTuple):
+    """A mean difference between its bounds, and the two-sided p-value of no difference."""
+
+    estimate: float
+    low: float
+    high: float
+    p: float
+
+
+class PairedMeans(NamedTuple):
+    """Mean changes of many conditions, in their unit, with uncorrected p-values; ``n`` counts the items read.
+
+    Each has the shape ``(conditions,)``.
+    """
+
+    estimate: Array
+    low: Array
+    high: Array
+    p: Array
+    n: NDArray[np.int64]
+
+
+class EffectSizes(NamedTuple):
+    """Effect sizes of many conditions between their bounds, each of shape ``(conditions,)`` and without a unit."""
+
+    estimate: Array
+    low: Array
+    high: Array
+
+
+def paired_difference(
+    a: ArrayLike, b: ArrayLike, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> Difference:
+    """How much ``a`` exceeds ``b`` on the same items: mean, bootstrap interval and permutation p-value.
+
+    The interval is that of :func:`~personalib.base.intervals.bootstrap_interval`. The p-value flips the signs of the
+    differences: all 2**n ways if those are no more than ``resamples``, and else a random choice of them. It is never
+    zero.
+
+    Both have one number an item, shape ``(n,)``, in the same order and unit. ``level``, ``resamples`` and ``seed`` are
+    those of the interval.
+
+    Raises:
+        ValueError: the lengths differ, there are fewer than two items, or a number is not finite.
+
+    Example:
+        >>> paired_difference([2.0, 3.0, 4.0], [1.0, 2.0, 3.0]).p
+        0.25
+    """
+    differences = np.subtract(*paired(a, b, "a", "b"))
+    interval = bootstrap_interval(differences, level=level, resamples=resamples, seed=seed)
+    test = stats.permutation_test(
+        (differences,),
+        np.mean,
+        permutation_type="samples",
+        n_resamples=resamples,
+        batch=max(1, BATCH // len(differences)),
+        rng=np.random.default_rng(seed),
+    )
+    return Difference(*interval, float(test.pvalue))
+
+
+def paired_means(changes: ArrayLike, *, level: float = 0.95) -> PairedMeans:
+    """Mean changes of many conditions over the same items, with bounds and p-values of Student's paired t.
+
+    Unlike a bootstrap's, these hold for a handful of items too, if the changes are roughly normal. Intervals of 8, 20
+    and 100 exponential ones covered their mean in 0.89, 0.92 and 0.94 of simulated cases.
+
+    Args:
+        changes: differences to the same items without the condition, shape ``(conditions, items)``, in any unit; NaN
+            where an item could not be read in one of both.
+        level: share of such intervals that hold the true mean change.
+
+    Returns:
+        The estimate is NaN where no item was read, and bounds and p-value where fewer than two were. The p-value is 1
+        where nothing changed at all, and 0 where all items changed by the same amount.
+
+    Raises:
+        ValueError: the table has not two dimensions, is empty, or holds an infinity.
+
+    Source:
+        Student, *Biometrika* 6 (1908).
+
+    Example:
+        >>> found = paired_means([[1.0, 2.0, 3.0], [0.0, 0.0, np.nan]])
+        >>> found.estimate.tolist(), found.p.round(3).tolist(), found.n.tolist()
+        ([2.0, 0.0], [0.074, 1.0], [3, 2])
+    """
+    n, mean, spread = _moments(_changes(changes))
+    freedom = np.maximum(n - 1, 1)
+    error = spread / np.sqrt(np.maximum(n, 1))
+    half = stats.t.ppf((1 + level) / 2, freedom) * error
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = 2 * stats.t.sf(np.abs(mean) / error, freedom)
+    # Where nothing changed at all there is no doubt that nothing changed.
+    return PairedMeans(mean, mean - half, mean + half, np.where((mean == 0) & (error == 0), 1.0, p), n)
+
+
+def effect_size(changes: ArrayLike, *, level: float = 0.95) -> EffectSizes:
+    """Mean changes in units of their own standard deviation over items: Cohen's d_z with Hedges' correction.
+
+    The bounds are those of the true effect size, from the noncentral t distribution, exact for normal changes.
+
+    Args:
+        changes: as for :func:`paired_means`, shape ``(conditions, items)``.
+        level: share of such intervals that hold the true effect size.
+
+    Returns:
+        NaN where fewer than three items were read (the noncentral t with one degree of freedom has no mean), or all
+        changed by the same amount. An effect of hundreds of standard errors has an estimate and bounds of NaN.
+
+    Raises:
+        ValueError: the table has not two dimensions, is empty, or holds an infinity.
+
+    Source:
+        Hedges, *Journal of Educational Statistics* 6 (1981), for the correction; Cumming and Finch, *Educational and
+        Psychological Measurement* 61 (2001), for the interval.
+
+    Example:
+        >>> [round(float(bound[0]), 2) for bound in effect_size([[1.0, 2.0, 3.0, 2.0]])]
+        [1.77, 0.34, 4.53]
+    """
+    n, mean, spread = _moments(_changes(changes))
+    known = (n > 2) & (spread > 0)
+    estimate, low, high = np.full((3, len(n)), np.nan)
+    read, size = n[known].astype(np.float64), mean[known] / spread[known]
+    freedom, root = read - 1, np.sqrt(read)
+    gammas = special.gammaln(freedom / 2) - special.gammaln((freedom - 1) / 2)
+    estimate[known] = size * np.exp(gammas) / np.sqrt(freedom / 2)
+    low[known] = _noncentrality(freedom, (1 + level) / 2, size * root) / root
+    high[known] = _noncentrality(freedom, (1 - level) / 2, size * root) / root
+    return EffectSizes(estimate, low, high)
+
+
+def adjust(pvalues: ArrayLike, method: str = "holm") -> Array:
+    """P-values corrected for being many: reject where the corrected one is below the level.
+
+    Args:
+        pvalues: shape ``(n,)``, each between 0 and 1.
+        method: ``"holm"`` bounds the chance of any false rejection, ``"fdr_bh"`` (Benjamini and Hochberg) the
+            expected share of false ones.
+
+    Raises:
+        ValueError: the method is another one, or a p-value is not between 0 and 1.
+
+    Source:
+        Holm, *Scandinavian Journal of Statistics* 6 (1979); Benjamini and Hochberg, *Journal of the Royal Statistical
+        Society B* 57 (1995).
+
+    Example:
+        >>> adjust([0.01, 0.04]).tolist()
+        [0.02, 0.04]
+    """
+    if method not in ("holm", "fdr_bh"):
+        raise ValueError(f"unknown method {method!r}; use 'holm' or 'fdr_bh'")
+    values = finite(pvalues, "pvalues")
+    if values.min() < 0 or values.max() > 1:
+        raise ValueError("p-values lie between 0 and 1; pass p-values, not test statistics")
+    if method == "fdr_bh":
+        return np.asarray(stats.false_discovery_control(values), dtype=np.float64)
+    # statsmodels' own has the garbage collected at each call, which takes longer than whatever calls this.
+    order = np.argsort(values, kind="stable")
+    adjusted = np.empty(len(values))
+    adjusted[order] = np.minimum(np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)), 1.0)
+    return adjusted
+
+
+def _moments(table: Array) -> tuple[NDArray[np.int64], Array, Array]:
+    """How many items of each row are read, their mean, and their standard deviation, exactly 0 if they are equal."""
+    read = ~np.isnan(table)
+    n, filled = read.sum(1), np.where(read, table, 0.0)
+    mean = np.where(n > 0, filled.sum(1) / np.maximum(n, 1), np.nan)
+    rest = np.where(read, table - mean[:, None], 0.0)
+    spread = np.sqrt((rest**2).sum(1) / np.maximum(n - 1, 1))
+    lowest, highest = np.where(read, table, np.inf).min(1), np.where(read, table, -np.inf).max(1)
+    return n, mean, np.where(n < 2, np.nan, np.where(lowest == highest, 0.0, spread))
+
+
+def _noncentrality(freedom: Array, quantile: float, t: Array) -> Array:
+    """Of which noncentral t this is the quantile; NaN where SciPy's search finds none."""
+    centre = special.nctdtrinc(freedom, quantile, t)
+    return np.where(np.abs(special.nctdtr(freedom, centre, t) - quantile) < 1e-4, centre, np.nan)
+
+
+def _changes(values: ArrayLike) -> Array:
+    """A table of changes, or an error."""
+    table = np.asarray(values, dtype=np.float64)
+    if table.ndim != 2 or not table.size:
+        raise ValueError(f"changes have shape {table.shape}; pass a non-empty table of shape (conditions, items)")
+    if np.isinf(table).any():
+        raise ValueError(f"changes hold {np.isinf(table).sum()} infinities; only NaN stands for an item not read")
+    return table

@@ -1,0 +1,185 @@
+"""Intervals: how sure a mean, a share or another statistic is."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+Array = NDArray[np.float64]
+
+# Resampled values held in memory at a time: 32 MiB of float64, whatever the number of items.
+BATCH = 2**22
+
+
+class Interval(NamedTuple):
+    """An estimate between its lower and upper bound, all in the unit of the data."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def bootstrap_interval(
+    values: ArrayLike,
+    statistic: Callable[..., Any] = np.mean,
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """The percentile bootstrap interval of a statistic, resampling the values.
+
+    The percentiles are widened as Student's t is wider than the normal distribution where values are few. In
+    simulations it covered the mean of 12, 20 and 50 normal values in 0.94, 0.95 and 0.95 of cases, and of as many
+    exponential ones in 0.91, 0.92 and 0.93. Values that are all equal give an interval of width zero; for a share of 0
+    or 1 use :func:`proportion_interval`. One value alone says nothing about its spread: the bounds are then NaN.
+
+    Args:
+        values: one number an item, shape ``(n,)``, in any unit.
+        statistic: maps values to a number; it is fast if it takes ``axis``, as NumPy's do.
+        level: share of such intervals that hold the true value; so for every function here.
+        resamples: how many bootstrap samples are drawn.
+        seed: of the random generator; the same seed gives the same interval.
+
+    Raises:
+        ValueError: there is no value, or one is not finite.
+
+    Source:
+        Efron and Tibshirani, *An Introduction to the Bootstrap* (1993), section 13.3; Hesterberg, *The American
+        Statistician* 69 (2015), section 3.3, for the widening.
+
+    Example:
+        >>> bootstrap_interval([0.0, 1.0, 1.0, 1.0]).estimate
+        0.75
+    """
+    sample = finite(values, "values")
+    estimate = float(statistic(sample))
+    if len(sample) == 1:
+        return Interval(estimate, np.nan, np.nan)
+    bounds = stats.bootstrap(
+        (sample,),
+        statistic,
+        n_resamples=resamples,
+        batch=max(1, BATCH // len(sample)),
+        confidence_level=_expanded(level, len(sample)),
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Interval(estimate, float(bounds.low), float(bounds.high))
+
+
+def proportion_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
+    """Wilson's interval of a share; it keeps its width where every trial ended the same way.
+
+    Raises:
+        ValueError: there is no trial, or not 0 <= successes <= n.
+
+    Source:
+        Wilson, *Journal of the American Statistical Association* 22 (1927).
+
+    Example:
+        >>> [round(bound, 3) for bound in proportion_interval(10, 10)]
+        [1.0, 0.722, 1.0]
+    """
+    if not 0 <= successes <= n or n == 0:
+        raise ValueError(f"{successes} successes in {n} trials: need 0 <= successes <= n and n of at least 1")
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(successes, n, alpha=1 - level, method="wilson")
+    return Interval(successes / n, float(low), float(high))
+
+
+def clustered_interval(
+    values: ArrayLike, clusters: ArrayLike, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> Interval:
+    """The mean of values that come in clusters, with a bootstrap interval that resamples whole clusters.
+
+    Values of one cluster, such as texts of one phrase, are no independent evidence. Where every value is 0, or every
+    one 1, it is Wilson's interval with as many trials as there are clusters: the bootstrap would give no width. One
+    cluster alone says nothing about the spread of the rest: the bounds are then NaN.
+
+    The percentiles are widened as Student's t is wider than the normal distribution where clusters are few. With 5, 10,
+    20 and 50 clusters of unequal size and normal means it covered the mean in 0.92, 0.93, 0.94 and 0.95 of simulated
+    cases, and with exponential means in only 0.86, 0.90, 0.91 and 0.93: trust it from 10 clusters on, or from 50 where
+    they are skewed.
+
+    Both have the shape ``(n,)``; clusters are of any kind that can be sorted. ``level``, ``resamples`` and ``seed`` are
+    those of :func:`bootstrap_interval`.
+
+    Raises:
+        ValueError: the lengths differ, there is no value, or one is not finite.
+
+    Example:
+        >>> [round(bound, 2) for bound in clustered_interval([1, 1, 1, 1], ["a", "a", "b", "b"])]
+        [1.0, 0.34, 1.0]
+    """
+    sample = finite(values, "values")
+    places = places_of(clusters, sample, "value")
+    sums, sizes = np.bincount(places, sample), np.bincount(places)
+    if (sample == sample[0]).all() and sample[0] in (0.0, 1.0):
+        return proportion_interval(int(sample[0]) * len(sums), len(sums), level=level)
+    if len(sums) == 1:
+        return Interval(float(sample.mean()), np.nan, np.nan)
+    drawn = np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))
+    means = sums[drawn].sum(1) / sizes[drawn].sum(1)
+    low, high = expanded_bounds(means, level, len(sums))
+    return Interval(float(sample.mean()), low, high)
+
+
+def expanded_bounds(drawn: ArrayLike, level: float, n: int) -> tuple[float, float]:
+    """Percentiles of what resamples gave, widened as Student's t is wider than the normal distribution for n units.
+
+    Args:
+        drawn: the statistic in each resample; NaN where it has no value.
+        level: share of such intervals that hold the true value.
+        n: how many units were resampled, at least two.
+
+    Source:
+        Hesterberg, *The American Statistician* 69 (2015), section 3.3.
+
+    Example:
+        >>> [round(bound, 2) for bound in expanded_bounds(range(1001), 0.8, 10)]
+        [72.44, 927.56]
+    """
+    wider = _expanded(level, n)
+    # A resample of few units can have a constant side: it has no correlation and says nothing about the spread.
+    low, high = np.nanquantile(np.asarray(drawn, dtype=np.float64), [(1 - wider) / 2, (1 + wider) / 2])
+    return float(low), float(high)
+
+
+def _expanded(level: float, n: int) -> float:
+    """The level to take percentiles at so that they are as wide as Student's t of n normal values at this one."""
+    # Percentiles alone lack both the factor n / (n - 1) of the variance and the tails of t.
+    wide = stats.t.ppf((1 + level) / 2, n - 1) * np.sqrt(n / (n - 1))
+    return float(1 - 2 * stats.norm.sf(wide))
+
+
+def finite(values: ArrayLike, name: str) -> Array:
+    """The values as a vector, or an error: a value that is dropped in silence would bias the result."""
+    vector = np.asarray(values, dtype=np.float64)
+    if vector.ndim != 1 or not len(vector):
+        raise ValueError(f"{name} has shape {vector.shape}; pass a non-empty list of numbers")
+    if not np.isfinite(vector).all():
+        raise ValueError(f"{name} holds {np.sum(~np.isfinite(vector))} NaN or infinity; drop and count them first")
+    return vector
+
+
+def paired(a: ArrayLike, b: ArrayLike, first: str, second: str) -> tuple[Array, Array]:
+    """Two vectors over the same rows."""
+    left, right = finite(a, first), finite(b, second)
+    if len(left) != len(right) or len(left) < 2:
+        raise ValueError(
+            f"{first} has {len(left)} values and {second} has {len(right)}; pass at least two, "
+            "the same items in the same order"
+        )
+    return left, right
+
+
+def places_of(clusters: ArrayLike, values: Array, unit: str) -> NDArray[np.int64]:
+    """The number of each value's cluster."""
+    groups = np.asarray(clusters)
+    if groups.shape != values.shape:
+        raise ValueError(f"{len(values)} {unit}s and clusters of shape {groups.shape}; pass one cluster a {unit}")
+    return np.unique(groups, return_inverse=True)[1]
