@@ -251,7 +251,7 @@ def _runs(folder: Path) -> list[Reader]:
     config.write_text('{"layer": 3, "model_name": "google/gemma-2-2b"}')
     concepts.write_text('{"concept_id": 0, "concept": "a"}\n{"concept_id": 1, "concept": "b"}\n')
     answers = folder / "answers.parquet"
-    pd.DataFrame({"arm": [0]}).to_parquet(answers)
+    pd.DataFrame({"questionnaire": ["a"], "kind": ["trait"], "arm": [0]}).to_parquet(answers)
     about = {
         "plan": {"questionnaires": [{"name": "a", "kind": "trait"}]},
         "outputs": {f"{name}.parquet": file_hash(answers) for name in ("a", NEUTRAL)},

@@ -76,7 +76,7 @@ def _evaluate(grid: str, plan: "EvaluationPlan", output_dir: Path | None, engine
 
     folder = output_dir or _default(grid)
     for run, model in zip(run_plan(plan, folder, True, engine), plan.models, strict=True):
-        count = sum(len(table) for table in run.answers.values())
+        count = len(run.answers)
         click.echo(f"{run.model}: {count:,} answers of {run.manifest['arms']} arms in {model_folder(folder, model)}")
         _say_what_is_left_out(run)
     where = f" --output-dir {output_dir}" if output_dir else ""

@@ -4,54 +4,29 @@ A run can be killed at any point and started again: it goes on with the batch th
 files as a run that nothing stopped.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 import pyarrow as pa
 from tqdm.auto import tqdm
 
-from personalib.base.data import DataError
-from personalib.base.records import Skipped
 from personalib.base.storage import write_whole
 from personalib.evaluation.blocks import Block, Done, Losses, Options, Replies, Words
 from personalib.evaluation.engines import Engine
 from personalib.evaluation.keys import model_key
 from personalib.evaluation.shards import Asker
-from personalib.evaluation.store import AnswerStore, parquet
+from personalib.evaluation.store import AnswerStore, MemoryStore, Reply, Store, parquet
 from personalib.models.load import LanguageModel
 from personalib.models.prompts import format_prompt
-from personalib.models.sampling import GREEDY, Sampling
-from personalib.questionnaires.questions import Question
+from personalib.questionnaires.questionnaire import Questionnaire
 from personalib.steering.effects import Arm
 from personalib.steering.guards import neutral_exchanges
 
 NONE = Arm("none", "none")
 NEUTRAL = "neutral"
-
-
-@dataclass(frozen=True)
-class Questionnaire:
-    """Questions that are asked and scored together.
-
-    Attributes:
-        name: of its table of answers.
-        kind: how it is scored: ``"trait"``, ``"choice"``, ``"judgement"``, ``"scale"`` or ``"pairs"``.
-        questions: what is asked.
-        reading: ``"options"``, the probability of each option's first token; or ``"words"``, an answer in free words.
-        sampling: how answers in words are written, and how many each question has.
-        skipped: rows of its files, and items, that are left out.
-    """
-
-    name: str
-    kind: str
-    questions: tuple[Question, ...]
-    reading: Literal["options", "words"] = "options"
-    sampling: Sampling = GREEDY
-    skipped: tuple[Skipped, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,9 +36,10 @@ class Evaluation:
     Attributes:
         language_model: who is asked.
         questionnaires: what is asked.
-        arms: what is steered or told; the model as it is (:data:`NONE`) always comes first.
+        arms: what is steered or told; the model as it is (:data:`NONE`) comes first.
         form: ``"chat"``, or ``"base"`` for a model without a chat template.
         neutral: questions of general knowledge whose answers' perplexity is measured under every arm.
+        baseline: whether the model as it is is asked as well; nothing can be compared without it.
         seed: draws them.
         batch_size: rows of a forward pass. What a killed run loses is at most one batch of prompts under its arms.
 
@@ -76,6 +52,7 @@ class Evaluation:
     arms: Sequence[Arm]
     form: str = "chat"
     neutral: int = 12
+    baseline: bool = True
     seed: int = 0
     batch_size: int = 64
 
@@ -83,21 +60,27 @@ class Evaluation:
         names = [one.name for one in self.questionnaires]
         if len({*names, NEUTRAL}) <= len(names):
             raise ValueError(f"questionnaires {', '.join(names)}; give each a name of its own, and none {NEUTRAL!r}")
-        if not self.arms or self.arms[0] != NONE:
+        if self.baseline and (not self.arms or self.arms[0] != NONE):
             object.__setattr__(self, "arms", (NONE, *self.arms))
 
-    def run(self, folder: Path, progress: str | None = None, engine: Engine | None = None) -> None:
-        """Ask whatever is not answered yet, and write every answer to a folder.
+    def run(
+        self, folder: Path | None = None, progress: str | None = None, engine: Engine | None = None
+    ) -> pd.DataFrame:
+        """Ask whatever is not answered yet.
 
-        The folder has ``parts``, what was answered batch by batch, and, once all is answered, one Parquet file a
+        A folder gets ``parts``, what was answered batch by batch, and, once all is answered, one Parquet file a
         questionnaire, in the order in which questions and arms were declared.
 
         Args:
-            folder: where to; several evaluations may share one as long as their questionnaires have other names.
+            folder: where answers are kept; several evaluations may share one as long as their questionnaires have other
+                names. None keeps them in memory.
             progress: text of a progress bar over all answers; None shows none.
             engine: where it is asked; None asks the model that is loaded. Other processes load it by its name, have to
                 have the same one, and use as many threads. The answers are the same to the last bit on machines of one
                 kind; this process alone writes them, as they come.
+
+        Returns:
+            See :func:`evaluate`.
 
         Raises:
             DataError: the folder cannot be written to, another process writes to it, or the engine cannot do it; see
@@ -105,7 +88,7 @@ class Evaluation:
             ValueError: see :func:`~personalib.steering.grid.ask_steered` and
                 :func:`~personalib.steering.generation.generate`.
         """
-        store = AnswerStore(folder / "parts")
+        store: Store = AnswerStore(folder / "parts") if folder else MemoryStore()
         with store.writing():
             known = store.keys()
             wanted = self._keys()
@@ -115,31 +98,18 @@ class Evaluation:
                     # What shares a batch with what is new is asked again, and stays as it was.
                     store.add({key: reply for key, reply in replies.items() if key not in known})
                     known.update(replies)
-            for name, table in self.answers(folder).items():
-                write_whole(folder / f"{name}.parquet", parquet(pa.Table.from_pandas(table, preserve_index=False)))
+            answers = self._tables(store.replies())
+            if folder:
+                for name, table in answers.items():
+                    write_whole(folder / f"{name}.parquet", parquet(pa.Table.from_pandas(table, preserve_index=False)))
+        return one_table(answers)
 
-    def answers(self, folder: Path) -> dict[str, pd.DataFrame]:
-        """The answers in a folder, by questionnaire, and the losses of neutral answers under ``"neutral"``.
-
-        Returns:
-            One row a question and arm: ``model``, ``arm`` (its place), ``method``, ``key``, ``pole``, ``dose``,
-            ``item``, ``cluster``, ``group``, ``template``, ``order``; then one column ``p_…`` for each role, over the
-            whole vocabulary and missing for a question without it, and their sum ``mass``; or, for answers in words,
-            ``sample``, ``text``, and ``labels``, ``roles`` and ``options`` of the question as JSON lists. Neutral
-            answers have ``loss``, in nats, and ``tokens``.
-
-        Raises:
-            DataError: not everything is answered yet.
-        """
-        replies = AnswerStore(folder / "parts").replies()
-        wanted = self._keys()
-        missing = sum(key not in replies for key in wanted)
-        if missing:
-            raise DataError(f"{folder}: {missing:,} of {len(wanted):,} answers are still to be asked; run it again")
+    def _tables(self, replies: Mapping[str, Reply]) -> dict[str, pd.DataFrame]:
+        """The answers by questionnaire, and the losses of neutral answers under ``"neutral"``."""
         tables: dict[str, list[pd.DataFrame]] = {}
         for block in self._blocks:
             tables.setdefault(block.name, []).append(block.table(replies))
-        return {name: self._in_order(pd.concat(own, ignore_index=True)) for name, own in tables.items()}
+        return {name: self._in_order(name, pd.concat(parts, ignore_index=True)) for name, parts in tables.items()}
 
     def _asked(self, known: set[str], done: Done, engine: Engine | None) -> Iterator[Replies]:
         """What is not known yet, batch by batch."""
@@ -156,11 +126,13 @@ class Evaluation:
     def _keys(self) -> list[str]:
         return [key for block in self._blocks for own in block.keys for key in own]
 
-    def _in_order(self, table: pd.DataFrame) -> pd.DataFrame:
+    def _in_order(self, name: str, table: pd.DataFrame) -> pd.DataFrame:
         """Rows by arm, and then as the questions were declared, with the arms' names."""
         table = table.sort_values(["arm", "place"], kind="stable", ignore_index=True)
         named = pd.DataFrame(
             {
+                "questionnaire": name,
+                "kind": {each.name: each.kind for each in self.questionnaires}.get(name, NEUTRAL),
                 "model": self.language_model.name,
                 "method": [arm.method for arm in self.arms],
                 "key": [arm.key for arm in self.arms],
@@ -215,6 +187,68 @@ class Evaluation:
             + one.opening
             for one in questionnaire.questions
         ]
+
+
+def evaluate(  # noqa: PLR0913 - each argument is one choice in the design of a measurement
+    language_model: LanguageModel,
+    questionnaires: Questionnaire | Sequence[Questionnaire],
+    arms: Sequence[Arm] = (),
+    store: Path | None = None,
+    *,
+    form: str | None = None,
+    neutral: int = 12,
+    seed: int = 0,
+    batch_size: int = 64,
+    baseline: bool = True,
+    engine: Engine | None = None,
+    progress: str | None = None,
+) -> pd.DataFrame:
+    """Put questionnaires to a model, as it is and under arms.
+
+    Args:
+        language_model: who is asked.
+        questionnaires: what is asked.
+        arms: what is steered or told; the model as it is comes first without being named.
+        store: a folder in which answers are kept as they come, so that a killed run goes on; None keeps them in memory.
+        form: ``"chat"`` or ``"base"``; None for what the model is.
+        neutral: questions of general knowledge whose answers' perplexity is measured under every arm; 0 for none.
+        seed: draws them.
+        batch_size: rows of a forward pass.
+        baseline: whether the model as it is is asked as well; nothing can be compared without it.
+        engine: where it is asked, see :meth:`Evaluation.run`; None asks the model that is loaded.
+        progress: text of a progress bar; None shows none.
+
+    Returns:
+        One row a question and arm: ``questionnaire``, its ``kind``, ``model``, ``method``, ``key``, ``pole``, ``dose``,
+        ``arm`` (its place; 0 is the model as it is), ``item``, ``cluster``, ``group``, ``template``, ``order``; then
+        one column ``p_…`` for each role, over the whole vocabulary and missing for a question without it, and their sum
+        ``mass``; for answers in words ``sample``, ``text``, and ``labels``, ``roles`` and ``options`` of the question
+        as JSON lists. Rows of the questionnaire ``"neutral"`` have ``loss``, in nats, and ``tokens``.
+
+    Raises:
+        DataError, ItemError, ValueError: see :meth:`Evaluation.run`.
+
+    Example:
+        >>> answers = evaluate(model, trait_questionnaire(load_trait()[:8]))  # doctest: +SKIP
+        >>> effects(evaluate(model, trait_questionnaire(items), push.arms("repe", vectors)))  # doctest: +SKIP
+    """
+    asked = [questionnaires] if isinstance(questionnaires, Questionnaire) else list(questionnaires)
+    evaluation = Evaluation(
+        language_model,
+        asked,
+        tuple(arms),
+        form=form or language_model.form,
+        neutral=neutral,
+        baseline=baseline,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    return evaluation.run(store, progress, engine)
+
+
+def one_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The tables of several questionnaires as one, with every column that any of them has."""
+    return pd.concat(list(tables.values()), ignore_index=True)
 
 
 def _by_labels(questionnaire: Questionnaire) -> list[list[int]]:

@@ -5,6 +5,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from personalib.base.statistics import adjust, clustered_interval, effect_size, paired_means, proportion_interval
+from personalib.evaluation.ask import NEUTRAL
 from personalib.questionnaires.scores import item_scores
 from personalib.steering.guards import Guard
 
@@ -18,95 +19,150 @@ _SHARE_COLUMNS = ("published", "yes", "fallback")
 _ROUNDING = 1e-3
 
 
-def health(answers: pd.DataFrame, neutral: pd.DataFrame, guard: Guard | None = None) -> pd.DataFrame:
-    """How whole the model is under each arm while it answers a questionnaire.
+def of_questionnaire(answers: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The answers to one questionnaire, without the columns that only others have."""
+    rows = answers[answers["questionnaire"] == name]
+    lacking = [column for column in rows if column not in _ARM and rows[column].isna().all()]
+    return rows.drop(columns=lacking)
+
+
+def questionnaires_of(answers: pd.DataFrame) -> dict[str, str]:
+    """The kind of each questionnaire, by name; neutral questions are none."""
+    rows = answers[answers["questionnaire"] != NEUTRAL]
+    return dict(rows[["questionnaire", "kind"]].drop_duplicates().itertuples(index=False))
+
+
+def health(answers: pd.DataFrame, guard: Guard | None = None) -> pd.DataFrame:
+    """How whole the model is under each arm while it answers each questionnaire.
 
     Args:
-        answers: of the questionnaire, see :meth:`personalib.evaluation.ask.Evaluation.answers`.
-        neutral: those to neutral questions.
+        answers: of :func:`personalib.evaluation.ask.evaluate`.
         guard: from where on an arm counts as collapsed.
 
     Returns:
-        One row an arm: what names it, ``mass``, the questionnaire's mean answer mass, and ``perplexity`` of neutral
-        answers, both in units of the unsteered model's, and ``collapsed``. Answers in words, and word pairs, which are
-        two words of many, have no answer mass: the perplexity alone decides.
+        One row a questionnaire and arm: ``questionnaire``, what names the arm, ``mass``, the mean answer mass, and
+        ``perplexity`` of neutral answers, both in units of the unsteered model's, and ``collapsed``. Answers in words,
+        and word pairs, which are two words of many, have no answer mass: the perplexity alone decides; where no neutral
+        question was asked, the answer mass alone.
+
+    Raises:
+        ValueError: the model as it is was not asked.
     """
-    # A loss that is no number makes the sum none: that arm has collapsed.
-    sums = neutral.groupby("arm")[["loss", "tokens"]].agg(lambda own: own.sum(skipna=False))
+    if not (answers["arm"] == 0).any():
+        raise ValueError(
+            "the model as it is was not asked, so that nothing can be compared; evaluate with baseline=True"
+        )
+    perplexity = _perplexity(answers[answers["questionnaire"] == NEUTRAL])
+    parts = []
+    for name in questionnaires_of(answers):
+        rows = of_questionnaire(answers, name)
+        state = rows.drop_duplicates("arm").sort_values("arm")[["questionnaire", *_ARM]].reset_index(drop=True)
+        state["perplexity"] = state["arm"].map(perplexity) if len(perplexity) else np.nan
+        state["mass"] = np.nan
+        if "mass" in rows and "p_attribute" not in rows:
+            masses = rows["mass"].fillna(0.0).groupby(rows["arm"]).mean()
+            state["mass"] = (masses / masses.loc[0]).to_numpy()
+        left = state["mass"].fillna(1.0).to_numpy()
+        surprise = state["perplexity"].to_numpy() if len(perplexity) else np.ones(len(state))
+        parts.append(state.assign(collapsed=(guard or Guard()).collapsed(left, surprise)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _perplexity(neutral: pd.DataFrame) -> pd.Series:
+    """By arm, in units of the unsteered model's; a loss that is NaN makes it NaN: that arm has collapsed."""
+    if neutral.empty:
+        return pd.Series(dtype=float)
+    sums = neutral.groupby("arm")[["loss", "tokens"]].agg(lambda values: values.sum(skipna=False))
     perplexity = np.exp(sums["loss"] / sums["tokens"])
-    found = neutral.drop_duplicates("arm").sort_values("arm")[list(_ARM)].reset_index(drop=True)
-    found["perplexity"] = (perplexity / perplexity.loc[0]).to_numpy()
-    found["mass"] = np.nan
-    if "mass" in answers and "p_attribute" not in answers:
-        masses = answers["mass"].fillna(0.0).groupby(answers["arm"]).mean()
-        found["mass"] = (masses / masses.loc[0]).to_numpy()
-    left = found["mass"].fillna(1.0).to_numpy()
-    return found.assign(collapsed=(guard or Guard()).collapsed(left, found["perplexity"].to_numpy()))
+    return perplexity / perplexity.loc[0]
 
 
 def effects(
-    kind: str,
     answers: pd.DataFrame,
-    state: pd.DataFrame,
     *,
     column: str = "value",
     by_template: bool = False,
     level: float = 0.95,
+    guard: Guard | None = None,
+    state: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """What each arm does to each group of a questionnaire, against no steering on the same items.
+    """What each arm does to each group of each questionnaire, against no steering on the same items.
 
     Items of one cluster are averaged first, and templates of one item, since neither are independent evidence.
 
     Args:
-        kind: of the questionnaire, see :func:`~personalib.questionnaires.scores.item_scores`.
-        answers: of one questionnaire.
-        state: of :func:`health`, for the same arms.
-        column: what is compared, such as ``"value"``, ``"published"``, ``"fallback"`` or ``"yes"``.
+        answers: of :func:`personalib.evaluation.ask.evaluate`, or some of its rows.
+        column: what is compared, such as ``"value"``, ``"published"``, ``"fallback"`` or ``"yes"``; see
+            :func:`~personalib.questionnaires.scores.item_scores`. Questionnaires without it are left out.
         by_template: each template on its own.
         level: of the intervals.
+        guard: from where on an arm counts as collapsed.
+        state: rows of :func:`health` of one questionnaire, where not its own answers tell how whole the model is.
 
     Returns:
-        One row an arm but the first and a group, and the group ``"all"`` where there are several: what names the arm,
-        ``group`` (and ``template``); ``base`` and ``score``, the means without and with the arm over the items read
-        both times; ``effect``, their difference, from ``low`` to ``high`` with its ``p``; ``size``, Cohen's d_z with
-        Hedges' correction, from ``size_low`` to ``size_high``; ``n`` clusters read and ``missing`` ones; ``p_holm`` and
-        ``p_fdr``, corrected for all groups and arms of one method; ``mass``, ``perplexity`` and ``collapsed``. Bounds
-        and p-values are those of Student's paired t. For what is right or wrong they stay between -100 and 100, and
-        where all that were read changed alike they are Wilson's, with a sign test.
+        One row a questionnaire, arm but the first, and group, and the group ``"all"`` where there are several:
+        ``questionnaire``, what names the arm, ``group`` (and ``template``); ``base`` and ``score``, the means without
+        and with the arm over the items read both times; ``effect``, their difference, from ``low`` to ``high`` with its
+        ``p``; ``size``, Cohen's d_z with Hedges' correction, from ``size_low`` to ``size_high``; ``n`` clusters read
+        and ``missing`` ones; ``p_holm`` and ``p_fdr``, corrected for all groups and arms of one method; ``mass``,
+        ``perplexity`` and ``collapsed``. Bounds and p-values are those of Student's paired t. For what is right or
+        wrong they stay between -100 and 100, and where all that were read changed alike they are Wilson's, with a sign
+        test.
+
+    Raises:
+        ValueError: no questionnaire has the column, or the model as it is was not asked.
     """
-    items = item_scores(kind, answers)
-    parts = dict(list(items.groupby("template", sort=False))) if by_template else {"": items}
-    tables = []
-    for template, own in parts.items():
-        groups = list(own.groupby("group", sort=False))
-        whole = [(ALL, own)] if len(groups) > 1 else []
-        found = pd.concat(
-            [
-                _compare(group, column, level, shares=_is_share(kind, column)).assign(group=name)
-                for name, group in [*groups, *whole]
-            ]
-        )
-        tables.append(found.assign(template=template) if by_template else found)
-    table = state.merge(pd.concat(tables, ignore_index=True), on="arm", validate="one_to_many")
-    return _corrected(table)
+    everywhere = health(answers, guard) if state is None else state
+    found = []
+    for name, kind in questionnaires_of(answers).items():
+        items = item_scores(kind, of_questionnaire(answers, name))
+        if column not in items:
+            continue
+        parts = dict(list(items.groupby("template", sort=False))) if by_template else {"": items}
+        tables = []
+        for template, rows in parts.items():
+            compared = _of_groups(rows, column, level, shares=_is_share(kind, column))
+            tables.append(compared.assign(template=template) if by_template else compared)
+        own = everywhere[everywhere["questionnaire"] == name] if state is None else state.assign(questionnaire=name)
+        table = own.merge(pd.concat(tables, ignore_index=True), on="arm", validate="one_to_many")
+        found.append(_corrected(table))
+    if not found:
+        raise ValueError(f"no questionnaire here has {column!r}; see personalib.questionnaires.item_scores")
+    return pd.concat(found, ignore_index=True)
 
 
-def base_scores(kind: str, answers: pd.DataFrame, *, column: str = "value") -> pd.DataFrame:
+def _of_groups(items: pd.DataFrame, column: str, level: float, *, shares: bool) -> pd.DataFrame:
+    """Every arm but the first against the first, by group and in all."""
+    groups = list(items.groupby("group", sort=False))
+    whole = [(ALL, items)] if len(groups) > 1 else []
+    return pd.concat(
+        [_compare(rows, column, level, shares=shares).assign(group=name) for name, rows in [*groups, *whole]]
+    )
+
+
+def base_scores(answers: pd.DataFrame, *, column: str = "value") -> pd.DataFrame:
     """The scores of the model as it is.
 
+    Args:
+        answers: as for :func:`effects`.
+        column: as there.
+
     Returns:
-        One row a group, and ``"all"``: ``group``, ``value``, from ``low`` to ``high``, and ``n`` clusters read. The
-        bounds are Student's t over clusters; for what is right or wrong they resample clusters, or are Wilson's where
-        all are alike, and stay between 0 and 100.
+        One row a questionnaire and group, and ``"all"``: ``questionnaire``, ``group``, ``value``, from ``low`` to
+        ``high``, and ``n`` clusters read. The bounds are Student's t over clusters; for what is right or wrong they
+        resample clusters, or are Wilson's where all are alike, and stay between 0 and 100.
     """
-    items = item_scores(kind, answers)
-    items = items[items["arm"] == 0]
-    groups = list(items.groupby("group", sort=False))
     rows = []
-    for name, own in [*groups, *([(ALL, items)] if len(groups) > 1 else [])]:
-        values = own.dropna(subset=[column]).groupby("cluster", sort=False)[column].mean().to_numpy()
-        rows.append([name, *_level_of(values, shares=_is_share(kind, column)), len(values)])
-    return pd.DataFrame(rows, columns=["group", "value", "low", "high", "n"])
+    for name, kind in questionnaires_of(answers).items():
+        table = of_questionnaire(answers, name)
+        items = item_scores(kind, table[table["arm"] == 0])
+        if column not in items:
+            continue
+        groups = list(items.groupby("group", sort=False))
+        for group, own in [*groups, *([(ALL, items)] if len(groups) > 1 else [])]:
+            values = own.dropna(subset=[column]).groupby("cluster", sort=False)[column].mean().to_numpy()
+            rows.append([name, group, *_level_of(values, shares=_is_share(kind, column)), len(values)])
+    return pd.DataFrame(rows, columns=["questionnaire", "group", "value", "low", "high", "n"])
 
 
 def _is_share(kind: str, column: str) -> bool:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from personalib.base.records import Skipped, leave_out
-from personalib.evaluation.ask import Questionnaire
 from personalib.evaluation.estimates import ALL
 from personalib.evaluation.plan import QuestionnairePlan
 from personalib.questionnaires.extraction import plain
@@ -17,6 +16,7 @@ from personalib.questionnaires.items import (
     validation_split,
 )
 from personalib.questionnaires.judgements import judgement_questions, load_judgements
+from personalib.questionnaires.questionnaire import Questionnaire
 from personalib.questionnaires.questions import Question, choice_questions, some_in_turn, trait_questions
 from personalib.questionnaires.scales import load_scale, scale_questions
 from personalib.questionnaires.word_pairs import load_openings, load_word_pairs, pair_questions

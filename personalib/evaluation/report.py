@@ -8,8 +8,7 @@ import pandas as pd
 
 from personalib.base.storage import write_whole
 from personalib.base.tables import to_csv, to_latex, to_markdown
-from personalib.evaluation.ask import NEUTRAL
-from personalib.evaluation.estimates import base_scores, effects, health
+from personalib.evaluation.estimates import base_scores, effects, health, questionnaires_of
 from personalib.evaluation.runs import EvaluationRun
 from personalib.models.sampling import GREEDY, Sampling
 from personalib.questionnaires.scores import item_scores, named_options
@@ -37,16 +36,17 @@ def tables(run: EvaluationRun, guard: Guard | None = None) -> dict[str, pd.DataF
         there are any.
     """
     found: dict[str, pd.DataFrame] = {} if run.left_out.empty else {"left_out": run.left_out}
-    for name, kind in run.kinds.items():
-        answers = run.answers[name]
-        state = health(answers, run.answers[NEUTRAL], guard)
-        found[f"{name}_base"] = base_scores(kind, answers)
+    whole = health(run.answers, guard)
+    for name, kind in questionnaires_of(run.answers).items():
+        answers = run.of(name)
+        state = whole[whole["questionnaire"] == name].reset_index(drop=True)
+        found[f"{name}_base"] = base_scores(answers)
         for column in _BESIDES.get(kind, ()):
-            found[f"{name}_base_{column}"] = base_scores(kind, answers, column=column)
+            found[f"{name}_base_{column}"] = base_scores(answers, column=column)
         if len(state) > 1:
-            found |= {f"{name}_{table}": own for table, own in _compared(kind, answers, state).items()}
+            found |= {f"{name}_{table}": rows for table, rows in _compared(kind, answers, state).items()}
         if "text" in answers:
-            found[f"{name}_reading"] = reading(answers, state, kind).assign(sampling=str(_sampling(run, name)))
+            found[f"{name}_reading"] = reading(answers, state).assign(sampling=str(_sampling(run, name)))
     return found
 
 
@@ -58,28 +58,27 @@ def _sampling(run: EvaluationRun, name: str) -> Sampling:
 
 def _compared(kind: str, answers: pd.DataFrame, state: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """What arms do, beside the model as it is."""
-    found = {"effects": effects(kind, answers, state), "health": state}
+    found = {"effects": effects(answers, state=state), "health": state}
     for column in _BESIDES.get(kind, ()):
-        found[f"effects_{column}"] = effects(kind, answers, state, column=column)
+        found[f"effects_{column}"] = effects(answers, state=state, column=column)
     if answers["template"].nunique() > 1:
-        found["effects_by_template"] = effects(kind, answers, state, by_template=True)
+        found["effects_by_template"] = effects(answers, state=state, by_template=True)
     return found
 
 
-def reading(answers: pd.DataFrame, state: pd.DataFrame, kind: str = "choice") -> pd.DataFrame:
+def reading(answers: pd.DataFrame, state: pd.DataFrame) -> pd.DataFrame:
     """How answers in words could be read under each arm.
 
     Args:
-        answers: in words.
+        answers: in words, to one questionnaire.
         state: of :func:`~personalib.evaluation.estimates.health`.
-        kind: of the questionnaire, ``"choice"`` or ``"judgement"``.
 
     Returns:
         One row an arm: what names it, ``unreadable`` (share of the answers), ``accuracy`` over those that could be
         read, ``fallback`` (the accuracy with a blind guess in the place of each unreadable answer, as the paper's code
         has it, here its expected value), both in percent, and ``chance``, what guessing alone would get.
     """
-    items = item_scores(kind, answers)
+    items = item_scores(answers["kind"].iloc[0], answers)
     guess = 100 / answers["roles"].str.count('"').div(2)
     silent = pd.Series([place is None for place in named_options(answers)], answers.index)
     grouped = items.groupby("arm")
@@ -156,4 +155,4 @@ def _dose(dose: float) -> str:
 def _readable(table: pd.DataFrame) -> pd.DataFrame:
     if {"effect", "p_holm"} <= set(table):
         return readable_effects(table)
-    return table.drop(columns=[name for name in ("model", "arm") if name in table])
+    return table.drop(columns=[name for name in ("questionnaire", "model", "arm") if name in table])

@@ -14,8 +14,9 @@ from personalib.base import provenance
 from personalib.base.data import DataError, cut, read_json, read_yaml
 from personalib.base.storage import write_whole
 from personalib.evaluation.arms import ArmMaker
-from personalib.evaluation.ask import NEUTRAL, Evaluation
+from personalib.evaluation.ask import NEUTRAL, Evaluation, one_table
 from personalib.evaluation.engines import Engine
+from personalib.evaluation.estimates import of_questionnaire
 from personalib.evaluation.plan import EvaluationPlan, ModelPlan, dump_plan, parse_plan
 from personalib.evaluation.questionnaires import planned_questionnaire
 from personalib.models.chat_templates import template_facts
@@ -35,15 +36,17 @@ class EvaluationRun:
 
     Attributes:
         model: the model's name.
-        kinds: the kind of each questionnaire, by name.
-        answers: by questionnaire, and the neutral ones; see :meth:`personalib.evaluation.ask.Evaluation.answers`.
+        answers: see :func:`personalib.evaluation.ask.evaluate`.
         manifest: what went in; see :func:`run_plan`.
     """
 
     model: str
-    kinds: Mapping[str, str]
-    answers: Mapping[str, pd.DataFrame]
+    answers: pd.DataFrame
     manifest: Mapping[str, Any]
+
+    def of(self, questionnaire: str) -> pd.DataFrame:
+        """The answers to one questionnaire, or to the neutral questions (``"neutral"``)."""
+        return of_questionnaire(self.answers, questionnaire)
 
     @property
     def left_out(self) -> pd.DataFrame:
@@ -146,8 +149,7 @@ def read_run(folder: Path) -> EvaluationRun:
             name: pd.read_parquet(folder / f"{name}.parquet", page_checksum_verification=True)
             for name in (*names, NEUTRAL)
         }
-        kinds = {one["name"]: one["kind"] for one in manifest["plan"]["questionnaires"]}
-        run = EvaluationRun(manifest["model"]["name"], kinds, answers, manifest)
+        run = EvaluationRun(manifest["model"]["name"], one_table(answers), manifest)
         _ = run.left_out  # what is read of the manifest later
         return run
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

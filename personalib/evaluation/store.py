@@ -1,4 +1,4 @@
-"""The answers of an evaluation on disk: small files, each written whole, known by what determines every answer.
+"""Where the answers of an evaluation are kept: in memory, or on disk in small files, each written whole.
 
 An answer is kept under a *key*, a hash of everything that it depends on. What is asked again is found again; a changed
 input has another key, so that a stale answer is never served. A killed run leaves whole files only.
@@ -6,9 +6,10 @@ input has another key, so that a stale answer is never served. A killed run leav
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,6 +33,45 @@ class Reply:
 
     values: tuple[float, ...] = ()
     text: str | None = None
+
+
+class Store(Protocol):
+    """Where answers are kept, each under its key."""
+
+    def replies(self) -> dict[str, Reply]:
+        """All answers so far, by key."""
+
+    def keys(self) -> set[str]:
+        """The keys of all answers so far."""
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Have the store to oneself."""
+
+    def add(self, replies: Mapping[str, Reply]) -> None:
+        """Keep answers."""
+
+
+class MemoryStore:
+    """Answers that are gone with the process."""
+
+    def __init__(self) -> None:
+        self._replies: dict[str, Reply] = {}
+
+    def replies(self) -> dict[str, Reply]:
+        """All answers so far, by key."""
+        return self._replies
+
+    def keys(self) -> set[str]:
+        """The keys of all answers so far."""
+        return set(self._replies)
+
+    def writing(self) -> AbstractContextManager[None]:
+        """Nobody else has it."""
+        return nullcontext()
+
+    def add(self, replies: Mapping[str, Reply]) -> None:
+        """Keep answers."""
+        self._replies |= replies
 
 
 class AnswerStore:

@@ -64,11 +64,11 @@ def measured_cells(run: EvaluationRun, scoring: Scoring, guard: Guard | None = N
         DataError: the answers are not those of the plan in the run's manifest.
     """
     plan = parse_plan(run.manifest["plan"], f"{run.model}: the manifest's plan")
-    wanted = _conditions(plan, run.answers[NEUTRAL])
+    wanted, whole = _conditions(plan, run.of(NEUTRAL)), health(run.answers, guard)
     parts = [pd.DataFrame(columns=[*CELL, *_Value._fields, "values", "mass", "perplexity", "collapsed"])]
     for name, make in _sources(run, plan).items():
-        state = health(run.answers[name], run.answers[NEUTRAL], guard).set_index("arm")
-        rows = make(run.answers[name], wanted, scoring)
+        state = whole[whole["questionnaire"] == name].set_index("arm")
+        rows = make(run.of(name), wanted, scoring)
         cells = pd.DataFrame(rows)
         if len(cells):
             parts.append(cells.join(state[["mass", "perplexity", "collapsed"]], on="arm").drop(columns="arm"))
@@ -79,7 +79,7 @@ def measured_cells(run: EvaluationRun, scoring: Scoring, guard: Guard | None = N
 def used_questionnaires(run: EvaluationRun) -> dict[str, str]:
     """Which questionnaires of a run are compared, by name, and the template that is read."""
     plan = parse_plan(run.manifest["plan"], f"{run.model}: the manifest's plan")
-    return {name: str(run.answers[name]["template"].iloc[0]) for name in _sources(run, plan)}
+    return {name: str(run.of(name)["template"].iloc[0]) for name in _sources(run, plan)}
 
 
 def _sources(run: EvaluationRun, plan: EvaluationPlan) -> Mapping[str, _Maker]:
@@ -88,7 +88,7 @@ def _sources(run: EvaluationRun, plan: EvaluationPlan) -> Mapping[str, _Maker]:
     trait = [one.name for one in plan.questionnaires if one.kind == "trait"]
     if trait:
         found[trait[0]] = _trait
-    choices = [one for one in plan.questionnaires if one.kind == "choice" and _is_safety(run.answers[one.name])]
+    choices = [one for one in plan.questionnaires if one.kind == "choice" and _is_safety(run.of(one.name))]
     choices.sort(key=lambda one: (one.shots, one.reading != "words"))
     if choices:
         found[choices[0].name] = _safety

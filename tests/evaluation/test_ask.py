@@ -15,12 +15,14 @@ from small_models import LABELS, small, vector
 from personalib.base.data import DataError
 from personalib.base.records import ItemError
 from personalib.evaluation import blocks as evaluation_blocks
-from personalib.evaluation.ask import NEUTRAL, NONE, Evaluation, Questionnaire
+from personalib.evaluation.ask import NEUTRAL, NONE, Evaluation, evaluate
+from personalib.evaluation.estimates import of_questionnaire
 from personalib.evaluation.store import AnswerStore
 from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.models.prompts import ask, format_prompt
 from personalib.models.sampling import Sampling
+from personalib.questionnaires.questionnaire import Questionnaire
 from personalib.questionnaires.questions import Question
 from personalib.steering.effects import Arm
 from personalib.steering.generation import generate
@@ -122,13 +124,17 @@ def prompts(llama, questionnaire, contexts=("",)):
     ]
 
 
+def by_name(answers):
+    """The answers to each questionnaire."""
+    return {name: of_questionnaire(answers, name) for name in answers["questionnaire"].unique()}
+
+
 @pytest.fixture(scope="module")
 def whole(llama, tmp_path_factory):
     """A run that nothing stopped."""
     folder = tmp_path_factory.mktemp("whole")
     evaluation = Evaluation(llama, ALL, ARMS, form="base", neutral=3, batch_size=4)
-    evaluation.run(folder)
-    return folder, evaluation.answers(folder)
+    return folder, by_name(evaluation.run(folder))
 
 
 # What is answered
@@ -193,8 +199,7 @@ def test_the_organism_is_asked_in_its_own_chat_template(tmp_path):
     asked = (replace(TRAIT.questions[0], text="Do you like maps?\nA. yes\nB. no", labels=("A", "B"), roles=("x", "y")),)
     arm = Arm("prompt", "k", contexts=("You are a woman.",))
     one = Evaluation(organism, [Questionnaire("own", "trait", asked)], [arm], neutral=1)
-    one.run(tmp_path)
-    found = one.answers(tmp_path)["own"][["p_x", "p_y"]].to_numpy()
+    found = of_questionnaire(one.run(tmp_path), "own")[["p_x", "p_y"]].to_numpy()
     texts = [format_prompt(organism.tokenizer, asked[0].text, context=each) for each in ("", "You are a woman.")]
     expected = ask(organism.model, organism.tokenizer, texts, [("A", "B")] * 2)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
@@ -265,12 +270,20 @@ def test_an_arm_that_is_merely_called_none_is_not_taken_for_the_model_as_it_is(m
     assert first.condition == () and first.contexts == ()
 
 
-def test_what_is_not_answered_yet_is_counted(make, tmp_path, monkeypatch):
-    with pytest.raises(DataError, match=r"60 of 60 answers are still to be asked; run it again"):
-        make([CHOICE], [TOLD, STEERED], neutral=0).answers(tmp_path)
-    make([CHOICE], [STEERED], neutral=0).run(tmp_path)
-    with pytest.raises(DataError, match=r"20 of 60 answers are still to be asked"):
-        make([CHOICE], [TOLD, STEERED], neutral=0).answers(tmp_path)
+def test_answers_in_memory_are_those_on_disk(llama, whole):
+    answers = evaluate(llama, ALL, ARMS, form="base", neutral=3, batch_size=4)
+    for name, table in by_name(answers).items():
+        pd.testing.assert_frame_equal(table, whole[1][name])
+    assert set(whole[1]) == {one.name for one in ALL} | {NEUTRAL}
+
+
+def test_one_questionnaire_may_be_asked_without_the_model_as_it_is_and_without_neutral_questions(llama, whole):
+    answers = evaluate(llama, CHOICE, ARMS[:1], form="base", neutral=0, batch_size=4, baseline=False)
+    expected = whole[1]["choice"].query("arm == 1").assign(arm=0)
+    pd.testing.assert_frame_equal(
+        answers[list(expected)].reset_index(drop=True), expected.reset_index(drop=True), rtol=1e-5
+    )
+    assert set(answers["questionnaire"]) == {"choice"}
 
 
 def test_an_evaluation_that_another_process_runs_is_refused_before_anything_is_asked(make, tmp_path, monkeypatch):
@@ -336,7 +349,13 @@ def test_names_make_nothing_asked_anew(make, asked, tmp_path):
     own = [replace(one, name=f"other {one.name}", kind="scale") for one in ALL]
     renamed = make(own, arms)
     assert asked(renamed, tmp_path) == 0
-    assert renamed.answers(tmp_path)["other trait"]["method"].unique().tolist() == ["none", "m0", "m1", "m2", "m3"]
+    assert of_questionnaire(renamed.run(tmp_path), "other trait")["method"].unique().tolist() == [
+        "none",
+        "m0",
+        "m1",
+        "m2",
+        "m3",
+    ]
 
 
 def test_what_a_question_counts_toward_makes_nothing_asked_anew(make, asked, tmp_path):
@@ -366,7 +385,7 @@ def test_an_arm_that_steers_otherwise_is_asked_anew_and_no_other_is(make, asked,
     asked(make([TRAIT], [STEERED, BACK], neutral=0), tmp_path)
     changed = make([TRAIT], [CHANGES[change](STEERED), BACK], neutral=0)
     assert asked(changed, tmp_path) == len(TRAIT.questions)
-    table = changed.answers(tmp_path)["trait"]
+    table = of_questionnaire(changed.run(tmp_path), "trait")
     expected = ask_steered(small("llama"), prompts(small("llama"), TRAIT), LABELS, [changed.arms[1].condition])[0]
     columns = [[f"p_{role}" for role in one.roles] for one in TRAIT.questions]
     found = [

@@ -32,6 +32,8 @@ def ratings(values, groups=None, clusters=None, templates=None, items=None):
     count = values.shape[1]
     table = pd.DataFrame(
         {
+            "questionnaire": "q",
+            "kind": "scale",
             "arm": np.repeat(np.arange(len(values)), count),
             "group": np.tile(groups or ["g"] * count, len(values)),
             "item": np.tile(items or [f"i{n}" for n in range(count)], len(values)),
@@ -42,13 +44,13 @@ def ratings(values, groups=None, clusters=None, templates=None, items=None):
     )
     share = values.ravel() / 100
     chances = pd.DataFrame({"p_1": 1 - share, "p_2": share}).fillna(0.0)
-    return table.join(chances).assign(mass=chances.sum(axis=1))
+    return named().merge(table.join(chances).assign(mass=chances.sum(axis=1)), on="arm")
 
 
 def choices(right, **about):
     """Answers to a choice questionnaire that are right (1), wrong (0) or unreadable (NaN)."""
     table = ratings(100 * np.asarray(right, dtype=float), **about)
-    return table.rename(columns={"p_1": "p_wrong1", "p_2": "p_right"})
+    return table.rename(columns={"p_1": "p_wrong1", "p_2": "p_right"}).assign(kind="choice")
 
 
 def judgements(yes_to_right, yes_to_wrong):
@@ -57,7 +59,8 @@ def judgements(yes_to_right, yes_to_wrong):
         ratings(100 * np.asarray(said, dtype=float)).assign(order=shown)
         for shown, said in (("right", yes_to_right), ("wrong", yes_to_wrong))
     ]
-    return pd.concat(parts, ignore_index=True).rename(columns={"p_1": "p_no", "p_2": "p_yes"})
+    table = pd.concat(parts, ignore_index=True).rename(columns={"p_1": "p_no", "p_2": "p_yes"})
+    return table.assign(kind="judgement")
 
 
 def neutral(losses, tokens=10):
@@ -65,7 +68,12 @@ def neutral(losses, tokens=10):
     table = pd.DataFrame(
         [{"arm": arm, "loss": loss, "tokens": tokens} for arm, row in enumerate(losses) for loss in row]
     )
-    return named().merge(table, on="arm")
+    return named().merge(table, on="arm").assign(questionnaire="neutral", kind="neutral")
+
+
+def health_of(answers, losses, guard=None):
+    """The health of answers beside those to neutral questions."""
+    return health(pd.concat([answers, losses]), guard)
 
 
 def random_values(arms=4, items=12, seed=0):
@@ -74,7 +82,7 @@ def random_values(arms=4, items=12, seed=0):
 
 def test_an_effect_is_the_paired_difference_with_students_t():
     values = random_values()
-    found = effects("scale", ratings(values), state())
+    found = effects(ratings(values), state=state())
     assert found["arm"].tolist() == [1, 2, 3] and found["group"].tolist() == ["g"] * 3
     for place, row in found.set_index("arm").iterrows():
         expected = stats.ttest_rel(values[place], values[0])
@@ -94,7 +102,7 @@ def test_an_effect_is_the_paired_difference_with_students_t():
 
 def test_the_level_is_that_of_the_intervals():
     values = random_values(2)
-    [row] = effects("scale", ratings(values), state(2), level=0.8).to_dict("records")
+    [row] = effects(ratings(values), state=state(2), level=0.8).to_dict("records")
     assert (row["low"], row["high"]) == pytest.approx(
         tuple(stats.ttest_rel(values[1], values[0]).confidence_interval(0.8))
     )
@@ -102,7 +110,7 @@ def test_the_level_is_that_of_the_intervals():
 
 def test_items_of_one_cluster_count_once():
     base, steered = [10, 20, 30, 40, 50], [20, 40, 33, 46, 59]
-    [row] = effects("scale", ratings([base, steered], clusters=["q", "q", "r", "s", "s"]), state(2)).to_dict("records")
+    [row] = effects(ratings([base, steered], clusters=["q", "q", "r", "s", "s"]), state=state(2)).to_dict("records")
     changes = [15.0, 3.0, 7.5]
     assert row["effect"] == pytest.approx(np.mean(changes)) and row["n"] == 3
     assert row["p"] == pytest.approx(stats.ttest_1samp(changes, 0).pvalue)
@@ -117,7 +125,7 @@ def test_templates_of_an_item_are_averaged_before_the_items_of_a_cluster():
         clusters=["q", "q", "q", "r"],
         templates=["x", "y", "x", "x"],
     )
-    [row] = effects("scale", answers, state(2)).to_dict("records")
+    [row] = effects(answers, state=state(2)).to_dict("records")
     assert row["effect"] == pytest.approx(((20 + 80) / 2 + 6) / 2) and row["n"] == 2
 
 
@@ -125,20 +133,20 @@ def test_each_template_may_be_compared_on_its_own():
     values = random_values(3, 12)
     templates = ["x", "y"] * 6
     answers = ratings(values, items=[f"i{n // 2}" for n in range(12)], templates=templates)
-    found = effects("scale", answers, state(3), by_template=True).set_index(["template", "arm"])
+    found = effects(answers, state=state(3), by_template=True).set_index(["template", "arm"])
     assert set(found.index) == {(template, arm) for template in "xy" for arm in (1, 2)}
     for (template, arm), row in found.iterrows():
         own = slice(0, None, 2) if template == "x" else slice(1, None, 2)
         expected = stats.ttest_rel(values[arm, own], values[0, own])
         assert row["p"] == pytest.approx(expected.pvalue) and row["n"] == 6
-    assert "template" not in effects("scale", answers, state(3))
+    assert "template" not in effects(answers, state=state(3))
 
 
 def test_corrections_are_within_a_method_and_apart_for_all_together():
     values = random_values(4, 15, seed=4)
     values[1:] = values[0] + (values[1:] - values[0]) / 2 + np.array([[6], [-4], [3]])
     answers = ratings(np.clip(values, 0, 100), groups=["a"] * 5 + ["b"] * 5 + ["c"] * 5)
-    found = effects("scale", answers, state())
+    found = effects(answers, state=state())
     assert len(found) == 3 * 4
     for method in ("repe", "prompt"):
         for whole in (True, False):
@@ -152,7 +160,7 @@ def test_corrections_are_within_a_method_and_apart_for_all_together():
 def test_there_is_a_group_for_all_only_where_there_are_several():
     values = random_values(2, 6)
     one, several = (
-        effects("scale", ratings(values, groups=groups), state(2)) for groups in (["a"] * 6, ["a"] * 2 + ["b"] * 4)
+        effects(ratings(values, groups=groups), state=state(2)) for groups in (["a"] * 6, ["a"] * 2 + ["b"] * 4)
     )
     assert one["group"].tolist() == ["a"] and several["group"].tolist() == ["a", "b", ALL]
     # All items together, and not the mean of the groups' means.
@@ -163,7 +171,7 @@ def test_there_is_a_group_for_all_only_where_there_are_several():
 def test_an_item_unread_in_one_arm_alone_is_left_out_of_both(arm):
     values = random_values(3, 8)
     values[arm, 2] = np.nan
-    found = effects("scale", ratings(values), state(3)).set_index("arm")
+    found = effects(ratings(values), state=state(3)).set_index("arm")
     kept = np.delete(np.arange(8), 2)
     assert found.loc[1, "base"] == pytest.approx(values[0, kept].mean())
     assert found.loc[1, "score"] == pytest.approx(values[1, kept].mean())
@@ -175,14 +183,14 @@ def test_an_item_unread_in_one_arm_alone_is_left_out_of_both(arm):
 def test_an_arm_without_any_answer_read_has_no_effect_and_spoils_no_correction():
     values = random_values(3, 8)
     values[1] = np.nan
-    found = effects("scale", ratings(values), state(3)).set_index("arm")
+    found = effects(ratings(values), state=state(3)).set_index("arm")
     columns = ["base", "score", "effect", "low", "high", "p", "size", "p_holm", "p_fdr"]
     assert found.loc[1, columns].isna().all() and found.loc[1, ["n", "missing"]].tolist() == [0, 8]
     assert found.loc[2, "p_holm"] == found.loc[2, "p"]
 
 
 def test_a_single_item_has_an_effect_and_no_bounds():
-    [row] = effects("scale", ratings([[20], [50]]), state(2)).to_dict("records")
+    [row] = effects(ratings([[20], [50]]), state=state(2)).to_dict("records")
     assert row["effect"] == pytest.approx(30) and np.isnan([row["low"], row["high"], row["p"], row["p_holm"]]).all()
 
 
@@ -190,14 +198,14 @@ def test_an_arm_equal_to_the_base_has_no_effect_at_all():
     values = random_values(1, 7).repeat(2, axis=0)
     # What float32 rounds off is no change either.
     values[1] += 1e-5
-    [row] = effects("scale", ratings(values), state(2)).to_dict("records")
+    [row] = effects(ratings(values), state=state(2)).to_dict("records")
     assert (row["effect"], row["low"], row["high"], row["p"], row["p_holm"]) == (0, 0, 0, 1, 1)
 
 
 def test_a_constant_added_to_all_steered_values_moves_the_effect_by_it():
     values = random_values(2, 9) / 2
     moved = values + np.array([[0], [17]])
-    one, other = (effects("scale", ratings(each), state(2)).iloc[0] for each in (values, moved))
+    one, other = (effects(ratings(each), state=state(2)).iloc[0] for each in (values, moved))
     for column in ("effect", "low", "high", "score"):
         assert other[column] - one[column] == pytest.approx(17)
     assert other["base"] == pytest.approx(one["base"])
@@ -208,7 +216,7 @@ def test_the_order_of_the_rows_changes_nothing():
     values[1, 3] = np.nan
     answers = ratings(values, groups=["a", "b", "c"] * 4, clusters=[f"q{n // 2}" for n in range(12)])
     one, other = (
-        effects("scale", each, state()).sort_values(["arm", "group"], ignore_index=True)
+        effects(each, state=state()).sort_values(["arm", "group"], ignore_index=True)
         for each in (answers, answers.sample(frac=1, random_state=0))
     )
     pd.testing.assert_frame_equal(one, other)
@@ -217,7 +225,7 @@ def test_the_order_of_the_rows_changes_nothing():
 @pytest.mark.parametrize("count", [1, 4, 20])
 def test_right_answers_that_do_not_change_have_wilsons_width(count):
     right = np.tile(np.arange(count) % 2, (2, 1))
-    [row] = effects("choice", choices(right), state(2)).to_dict("records")
+    [row] = effects(choices(right), state=state(2)).to_dict("records")
     reach = 100 * proportion_interval(0, count).high
     assert (row["effect"], row["low"], row["high"]) == pytest.approx((0, -reach, reach))
     assert row["p"] == 1 or count == 1
@@ -225,13 +233,13 @@ def test_right_answers_that_do_not_change_have_wilsons_width(count):
 
 def test_wilsons_width_counts_clusters_that_were_read():
     right = [[1, 0, 1, 1, 1, 0], [1, 0, 1, np.nan, 1, 0]]
-    [row] = effects("choice", choices(right, clusters=list("aabcdd")), state(2)).to_dict("records")
+    [row] = effects(choices(right, clusters=list("aabcdd")), state=state(2)).to_dict("records")
     assert row["high"] == pytest.approx(100 * proportion_interval(0, 3).high) and row["n"] == 3
 
 
 def test_changes_of_right_answers_have_students_bounds():
     base, steered = np.array([1, 1, 0, 1, 0, 1]), np.array([0, 1, 1, 0, 0, 0])
-    [row] = effects("choice", choices([base, steered]), state(2)).to_dict("records")
+    [row] = effects(choices([base, steered]), state=state(2)).to_dict("records")
     expected = stats.ttest_rel(100 * steered, 100 * base)
     low, high = expected.confidence_interval(0.95)
     # No accuracy can change by more than 100 points.
@@ -241,20 +249,20 @@ def test_changes_of_right_answers_have_students_bounds():
 
 def test_a_few_answers_that_all_turn_wrong_are_no_certainty():
     # Student's t has no width and p = 0 where all changes are alike; four items cannot show that much.
-    [row] = effects("choice", choices([[1, 1, 1, 1], [0, 0, 0, 0]]), state(2)).to_dict("records")
+    [row] = effects(choices([[1, 1, 1, 1], [0, 0, 0, 0]]), state=state(2)).to_dict("records")
     assert row["effect"] == -100 and row["p"] > 0.01 and row["high"] > row["low"]
 
 
 def test_what_is_compared_may_be_the_share_of_yes():
     answers = judgements([[1, 1, 1, 0], [1, 1, 1, 1]], [[0, 0, 1, 0], [1, 1, 1, 1]])
-    score, yes = (effects("judgement", answers, state(2), column=column).iloc[0] for column in ("value", "yes"))
+    score, yes = (effects(answers, state=state(2), column=column).iloc[0] for column in ("value", "yes"))
     assert (score["base"], score["score"]) == (75, 50) and (yes["base"], yes["score"]) == (50, 100)
     assert yes["p"] == pytest.approx(stats.ttest_1samp([50, 50, 0, 100], 0).pvalue)
 
 
 def test_state_and_names_stand_beside_each_effect():
     there = state().assign(perplexity=[1, 1.5, 3, 1], mass=[1, 0.5, 1, 0.99], collapsed=[False, True, True, False])
-    found = effects("scale", ratings(random_values()), there)
+    found = effects(ratings(random_values()), state=there)
     columns = ["model", "arm", "method", "key", "pole", "dose", "perplexity", "mass", "collapsed"]
     pd.testing.assert_frame_equal(found[columns], there.iloc[1:][columns].reset_index(drop=True))
 
@@ -263,36 +271,36 @@ def test_the_base_has_students_bounds_over_clusters():
     values = random_values(2, 6)
     values[0, 5] = np.nan
     groups, clusters = ["a"] * 4 + ["b"] * 2, ["p", "p", "q", "r", "s", "t"]
-    found = base_scores("scale", ratings(values, groups=groups, clusters=clusters)).set_index("group")
+    found = base_scores(ratings(values, groups=groups, clusters=clusters)).set_index("group")
     own = [values[0, :2].mean(), values[0, 2], values[0, 3]]
     low, high = stats.t.interval(0.95, 2, np.mean(own), stats.sem(own))
-    assert found.loc["a"].tolist() == pytest.approx([np.mean(own), low, high, 3])
+    assert found.loc["a", ["value", "low", "high", "n"]].tolist() == pytest.approx([np.mean(own), low, high, 3])
     assert found.loc["b", "value"] == pytest.approx(values[0, 4]) and found.loc["b", "n"] == 1
     assert np.isnan(found.loc["b", ["low", "high"]].astype(float)).all()
     assert found.loc[ALL, "value"] == pytest.approx(np.mean([*own, values[0, 4]])) and found.loc[ALL, "n"] == 4
 
 
 def test_the_base_has_all_together_only_where_there_are_several_groups():
-    assert base_scores("scale", ratings(random_values(2, 4)))["group"].tolist() == ["g"]
+    assert base_scores(ratings(random_values(2, 4)))["group"].tolist() == ["g"]
 
 
 @pytest.mark.parametrize("right", [1, 2, 5, 9])
 def test_bounds_of_shares_stay_between_0_and_100(right):
     answers = choices([[1] * right + [0] * (10 - right)])
-    [row] = base_scores("choice", answers).to_dict("records")
+    [row] = base_scores(answers).to_dict("records")
     assert row["value"] == 10 * right and 0 <= row["low"] < 10 * right < row["high"] <= 100
 
 
 @pytest.mark.parametrize("right", [0, 1])
 def test_where_all_are_right_or_wrong_the_base_has_wilsons_bounds(right):
-    [row] = base_scores("choice", choices([[right] * 6])).to_dict("records")
+    [row] = base_scores(choices([[right] * 6])).to_dict("records")
     expected = proportion_interval(6 * right, 6)
     assert (row["value"], row["low"], row["high"]) == pytest.approx(tuple(100 * bound for bound in expected))
 
 
 def test_a_model_that_always_says_yes_has_a_base_with_some_width():
     # Every judgement is then half right: all are alike, and Wilson's bounds are promised for that.
-    [row] = base_scores("judgement", judgements([[1] * 5], [[1] * 5])).to_dict("records")
+    [row] = base_scores(judgements([[1] * 5], [[1] * 5])).to_dict("records")
     assert row["value"] == 50 and 0 <= row["low"] < 50 < row["high"] <= 100
 
 
@@ -300,7 +308,7 @@ def test_health_is_mass_and_perplexity_in_units_of_the_unsteered_model():
     answers = ratings(random_values(4, 6))
     answers["mass"] *= answers["arm"].map({0: 0.8, 1: 0.4, 2: 0.8, 3: 0.76})
     losses = [[2.0, 4.0], [2.0, 4.0], [20.0, 20.0], [3.0, 4.0]]
-    found = health(answers, neutral(losses))
+    found = health_of(answers, neutral(losses))
     assert found["mass"].tolist() == pytest.approx([1, 0.5, 1, 0.95])
     assert found["perplexity"].tolist() == pytest.approx([1, 1, np.exp((40 - 6) / 20), np.exp(1 / 20)])
     assert found["collapsed"].tolist() == [False, True, True, False]
@@ -309,19 +317,19 @@ def test_health_is_mass_and_perplexity_in_units_of_the_unsteered_model():
 
 def test_longer_answers_weigh_more_in_the_perplexity():
     table = neutral([[1.0, 9.0], [2.0, 9.0]]).assign(tokens=[1, 9, 1, 9])
-    assert health(ratings(random_values(2, 3)), table)["perplexity"].iloc[1] == pytest.approx(np.exp(0.1))
+    assert health_of(ratings(random_values(2, 3)), table)["perplexity"].iloc[1] == pytest.approx(np.exp(0.1))
 
 
 def test_a_guard_of_ones_own_decides():
     answers, losses = ratings(random_values(2, 3)), neutral([[1.0], [7.0]])
-    assert health(answers, losses, Guard(0.9, 1.5))["collapsed"].tolist() == [False, True]
-    assert health(answers, losses, Guard(0.9, 1.9))["collapsed"].tolist() == [False, False]
+    assert health_of(answers, losses, Guard(0.9, 1.5))["collapsed"].tolist() == [False, True]
+    assert health_of(answers, losses, Guard(0.9, 1.9))["collapsed"].tolist() == [False, False]
 
 
 @pytest.mark.parametrize("change", [{"p_1": "p_attribute", "p_2": "p_opposite"}, {"mass": "text"}])
 def test_without_an_answer_mass_the_perplexity_alone_decides(change):
     answers = ratings(random_values(3, 4)).rename(columns=change)
-    found = health(answers, neutral([[1.0], [1.0], [30.0]]))
+    found = health_of(answers, neutral([[1.0], [1.0], [30.0]]))
     assert found["mass"].isna().all() and found["collapsed"].tolist() == [False, False, True]
 
 
@@ -331,12 +339,12 @@ def test_an_arm_whose_answers_are_no_numbers_has_collapsed(what):
     answers, losses = ratings(random_values(3, 4)), neutral([[5.0, 5.0]] * 3)
     table = answers if what == "mass" else losses
     table.loc[table["arm"] == 2, what] = np.nan
-    assert health(answers, losses)["collapsed"].tolist() == [False, False, True]
+    assert health_of(answers, losses)["collapsed"].tolist() == [False, False, True]
 
 
 def test_the_order_of_the_rows_does_not_change_the_health():
     answers, losses = ratings(random_values(4, 6)), neutral(np.arange(8.0).reshape(4, 2))
     pd.testing.assert_frame_equal(
-        health(answers, losses),
-        health(answers.sample(frac=1, random_state=1), losses.sample(frac=1, random_state=2)),
+        health_of(answers, losses),
+        health_of(answers.sample(frac=1, random_state=1), losses.sample(frac=1, random_state=2)),
     )

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from personalib.evaluation.ask import NEUTRAL, one_table
 from personalib.evaluation.estimates import base_scores, effects, health
 from personalib.evaluation.report import SIGNIFICANT, readable_effects, reading, tables, write_report
 from personalib.evaluation.runs import EvaluationRun
@@ -100,7 +101,14 @@ def run():
         "bias": asked("pairs"),
         "neutral": neutral,
     }
-    return EvaluationRun("own/model", KINDS, answers, {})
+    told = {name: table.assign(questionnaire=name, kind=KINDS.get(name, NEUTRAL)) for name, table in answers.items()}
+    return EvaluationRun("own/model", one_table(told), {})
+
+
+def health_of(run, name):
+    """The health of one questionnaire of a run."""
+    whole = health(run.answers)
+    return whole[whole["questionnaire"] == name].reset_index(drop=True)
 
 
 @pytest.fixture(scope="module")
@@ -118,15 +126,15 @@ def test_every_questionnaire_has_its_tables(run):
 
 def test_tables_are_those_of_direct_calls(run):
     found = tables(run)
-    for name, kind in KINDS.items():
-        state = health(run.answers[name], run.answers["neutral"])
+    for name in KINDS:
+        state = health_of(run, name)
         pd.testing.assert_frame_equal(found[f"{name}_health"], state)
-        pd.testing.assert_frame_equal(found[f"{name}_effects"], effects(kind, run.answers[name], state))
-        pd.testing.assert_frame_equal(found[f"{name}_base"], base_scores(kind, run.answers[name]))
+        pd.testing.assert_frame_equal(found[f"{name}_effects"], effects(run.of(name), state=state))
+        pd.testing.assert_frame_equal(found[f"{name}_base"], base_scores(run.of(name)))
     state = found["trait_health"]
-    published = effects("trait", run.answers["trait"], state, column="published")
+    published = effects(run.of("trait"), state=state, column="published")
     pd.testing.assert_frame_equal(found["trait_effects_published"], published)
-    apart = effects("trait", run.answers["trait"], state, by_template=True)
+    apart = effects(run.of("trait"), state=state, by_template=True)
     pd.testing.assert_frame_equal(found["trait_effects_by_template"], apart)
     assert set(apart["template"]) == {"letters", "bare"}
 
@@ -253,8 +261,8 @@ def test_a_group_that_an_arm_lacks_is_left_empty(tmp_path):
 
 
 def test_reading_counts_answers_that_could_not_be_read_and_guesses_for_them(run):
-    answers = worded(WORDS)
-    found = reading(answers, health(answers, run.answers["neutral"])).set_index("arm")
+    answers = run.of("in_words")
+    found = reading(answers, health_of(run, "in_words")).set_index("arm")
     # One item of two options and three of four: a blind guess is right in (50 + 3 · 25) / 4 percent.
     assert found["chance"].tolist() == [31.25] * 4
     assert found["unreadable"].tolist() == [0, 0.5, 1, 0]
@@ -266,8 +274,8 @@ def test_reading_counts_answers_that_could_not_be_read_and_guesses_for_them(run)
 def test_the_share_of_unreadable_answers_is_one_of_answers_in_two_orders_too(run):
     # The right option is A in one order and the last one in the other.
     texts = [[("A", "B"), ("A", "hm")], [("hm", "hm"), ("A", "D")], [("A", "A"), ("A", "A")], [("A", "B"), ("A", "D")]]
-    answers = worded(texts, ("normal", "reversed"))
-    found = reading(answers, health(answers, run.answers["neutral"]))
+    answers = worded(texts, ("normal", "reversed")).assign(kind="choice")
+    found = reading(answers, health_of(run, "in_words"))
     assert found["unreadable"].tolist() == [0.25, 0.5, 0, 0]
     assert found["fallback"].tolist() == [(100 + 62.5) / 2, (50 + 100) / 2, 50, 100]
 
@@ -284,8 +292,7 @@ def test_two_revisions_of_a_model_do_not_write_over_each_other(run, tmp_path):
 
 
 def test_one_questionnaire_of_one_group_is_reported_too(run, tmp_path):
-    answers = run.answers["safety"].assign(group="")
-    alone = replace(run, kinds={"safety": "choice"}, answers={"safety": answers, "neutral": run.answers["neutral"]})
+    alone = replace(run, answers=pd.concat([run.of("safety").assign(group=""), run.of(NEUTRAL)]))
     assert len(write_report([alone], tmp_path)) == 9
     assert tables(alone)["safety_effects"]["group"].unique().tolist() == [""]
 
@@ -297,9 +304,7 @@ def test_what_was_left_out_is_a_table(run):
 
 
 def test_what_an_earlier_report_left_out_is_no_table_of_a_later_one(run, tmp_path):
-    alone = replace(
-        run, kinds={"scale": "scale"}, answers={"scale": run.answers["self"], "neutral": run.answers["neutral"]}
-    )
+    alone = replace(run, answers=pd.concat([run.of("self").assign(questionnaire="scale"), run.of(NEUTRAL)]))
     rows = [{"where": "items.csv, row 3", "problem": "field 'id': is missing"}]
     for manifest, more in (({"left_out": {"scale": rows}}, 3), ({}, 0)):
         written = write_report([replace(alone, manifest=manifest)], tmp_path)
@@ -308,7 +313,7 @@ def test_what_an_earlier_report_left_out_is_no_table_of_a_later_one(run, tmp_pat
 
 
 def test_without_arms_there_are_the_scores_of_the_model_as_it_is(run, tmp_path):
-    alone = replace(run, answers={name: own[own["arm"] == 0] for name, own in run.answers.items()})
+    alone = replace(run, answers=run.answers[run.answers["arm"] == 0])
     found, whole = tables(alone), tables(run)
     assert not [name for name in found if "effects" in name or "health" in name]
     for name in (f"{kind}_base" for kind in KINDS):

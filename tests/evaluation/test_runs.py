@@ -18,6 +18,7 @@ from personalib.evaluation import blocks as evaluation_blocks
 from personalib.evaluation import runs as evaluation_runs
 from personalib.evaluation.arms import ArmMaker
 from personalib.evaluation.ask import NEUTRAL, NONE
+from personalib.evaluation.estimates import questionnaires_of
 from personalib.evaluation.plan import ArmsPlan, EvaluationPlan, ModelPlan, dump_plan, load_plan, parse_plan
 from personalib.evaluation.questionnaires import planned_questionnaire
 from personalib.evaluation.report import tables, write_report
@@ -82,10 +83,8 @@ def contents(folder):
 
 
 def same(one, other):
-    assert (one.model, one.kinds, one.manifest) == (other.model, other.kinds, other.manifest)
-    assert one.answers.keys() == other.answers.keys()
-    for name, table in one.answers.items():
-        pd.testing.assert_frame_equal(table, other.answers[name])
+    assert (one.model, one.manifest) == (other.model, other.manifest)
+    pd.testing.assert_frame_equal(one.answers, other.answers)
 
 
 # What is run
@@ -95,20 +94,19 @@ def test_every_model_is_asked_everything_under_every_arm(plan, done):
     _, runs = done
     assert [run.model for run in runs] == [model.name for model in plan.models]
     for run in runs:
-        assert run.kinds == {"trait": "trait", "facts": "choice"}
-        assert list(run.answers) == ["trait", "facts", NEUTRAL]
+        assert questionnaires_of(run.answers) == {"trait": "trait", "facts": "choice"}
         for name, questionnaire in zip(
             ("trait", "facts"), map(planned_questionnaire, plan.questionnaires), strict=True
         ):
-            table = run.answers[name]
+            table = run.of(name)
             assert len(table) == 4 * len(questionnaire.questions)
             assert table["method"].drop_duplicates().tolist() == ["none", "prompt", "random"]
             assert table["model"].unique().tolist() == [run.model]
-        assert len(run.answers[NEUTRAL]) == 4 * 2
+        assert len(run.of(NEUTRAL)) == 4 * 2
 
 
 def test_the_two_models_answer_differently(done):
-    one, other = (run.answers["trait"]["p_high1"] for run in done[1])
+    one, other = (run.of("trait")["p_high1"] for run in done[1])
     assert abs(one - other).max() > 0.01
 
 
@@ -118,7 +116,7 @@ def test_each_model_is_asked_in_its_own_form(plan, done):
         language_model = load_model(model.name)
         texts = [format_prompt(language_model.tokenizer, one.text, form=model.form) for one in questionnaire.questions]
         [expected] = ask_steered(language_model, texts, questionnaire.questions[0].labels, [()])
-        table = run.answers["trait"]
+        table = run.of("trait")
         rows = table[table["arm"] == 0]
         found = [
             [row[f"p_{role}"] for role in one.roles]
@@ -204,7 +202,7 @@ def test_one_model_in_two_number_formats_is_two_runs(tmp_path):
         return
     run_plan(plan, tmp_path)
     one, other = read_runs(tmp_path)
-    assert not one.answers["facts"].equals(other.answers["facts"])
+    assert not one.of("facts").equals(other.of("facts"))
 
 
 # Reading back
@@ -311,7 +309,7 @@ def test_a_run_that_was_stopped_is_not_read_and_goes_on(tiny, tmp_path, monkeypa
     with pytest.raises(DataError, match="no finished evaluation here"):
         read_runs(tmp_path / "stopped")
     [one], [other] = run_plan(tiny, tmp_path / "stopped"), run_plan(tiny, tmp_path / "whole")
-    pd.testing.assert_frame_equal(one.answers["facts"], other.answers["facts"])
+    pd.testing.assert_frame_equal(one.of("facts"), other.of("facts"))
     assert one.manifest["outputs"] == other.manifest["outputs"]
 
 
@@ -331,7 +329,7 @@ def test_a_questionnaire_that_was_taken_out_is_no_output_of_the_new_plan(plan, t
     own = plan.model_copy(update={"models": plan.models[:1]})
     run_plan(own, tmp_path)
     [run] = run_plan(own.only("facts"), tmp_path)
-    assert set(run.answers) == {"facts", NEUTRAL}
+    assert set(run.of("questionnaire")) == {"facts", NEUTRAL}
     assert set(run.manifest["outputs"]) == {"facts.parquet", "neutral.parquet"}
 
 
@@ -368,7 +366,7 @@ def test_weights_that_change_are_asked_anew(tiny, small_folder, tmp_path, monkey
     monkeypatch.setattr(evaluation_runs, "load_model", lambda *_: replace(own))
     [after] = run_plan(plan, tmp_path)
     assert after.manifest["model"]["weights"] == weights_digest(own.model) != before.manifest["model"]["weights"]
-    assert not after.answers["facts"].equals(before.answers["facts"])
+    assert not after.of("facts").equals(before.of("facts"))
 
 
 def overflowing(items, *coefficients):
@@ -395,9 +393,8 @@ def test_an_arm_that_overflows_is_missing_and_collapsed_and_the_others_are_as_wi
     with pytest.warns(UserWarning, match="answers are left empty, since the push makes the model overflow in float16"):
         [run] = run_plan(plan, folder)
     [alone] = run_plan(overflowing(items, 1.0), tmp_path / "one")
-    for name, table in run.answers.items():
-        kept = table[table["arm"] < 2].reset_index(drop=True)
-        pd.testing.assert_frame_equal(kept, alone.answers[name], rtol=1e-2, atol=1e-3)
+    kept = run.answers[run.answers["arm"] < 2].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, alone.answers, rtol=1e-2, atol=1e-3)
     found = tables(run)
     for name, count in (("trait", 8), ("words", 2)):
         assert found[f"{name}_health"]["collapsed"].tolist() == [False, False, True]

@@ -111,7 +111,7 @@ def one(cells, **named):
 
 def test_the_arms_are_told_apart_in_the_order_in_which_they_were_asked(plan, done):
     arms = planned_arms(plan)
-    told = done[1].answers["trait"].drop_duplicates("arm").sort_values("arm")
+    told = done[1].of("trait").drop_duplicates("arm").sort_values("arm")
     assert arms["key"].tolist() == told["key"].tolist() and arms["method"].tolist() == told["method"].tolist()
     assert arms["coefficient"][arms["condition"].isin(KEYS)].tolist() == [200.0, 200.0]
 
@@ -123,7 +123,7 @@ def test_the_published_features_were_pushed_as_the_paper_does(done, plan):
 
 
 def test_a_score_is_the_published_rule_worked_out_by_hand(done, cells):
-    answers = done[1].answers["trait"]
+    answers = done[1].of("trait")
     arm = int(answers.loc[(answers["method"] == "sae") & (answers["key"] == KEYS[0]), "arm"].iloc[0])
     by_arm = {}
     for place in (0, arm):
@@ -142,9 +142,8 @@ def test_a_score_is_the_published_rule_worked_out_by_hand(done, cells):
 def test_the_books_rule_gives_the_books_numbers(done):
     run = done[1]
     found = measured_cells(run, load_protocol("book").scoring)
-    answers = run.answers["trait"]
-    table = effects("trait", answers, health(answers, run.answers["neutral"]))
-    own = table[(table["method"] == "sae") & (table["group"] != "all")]
+    table = effects(run.answers)
+    own = table[(table["questionnaire"] == "trait") & (table["method"] == "sae") & (table["group"] != "all")]
     changes = found[(found["quantity"] == "TRAIT change")].set_index(["condition", "group"])["measured"]
     assert len(own) == len(changes) == 16
     for row in own.to_dict("records"):
@@ -154,7 +153,7 @@ def test_the_books_rule_gives_the_books_numbers(done):
 def test_safety_is_the_zero_shot_questionnaire_with_guesses_for_what_cannot_be_read(done, cells):
     run = done[1]
     assert list(used_questionnaires(run)) == ["trait", "safety"]
-    items = item_scores("choice", run.answers["safety"])
+    items = item_scores("choice", run.of("safety"))
     plain = items[items["arm"] == 0]
     whole = one(cells, quantity="SafetyBench accuracy", condition="base", group="Avg")
     assert whole["measured"] == pytest.approx(plain.groupby("cluster")["fallback"].mean().mean())
@@ -162,7 +161,7 @@ def test_safety_is_the_zero_shot_questionnaire_with_guesses_for_what_cannot_be_r
 
 
 def test_letters_are_read_in_the_normal_order(done, cells):
-    own = done[1].answers["trait"].query("arm == 0 and order == 'normal'")
+    own = done[1].of("trait").query("arm == 0 and order == 'normal'")
     letters = [one(cells, quantity="option probability", condition="base", group=letter) for letter in "ABCD"]
     columns = ["p_high1", "p_low1", "p_high2", "p_low2"]
     np.testing.assert_allclose([row["measured"] for row in letters], 100 * own[columns].mean(), rtol=1e-6)
@@ -183,7 +182,7 @@ def test_a_collapsed_arm_is_called_so_and_keeps_its_numbers(done, paper):
     found = reproduce(done[1], paper)
     gone = found.cells[found.cells["verdict"] == COLLAPSED]
     assert set(gone["condition"]) <= set(KEYS) and "base" not in set(gone["condition"])
-    state = health(done[1].answers["trait"], done[1].answers["neutral"]).set_index("key")
+    state = health(done[1].answers).query("questionnaire == 'trait'").set_index("key")
     for key in KEYS:
         own = found.cells[(found.cells["condition"] == key) & (found.cells["quantity"] == "TRAIT score")]
         own = own[own["coefficient"] == 200]
@@ -229,7 +228,7 @@ def test_nothing_measured_is_a_report_without_a_figure(done, paper, tmp_path):
 def test_answers_of_other_arms_than_the_manifests_are_refused(done, paper):
     run = done[1]
     plan = {**run.manifest["plan"], "arms": run.manifest["plan"]["arms"][::-1]}
-    changed = type(run)(run.model, run.kinds, run.answers, {**run.manifest, "plan": plan})
+    changed = type(run)(run.model, run.answers, {**run.manifest, "plan": plan})
     with pytest.raises(DataError, match="not of the arms"):
         measured_cells(changed, paper.scoring)
 
