@@ -23,7 +23,7 @@ def of_questionnaire(answers: pd.DataFrame, name: str) -> pd.DataFrame:
     """The answers to one questionnaire, without the columns that only others have."""
     rows = answers[answers["questionnaire"] == name]
     lacking = [column for column in rows if column not in _ARM and rows[column].isna().all()]
-    return rows.drop(columns=lacking)
+    return rows.drop(columns=lacking).reset_index(drop=True)
 
 
 def questionnaires_of(answers: pd.DataFrame) -> dict[str, str]:

@@ -252,7 +252,6 @@ def test_a_run_of_which_a_file_is_missing_or_spoilt_is_one_error(plan, done, tmp
     [
         {"model": []},
         {"model": {}},
-        {"plan": {"questionnaires": [{"name": "a"}]}},
         {"plan": {"questionnaires": [["a"]]}},
         {"left_out": []},
         {"left_out": {"a": ["row 2"]}},
@@ -329,7 +328,7 @@ def test_a_questionnaire_that_was_taken_out_is_no_output_of_the_new_plan(plan, t
     own = plan.model_copy(update={"models": plan.models[:1]})
     run_plan(own, tmp_path)
     [run] = run_plan(own.only("facts"), tmp_path)
-    assert set(run.of("questionnaire")) == {"facts", NEUTRAL}
+    assert set(run.answers["questionnaire"]) == {"facts", NEUTRAL}
     assert set(run.manifest["outputs"]) == {"facts.parquet", "neutral.parquet"}
 
 
