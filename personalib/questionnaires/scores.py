@@ -20,7 +20,7 @@ def item_scores(kind: str, answers: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         kind: of the questionnaire: ``"trait"``, ``"choice"``, ``"judgement"``, ``"scale"`` or ``"pairs"``.
-        answers: of :meth:`personalib.evaluation.ask.Evaluation.answers`.
+        answers: of :func:`personalib.evaluation.ask.evaluate`.
 
     Returns:
         One row an arm, item and template: ``arm``, ``group``, ``item``, ``cluster``, ``template``, ``value``, ``mass``
