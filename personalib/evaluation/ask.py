@@ -39,12 +39,12 @@ class Evaluation:
         arms: what is steered or told; the model as it is (:data:`NONE`) comes first.
         form: ``"chat"``, or ``"base"`` for a model without a chat template.
         neutral: questions of general knowledge whose answers' perplexity is measured under every arm.
-        baseline: whether the model as it is is asked as well; nothing can be compared without it.
         seed: draws them.
         batch_size: rows of a forward pass. What a killed run loses is at most one batch of prompts under its arms.
+        baseline: whether the model as it is is asked as well; nothing can be compared without it.
 
     Raises:
-        ValueError: two questionnaires have one name.
+        ValueError: two questionnaires have one name, or there is nothing to ask under.
     """
 
     language_model: LanguageModel
@@ -52,9 +52,9 @@ class Evaluation:
     arms: Sequence[Arm]
     form: str = "chat"
     neutral: int = 12
-    baseline: bool = True
     seed: int = 0
     batch_size: int = 64
+    baseline: bool = True
 
     def __post_init__(self) -> None:
         names = [one.name for one in self.questionnaires]
@@ -62,6 +62,8 @@ class Evaluation:
             raise ValueError(f"questionnaires {', '.join(names)}; give each a name of its own, and none {NEUTRAL!r}")
         if self.baseline and (not self.arms or self.arms[0] != NONE):
             object.__setattr__(self, "arms", (NONE, *self.arms))
+        if not self.arms:
+            raise ValueError("there are no arms; pass at least one, or ask the model as it is with baseline=True")
 
     def run(
         self, folder: Path | None = None, progress: str | None = None, engine: Engine | None = None
@@ -144,7 +146,9 @@ class Evaluation:
         chances = sorted(name for name in table if name.startswith("p_"))
         last = [*chances, "mass"] if chances else []
         others = [name for name in table if name not in ("arm", "place", *last)]
-        return pd.concat([rows.assign(arm=table["arm"]), table[[*others, *last]]], axis=1)
+        # Number 0 is kept for the model as it is, so that no arm is taken for it where it was not asked.
+        number = table["arm"] + int(self.arms[0] != NONE)
+        return pd.concat([rows.assign(arm=number), table[[*others, *last]]], axis=1)
 
     @cached_property
     def _blocks(self) -> list[Block]:

@@ -48,10 +48,7 @@ def health(answers: pd.DataFrame, guard: Guard | None = None) -> pd.DataFrame:
     Raises:
         ValueError: the model as it is was not asked.
     """
-    if not (answers["arm"] == 0).any():
-        raise ValueError(
-            "the model as it is was not asked, so that nothing can be compared; evaluate with baseline=True"
-        )
+    _check_baseline(answers)
     perplexity = _perplexity(answers[answers["questionnaire"] == NEUTRAL])
     parts = []
     for name in questionnaires_of(answers):
@@ -66,6 +63,11 @@ def health(answers: pd.DataFrame, guard: Guard | None = None) -> pd.DataFrame:
         surprise = state["perplexity"].to_numpy() if len(perplexity) else np.ones(len(state))
         parts.append(state.assign(collapsed=(guard or Guard()).collapsed(left, surprise)))
     return pd.concat(parts, ignore_index=True)
+
+
+def _check_baseline(answers: pd.DataFrame) -> None:
+    if not (answers["arm"] == 0).any():
+        raise ValueError("the model as it is was not asked, and nothing can be compared; evaluate with baseline=True")
 
 
 def _perplexity(neutral: pd.DataFrame) -> pd.Series:
@@ -112,6 +114,7 @@ def effects(
     Raises:
         ValueError: no questionnaire has the column, or the model as it is was not asked.
     """
+    _check_baseline(answers)
     everywhere = health(answers, guard) if state is None else state
     found = []
     for name, kind in questionnaires_of(answers).items():
@@ -151,7 +154,11 @@ def base_scores(answers: pd.DataFrame, *, column: str = "value") -> pd.DataFrame
         One row a questionnaire and group, and ``"all"``: ``questionnaire``, ``group``, ``value``, from ``low`` to
         ``high``, and ``n`` clusters read. The bounds are Student's t over clusters; for what is right or wrong they
         resample clusters, or are Wilson's where all are alike, and stay between 0 and 100.
+
+    Raises:
+        ValueError: the model as it is was not asked.
     """
+    _check_baseline(answers)
     rows = []
     for name, kind in questionnaires_of(answers).items():
         table = of_questionnaire(answers, name)

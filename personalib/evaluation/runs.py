@@ -16,7 +16,7 @@ from personalib.base.storage import write_whole
 from personalib.evaluation.arms import ArmMaker
 from personalib.evaluation.ask import NEUTRAL, Evaluation, one_table
 from personalib.evaluation.engines import Engine
-from personalib.evaluation.estimates import of_questionnaire
+from personalib.evaluation.estimates import of_questionnaire, questionnaires_of
 from personalib.evaluation.plan import EvaluationPlan, ModelPlan, dump_plan, parse_plan
 from personalib.evaluation.questionnaires import planned_questionnaire
 from personalib.models.chat_templates import template_facts
@@ -150,6 +150,9 @@ def read_run(folder: Path) -> EvaluationRun:
             for name in (*names, NEUTRAL)
         }
         run = EvaluationRun(manifest["model"]["name"], one_table(answers), manifest)
+        kinds = {one["name"]: one["kind"] for one in manifest["plan"]["questionnaires"]}
+        if questionnaires_of(run.answers) != kinds:
+            raise ValueError("its tables are not of the questionnaires of its plan")
         _ = run.left_out  # what is read of the manifest later
         return run
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -16,7 +16,7 @@ from personalib.base.data import DataError
 from personalib.base.records import ItemError
 from personalib.evaluation import blocks as evaluation_blocks
 from personalib.evaluation.ask import NEUTRAL, NONE, Evaluation, evaluate
-from personalib.evaluation.estimates import of_questionnaire
+from personalib.evaluation.estimates import base_scores, effects, health, of_questionnaire
 from personalib.evaluation.store import AnswerStore
 from personalib.models.load import load_model
 from personalib.models.parts import Site
@@ -250,6 +250,7 @@ def test_files_hold_what_answers_gives(whole):
         written = pd.read_parquet(folder / f"{name}.parquet")
         # In one table with others, whole numbers that these lack are written with a point.
         pd.testing.assert_frame_equal(written, table, check_dtype=False, check_like=True)
+    assert pd.read_parquet(folder / f"{NEUTRAL}.parquet")["tokens"].dtype == np.int64
 
 
 # What is refused
@@ -282,11 +283,20 @@ def test_answers_in_memory_are_those_on_disk(llama, whole):
 
 def test_one_questionnaire_may_be_asked_without_the_model_as_it_is_and_without_neutral_questions(llama, whole):
     answers = evaluate(llama, CHOICE, ARMS[:1], form="base", neutral=0, batch_size=4, baseline=False)
-    expected = whole[1]["choice"].query("arm == 1").assign(arm=0)
+    # Nothing is taken for the model as it is, which has the number 0.
+    expected = whole[1]["choice"].query("arm == 1")
     pd.testing.assert_frame_equal(
         answers[list(expected)].reset_index(drop=True), expected.reset_index(drop=True), rtol=1e-5
     )
     assert set(answers["questionnaire"]) == {"choice"}
+    for compared in (effects, health, base_scores):
+        with pytest.raises(ValueError, match="the model as it is was not asked"):
+            compared(answers)
+
+
+def test_with_nothing_to_ask_under_nothing_is_asked(llama):
+    with pytest.raises(ValueError, match="there are no arms"):
+        evaluate(llama, CHOICE, baseline=False)
 
 
 def test_an_evaluation_that_another_process_runs_is_refused_before_anything_is_asked(make, tmp_path, monkeypatch):

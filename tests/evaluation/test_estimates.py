@@ -348,3 +348,22 @@ def test_the_order_of_the_rows_does_not_change_the_health():
         health_of(answers, losses),
         health_of(answers.sample(frac=1, random_state=1), losses.sample(frac=1, random_state=2)),
     )
+
+
+def test_without_neutral_questions_the_answer_mass_alone_decides():
+    answers = ratings(random_values(3, 4))
+    answers["mass"] *= answers["arm"].map({0: 0.8, 1: 0.8, 2: 0.4})
+    found = health(answers)
+    assert found["perplexity"].isna().all() and found["collapsed"].tolist() == [False, False, True]
+
+
+def test_questionnaires_are_compared_apart_and_those_without_the_column_are_left_out():
+    scale, choice = ratings(random_values(2, 6)), choices([[1, 1, 0, 0], [0, 0, 0, 0]]).assign(questionnaire="c")
+    both = pd.concat([scale, choice, neutral([[1.0], [1.0]])], ignore_index=True)
+    found = effects(both)
+    for name, alone in (("q", scale), ("c", choice)):
+        expected = effects(pd.concat([alone, neutral([[1.0], [1.0]])], ignore_index=True))
+        pd.testing.assert_frame_equal(found[found["questionnaire"] == name].reset_index(drop=True), expected)
+    with pytest.raises(ValueError, match="no questionnaire here has 'yes'"):
+        effects(both, column="yes")
+    assert base_scores(both)["questionnaire"].tolist() == ["q", "c"]

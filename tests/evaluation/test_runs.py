@@ -252,6 +252,8 @@ def test_a_run_of_which_a_file_is_missing_or_spoilt_is_one_error(plan, done, tmp
     [
         {"model": []},
         {"model": {}},
+        {"plan": {"questionnaires": [{"name": "a"}]}},
+        {"plan": {"questionnaires": [{"name": "a", "kind": "scale"}]}},
         {"plan": {"questionnaires": [["a"]]}},
         {"left_out": []},
         {"left_out": {"a": ["row 2"]}},
@@ -260,12 +262,23 @@ def test_a_run_of_which_a_file_is_missing_or_spoilt_is_one_error(plan, done, tmp
 )
 def test_a_manifest_that_lacks_something_is_one_error(tmp_path, change):
     for name in ("a", NEUTRAL):
-        pd.DataFrame({"arm": [0]}).to_parquet(tmp_path / f"{name}.parquet")
+        kind = "trait" if name == "a" else NEUTRAL
+        pd.DataFrame({"questionnaire": [name], "kind": [kind], "arm": [0]}).to_parquet(tmp_path / f"{name}.parquet")
     about = {"plan": {"questionnaires": [{"name": "a", "kind": "trait"}]}, "outputs": {}, "model": {"name": "m"}}
     (tmp_path / "manifest.json").write_text(json.dumps(about))
     assert read_run(tmp_path).left_out.empty
     (tmp_path / "manifest.json").write_text(json.dumps(about | change))
     with pytest.raises(DataError, match=re.escape(f"{tmp_path}: not a finished evaluation")):
+        read_run(tmp_path)
+
+
+def test_tables_of_an_earlier_version_are_one_error(tmp_path):
+    """They did not name their questionnaire."""
+    about = {"plan": {"questionnaires": [{"name": "a", "kind": "trait"}]}, "outputs": {}, "model": {"name": "m"}}
+    (tmp_path / "manifest.json").write_text(json.dumps(about))
+    for name in ("a", NEUTRAL):
+        pd.DataFrame({"arm": [0]}).to_parquet(tmp_path / f"{name}.parquet")
+    with pytest.raises(DataError, match=r"not a finished evaluation \('questionnaire'\); run it again"):
         read_run(tmp_path)
 
 
