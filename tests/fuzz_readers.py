@@ -201,13 +201,13 @@ def _vectors(folder: Path) -> list[Reader]:
     from personalib.features.saes import load_sae
     from personalib.models.parts import Site
     from personalib.steering.contrast_choice import load_setting
-    from personalib.vectors.files import read_directions
-    from personalib.vectors.vector import SteeringVector, export_gguf, load_vectors, save_vectors
+    from personalib.vectors.files import read_directions, write_directions
+    from personalib.vectors.vector import SteeringVector, load_vectors, save_vectors
 
-    vectors = [SteeringVector(torch.ones(8), Site(n), f"v{n}", "mean", "m", "r") for n in (1, 2)]
+    vectors = [SteeringVector(torch.ones(8), Site(n), "v", "mean", "m", "r") for n in (1, 2)]
     own, gguf, pickled = (folder / f"v.{kind}" for kind in ("safetensors", "gguf", "pt"))
     save_vectors(vectors, own)
-    export_gguf(vectors, gguf, "llama", 4)
+    write_directions(vectors, gguf, "gguf")
     torch.save({"layer_activations": {1: torch.ones(8)}, "layer_type": "decoder_block"}, pickled)
     [sae, *_] = (data_dir() / "organism" / "saes").glob("*/*")
 
@@ -241,7 +241,7 @@ def _runs(folder: Path) -> list[Reader]:
     from personalib.features.training import Dictionary, SaeTraining, load_recipe
     from personalib.models.loaded import read_loaded
     from personalib.models.parts import Site
-    from personalib.vectors.axbench import _concepts, _trained
+    from personalib.vectors.forms import concept_names, trained_on
 
     notebooks = tuple(sorted((repository_root() / "notebooks").glob("0[0-2]*.ipynb")))
     journal, config, concepts, manifest = (
@@ -300,8 +300,8 @@ def _runs(folder: Path) -> list[Reader]:
         ),
         Reader("journal", (journal,), written),
         Reader("loaded", (journal,), read_loaded),
-        Reader("configuration of AxBench", (config,), _trained),
-        Reader("concepts of AxBench", (concepts,), _concepts),
+        Reader("configuration of AxBench", (config,), trained_on),
+        Reader("concepts of AxBench", (concepts,), concept_names),
         Reader("manifest of a run", (manifest,), run),
         Reader(
             "checkpoint", (made.folder / "checkpoint.safetensors",), lambda path: load_checkpoint(path, made._restore)

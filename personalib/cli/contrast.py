@@ -82,9 +82,11 @@ def contrast() -> None:
 @click.option("--gguf", is_flag=True, help="Write control vectors of llama.cpp beside them.")
 def fit(site: str | None, out: Path, gguf: bool, method: str, **options: Any) -> None:
     """Write the vectors of a family, one safetensors file a contrast with a vector a site."""
-    from personalib.models.parts import Site, blocks
+    from personalib.models.parts import Site
     from personalib.vectors.contrast import fit_vector
-    from personalib.vectors.vector import export_gguf, save_vectors
+    from personalib.vectors.files import write_directions
+    from personalib.vectors.forms import placed
+    from personalib.vectors.vector import save_vectors
 
     model, _, readings = _read([Site.parse(site)] if site else None, **options)
     out.mkdir(parents=True, exist_ok=True)
@@ -92,9 +94,8 @@ def fit(site: str | None, out: Path, gguf: bool, method: str, **options: Any) ->
         vectors = [fit_vector(own["train"], each, method) for each in own["train"].sites]
         save_vectors(vectors, out / f"{key}.safetensors")
         # llama.cpp leaves block 0 out, and so what block 1 reads.
-        later = [one for one in vectors if one.site.layer > (one.site.stream == "resid_pre")]
-        if gguf and later:
-            export_gguf(later, out / f"{key}.gguf", model.model.config.model_type, len(blocks(model.model)))
+        if gguf and (later := placed(vectors, "gguf")):
+            write_directions(later, out / f"{key}.gguf", "gguf", model)
     click.echo(f"{out}: vectors of {len(readings)} {options['family']}")
 
 

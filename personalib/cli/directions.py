@@ -92,8 +92,8 @@ def show(**chosen: Any) -> None:
 @click.option("--to", "target", required=True, type=click.Choice(list(_SUFFIXES)), help="Form to write.")
 def convert(out: Path, target: str, **chosen: Any) -> None:
     """Write a file's directions in another form, and tell of those that it has no place for."""
-    from personalib.vectors.file_writers import placed
     from personalib.vectors.files import write_directions
+    from personalib.vectors.forms import placed
 
     source = _read(**chosen)
     vectors = placed(source.vectors, target)

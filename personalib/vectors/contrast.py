@@ -1,11 +1,11 @@
 """Contrast vectors: the activations of contrast pairs, and the steering vector between their poles.
 
-RepE as arXiv 2410.10863 uses it (section 3.3): an instruction before a question, the activation of the last token, one
-direction a layer.
+RepE as arXiv 2410.10863 uses it (section 3.3): an instruction before a question, the last token, one direction a layer.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,14 +31,9 @@ POSITIONS: Mapping[str, Tokens] = {"last": "last", "sentence_last": "last", "sen
 class PairActivations:
     """The residual stream of a model at some sites on contrast pairs.
 
-    Attributes:
-        name: family and key of the contrast, such as ``"pressures.trust"``.
-        pairs: the pairs.
-        positive, negative: by site the activations of each pair's two texts, shape ``(pairs, d_model)``.
-        model: name of the model.
-        revision: its commit, or a hash of its weights.
-        position: what token was read.
-        texts: hash of the texts.
+    ``name`` is family and key of the contrast, ``positive`` and ``negative`` hold by site the activations of each
+    pair's two texts, shape ``(pairs, d_model)``, ``revision`` is the model's commit or a hash of its weights,
+    ``position`` the token that was read, and ``texts`` a hash of the texts.
     """
 
     name: str
@@ -56,11 +51,7 @@ class PairActivations:
         return tuple(sorted(self.positive))
 
     def at(self, site: Site) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The activations of the positive and of the negative texts at a site.
-
-        Raises:
-            KeyError: nothing was read there.
-        """
+        """The activations of the positive and of the negative texts at a site; a KeyError if nothing was read there."""
         if site not in self.positive:
             raise KeyError(f"nothing was read at {site}, only at {', '.join(map(str, self.sites))}")
         return self.positive[site], self.negative[site]
@@ -80,11 +71,7 @@ def all_sites(language_model: LanguageModel) -> list[Site]:
 
 
 def spread(sites: Sequence[Site], at_most: int) -> list[Site]:
-    """Some of the sites of a deep model, evenly over its depth, the first and the last among them.
-
-    Args:
-        sites: in the order of depth.
-        at_most: how many; all where there are no more, and the middle one for one.
+    """At most so many of the sites of a deep model, evenly over its depth; the first and the last, or the middle one.
 
     Example:
         >>> [site.layer for site in spread([Site(layer) for layer in range(42)], 5)]
@@ -125,12 +112,12 @@ def read_pairs(
         language_model: the model.
         contrast: what the pairs are of.
         pairs: from :func:`~personalib.stimuli.contrast_pairs.contrast_set`.
-        sites: where to look.
+        sites: where to read.
         folder: where the activations go (see :func:`~personalib.models.activations.capture`).
         position: ``"last"``, the last token of the prompt, as in the paper; ``"sentence_last"``, the last token of the
             sentence that the poles differ in; or ``"sentence_mean"``, the mean over its tokens.
         form: ``"chat"``, or ``"base"`` for a model without a chat template.
-        progress: text of a progress bar; None shows none.
+        progress: text of a progress bar, or None.
 
     Raises:
         ValueError: the position is unknown, there are no pairs, or the model has no such site or chat template.
@@ -139,8 +126,9 @@ def read_pairs(
     written = [prompts(language_model, pair, form) for pair in pairs]
     texts = [text for both, _ in written for text in both]
     spans = None if position == "last" else [span for _, both in written for span in both]
-    found = capture(language_model, texts, sites, folder, spans=spans, tokens=POSITIONS[position], progress=progress)
-    values = {site: np.array(found.values(site)) for site in found.sites}
+    tokens = POSITIONS[position]
+    activations = capture(language_model, texts, sites, folder, spans=spans, tokens=tokens, progress=progress)
+    values = {site: np.array(activations.values(site)) for site in activations.sites}
     return PairActivations(
         name=f"{contrast.family}.{contrast.key}",
         pairs=tuple(pairs),
@@ -169,35 +157,32 @@ def read_contrasts(
     Args:
         language_model: the model.
         contrasts: what to read.
-        sites: where to look.
+        sites: where to read.
         folder: where the activations go.
         count: pairs of each contrast and split.
         seed: draws the pairs.
-        progress: text of a progress bar; None shows none.
+        progress: text of a progress bar, or None.
         choices: ``position`` and ``form``, as in :func:`read_pairs`.
 
     Returns:
         By key of the contrast and by split.
     """
-    found: dict[str, dict[str, PairActivations]] = {one.key: {} for one in contrasts}
-    steps = [(one, split) for one in contrasts for split in SPLITS]
-    for one, split in tqdm(steps, desc=progress, disable=progress is None, unit="set"):
-        pairs = contrast_set(one, count, seed, split)
-        place = folder / one.family / one.key / split
-        found[one.key][split] = read_pairs(language_model, one, pairs, sites, place, **choices)
-    return found
+    readings: dict[str, dict[str, PairActivations]] = {contrast.key: {} for contrast in contrasts}
+    steps = list(product(contrasts, SPLITS))
+    for contrast, split in tqdm(steps, desc=progress, disable=progress is None, unit="set"):
+        pairs, place = contrast_set(contrast, count, seed, split), folder / contrast.family / contrast.key / split
+        readings[contrast.key][split] = read_pairs(language_model, contrast, pairs, sites, place, **choices)
+    return readings
 
 
 def fit_vector(read: PairActivations, site: Site, method: str = DEFAULT_METHOD) -> SteeringVector:
     """The direction from the negative to the positive pole at a site.
 
-    Raises:
-        KeyError: nothing was read there.
-        ValueError: see :func:`~personalib.vectors.methods.direction`.
+    Raises what :func:`~personalib.vectors.methods.direction` does, and a KeyError if nothing was read there.
 
     Example:
         >>> vector = fit_vector(read, Site(3), "pca")  # doctest: +SKIP
         >>> vector.save(Path("trust.safetensors"))  # doctest: +SKIP
     """
-    found = direction(*read.at(site), method)
-    return SteeringVector(torch.from_numpy(found), site, read.name, method, read.model, read.revision, texts=read.texts)
+    values = torch.from_numpy(direction(*read.at(site), method))
+    return SteeringVector(values, site, read.name, method, read.model, read.revision, texts=read.texts)

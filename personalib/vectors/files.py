@@ -1,33 +1,52 @@
-"""Files of directions: those of other tools read as steering vectors, and ours written for other tools."""
+"""Files of directions: those of other tools read as steering vectors, and ours written for other tools.
 
-from collections.abc import Callable, Sequence
+No file can run code. What the numbers of each form mean stands in :mod:`personalib.vectors.forms`.
+"""
+
+import pickle
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from gguf import GGMLQuantizationType, GGUFReader
+from safetensors import SafetensorError, safe_open
 
 from personalib.base.data import DataError
+from personalib.base.provenance import file_hash
 from personalib.base.storage import whole
 from personalib.models.load import LanguageModel
-from personalib.models.parts import Site
-from personalib.vectors.axbench import concepts_of, read_axbench
-from personalib.vectors.contents import container, unpickled
-from personalib.vectors.file_writers import (
-    write_gguf,
-    write_named_tensors,
-    write_persona_vectors,
-    write_steering_vectors,
-)
-from personalib.vectors.forms import (
-    Rows,
-    read_gguf,
-    read_named_tensors,
-    read_persona_vectors,
-    read_steering_vectors,
-)
-from personalib.vectors.origin import check_fits
+from personalib.models.parts import Site, blocks
+from personalib.vectors import forms
+from personalib.vectors.forms import UNKNOWN, Contents, ControlVector, Row, Rows
 from personalib.vectors.vector import SteeringVector, load_vectors, save_vectors
 
 FORMS = ("personalib", "gguf", "persona-vectors", "steering-vectors", "axbench", "safetensors")
+_OURS = "steering_vectors"
+_FLOATS = (GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.F64)
+_LAYER = re.compile(r"0|[1-9][0-9]{0,5}")
+_CODE = (
+    "it holds Python objects, and loading them would run whatever code they name; where you trust it, load it with the "
+    "tool that wrote it and keep its tensors alone, such as "
+    "torch.save({'layer_activations': v.layer_activations, 'layer_type': v.layer_type}, path) of a steering-vectors "
+    "object, or safetensors.torch.save_file"
+)
+# What the readers raise at a file that is cut short or of another kind.
+_BROKEN = (
+    OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, EOFError, OverflowError, SafetensorError
+)  # fmt: skip
+_WRITERS: dict[str, Callable[[Sequence[SteeringVector], Path, LanguageModel | None], None]] = {
+    "personalib": lambda vectors, path, _: save_vectors(vectors, path),
+    "gguf": forms.to_gguf,
+    "persona-vectors": forms.to_persona_vectors,
+    "steering-vectors": forms.to_steering_vectors,
+    "safetensors": forms.to_named_tensors,
+}
+WRITTEN_FORMS = tuple(_WRITERS)
 
 
 def form_of(path: Path, concepts: Path | None = None) -> str:
@@ -36,21 +55,16 @@ def form_of(path: Path, concepts: Path | None = None) -> str:
     A matrix of ``torch.save`` does not say what its rows are. It is taken for AxBench's where its concepts are given or
     lie beside it, or it is named ``weight.pt`` or ``…_weight.pt`` as there; and else for persona-vectors'.
 
-    Args:
-        path: the file.
-        concepts: the ``metadata.jsonl`` of AxBench, where one belongs to it.
-
     Raises:
         DataError: it is missing, empty, refused or of no known form.
     """
     kind = container(path)
     if kind != "pickle":
         return kind
-    content = unpickled(path)
-    if not isinstance(content, torch.Tensor):
+    if not isinstance(_unpickled(path), torch.Tensor):
         return "steering-vectors"
     weights = path.stem == "weight" or path.stem.endswith("_weight")
-    return "axbench" if concepts or weights or concepts_of(path) else "persona-vectors"
+    return "axbench" if concepts or weights or forms.concepts_of(path) else "persona-vectors"
 
 
 def read_directions(
@@ -62,17 +76,15 @@ def read_directions(
     concepts: Path | None = None,
     rows: Rows = "blocks",
 ) -> list[SteeringVector]:
-    """Read directions of any form as steering vectors.
-
-    No file can run code: pickles are opened for bare tensors only.
+    """Read directions of any form as steering vectors, whose ``method`` records the file, its hash and its form.
 
     Args:
         path: the file.
         form: one of ``FORMS``, or ``"auto"`` to tell it by what the file holds.
         language_model: the model that they are for; its width and blocks are checked, and its name goes into them.
-        site: see :func:`read_axbench` and :func:`read_named_tensors`; the other forms tell it themselves.
-        concepts: see :func:`read_axbench`.
-        rows: see :func:`read_named_tensors`.
+        site: where AxBench's directions, or single named tensors, belong; the other forms tell it themselves.
+        concepts: AxBench's ``metadata.jsonl``; by default the one beside or in ``../generate``.
+        rows: what row N of a named tensor is: ``"blocks"``, resid_post.N, or ``"hidden_states"`` as in persona-vectors.
 
     Raises:
         DataError: the file is missing, empty, refused, not of this form, or not of this model.
@@ -84,17 +96,27 @@ def read_directions(
     """
     if form not in ("auto", *FORMS):
         raise ValueError(f"unknown form {form!r}; there is auto, {', '.join(FORMS)}")
-    kind, found = container(path), form_of(path, concepts) if form == "auto" else form
-    expected = found if found in ("personalib", "gguf", "safetensors") else "pickle"
+    kind = container(path)
+    form = form_of(path, concepts) if form == "auto" else form
     # A file of ours is safetensors too, but without sites in its names.
-    if kind != expected:
-        raise DataError(f"{path}: is {kind} and not {found}; leave the form out, or name the right one")
-    _check_choices(found, site, concepts, rows)
-    if found == "axbench":
-        return read_axbench(path, language_model, site=site, concepts=concepts)
-    if found == "safetensors":
-        return read_named_tensors(path, language_model, site=site, rows=rows)
-    return _PLAIN[found](path, language_model)
+    if kind != (form if form in ("personalib", "gguf", "safetensors") else "pickle"):
+        raise DataError(f"{path}: is {kind} and not {form}; leave the form out, or name the right one")
+    _check_choices(form, site, concepts, rows)
+    if form == "personalib":
+        vectors = load_vectors(path)
+        _check_fits(path, [(vector.site, len(vector.direction)) for vector in vectors], language_model)
+        return vectors
+    if form == "gguf":
+        contents = forms.from_gguf(path, _control_vector(path))
+    elif form == "persona-vectors":
+        contents = forms.from_persona_vectors(path, _unpickled(path), language_model)
+    elif form == "steering-vectors":
+        contents = forms.from_steering_vectors(path, _unpickled(path))
+    elif form == "axbench":
+        contents = forms.from_axbench(path, _unpickled(path), site, concepts)
+    else:
+        contents = forms.from_named_tensors(path, _named_tensors(path), language_model, site, rows)
+    return _vectors(path, form, contents, language_model)
 
 
 def write_directions(
@@ -124,10 +146,31 @@ def write_directions(
         raise ValueError("there is no vector to write")
     if not path.parent.is_dir():
         raise DataError(f"{path}: there is no folder {path.parent}; make it first")
-    if language_model:
-        check_fits(path, [(one.site, len(one.direction)) for one in vectors], language_model)
+    _check_fits(path, [(vector.site, len(vector.direction)) for vector in vectors], language_model)
     with whole(path) as partial:
         _WRITERS[form](vectors, partial, language_model)
+
+
+def container(path: Path) -> str:
+    """What a file is by its first bytes: ``"gguf"``, ``"personalib"``, ``"safetensors"`` or ``"pickle"``.
+
+    Raises:
+        DataError: it is missing or empty.
+    """
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(9)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); name a file of directions") from None
+    if not head:
+        raise DataError(f"{path}: is empty; fetch or write it again")
+    if head[:4] == b"GGUF":
+        return "gguf"
+    # A safetensors file starts with the length of its JSON header, and then has the header.
+    if head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
+        with _readable(path, "safetensors"), safe_open(path, "pt") as file:
+            return "personalib" if _OURS in (file.metadata() or {}) else "safetensors"
+    return "pickle"
 
 
 def _check_choices(form: str, site: Site | None, concepts: Path | None, rows: Rows) -> None:
@@ -142,29 +185,87 @@ def _check_choices(form: str, site: Site | None, concepts: Path | None, rows: Ro
         raise ValueError(f"{form} says itself what its rows are; leave rows out")
 
 
-def _read_own(path: Path, language_model: LanguageModel | None) -> list[SteeringVector]:
-    found = load_vectors(path)
+def _unpickled(path: Path) -> Any:
+    """A tensor, or containers of tensors and plain values; anything else is refused before it can run."""
+    try:
+        # A pickle of another tool than torch is told of by a warning, before the error that refuses it.
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise DataError(f"{path}: is refused: no pickle of bare tensors. If {_CODE}") from None
+    # A damaged pickle is a random program: what its end raises cannot be listed, down to AssertionError.
+    except Exception as error:
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise DataError(
+            f"{path}: cannot be read as GGUF, safetensors or a file of torch.save ({reason}); fetch or write it again"
+        ) from None
+
+
+def _control_vector(path: Path) -> ControlVector:
+    with _readable(path, "GGUF"):
+        reader = GGUFReader(path)
+        fields = (reader.get_field(key) for key in ("general.architecture", "controlvector.model_hint"))
+        kind, hint = (field.contents() if field else "" for field in fields)
+    if kind != "controlvector":
+        raise DataError(f"{path}: holds {kind or 'no architecture'} and no control vector; name one, not a model")
+    directions = {}
+    for tensor in reader.tensors:
+        start, _, number = tensor.name.partition(".")
+        if start != "direction" or not _LAYER.fullmatch(number) or tensor.tensor_type not in _FLOATS:
+            kind = tensor.tensor_type.name
+            raise DataError(f"{path}: tensor {tensor.name} of {kind}; write direction.N as F32, with N counted from 0")
+        # A copy: the reader's arrays are the file itself, read-only and in its order of bytes, of which torch has one.
+        directions[int(number)] = torch.from_numpy(np.array(tensor.data, tensor.data.dtype.newbyteorder("=")))
+    return ControlVector(hint if isinstance(hint, str) else "", directions)
+
+
+def _named_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file, in the order of their names."""
+    with _readable(path, "safetensors"), safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name) for name in sorted(file.keys())}
+
+
+@contextmanager
+def _readable(path: Path, kind: str) -> Iterator[None]:
+    try:
+        yield
+    except _BROKEN as error:
+        raise DataError(f"{path}: cannot be read as {kind} ({error}); fetch or write it again") from None
+
+
+def _vectors(path: Path, form: str, contents: Contents, language_model: LanguageModel | None) -> list[SteeringVector]:
+    """The rows of a file as vectors that record where they come from."""
+    rows, convention, name = contents
+    if not rows:
+        raise DataError(f"{path}: holds no direction; fetch or write it again")
+    for row in rows:
+        _check_row(f"{path}: {row.name} at {row.site}", row, rows[0].values.shape)
+    _check_fits(path, [(row.site, len(row.values)) for row in rows], language_model)
+    revision = UNKNOWN
     if language_model:
-        check_fits(path, [(one.site, len(one.direction)) for one in found], language_model)
-    return found
+        name, revision = language_model.name, language_model.revision or language_model.digest()
+    method = f"read from {path.name} ({form}, sha256 {file_hash(path)[:12]}): {convention}"
+    return [SteeringVector(row.values, row.site, row.name, method, name, revision) for row in rows]
 
 
-def _write_own(vectors: Sequence[SteeringVector], path: Path, _: LanguageModel | None) -> None:
-    save_vectors(vectors, path)
+def _check_row(place: str, row: Row, shape: torch.Size) -> None:
+    if row.values.ndim != 1 or not row.values.numel():
+        raise DataError(f"{place} has shape {tuple(row.values.shape)}; give each layer one vector (d_model,)")
+    if row.values.shape != shape:
+        raise DataError(f"{place} has {len(row.values)} coordinates, others {shape[0]}; keep one model's in a file")
+    # As float32, which they become: torch tells it of no smaller than 16 bits, and 64 may be too large.
+    if not row.values.float().isfinite().all():
+        raise DataError(f"{place} holds numbers that are not finite as float32; make the direction again")
 
 
-# The forms that say themselves what their numbers mean, and how each form is written.
-_PLAIN: dict[str, Callable[[Path, LanguageModel | None], list[SteeringVector]]] = {
-    "personalib": _read_own,
-    "gguf": read_gguf,
-    "persona-vectors": read_persona_vectors,
-    "steering-vectors": read_steering_vectors,
-}
-_WRITERS: dict[str, Callable[[Sequence[SteeringVector], Path, LanguageModel | None], None]] = {
-    "personalib": _write_own,
-    "gguf": write_gguf,
-    "persona-vectors": write_persona_vectors,
-    "steering-vectors": write_steering_vectors,
-    "safetensors": write_named_tensors,
-}
-WRITTEN_FORMS = tuple(_WRITERS)
+def _check_fits(path: Path, places: list[tuple[Site, int]], language_model: LanguageModel | None) -> None:
+    """Notice directions of another model, by site and width of each."""
+    if not language_model:
+        return
+    width, depth = language_model.model.config.get_text_config().hidden_size, len(blocks(language_model.model))
+    for site, coordinates in places:
+        if coordinates != width or site.layer >= depth:
+            raise DataError(
+                f"{path}: {coordinates} coordinates at {site}, and {language_model.name} has {width} and blocks 0 to "
+                f"{depth - 1}; name the model that it was made for"
+            )

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+from scipy.stats import mannwhitneyu
 
 from personalib.models.parts import Site
-from personalib.vectors.contrast import Halves
+from personalib.vectors.contrast import Halves, PairActivations
 from personalib.vectors.methods import DEFAULT_METHOD, direction
 from personalib.vectors.readings import dealt_texts
 from personalib.vectors.vector import SteeringVector, texts_hash
@@ -26,7 +26,7 @@ def cosines(rows: Vectors, columns: Vectors | None = None) -> pd.DataFrame:
         ValueError: two vectors do not belong to one site and model, or one is zero.
     """
     others = rows if columns is None else columns
-    table = [[one.cosine(other) for other in others.values()] for one in rows.values()]
+    table = [[vector.cosine(other) for other in others.values()] for vector in rows.values()]
     return pd.DataFrame(table, index=list(rows), columns=list(others))
 
 
@@ -37,13 +37,6 @@ def shuffled_cosines(
 
     It is wider than the cosine of isotropic vectors, since texts vary in some directions more than in others.
 
-    Args:
-        readings: by contrast, at least two.
-        site: where.
-        method: of the directions.
-        shuffles: how many cosines.
-        seed: deals the poles.
-
     Returns:
         Shape ``(shuffles,)``.
 
@@ -53,49 +46,35 @@ def shuffled_cosines(
     rng, keys = np.random.default_rng([seed, 31]), list(readings)
     if len(keys) < 2:
         raise ValueError(f"readings of {len(keys)} contrast have no angles between them; pass two or more")
-    found = []
+    cosines = []
     for _ in range(shuffles):
         chosen = rng.choice(len(keys), 2, replace=False)
         dealt = [dealt_texts(readings[keys[number]]["train"], site, rng) for number in chosen]
         first, second = units(np.stack([direction(*poles, method) for poles in dealt]))
-        found.append(first @ second)
-    return np.array(found)
+        cosines.append(first @ second)
+    return np.array(cosines)
 
 
 def dealt_vectors(
     readings: Mapping[str, Halves], vectors: Vectors, method: str = DEFAULT_METHOD, seed: int = 0
 ) -> dict[str, SteeringVector]:
-    """Each contrast's vector with its poles dealt anew to whole phrases: directions of these texts that mean nothing.
-
-    Args:
-        readings: by contrast.
-        vectors: by contrast, at the sites that are wanted.
-        method: of the directions.
-        seed: deals the poles.
-    """
+    """Each contrast's vector, at its site, with its poles dealt anew to whole phrases: directions that mean nothing."""
     rng = np.random.default_rng([seed, 37])
-    found = {}
-    for name, one in vectors.items():
-        dealt = direction(*dealt_texts(readings[name]["train"], one.site, rng), method)
-        found[name] = replace(one, direction=torch.from_numpy(dealt), name=f"dealt {one.name}")
-    return found
+    dealt = {name: dealt_texts(readings[name]["train"], vector.site, rng) for name, vector in vectors.items()}
+    return {
+        name: replace(vector, direction=torch.from_numpy(direction(*dealt[name], method)), name=f"dealt {vector.name}")
+        for name, vector in vectors.items()
+    }
 
 
 def cross_readings(vectors: Vectors, readings: Mapping[str, Halves]) -> pd.DataFrame:
     """How well each vector tells the two poles of each contrast apart in held-out texts.
 
-    Args:
-        vectors: by name, all at one site.
-        readings: by contrast.
-
     Returns:
         The AUROC, vectors in rows and contrasts in columns: 1 where it reads the contrast, 0.5 where it does not see
         it, 0 where it reads it the other way round.
     """
-    table = [
-        [_auroc(one, own["held_out"].positive, own["held_out"].negative) for own in readings.values()]
-        for one in vectors.values()
-    ]
+    table = [[_auroc(vector, halves["held_out"]) for halves in readings.values()] for vector in vectors.values()]
     return pd.DataFrame(table, index=list(vectors), columns=list(readings))
 
 
@@ -112,29 +91,23 @@ def trait_directions(vectors: Vectors, effects: pd.DataFrame) -> dict[str, Steer
     Raises:
         ValueError: there are fewer vectors than traits, or a name has no effects.
     """
-    weights, values = _weights(vectors, effects), matrix(vectors)
+    if missing := [name for name in vectors if name not in effects.index]:
+        raise ValueError(f"there are no effects of {', '.join(missing)}; pass a row for each vector")
+    weights, values = effects.loc[list(vectors)].to_numpy(dtype=np.float64), matrix(vectors)
     if np.linalg.matrix_rank(weights) < weights.shape[1]:
         raise ValueError(f"{len(vectors)} vectors do not tell {weights.shape[1]} traits apart; pass more of them")
-    found = np.linalg.lstsq(weights, values, rcond=None)[0]
-    like, texts = next(iter(vectors.values())), texts_hash(one.texts for one in vectors.values())
+    directions = np.linalg.lstsq(weights, values, rcond=None)[0]
+    like, texts = next(iter(vectors.values())), texts_hash(vector.texts for vector in vectors.values())
     return {
         str(trait): replace(
             like, direction=torch.from_numpy(row), name=f"traits.{trait}", method="least_squares", texts=texts
         )
-        for trait, row in zip(effects.columns, found, strict=True)
+        for trait, row in zip(effects.columns, directions, strict=True)
     }
 
 
 def composed(traits: Vectors, effects: pd.DataFrame) -> dict[str, SteeringVector]:
-    """The vectors that traits' directions add up to, weighted with what each contrast does to them.
-
-    Args:
-        traits: from :func:`trait_directions`.
-        effects: a row for each contrast and a column for each trait.
-
-    Returns:
-        By name of the contrast.
-    """
+    """By contrast the vector that traits' directions add up to, weighted with the contrast's row of effects on them."""
     rows = effects[list(traits)].to_numpy(dtype=np.float64) @ matrix(traits)
     like = next(iter(traits.values()))
     return {
@@ -143,19 +116,9 @@ def composed(traits: Vectors, effects: pd.DataFrame) -> dict[str, SteeringVector
     }
 
 
-def _auroc(
-    vector: SteeringVector, positive: Mapping[Site, NDArray[np.float32]], negative: Mapping[Site, NDArray[np.float32]]
-) -> float:
-    high, low = (vector.projection(each[vector.site]) for each in (positive, negative))
-    ranks = rankdata(np.concatenate([high, low]))[: len(high)]
-    return float((ranks.sum() - len(high) * (len(high) + 1) / 2) / (len(high) * len(low)))
-
-
-def _weights(vectors: Vectors, effects: pd.DataFrame) -> Array:
-    missing = [name for name in vectors if name not in effects.index]
-    if missing:
-        raise ValueError(f"there are no effects of {', '.join(missing)}; pass a row for each vector")
-    return effects.loc[list(vectors)].to_numpy(dtype=np.float64)
+def _auroc(vector: SteeringVector, read: PairActivations) -> float:
+    high, low = (vector.projection(each) for each in read.at(vector.site))
+    return float(mannwhitneyu(high, low, method="asymptotic").statistic / (len(high) * len(low)))
 
 
 def matrix(vectors: Vectors) -> Array:
@@ -163,9 +126,9 @@ def matrix(vectors: Vectors) -> Array:
     if not vectors:
         raise ValueError("there are no vectors; pass at least one")
     first, *others = vectors.values()
-    for one in others:
-        first.check_fits(one)
-    return np.stack([one.direction.double().numpy() for one in vectors.values()])
+    for other in others:
+        first.check_fits(other)
+    return np.stack([vector.direction.double().numpy() for vector in vectors.values()])
 
 
 def units(rows: NDArray[np.floating]) -> Array:

@@ -39,10 +39,9 @@ def pca(positive: Array, negative: Array) -> Array:
 
 
 def pca_centred(positive: Array, negative: Array) -> Array:
-    """The first principal component of the pairs' differences about their mean.
+    """The first principal component of the pairs' differences about their mean, in use as repeng's ``pca_diff``.
 
-    The mean is what the poles differ in; taken off, the component is the direction in which *pairs* differ from each
-    other most. It is here because it is in use: as ``pca_diff`` of the package repeng.
+    The mean is what the poles differ in; taken off, this is the direction in which *pairs* differ from each other most.
     """
     return _first_component(positive - negative)
 
@@ -85,15 +84,9 @@ METHODS: Mapping[str, Callable[[Array, Array], Array]] = MappingProxyType(
 
 
 def direction(positive: NDArray[np.floating], negative: NDArray[np.floating], method: str = DEFAULT_METHOD) -> Array:
-    """The direction from the negative to the positive pole.
+    """The direction from the negative to the positive pole by one of :data:`METHODS`, shape ``(d_model,)``.
 
-    Args:
-        positive: activations of each pair's positive text, shape ``(pairs, d_model)``.
-        negative: those of its negative text, in the same order.
-        method: one of :data:`METHODS`.
-
-    Returns:
-        Shape ``(d_model,)``, in the unit of the activations.
+    It is in the unit of the activations, which are those of each pair's two texts, shape ``(pairs, d_model)``.
 
     Raises:
         ValueError: the method is unknown, the shapes differ, there are fewer than two pairs, an activation is not
@@ -115,12 +108,12 @@ def direction(positive: NDArray[np.floating], negative: NDArray[np.floating], me
         raise ValueError("the two poles have the same mean; there is no direction between them")
     if method == DEFAULT_METHOD:
         return difference
-    found = METHODS[method](first, second)
-    norm = np.linalg.norm(found)
+    normal = METHODS[method](first, second)
+    norm = np.linalg.norm(normal)
     # A fit that stops where it starts, as at poles that hardly differ, leaves coefficients of zero.
     if not (np.isfinite(norm) and norm):
         raise ValueError(f"{method} finds no direction in {len(first)} pairs; pass more, or pairs that differ more")
-    unit = found / norm
+    unit = normal / norm
     return unit * (unit @ difference)
 
 

@@ -37,14 +37,7 @@ class Reader:
     intercept: float
 
     def position(self, activations: ArrayLike) -> Array:
-        """Where activations lie between the poles: the negative one at -1, the positive one at 1.
-
-        Args:
-            activations: shape ``(..., d_model)``.
-
-        Returns:
-            Shape ``(...,)``.
-        """
+        """Where activations of shape ``(..., d_model)`` lie: the negative pole at -1, the positive one at 1."""
         return (self.vector.projection(activations) - self.middle) / self.half
 
     def probability(self, activations: ArrayLike) -> Array:
@@ -84,8 +77,7 @@ def _calibrated(vector: SteeringVector, read: PairActivations, left_out: Array) 
     from sklearn.linear_model import LogisticRegression
 
     middle, half = _scale(*(vector.projection(each) for each in read.at(vector.site)))
-    positions = left_out.ravel()
-    fitted = LogisticRegression(C=1.0).fit(positions[:, None], np.tile([1, 0], len(read.pairs)))
+    fitted = LogisticRegression(C=1.0).fit(left_out.reshape(-1, 1), np.tile([1, 0], len(read.pairs)))
     slope, intercept = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
     # Where phrases left out lie on the wrong side, nothing was learned that could be told: a coin.
     return Reader(vector, middle, half, slope, intercept) if slope > 0 else Reader(vector, middle, half, 0.0, 0.0)
@@ -94,20 +86,15 @@ def _calibrated(vector: SteeringVector, read: PairActivations, left_out: Array) 
 def left_out_positions(read: PairActivations, site: Site, method: str = DEFAULT_METHOD) -> Array:
     """Where each text lies between the poles by a direction that was fitted without its phrase.
 
-    Args:
-        read: contrast pairs.
-        site: where.
-        method: of the direction.
-
     Returns:
         Shape ``(pairs, 2)``: of the positive and of the negative text, on the scale of :meth:`Reader.position`.
 
     Raises:
         ValueError: a pole has fewer than two phrases, or hardly a pair is without some of them.
     """
-    folds = np.column_stack([_folds(own) for own in read.phrases.T])
+    folds = np.column_stack([_folds(phrases) for phrases in read.phrases.T])
     rows = read.at(site)
-    found = np.full(folds.shape, np.nan)
+    positions = np.full(folds.shape, np.nan)
     for fold in np.unique(folds):
         kept = (folds != fold).all(1)
         if kept.sum() < 2:
@@ -116,8 +103,8 @@ def left_out_positions(read: PairActivations, site: Site, method: str = DEFAULT_
         normal /= np.linalg.norm(normal)
         along = np.column_stack([each @ normal for each in rows])
         middle, half = _scale(*along[kept].T)
-        found = np.where(folds == fold, (along - middle) / half, found)
-    return found
+        positions = np.where(folds == fold, (along - middle) / half, positions)
+    return positions
 
 
 def validation_accuracy(read: PairActivations, site: Site, method: str = DEFAULT_METHOD) -> float:
@@ -129,13 +116,7 @@ def validation_accuracy(read: PairActivations, site: Site, method: str = DEFAULT
 
 
 def accuracy(reader: Reader, read: PairActivations, seed: int = 0) -> Accuracy:
-    """How well a reader reads other pairs.
-
-    Args:
-        reader: from :func:`fit_reader`.
-        read: pairs that share nothing with those of the fit.
-        seed: of the interval.
-    """
+    """How well a reader reads pairs that share nothing with those of its fit; the seed is the interval's."""
     rows = read.at(reader.vector.site)
     positions = np.column_stack([reader.position(each) for each in rows])
     chances = np.column_stack([reader.probability(each) for each in rows])
@@ -160,21 +141,49 @@ def layer_scan(
         for site in sites:
             left_out = left_out_positions(halves["train"], site, method)
             reader = _calibrated(fit_vector(halves["train"], site, method), halves["train"], left_out)
-            found = accuracy(reader, halves["held_out"], seed)
-            rows.append(
-                {
-                    "contrast": key,
-                    "site": str(site),
-                    "layer": site.layer,
-                    "validation": float(_right(left_out).mean()),
-                    "accuracy": found.texts.estimate,
-                    "low": found.texts.low,
-                    "high": found.texts.high,
-                    "pairs": found.pairs,
-                    "brier": found.brier,
-                }
-            )
-    return pd.DataFrame(rows)
+            texts, pairs, brier = accuracy(reader, halves["held_out"], seed)
+            rows.append([key, str(site), site.layer, float(_right(left_out).mean()), *texts, pairs, brier])
+    columns = ["contrast", "site", "layer", "validation", "accuracy", "low", "high", "pairs", "brier"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def judged(reader: Reader, read: PairActivations) -> pd.DataFrame:
+    """What a reader says of each text.
+
+    Returns:
+        One row a text: ``contrast``, ``phrase``, ``probability`` of the positive pole, and ``positive``, whether it is.
+    """
+    chances = [reader.probability(each) for each in read.at(reader.vector.site)]
+    return pd.DataFrame(
+        {
+            "contrast": read.name,
+            "phrase": np.concatenate(list(read.phrases.T)),
+            "probability": np.concatenate(chances),
+            "positive": np.repeat([True, False], len(read.pairs)),
+        }
+    )
+
+
+def reliability(texts: pd.DataFrame, bins: int = 5) -> pd.DataFrame:
+    """How often texts of about the same probability are of the positive pole.
+
+    Args:
+        texts: rows of :func:`judged`; a ValueError where there is none.
+        bins: stretches of the probability, of equal width.
+
+    Returns:
+        One row a stretch that holds a text: ``probability`` (its mean), ``share`` of positive texts with ``low`` and
+        ``high`` (an interval over phrases; NaN where there is one phrase alone), and the numbers of ``texts`` and
+        ``phrases``.
+    """
+    if texts.empty:
+        raise ValueError("there is no text to judge by; pass the rows of judged()")
+    rows = []
+    for _, stretch in texts.groupby(np.minimum((texts["probability"] * bins).astype(int), bins - 1)):
+        phrases = stretch["contrast"] + ": " + stretch["phrase"]
+        share = clustered_interval(stretch["positive"].astype(float), phrases)
+        rows.append([stretch["probability"].mean(), *share, len(stretch), phrases.nunique()])
+    return pd.DataFrame(rows, columns=["probability", "share", "low", "high", "texts", "phrases"])
 
 
 def null_accuracies(
@@ -185,25 +194,12 @@ def null_accuracies(
     It says where the procedure lies without an effect. Its spread is no basis for a p-value: where the true poles lie
     far apart, a direction along them reads one half of each dealt pole every time.
 
-    Args:
-        halves: pairs to train on and held-out ones.
-        site: where.
-        method: of the direction.
-        shuffles: how often.
-        seed: deals the poles.
-
     Returns:
         The accuracy on held-out texts of each shuffle, both poles counted alike, shape ``(shuffles,)``.
     """
     rng = np.random.default_rng([seed, 17])
-    found = []
-    for _ in range(shuffles):
-        first, second = dealt_texts(halves["train"], site, rng)
-        normal = direction(first, second, method)
-        middle = (first.mean(0) + second.mean(0)) @ normal / 2
-        high, low = dealt_texts(halves["held_out"], site, rng)
-        found.append(((high @ normal > middle).mean() + (low @ normal < middle).mean()) / 2)
-    return np.array(found)
+    dealt = ([dealt_texts(halves[split], site, rng) for split in ("train", "held_out")] for _ in range(shuffles))
+    return np.array([_accuracy_of_fit(*train, *held_out, method) for train, held_out in dealt])
 
 
 def swapped_accuracies(
@@ -220,15 +216,12 @@ def swapped_accuracies(
     """
     rng = np.random.default_rng([seed, 19])
     first, second = halves["train"].at(site)
-    high, low = halves["held_out"].at(site)
-    found = []
+    accuracies = []
     for _ in range(shuffles):
         swapped = (rng.permutation(len(first)) % 2 == 0)[:, None]
-        positive, negative = np.where(swapped, second, first), np.where(swapped, first, second)
-        normal = direction(positive, negative, method)
-        middle = (positive.mean(0) + negative.mean(0)) @ normal / 2
-        found.append(((high @ normal > middle).mean() + (low @ normal < middle).mean()) / 2)
-    return np.array(found)
+        train = np.where(swapped, second, first), np.where(swapped, first, second)
+        accuracies.append(_accuracy_of_fit(*train, *halves["held_out"].at(site), method))
+    return np.array(accuracies)
 
 
 def dealt_texts(
@@ -236,23 +229,31 @@ def dealt_texts(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Texts with their poles dealt anew to whole phrases, so that there is nothing to tell them apart by.
 
-    Args:
-        read: contrast pairs.
-        site: where.
-        rng: deals the poles.
-
     Returns:
         The activations of one random half of the phrases, and as many of the other; each half has half of the phrases
         of a pole.
     """
     high = []
-    for own in read.phrases.T:
-        different = _different(own)
+    for phrases in read.phrases.T:
+        different = _different(phrases)
         chosen = rng.permutation(different)[: len(different) // 2 + rng.integers(len(different) % 2 + 1)]
-        high.append(np.isin(own, chosen))
+        high.append(np.isin(phrases, chosen))
     rows, chosen = np.vstack(read.at(site)), np.concatenate(high)
     count = min(chosen.sum(), (~chosen).sum())
     return rng.permutation(rows[chosen])[:count], rng.permutation(rows[~chosen])[:count]
+
+
+def _accuracy_of_fit(
+    positive: NDArray[np.float32],
+    negative: NDArray[np.float32],
+    high: NDArray[np.float32],
+    low: NDArray[np.float32],
+    method: str,
+) -> float:
+    """How many of some texts, high and low counted alike, a direction fitted to others puts on their side."""
+    normal = direction(positive, negative, method)
+    middle = (positive.mean(0) + negative.mean(0)) @ normal / 2
+    return float((high @ normal > middle).mean() + (low @ normal < middle).mean()) / 2
 
 
 def _folds(phrases: NDArray[np.str_]) -> NDArray[np.int64]:

@@ -1,7 +1,6 @@
 """Readings token by token: where each token of a text lies between two poles, and the text shaded by it.
 
-The page is one piece of HTML without scripts or outside resources, so it looks the same in JupyterLab and on the built
-pages.
+The view is one piece of HTML without scripts or outside resources: the same in JupyterLab and on the built pages.
 """
 
 from collections.abc import Sequence
@@ -52,16 +51,11 @@ _STYLE = f"""
 
 @dataclass(frozen=True)
 class ReadToken:
-    """A token of a text and where it lies between the poles of a reader.
+    """A token of a text and where it lies between the poles of a reader: -1 at the negative pole, +1 at the positive.
 
-    Attributes:
-        text: the whole text.
-        start, end: the characters of the text that the token stands for, from and up to. Several tokens can stand for
-            one character, and a token's characters can begin with the space in front of a word.
-        value: -1 at the mean of the negative pole, 0 in the middle, +1 at the mean of the positive one.
-
-    Raises:
-        ValueError: the characters are not within the text, or the value is no finite number.
+    It stands for the text's characters from ``start`` up to ``end``. Several tokens can stand for one character, and a
+    token's characters can begin with the space in front of a word. Characters outside of the text and values that are
+    not finite are a ValueError.
     """
 
     text: str
@@ -79,12 +73,7 @@ class ReadToken:
 
 @dataclass(frozen=True)
 class Line:
-    """A row of the view.
-
-    Attributes:
-        label: what stands at the left, such as ``"block 3"`` or ``"trust"``.
-        tokens: of one text; there is at least one.
-    """
+    """A row of the view: what stands at the left, such as ``"block 3"``, and the tokens of one text, at least one."""
 
     label: str
     tokens: Sequence[ReadToken]
@@ -125,20 +114,15 @@ def read_tokens(
         raise ValueError("there is no reader to read with; pass at least one")
     check_located(language_model.tokenizer)
     sites = list(dict.fromkeys(reader.vector.site for reader in readers))
-    found = capture(language_model, texts, sites, folder, spans=spans, tokens="all")
+    activations = capture(language_model, texts, sites, folder, spans=spans, tokens="all")
     encoded = encode(language_model.tokenizer, texts, spans)
-    return [
-        [
-            [
-                ReadToken(text, start, end, float(value))
-                for (start, end), value in zip(
-                    encoded[number].spans, reader.position(found.text(reader.vector.site, number)), strict=True
-                )
-            ]
-            for number, text in enumerate(texts)
-        ]
-        for reader in readers
-    ]
+
+    def tokens(reader: Reader, number: int) -> list[ReadToken]:
+        values = reader.position(activations.text(reader.vector.site, number))
+        places = zip(encoded[number].spans, values, strict=True)
+        return [ReadToken(texts[number], start, end, float(value)) for (start, end), value in places]
+
+    return [[tokens(reader, number) for number in range(len(texts))] for reader in readers]
 
 
 def token_view(
@@ -151,13 +135,12 @@ def token_view(
     characters, the shade is that of the strongest and all their values appear.
 
     Args:
-        lines: the rows, at least one.
+        lines: the rows.
         poles: names of the negative and the positive pole.
         limit: the value, of either sign, from where on the shade is full; the largest value of all lines by default.
 
     Raises:
-        ValueError: there is no line, a line without tokens or with those of several texts, or the limit is no positive
-            number.
+        ValueError: there is no line, one without tokens or with those of several texts, or the limit is not positive.
 
     Example:
         >>> word = ReadToken("You trust.", 3, 9, 1.5)
@@ -167,7 +150,8 @@ def token_view(
     if not lines:
         raise ValueError("there is no line to show; pass at least one")
     for line in lines:
-        _check(line)
+        if (texts := len({token.text for token in line.tokens})) != 1:
+            raise ValueError(f"line {line.label!r} has tokens of {texts} texts; pass those of one text")
     # Where every token is right in the middle, any limit shows as much: nothing.
     largest = max(abs(token.value) for line in lines for token in line.tokens)
     top = (largest or 1.0) if limit is None else limit
@@ -179,12 +163,6 @@ def token_view(
         f'<style>{_STYLE}</style><div class="token-view" role="group" aria-label="{label}">'
         f"{_legend(poles, top, largest > top)}<dl>{rows}</dl></div>"
     )
-
-
-def _check(line: Line) -> None:
-    different = len({token.text for token in line.tokens})
-    if different != 1:
-        raise ValueError(f"line {line.label!r} has tokens of {different} texts; pass those of one text")
 
 
 def _legend(poles: tuple[str, str], limit: float, beyond: bool) -> str:
@@ -199,7 +177,6 @@ def _legend(poles: tuple[str, str], limit: float, beyond: bool) -> str:
 
 
 def _text(tokens: Sequence[ReadToken], limit: float) -> str:
-    """The whole text once, with the characters that tokens stand for shaded."""
     text, place, parts = tokens[0].text, 0, []
     for group in _groups(tokens):
         start, end = group[0].start, max(token.end for token in group)

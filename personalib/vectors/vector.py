@@ -3,33 +3,50 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from gguf import GGUFWriter
 from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from personalib.base.data import DataError, cut, parse_json
+from personalib.base.data import DataError, Strict, cut, parse, parse_json
 from personalib.base.storage import whole
 from personalib.models.parts import Site
 
-OPERATIONS = ("add",)
 _KEY = "steering_vectors"
 _FORMAT = "personalib.steering_vectors/1"
 _INDEXING = "blocks are counted from 0; resid_pre.N is what block N reads, resid_post.N what it leaves"
+
+
+class _Entry(Strict):
+    """What a file says of one vector."""
+
+    site: str
+    name: str
+    method: str
+    model: str
+    revision: str
+    texts: str = ""
+    norm: float
+    # Written by earlier versions, which knew no other.
+    operation: Literal["add"] = "add"
+
+
+class _Header(Strict):
+    format: Literal["personalib.steering_vectors/1"]
+    layer_indexing: str = _INDEXING
+    vectors: tuple[_Entry, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class SteeringVector:
     """A direction in the residual stream at one site.
 
-    It is a value: two can be added and subtracted, and one multiplied and divided by a number. What comes out is
-    another vector; none is ever changed.
+    It is a value: two can be added and subtracted, and one multiplied and divided by a number.
 
     Attributes:
         direction: shape ``(d_model,)``, float32 on the CPU, in the unit of the residual stream.
@@ -39,10 +56,9 @@ class SteeringVector:
         model: name of the model it belongs to.
         revision: the model's commit, or a hash of its weights.
         texts: hash of the texts that it was fitted to; empty where there were none.
-        operation: what steering does with it: ``"add"``.
 
     Raises:
-        ValueError: the direction is no vector of finite numbers, or the operation is unknown.
+        ValueError: the direction is no vector of finite numbers.
 
     Example:
         >>> trust = SteeringVector(torch.tensor([3.0, 4.0]), Site(3), "trust", "difference_of_means", "toy", "1")
@@ -57,14 +73,11 @@ class SteeringVector:
     model: str
     revision: str
     texts: str = ""
-    operation: str = "add"
 
     def __post_init__(self) -> None:
         kept = self.direction.detach().to("cpu", torch.float32).clone().contiguous()
         if kept.ndim != 1 or not kept.numel() or not kept.isfinite().all():
             raise ValueError(f"{self.name}: shape {tuple(kept.shape)}; pass one vector of finite numbers")
-        if self.operation not in OPERATIONS:
-            raise ValueError(f"{self.name}: unknown operation {self.operation!r}; there is {', '.join(OPERATIONS)}")
         object.__setattr__(self, "direction", kept)
 
     @property
@@ -73,21 +86,13 @@ class SteeringVector:
         return float(self.direction.double().norm())
 
     def unit(self) -> "SteeringVector":
-        """The same direction with norm one, which is how the paper uses its RepE vectors.
-
-        Raises:
-            ValueError: it is zero and has no direction.
-        """
+        """The same direction with norm one, which is how the paper uses its RepE vectors; a ValueError for zero."""
         if not self.norm:
             raise ValueError(f"{self.name} is zero and has no direction")
         return replace(self, direction=self.direction.double() / self.norm)
 
     def cosine(self, other: "SteeringVector") -> float:
-        """The cosine of the angle to another vector of the same site and model.
-
-        Raises:
-            ValueError: they do not belong together, or one is zero.
-        """
+        """The cosine of the angle to another vector of the same site and model; a ValueError if one is zero."""
         self.check_fits(other)
         return float(self.unit().direction.double() @ other.unit().direction.double())
 
@@ -131,20 +136,31 @@ class SteeringVector:
 
     @classmethod
     def load(cls, path: Path) -> "SteeringVector":
-        """Read a file of one vector.
-
-        Raises:
-            DataError: it cannot be read, or holds several.
-        """
-        found = load_vectors(path)
-        if len(found) != 1:
-            raise DataError(f"{path}: holds {len(found)} vectors; read them with load_vectors")
-        return found[0]
+        """Read a file of one vector; a DataError where it cannot be read, or holds several."""
+        vectors = load_vectors(path)
+        if len(vectors) != 1:
+            raise DataError(f"{path}: holds {len(vectors)} vectors; read them with load_vectors")
+        return vectors[0]
 
     def header(self) -> dict[str, Any]:
         """Everything but the numbers, as plain values."""
-        about = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "direction"}
-        return about | {"site": str(self.site), "norm": self.norm}
+        about = {name: getattr(self, name) for name in ("name", "method", "model", "revision", "texts")}
+        return {"site": str(self.site)} | about | {"norm": self.norm}
+
+    def check_fits(self, other: "SteeringVector") -> None:
+        """Notice a vector that cannot be added to this one.
+
+        Raises:
+            ValueError: site, model, revision or width differ.
+        """
+        for what in ("site", "model", "revision"):
+            mine, theirs = getattr(self, what), getattr(other, what)
+            if mine != theirs:
+                raise ValueError(f"{self.name} and {other.name} differ in {what}: {mine} and {theirs}")
+        if self.direction.shape != other.direction.shape:
+            raise ValueError(
+                f"{self.name} and {other.name} have {len(self.direction)} and {len(other.direction)} coordinates"
+            )
 
     def _combined(self, other: "SteeringVector", sign: int, symbol: str) -> "SteeringVector":
         if not isinstance(other, SteeringVector):
@@ -157,21 +173,6 @@ class SteeringVector:
             method=self.method if self.method == other.method else f"{self.method}, {other.method}",
             texts=self.texts if self.texts == other.texts else texts_hash([self.texts, other.texts]),
         )
-
-    def check_fits(self, other: "SteeringVector") -> None:
-        """Notice a vector that cannot be added to this one.
-
-        Raises:
-            ValueError: site, model, revision, operation or width differ.
-        """
-        for what in ("site", "model", "revision", "operation"):
-            own, theirs = getattr(self, what), getattr(other, what)
-            if own != theirs:
-                raise ValueError(f"{self.name} and {other.name} differ in {what}: {own} and {theirs}")
-        if self.direction.shape != other.direction.shape:
-            raise ValueError(
-                f"{self.name} and {other.name} have {len(self.direction)} and {len(other.direction)} coordinates"
-            )
 
     def _identity(self) -> tuple[Any, ...]:
         return (self.direction.numpy().tobytes(), *self.header().values())
@@ -193,9 +194,9 @@ def save_vectors(vectors: Sequence[SteeringVector], path: Path) -> None:
         raise ValueError("there is no vector to save")
     if not path.parent.is_dir():
         raise DataError(f"{path}: there is no folder {path.parent}; make it first")
-    header = {"format": _FORMAT, "layer_indexing": _INDEXING, "vectors": [one.header() for one in vectors]}
-    # One entry, since safetensors writes several in an order of chance, and the same vectors shall be the same bytes.
-    tensors = {str(number): one.direction for number, one in enumerate(vectors)}
+    header = {"format": _FORMAT, "layer_indexing": _INDEXING, "vectors": [vector.header() for vector in vectors]}
+    # One entry, since safetensors writes several in a random order, and the same vectors shall be the same bytes.
+    tensors = {str(number): vector.direction for number, vector in enumerate(vectors)}
     with whole(path) as partial:
         save_file(tensors, partial, {_KEY: json.dumps(header)})
 
@@ -206,56 +207,22 @@ def load_vectors(path: Path) -> list[SteeringVector]:
     Raises:
         DataError: the file is missing, no safetensors, not of this form, or holds no vector.
     """
+    place = f"{path}: cannot be read as steering vectors"
     try:
         with safe_open(path, "pt") as file:
-            header = parse_json((file.metadata() or {}).get(_KEY, "{}"), f"{path}: cannot be read as steering vectors")
-            if header.get("format") != _FORMAT:
-                raise DataError(f"{path}: holds {cut(str(header.get('format', 'no format')))} and not {_FORMAT}")
-            if not header["vectors"]:
-                raise DataError(f"{path}: holds no vector; write it again with save_vectors")
-            found = enumerate(header["vectors"])
-            return [_from_header(file.get_tensor(str(number)), entry) for number, entry in found]
+            header = parse(_Header, parse_json((file.metadata() or {}).get(_KEY, "{}"), place), place)
+            tensors = [file.get_tensor(str(number)) for number in range(len(header.vectors))]
+        if not tensors:
+            raise DataError(f"{path}: holds no vector; write it again with save_vectors")
+        return [_vector(entry, tensor) for entry, tensor in zip(header.vectors, tensors, strict=True)]
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; save vectors with save_vectors") from None
     except DataError:
         raise
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{path}: cannot be read as steering vectors ({cut(str(error))})") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DataError(f"{place} ({cut(str(error))})") from None
 
 
-def export_gguf(vectors: Sequence[SteeringVector], path: Path, architecture: str, blocks: int) -> None:
-    """Write vectors of one thing at several sites as a control vector of llama.cpp.
-
-    llama.cpp adds ``direction.N`` to what block N leaves, for N of at least 1, with blocks counted from 0.
-
-    Args:
-        vectors: no two at the same site.
-        path: the file.
-        architecture: the model's kind, such as ``config.model_type``.
-        blocks: how many blocks the model has.
-
-    Raises:
-        ValueError: there is none, two stand at one site or belong to different models, or one stands at block 0, which
-            llama.cpp leaves out.
-    """
-    layers = [one.site.layer - (one.site.stream == "resid_pre") for one in vectors]
-    if not layers or len(set(layers)) < len(layers):
-        raise ValueError("pass one vector or more, no two at the same site")
-    if min(layers) < 1 or max(layers) >= blocks:
-        raise ValueError(f"llama.cpp adds to blocks 1 to {blocks - 1}; leave out those at other blocks: {layers}")
-    for one in vectors[1:]:
-        replace(one, site=vectors[0].site).check_fits(vectors[0])
-    writer = GGUFWriter(path, "controlvector")
-    writer.add_string("controlvector.model_hint", architecture)
-    writer.add_uint32("controlvector.layer_count", len(vectors))
-    for layer, one in sorted(zip(layers, vectors, strict=True), key=lambda pair: pair[0]):
-        writer.add_tensor(f"direction.{layer}", one.direction.numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def _from_header(direction: torch.Tensor, entry: dict[str, Any]) -> SteeringVector:
-    about = {name: value for name, value in entry.items() if name != "norm"}
-    return SteeringVector(direction, **about | {"site": Site.parse(about["site"])})
+def _vector(entry: _Entry, direction: torch.Tensor) -> SteeringVector:
+    about = entry.model_dump(exclude={"site", "norm", "operation"})
+    return SteeringVector(direction, Site.parse(entry.site), **about)

@@ -66,7 +66,7 @@ def test_a_vector_says_what_it_was_made_of(sae, model):
     made = feature_vector(sae, [17, 406], model, "gender.female")
     assert made.method == f"sae_features organism/{DEFAULT_SAE} 17, 406" and made.name == "gender.female"
     assert (made.site, made.model, made.revision) == (sae.site, "organism", model.digest())
-    assert (made.texts, made.operation) == ("", "add")
+    assert made.texts == ""
 
 
 def test_a_vector_of_a_released_model_names_its_commit(sae, model):

@@ -21,7 +21,7 @@ def test_random_directions_are_as_long_as_the_vector_and_stand_at_its_site():
     for one in found:
         assert one.norm == pytest.approx(LIKE.norm, rel=1e-6) and one.direction.dtype == torch.float32
         assert (one.site, one.model, one.revision) == (LIKE.site, LIKE.model, LIKE.revision)
-        assert one.method == "random" and one.operation == "add" and one.texts == ""
+        assert one.method == "random" and one.texts == ""
         LIKE.check_fits(one)
     assert len({one.name for one in found}) == 6
 

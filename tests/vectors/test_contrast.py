@@ -197,7 +197,6 @@ def test_a_vector_is_the_direction_between_the_poles_and_says_where_it_is_from(m
         "model": "small",
         "revision": model.digest(),
         "texts": found.texts,
-        "operation": "add",
         "norm": pytest.approx(np.linalg.norm(expected)),
     }
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
@@ -17,9 +18,11 @@ from personalib.vectors.readings import (
     accuracy,
     dealt_texts,
     fit_reader,
+    judged,
     layer_scan,
     left_out_positions,
     null_accuracies,
+    reliability,
     swapped_accuracies,
     validation_accuracy,
 )
@@ -335,6 +338,52 @@ def test_a_scan_shows_where_the_poles_are_told_apart():
     for column in ("validation", "accuracy", "pairs"):
         assert found.loc[1, column] > 0.95 and 0.3 < found.loc[0, column] < 0.7
     assert found.loc[1, "brier"] < 0.05 < 0.2 < found.loc[0, "brier"]
+
+
+# Calibration
+
+
+def test_every_text_is_judged_with_its_phrase_and_pole():
+    both = halves()
+    reader, held_out = fit_reader(both["train"], SITE), both["held_out"]
+    texts = judged(reader, held_out)
+    assert len(texts) == 2 * len(held_out.pairs) == 2 * texts["positive"].sum()
+    assert set(texts["contrast"]) == {"pressures.trust"}
+    assert texts["phrase"].str.startswith("held_out yes").equals(texts["positive"])
+    for pole, rows in ((True, held_out.positive), (False, held_out.negative)):
+        chances = texts[texts["positive"] == pole]["probability"]
+        np.testing.assert_allclose(chances, reader.probability(rows[SITE]))
+        assert (chances.mean() > 0.8) == pole and (chances.mean() < 0.2) != pole
+
+
+def table(probabilities, positive, phrases):
+    return pd.DataFrame({"contrast": "a", "phrase": phrases, "probability": probabilities, "positive": positive})
+
+
+def test_shares_are_counted_in_stretches_of_the_probability():
+    texts = table([0.0, 0.1, 0.9, 1.0, 0.95], [False, True, True, True, False], ["u", "v", "w", "x", "y"])
+    found = reliability(texts, bins=2)
+    assert found["texts"].tolist() == [2, 3] and found["phrases"].tolist() == [2, 3]
+    assert found["probability"].tolist() == pytest.approx([0.05, 0.95])
+    assert found["share"].tolist() == pytest.approx([0.5, 2 / 3])
+    assert (found["low"] <= found["share"]).all() and (found["share"] <= found["high"]).all()
+
+
+def test_texts_of_one_phrase_are_no_evidence_of_each_other():
+    one = reliability(table([0.9] * 40, [True] * 30 + [False] * 10, ["u"] * 40))
+    many = reliability(table([0.9] * 40, [True] * 30 + [False] * 10, [str(number) for number in range(40)]))
+    assert one["share"].tolist() == many["share"].tolist() == [0.75]
+    assert np.isnan(one[["low", "high"]].to_numpy()).all() and many["low"][0] > 0.5
+
+
+def test_the_same_phrase_of_another_contrast_is_another_one():
+    texts = pd.concat([table([0.9], [True], ["u"]), table([0.9], [False], ["u"]).assign(contrast="b")])
+    assert reliability(texts)["phrases"].tolist() == [2]
+
+
+def test_no_text_is_refused():
+    with pytest.raises(ValueError, match="there is no text to judge by"):
+        reliability(table([], [], []))
 
 
 # What is refused
