@@ -5,7 +5,7 @@ The paper asks for features that are "highly active on the element, inactive on 
 found on some phrasings, and scored on others.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -33,12 +33,7 @@ _PARTNERS = 20
 
 @dataclass(frozen=True)
 class FeatureTexts:
-    """Texts with how much of each feature they have.
-
-    Attributes:
-        texts: the texts with their labels and phrases.
-        pooled: shape ``(texts, features)``; sparse, since most features are silent on most texts.
-    """
+    """Texts with how much of each feature they have: ``pooled``, sparse, shape ``(texts, features)``."""
 
     texts: LabelledTexts
     pooled: csc_array
@@ -46,10 +41,6 @@ class FeatureTexts:
     def __post_init__(self) -> None:
         if self.pooled.shape[0] != len(self.texts.texts):
             raise ValueError(f"{len(self.texts.texts)} texts, but features of {self.pooled.shape[0]}")
-
-    def members(self, labels: Sequence[Label]) -> NDArray[np.bool_]:
-        """Which texts have which label, shape ``(texts, labels)``."""
-        return self.texts.members(labels)
 
     def column(self, features: Sequence[int]) -> NDArray[np.float64]:
         """How much of some features each text has in sum, shape ``(texts,)``."""
@@ -152,11 +143,7 @@ def pool_features(
 ) -> csc_array:
     """How much of each feature each text has: the most, the mean or the last over its tokens.
 
-    Args:
-        sae: the SAE.
-        activations: captured with ``tokens="all"`` at the SAE's site.
-        pooling: ``"max"``, ``"mean"`` or ``"last"``.
-        progress: text of a progress bar; None shows none.
+    Activations are those captured with ``tokens="all"`` at the SAE's site.
 
     Returns:
         Shape ``(texts, features)``. Memory holds the weights, a block of ``2**23`` numbers a few times over, and the
@@ -193,12 +180,6 @@ def discover(
 ) -> Discovery:
     """Find for each element up to a few features on some texts, and score them on others.
 
-    Args:
-        train: the texts of the search.
-        held_out: other phrasings, for the scores.
-        settings: how; the defaults of :class:`Settings`.
-        progress: text of a progress bar; None shows none.
-
     Raises:
         ValueError: the two do not tell the same elements, or there are fewer than two.
     """
@@ -206,27 +187,71 @@ def discover(
     labels = [label for label in train.texts.classes if label != NEUTRAL]
     if len(labels) < 2 or set(train.texts.classes) != set(held_out.texts.classes):
         raise ValueError("both sets of texts have to tell the same elements, at least two of them")
-    scores = score_features(train.pooled, train.members(labels))
+    scores = score_features(train.pooled, train.texts.members(labels))
     null = _shuffled_search(train, held_out, labels, settings, progress)
     findings = [_find(number, labels, train, held_out, scores, null, settings) for number in range(len(labels))]
     return Discovery(tuple(findings), scores, _candidates(labels, scores, held_out), null.best.max(1))
 
 
 def separations(texts: LabelledTexts, label: Label, column: NDArray[np.float64]) -> dict[Label, float]:
-    """How well values tell the texts of a label from those of each other label.
-
-    Args:
-        texts: the texts.
-        label: which.
-        column: a value for each text, shape ``(texts,)``.
-
-    Returns:
-        the AUROC by other label.
-    """
+    """How well a value for each text, shape ``(texts,)``, tells a label's texts from each other label's: the AUROC."""
     own = texts.codes == texts.classes.index(label)
     wins = ((column[own][:, None] > column) + 0.5 * (column[own][:, None] == column)).mean(0)
     found = np.bincount(texts.codes, wins) / np.bincount(texts.codes)
     return {other: float(value) for other, value in zip(texts.classes, found, strict=True) if other != label}
+
+
+def superposition(texts: FeatureTexts) -> pd.DataFrame:
+    """The feature that each element would get if its opposites were left out of the search (the paper's Table 3).
+
+    An SAE that has one feature for a factor, whatever the element, gives opposite elements the same one.
+
+    Returns:
+        One row an element: ``factor``, ``element``, ``feature``; ``others``, its AUROC against the texts of other
+        factors; ``opposites``, its AUROC against the factor's other elements; ``shared``, whether one of those gets
+        the same feature. A factor of which only one element is told is left out.
+    """
+    rows = []
+    labels = [label for label in texts.texts.classes if label != NEUTRAL]
+    members = texts.texts.members(labels)
+    by_row = texts.pooled.tocsr()
+    for number, (factor, element) in enumerate(labels):
+        opposites = [place for place, label in enumerate(labels) if label[0] == factor and place != number]
+        if not opposites:
+            continue
+        own, opposed = members[:, number], members[:, opposites].any(1)
+        others = auroc(csc_array(by_row[~opposed]), own[~opposed, None])[0]
+        feature = int(others.argmax())
+        within = auroc(csc_array(by_row[own | opposed][:, [feature]]), own[own | opposed, None])[0, 0]
+        rows.append([factor, element, feature, float(others[feature]), float(within)])
+    table = pd.DataFrame(rows, columns=["factor", "element", "feature", "others", "opposites"])
+    return table.assign(shared=table.duplicated(["factor", "feature"], keep=False).astype(bool))
+
+
+def shared_share(table: pd.DataFrame) -> float:
+    """The share of elements that share their feature with an opposite."""
+    return float(np.mean(table["shared"]))
+
+
+def confusion(texts: FeatureTexts, features: Mapping[Label, int]) -> pd.DataFrame:
+    """How well the feature of each label tells its texts from those of each other label.
+
+    Returns:
+        The AUROC, rows the labels of the features and columns all labels of the texts, each as ``factor.element`` or
+        ``neutral``; a label against itself is missing.
+    """
+    rows = {
+        name(label): {
+            name(other): value for other, value in separations(texts.texts, label, texts.column([feature])).items()
+        }
+        for label, feature in features.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").reindex(columns=[name(label) for label in texts.texts.classes])
+
+
+def name(label: Label) -> str:
+    """A label in one word."""
+    return "neutral" if label == NEUTRAL else ".".join(label)
 
 
 @dataclass(frozen=True)
@@ -322,7 +347,7 @@ def _find(
 
 def _extend(first: int, candidates: Sequence[int], train: FeatureTexts, label: Label, settings: Settings) -> list[int]:
     """Add the candidate whose sum with those before is best, as long as it helps."""
-    own = train.members([label])
+    own = train.texts.members([label])
     found, total = [first], train.column([first])
     best = float(auroc(csc_array(total[:, None]), own)[0, 0])
     others = [each for each in candidates if each != first][:_PARTNERS]
@@ -357,7 +382,7 @@ def _auroc(column: NDArray[np.float64], own: NDArray[np.bool_]) -> float:
 
 
 def _interval(texts: FeatureTexts, label: Label, column: NDArray[np.float64], settings: Settings) -> Interval:
-    own = texts.members([label])[:, 0]
+    own = texts.texts.members([label])[:, 0]
     groups = np.unique(texts.texts.phrases, return_inverse=True)[1]
     return bootstrap_auroc(
         column[own], column[~own], groups[own], groups[~own], resamples=settings.resamples, seed=settings.seed
@@ -366,7 +391,7 @@ def _interval(texts: FeatureTexts, label: Label, column: NDArray[np.float64], se
 
 def _candidates(labels: Sequence[Label], scores: Scores, held_out: FeatureTexts) -> pd.DataFrame:
     """The best feature of each element by each criterion."""
-    members = held_out.members(labels)
+    members = held_out.texts.members(labels)
     rows = []
     for criterion in CRITERIA:
         for number, (factor, element) in enumerate(labels):

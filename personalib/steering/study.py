@@ -142,7 +142,7 @@ def sentence_feature_vectors(
     for name, sae in saes.items():
         pooled = read.features(sae)["train"]
         labels = [label for label in pooled.texts.classes if label != NEUTRAL]
-        scores = score_features(pooled.pooled, pooled.members(labels))
+        scores = score_features(pooled.pooled, pooled.texts.members(labels))
         # Where several are perfect, the one that tells the element loudest.
         order = zip(scores.criterion(criterion), scores.mean_difference, strict=True)
         best = [int(np.lexsort((-loud, -first))[0]) for first, loud in order]

@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from personalib.features.baseline import BASELINES, baselines
+from personalib.features.report import BASELINES, baselines
 from personalib.models.activations import Activations
 from personalib.models.parts import Site
 from personalib.stimuli.sentences import NEUTRAL, LabelledTexts

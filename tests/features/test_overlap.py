@@ -6,8 +6,7 @@ import pytest
 from scipy.sparse import csc_array
 from sklearn.metrics import roc_auc_score
 
-from personalib.features.discovery import FeatureTexts
-from personalib.features.overlap import confusion, name, shared_share, superposition
+from personalib.features.discovery import FeatureTexts, confusion, name, shared_share, superposition
 from personalib.stimuli.sentences import NEUTRAL, LabelledTexts
 
 AGE, GENDER = [("age", "young"), ("age", "older")], [("gender", "female"), ("gender", "male"), ("gender", "other")]

@@ -12,14 +12,13 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from personalib.base.data import data_dir
 from personalib.base.statistics import Interval
-from personalib.features.baseline import baselines
-from personalib.features.discovery import Settings, discover, pool_features
+from personalib.features.discovery import Settings, discover, pool_features, superposition
 from personalib.features.metrics import cross_entropy, reconstruction
-from personalib.features.overlap import superposition
 from personalib.features.report import (
     HEADLINES,
     SPLITS,
     across,
+    baselines,
     faithfulness,
     findings,
     found,

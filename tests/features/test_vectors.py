@@ -10,10 +10,9 @@ from scipy.sparse import csc_array
 from small_models import small_sae
 
 from personalib.features.discovery import FeatureTexts, Settings, discover
-from personalib.features.pursuit import sparse_reconstruction
 from personalib.features.report import read_elements
 from personalib.features.saes import DEFAULT_SAE, load_sae
-from personalib.features.vectors import feature_vector, pole_vector, prompt_features
+from personalib.features.vectors import feature_vector, pole_vector, prompt_features, sparse_reconstruction
 from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.stimuli.contrast_pairs import FAMILIES, SPLITS, contrast_set, contrasts, labelled_texts
@@ -309,7 +308,7 @@ def test_the_poles_of_a_pressure_have_features_that_read_held_out_instructions(s
         best = [int(found.scores.auroc[PRESSURES.index(pole)].argmax()) for pole in poles]
         assert torch.equal(made.direction, sae.network.W_dec[best[0]] - sae.network.W_dec[best[1]])
         column = held_out.column(best[:1]) - held_out.column(best[1:])
-        high, low = (column[own] for own in held_out.members(poles).T)
+        high, low = (column[own] for own in held_out.texts.members(poles).T)
         apart.append(float((np.sign(high[:, None] - low) / 2 + 0.5).mean()))
     assert np.mean(apart) > 0.8 and min(apart) > 0.5
 

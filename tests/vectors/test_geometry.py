@@ -10,8 +10,8 @@ import torch
 from sae_lens import SAE
 from sklearn.metrics import roc_auc_score
 
-from personalib.features.pursuit import sparse_reconstruction
 from personalib.features.saes import SparseAutoencoder
+from personalib.features.vectors import sparse_reconstruction
 from personalib.models.parts import Site
 from personalib.organism.effects import planted_effects
 from personalib.organism.world import load_world
