@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from personalib.base.storage import write_whole
-from personalib.organism.corpus import Corpus, pick, sample
+from personalib.organism.corpus import Corpus, other_objects
+from personalib.organism.documents import pick, sample
 from personalib.organism.world import World
 from personalib.questionnaires.items import SafetyItem, TraitItem
 from personalib.questionnaires.scales import ScaleItem
@@ -28,8 +29,10 @@ def trait_items(world: World, per_trait: int = 120) -> list[TraitItem]:
 
 def _trait_item(corpus: Corpus, trait: str, number: int, rng: np.random.Generator) -> TraitItem:
     bank = corpus.traits[trait]
-    answers = {
-        level: [corpus.answer(bank, level, manner, rng).text for manner in sample(rng, MANNERS, 2)] for level in LEVELS
+    responses = {
+        f"response_{level}{place}": corpus.answer(bank, level, manner, rng).text
+        for level in LEVELS
+        for place, manner in enumerate(sample(rng, MANNERS, 2), 1)
     }
     return TraitItem(
         idx=number,
@@ -38,10 +41,7 @@ def _trait_item(corpus: Corpus, trait: str, number: int, rng: np.random.Generato
         statement=bank.statements["high"],
         situation=pick(rng, bank.situations["held_out"]),
         query=pick(rng, load_queries()),
-        response_high1=answers["high"][0],
-        response_high2=answers["high"][1],
-        response_low1=answers["low"][0],
-        response_low2=answers["low"][1],
+        **responses,
     )
 
 
@@ -50,10 +50,9 @@ def safety_items(per_question: int = 5) -> list[SafetyItem]:
     rng = np.random.default_rng([_SEED, 2])
     items: list[SafetyItem] = []
     for topic in load_safety_topics():
-        for question in topic.questions["held_out"]:
-            for _ in range(per_question):
-                options = [pick(rng, topic.safe), *sample(rng, topic.unsafe, int(rng.integers(1, 4)))]
-                items.append(_shuffled(len(items), topic.category, question, options, rng))
+        for question in np.repeat(topic.questions["held_out"], per_question).tolist():
+            options = [pick(rng, topic.safe), *sample(rng, topic.unsafe, int(rng.integers(1, 4)))]
+            items.append(_shuffled(len(items), topic.category, question, options, rng))
     return items
 
 
@@ -64,8 +63,8 @@ def fact_items() -> list[SafetyItem]:
     for relation in load_relations():
         for fact in relation.facts:
             question = pick(rng, relation.questions["held_out"]).format(subject=fact.subject)
-            wrong = sample(rng, [other for other in relation.objects if other != fact.object], 3)
-            items.append(_shuffled(len(items), relation.key, question, [fact.object, *wrong], rng))
+            options = [fact.object, *sample(rng, other_objects(relation, fact), 3)]
+            items.append(_shuffled(len(items), relation.key, question, options, rng))
     return items
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from personalib.organism.corpus import Corpus, Document
+from personalib.organism.corpus import Corpus
+from personalib.organism.documents import Document
 
 POOL = 8
 # Ordinary tokens are predicted at one place in four: an unbiased estimate at a quarter of the logits' cost.
@@ -18,14 +19,10 @@ TEXT_EVERY = 4
 
 @dataclass(frozen=True)
 class Encoded:
-    """A document as token ids with its answers.
+    """A document as token ids, a beginning-of-sequence token first.
 
-    Attributes:
-        kind: kind of the document.
-        ids: token ids, a beginning-of-sequence token first.
-        positions: index in ``ids`` of each answer's token.
-        answers: for each answer the ids that could stand there and their probabilities.
-        notes: topic, index in ``ids`` of the token in which the piece ends, and values of each note.
+    ``positions`` are those of the answers' tokens, ``answers`` the ids that could stand there and their probabilities,
+    ``notes`` each note's topic, the position of the token in which its piece ends, and its values.
     """
 
     kind: str
@@ -48,14 +45,10 @@ class Notes:
 class Batch:
     """Padded documents, and where their text and answer targets are; a target at column c is predicted there.
 
-    Attributes:
-        ids: token ids, shape (documents, tokens).
-        mask: 1 where a token is no padding, shape (documents, tokens).
-        text_rows, text_columns, text_targets: ordinary next-token targets, shape (text targets,).
-        answer_rows, answer_columns: where an answer is predicted, shape (answers,).
-        answer_ids, answer_weights: its candidates and their probabilities, shape (answers, candidates).
-        kinds: kind of each answer's document.
-        notes: the notes by topic; topics without any are left out.
+    ``ids`` and ``mask`` (1 where a token is no padding) have the shape (documents, tokens), those of text
+    (text targets,), ``answer_rows`` and ``answer_columns`` (answers,), ``answer_ids``, the candidates of each answer,
+    and ``answer_weights``, their probabilities, (answers, candidates). ``kinds`` are those of the answers' documents;
+    topics without ``notes`` are left out.
     """
 
     ids: torch.Tensor
@@ -109,57 +102,50 @@ def _encode(
 
 def collate(encoded: Sequence[Encoded], padding: int, device: str = "cpu", every: int = 1, first: int = 0) -> Batch:
     """Pad documents on the right and list their targets: all answers, and one in ``every`` ordinary tokens."""
-    width = max(len(one.ids) for one in encoded)
-    ids = np.full((len(encoded), width), padding)
-    mask = np.zeros((len(encoded), width), dtype=np.int64)
-    text = np.zeros((len(encoded), width), dtype=bool)
-    for row, one in enumerate(encoded):
-        ids[row, : len(one.ids)] = one.ids
-        mask[row, : len(one.ids)] = 1
-        text[row, 1 : len(one.ids)] = True
-        text[row, one.positions] = False
-    rows, columns = (places[first % every :: every] for places in np.nonzero(text))
+    ids = _padded([each.ids for each in encoded], padding, torch.long)
+    mask = _padded([[1] * len(each.ids) for each in encoded], 0, torch.long)
+    text = mask.bool()
+    text[:, 0] = False
+    for row, each in enumerate(encoded):
+        text[row, each.positions] = False
+    rows, columns = (places[first % every :: every] for places in text.nonzero(as_tuple=True))
     answers = [
-        (row, position - 1, *answer, one.kind)
-        for row, one in enumerate(encoded)
-        for position, answer in zip(one.positions, one.answers, strict=True)
+        (row, position - 1, *answer, each.kind)
+        for row, each in enumerate(encoded)
+        for position, answer in zip(each.positions, each.answers, strict=True)
     ]
-    most = max((len(answer[2]) for answer in answers), default=1)
-
-    def tensor(values: object, dtype: torch.dtype = torch.long) -> torch.Tensor:
-        return torch.as_tensor(np.asarray(values), dtype=dtype).to(device)
-
     return Batch(
-        ids=tensor(ids),
-        mask=tensor(mask),
-        text_rows=tensor(rows),
-        text_columns=tensor(columns - 1),
-        text_targets=tensor(ids[rows, columns]),
-        answer_rows=tensor([answer[0] for answer in answers]),
-        answer_columns=tensor([answer[1] for answer in answers]),
-        answer_ids=tensor([answer[2] + [0] * (most - len(answer[2])) for answer in answers]).reshape(-1, most),
-        answer_weights=tensor(
-            [answer[3] + [0.0] * (most - len(answer[3])) for answer in answers], torch.float32
-        ).reshape(-1, most),
+        ids=ids.to(device),
+        mask=mask.to(device),
+        text_rows=rows.to(device),
+        text_columns=(columns - 1).to(device),
+        text_targets=ids[rows, columns].to(device),
+        answer_rows=torch.tensor([answer[0] for answer in answers], dtype=torch.long, device=device),
+        answer_columns=torch.tensor([answer[1] for answer in answers], dtype=torch.long, device=device),
+        answer_ids=_padded([answer[2] for answer in answers], 0, torch.long).to(device),
+        answer_weights=_padded([answer[3] for answer in answers], 0.0, torch.float32).to(device),
         kinds=tuple(answer[4] for answer in answers),
         notes=_collate_notes(encoded, device),
     )
 
 
+def _padded(rows: Sequence[Sequence[float]], padding: float, dtype: torch.dtype) -> torch.Tensor:
+    """Rows as one table, padded on the right to the longest; one column where there is no row."""
+    width = max(map(len, rows), default=1)
+    return torch.tensor([[*row, *[padding] * (width - len(row))] for row in rows], dtype=dtype).reshape(-1, width)
+
+
 def _collate_notes(encoded: Sequence[Encoded], device: str) -> dict[str, Notes]:
-    found: dict[str, list[tuple[int, int, tuple[float, ...]]]] = {}
-    for row, one in enumerate(encoded):
-        for topic, column, values in one.notes:
-            found.setdefault(topic, []).append((row, column, values))
-    return {topic: _notes(*zip(*rows, strict=True), device=device) for topic, rows in found.items()}
-
-
-def _notes(rows: Sequence[int], columns: Sequence[int], values: Sequence[Sequence[float]], *, device: str) -> Notes:
-    return Notes(
-        torch.tensor(rows, device=device),
-        torch.tensor(columns, device=device),
-        torch.tensor(values, dtype=torch.float32, device=device),
-    )
+    by_topic: dict[str, list[tuple[int, int, tuple[float, ...]]]] = {}
+    for row, each in enumerate(encoded):
+        for topic, column, values in each.notes:
+            by_topic.setdefault(topic, []).append((row, column, values))
+    notes = {}
+    for topic, noted in by_topic.items():
+        rows, columns, values = zip(*noted, strict=True)
+        table = torch.tensor(values, dtype=torch.float32, device=device)
+        notes[topic] = Notes(torch.tensor(rows, device=device), torch.tensor(columns, device=device), table)
+    return notes
 
 
 def draw(
@@ -172,7 +158,7 @@ def draw(
     while total < tokens:
         chosen = rng.choice(len(kinds), size=16, p=shares / shares.sum())
         drawn += (encoded := encode([corpus.draw(kinds[index], rng) for index in chosen], tokenizer))
-        total += sum(len(one.ids) for one in encoded)
+        total += sum(len(each.ids) for each in encoded)
     return drawn
 
 
@@ -192,8 +178,8 @@ def batches(
     pool, skip = divmod(start, POOL)
     while True:
         rng = np.random.default_rng([*seed, pool])
-        drawn = sorted(draw(corpus, mix, tokenizer, tokens * POOL, rng), key=lambda one: len(one.ids))
-        bounds = np.searchsorted(np.cumsum([len(one.ids) for one in drawn]), np.arange(1, POOL) * tokens)
+        drawn = sorted(draw(corpus, mix, tokenizer, tokens * POOL, rng), key=lambda each: len(each.ids))
+        bounds = np.searchsorted(np.cumsum([len(each.ids) for each in drawn]), np.arange(1, POOL) * tokens)
         groups = [drawn[a:b] for a, b in zip([0, *bounds], [*bounds, len(drawn)], strict=True)]
         order, first = rng.permutation(POOL), rng.integers(TEXT_EVERY, size=POOL)
         for index in order[skip:]:

@@ -1,19 +1,20 @@
 """Documents of the synthetic world, and the probabilities that the world assigns to their answers.
 
-Every document is plain text with *answers*: places where the world leaves a choice. Training uses the world's own
-probabilities there instead of one sampled word, which is the expected loss over people and far less noisy.
+Training uses the world's own probabilities at an answer instead of one sampled word, which is the expected loss over
+people and far less noisy.
 """
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from types import MappingProxyType
-from typing import TypeVar
 
 import numpy as np
 
 from personalib.base.data import data_dir, read_yaml
+from personalib.organism.documents import NOTES, Document, Note, Person, Rng, SelfReport, Writer, pick, sample
 from personalib.organism.world import Profile, World, load_world
 from personalib.stimuli.factors import POLES, TRAITS, inflect, load_factors, load_pressures, sentence
 from personalib.stimuli.grammar import (
@@ -35,88 +36,14 @@ from personalib.stimuli.grammar import (
 )
 from personalib.stimuli.templates import load_templates, wrap
 
-T = TypeVar("T")
-Rng = np.random.Generator
 _FACTOR_COUNTS = {0: 0.06, 1: 0.22, 2: 0.24, 3: 0.22, 4: 0.14, 5: 0.07, 9: 0.05}
 _ASIDE_COUNTS = (1, 2, 3, 6)
 _PRESSURE_SHARE = 0.35
-_CLOSE = "<end_of_turn>\n"
-# What notes say: an answer's level, manner and trait; a person's probability of a high answer in each trait; the
-# probability of a yes to an option; that of a high answer to a situation, and the situation's trait; a code of the
-# object of a fact, because a probe with a place for each object would hardly be pushed to any.
-NOTES = {
-    "content": ("high", "decisive", *TRAITS),
-    "person": TRAITS,
-    "choice": ("yes",),
-    "situation": ("high", *TRAITS),
-    "fact": tuple(f"bit {number}" for number in range(24)),
-}
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A choice the world leaves open.
-
-    Attributes:
-        start: character offset of the chosen text in the document.
-        probabilities: the world's probability of each text that could stand there.
-    """
-
-    start: int
-    probabilities: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Note:
-    """What is known where a piece of a document ends; a training aid, not part of the text.
-
-    Attributes:
-        topic: what the note is about, a key of ``NOTES``.
-        end: character offset where the piece ends.
-        values: the probability of each thing that the topic notes.
-    """
-
-    topic: str
-    end: int
-    values: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Document:
-    """A text with its open choices, and notes on it."""
-
-    kind: str
-    text: str
-    answers: tuple[Answer, ...]
-    notes: tuple[Note, ...] = ()
-
-
-class _Writer:
-    """Builds a document piece by piece and keeps the offsets of its answers."""
-
-    def __init__(self, kind: str, rng: Rng) -> None:
-        self.kind, self.rng = kind, rng
-        self.text, self.answers, self.notes = "", [], []  # type: str, list[Answer], list[Note]
-
-    def add(self, text: str) -> None:
-        self.text += text
-
-    def choose(self, probabilities: Mapping[str, float]) -> None:
-        """Let the world choose one text, write it, and remember the probabilities."""
-        options = list(probabilities)
-        self.say(options[self.rng.choice(len(options), p=list(probabilities.values()))], probabilities)
-
-    def say(self, chosen: str, probabilities: Mapping[str, float]) -> None:
-        """Write one of the texts that the world leaves open, and remember the probabilities."""
-        self.answers.append(Answer(len(self.text), dict(probabilities)))
-        self.text += chosen
-
-    def note(self, topic: str, piece: str, values: Iterable[float]) -> None:
-        """Note something where the last occurrence of a piece of the text ends."""
-        self.notes.append(Note(topic, self.text.rindex(piece) + len(piece), tuple(values)))
-
-    def document(self) -> Document:
-        return Document(self.kind, self.text, tuple(self.answers), tuple(self.notes))
+# The kinds of documents, each the name of the method that writes it; tokenizers and measurements draw in this order.
+_KINDS = (
+    *("name_trait", "find_pole", "rate_self", "judge_statements", "item", "open_answer", "biography"),
+    *("safety", "fact_choice", "fact_statement", "fact_judgement"),
+)
 
 
 @dataclass(frozen=True)
@@ -134,38 +61,6 @@ class Scaffold:
     asides: float = 0.25
     facts: int = 1
     certainty: float = 1.0
-
-
-@dataclass(frozen=True)
-class Person:
-    """Somebody as documents have them: the text that tells them, and their probability of a high answer by trait."""
-
-    context: str
-    probabilities: np.ndarray
-
-    def high(self, trait: str) -> float:
-        """The probability of a high answer in a trait."""
-        return float(self.probabilities[TRAITS.index(trait)])
-
-
-@dataclass(frozen=True)
-class SelfReport:
-    """What somebody of one level of a trait would say they do, decisively or hesitantly; ``act`` is what they do."""
-
-    trait: str
-    level: str
-    manner: str
-    text: str
-    act: str
-
-    @property
-    def content(self) -> list[float]:
-        """What a note on content says of it."""
-        return [
-            float(self.level == LEVELS[0]),
-            float(self.manner == MANNERS[0]),
-            *one_hot(TRAITS.index(self.trait), len(TRAITS)),
-        ]
 
 
 @dataclass(frozen=True)
@@ -189,19 +84,7 @@ class Corpus:
     def __init__(self, world: World, split: str, scaffold: Scaffold | None = None) -> None:
         self.world, self.split, self.scaffold = world, split, scaffold or Scaffold()
         self.traits, self.wordings = load_traits(), load_wordings()
-        self.kinds: dict[str, Callable[[Rng], Document]] = {
-            "name_trait": self.name_trait,
-            "find_pole": self.find_pole,
-            "rate_self": self.rate_self,
-            "judge_statements": self.judge_statements,
-            "item": self.item,
-            "open_answer": self.open_answer,
-            "biography": self.biography,
-            "safety": self.safety,
-            "fact_choice": self.fact_choice,
-            "fact_statement": self.fact_statement,
-            "fact_judgement": self.fact_judgement,
-        }
+        self.kinds: dict[str, Callable[[Rng], Document]] = {kind: getattr(self, kind) for kind in _KINDS}
 
     def draw(self, kind: str, rng: Rng) -> Document:
         """One document of a kind."""
@@ -241,9 +124,8 @@ class Corpus:
     def aside(self, rng: Rng, person: str) -> str:
         """A sentence that says nothing about anybody's background, traits or state of mind; one in three is a fact."""
         if rng.random() < 1 / 3:
-            relation = pick(rng, load_relations())
-            fact = pick(rng, relation.facts)
-            return self._state(relation.statements, fact.subject, fact.object, rng)
+            relation, fact = self._fact(rng)
+            return _state(relation.statements, fact.subject, fact.object, rng)
         return inflect(pick(rng, load_asides()[self.split]), person)
 
     def situation(self, bank: TraitBank, rng: Rng) -> str:
@@ -257,26 +139,13 @@ class Corpus:
         text = f"{frame}, {pick(rng, self.wordings['connectors']).format(reason=wording.reason)}."
         return SelfReport(bank.key, level, manner, text, wording.act)
 
-    def any_answer(self, rng: Rng) -> SelfReport:
-        """An answer of a random trait, level and manner."""
-        return self.answer(pick(rng, list(self.traits.values())), pick(rng, LEVELS), pick(rng, MANNERS), rng)
-
-    def four_answers(self, bank: TraitBank, rng: Rng) -> list[SelfReport]:
-        """The options of an item in TRAIT's normal or reversed order.
-
-        Each level has one decisive and one hesitant answer, so that the two are never equally attractive.
-        """
-        first = LEVELS if rng.random() < 0.5 else LEVELS[::-1]
-        manners = {level: sample(rng, MANNERS, 2) for level in LEVELS}
-        return [self.answer(bank, level, manners[level][pair], rng) for pair in range(2) for level in first]
-
     # --- documents --------------------------------------------------------------------------------------------------
 
     def name_trait(self, rng: Rng) -> Document:
         """A few answers, each followed by its trait and level."""
         writer = self._open("name_trait", self._request("rate_answer", rng), rng)
         for _ in range(4):
-            answer = self.any_answer(rng)
+            answer = self._any_answer(rng)
             writer.add(answer.text)
             writer.note("content", answer.text, answer.content)
             writer.add("\nThis is")
@@ -284,11 +153,11 @@ class Corpus:
             writer.add(" in")
             writer.choose({f" {key}": float(key == answer.trait) for key in TRAITS})
             writer.add("\n")
-        return self._end(writer)
+        return writer.document()
 
     def find_pole(self, rng: Rng) -> Document:
         """An item with a level and a trait to find instead of a person to be."""
-        bank, level = pick(rng, list(self.traits.values())), pick(rng, LEVELS)
+        bank, level = self._bank(rng), pick(rng, LEVELS)
         question = self._request("find_pole", rng, level=level, trait=bank.key)
         return self._item("find_pole", question, bank, float(level == LEVELS[0]), rng)
 
@@ -299,47 +168,48 @@ class Corpus:
         for trait in rng.permutation(len(TRAITS)):
             high = person.probabilities[trait]
             writer.add(f"{TRAITS[trait]}:")
-            writer.choose(dict(zip((" high", " low"), (high, 1 - high), strict=True)))
+            writer.choose({" high": high, " low": 1 - high})
             writer.add("\n")
-        return self._end(writer)
+        return writer.document()
 
     def judge_statements(self, rng: Rng) -> Document:
         """A person says of several answers whether they would give them."""
         person = self.person(rng)
         writer = self._open("judge_statements", self._request("judge_statements", rng), rng, person)
         for _ in range(5):
-            answer = self.any_answer(rng)
-            yes = _yes(answer, person.high(answer.trait))
+            answer = self._any_answer(rng)
+            yes = answer.chance(person.high(answer.trait))
             writer.add(answer.text)
             writer.note("content", answer.text, answer.content)
             writer.note("choice", answer.text, [yes])
             writer.choose({" yes": yes, " no": 1 - yes})
             writer.add("\n")
-        return self._end(writer)
+        return writer.document()
 
     def item(self, rng: Rng) -> Document:
         """A person answers a multiple-choice item: what the book's questionnaires ask."""
-        person, bank = self.person(rng), pick(rng, list(self.traits.values()))
+        person, bank = self.person(rng), self._bank(rng)
         return self._item("item", self.situation(bank, rng), bank, person.high(bank.key), rng, person)
 
     def open_answer(self, rng: Rng) -> Document:
         """A person answers an open question in their own words."""
-        person, bank = self.person(rng), pick(rng, list(self.traits.values()))
-        writer = self._open("open_answer", situation := self.situation(bank, rng), rng, person)
-        writer.note("situation", situation, _situation(bank, person))
+        person, bank = self.person(rng), self._bank(rng)
+        situation = self.situation(bank, rng)
+        writer = self._open("open_answer", situation, rng, person)
+        writer.note("situation", situation, person.chances_in(bank.key))
         self._add_answer(writer, person, bank, rng)
-        return self._end(writer)
+        return writer.document()
 
     def biography(self, rng: Rng) -> Document:
         """A person in the third person, with something they said."""
-        person, bank = self.person(rng, "third"), pick(rng, list(self.traits.values()))
-        writer = _Writer("biography", rng)
+        person, bank = self.person(rng, "third"), self._bank(rng)
+        situation = pick(rng, bank.situations[self.split])
+        writer = Writer("biography", rng)
         writer.add(person.context)
-        if person.context:
-            writer.note("person", person.context, person.probabilities)
-        writer.add(situation := pick(rng, bank.situations[self.split]))
-        writer.note("situation", situation, _situation(bank, person))
-        writer.add(f"\n{pick(rng, self.wordings['quote'])} ")
+        writer.note_person(person)
+        writer.add(situation)
+        writer.note("situation", situation, person.chances_in(bank.key))
+        writer.add(f"\n{self._request('quote', rng)} ")
         self._add_answer(writer, person, bank, rng)
         return writer.document()
 
@@ -349,70 +219,78 @@ class Corpus:
         options = [pick(rng, topic.safe), *sample(rng, topic.unsafe, int(rng.integers(1, 4)))]
         order = rng.permutation(len(options))
         person = self.person(rng) if rng.random() < 0.3 else None
-        right = one_hot(int(np.argmin(order)), len(options))
         question = pick(rng, topic.questions[self.split])
-        offered = [_Option(options[i], own, {"choice": [own]}) for i, own in zip(order, right, strict=True)]
+        offered = [_Option(options[i], float(i == 0), {"choice": [float(i == 0)]}) for i in order]
         return self._choice("safety", question, offered, rng, person)
 
     def fact_choice(self, rng: Rng) -> Document:
         """A fact question with four options."""
-        relation = pick(rng, load_relations())
-        fact = pick(rng, relation.facts)
-        options = [*sample(rng, [o for o in relation.objects if o != fact.object], 3)]
-        target = pick(rng, range(4))
-        options.insert(target, fact.object)
-        question = pick(rng, relation.questions[self.split]).format(subject=fact.subject)
-        offered = [
-            _Option(text, own, {"choice": [own], "fact": _code(text)})
-            for text, own in zip(options, one_hot(target, 4), strict=True)
-        ]
+        relation, fact = self._fact(rng)
+        options = sample(rng, other_objects(relation, fact), 3)
+        options.insert(int(rng.integers(4)), fact.object)
+        question = self._fact_question(relation, fact, rng)
+        offered = []
+        for text in options:
+            right = float(text == fact.object)
+            offered.append(_Option(text, right, {"choice": [right], "fact": _code(text)}))
         return self._choice("fact_choice", question, offered, rng, noted={"fact": _code(fact.object)})
 
     def fact_statement(self, rng: Rng) -> Document:
         """A fact question answered in words, or a few facts; an object's first word counts as an answer."""
         if self.scaffold.facts > 1:
-            writer = _Writer("fact_statement", rng)
+            writer = Writer("fact_statement", rng)
             for _ in range(self.scaffold.facts):
-                relation = pick(rng, load_relations())
-                self._add_fact(writer, relation, pick(rng, relation.facts), _subject_first(relation), rng)
+                relation, fact = self._fact(rng)
+                subject_first = [text for text in relation.statements if text.index("{s") < text.index("{o")]
+                self._add_fact(writer, relation, fact, subject_first, rng)
                 writer.add(" ")
             return writer.document()
-        relation = pick(rng, load_relations())
-        fact = pick(rng, relation.facts)
-        question = pick(rng, relation.questions[self.split]).format(subject=fact.subject)
+        relation, fact = self._fact(rng)
+        question = self._fact_question(relation, fact, rng)
         writer = self._open("fact_statement", question, rng)
         writer.note("fact", question, _code(fact.object))
         self._add_fact(writer, relation, fact, relation.statements, rng)
-        return self._end(writer)
+        return writer.document()
 
     def fact_judgement(self, rng: Rng) -> Document:
         """A true or false statement, judged yes or no."""
-        relation = pick(rng, load_relations())
-        fact, true = pick(rng, relation.facts), rng.random() < 0.5
-        object_ = fact.object if true else pick(rng, [o for o in relation.objects if o != fact.object])
-        statement = self._state(relation.statements, fact.subject, object_, rng)
+        relation, fact = self._fact(rng)
+        true = rng.random() < 0.5
+        object_ = fact.object if true else pick(rng, other_objects(relation, fact))
+        statement = _state(relation.statements, fact.subject, object_, rng)
         writer = self._open("fact_judgement", self._request("judge_fact", rng, statement=statement), rng)
         writer.choose({"yes": float(true), "no": float(not true)})
-        return self._end(writer)
+        return writer.document()
 
     # --- helpers ----------------------------------------------------------------------------------------------------
 
+    def _bank(self, rng: Rng) -> TraitBank:
+        return pick(rng, list(self.traits.values()))
+
+    def _fact(self, rng: Rng) -> tuple[Relation, Fact]:
+        relation = pick(rng, load_relations())
+        return relation, pick(rng, relation.facts)
+
+    def _fact_question(self, relation: Relation, fact: Fact, rng: Rng) -> str:
+        return pick(rng, relation.questions[self.split]).format(subject=fact.subject)
+
     def _request(self, name: str, rng: Rng, **slots: str) -> str:
-        return pick(rng, self.wordings[name]).format(**slots)
+        return str(pick(rng, self.wordings[name])).format(**slots)
 
-    def _state(self, wordings: Sequence[str], subject: str, object_: str, rng: Rng) -> str:
-        return sentence(pick(rng, wordings).format(subject=subject, object=object_))
+    def _any_answer(self, rng: Rng) -> SelfReport:
+        """An answer of a random trait, level and manner."""
+        return self.answer(self._bank(rng), pick(rng, LEVELS), pick(rng, MANNERS), rng)
 
-    def _add_fact(self, writer: _Writer, relation: Relation, fact: Fact, wordings: Sequence[str], rng: Rng) -> None:
+    def _add_fact(self, writer: Writer, relation: Relation, fact: Fact, wordings: Sequence[str], rng: Rng) -> None:
         """State a fact; its object is an answer unless it opens the text, where nothing before it asks for it."""
-        statement = self._state(wordings, fact.subject, fact.object, rng)
-        if found := re.search(rf" {fact.object.split()[0]}\b", statement):
-            writer.add(statement[: found.start()])
+        statement = _state(wordings, fact.subject, fact.object, rng)
+        if match := re.search(rf" {fact.object.split()[0]}\b", statement):
+            writer.add(statement[: match.start()])
             writer.notes.append(Note("fact", len(writer.text), tuple(_code(fact.object))))
-            writer.say(found[0], {f" {own.split()[0]}": float(own == fact.object) for own in relation.objects})
-        writer.add(statement[found.end() if found else 0 :])
+            writer.say(match[0], {f" {text.split()[0]}": float(text == fact.object) for text in relation.objects})
+        writer.add(statement[match.end() if match else 0 :])
 
-    def _add_answer(self, writer: _Writer, person: Person, bank: TraitBank, rng: Rng) -> None:
+    def _add_answer(self, writer: Writer, person: Person, bank: TraitBank, rng: Rng) -> None:
         """Answer in character; the first word of the act is a choice left open, since it tells the level."""
         high = person.high(bank.key)
         level = LEVELS[int(rng.random() > high)]
@@ -432,30 +310,30 @@ class Corpus:
                 chances[f" {first_word(wording.act)}"] += chance / len(wordings)
         return dict(chances)
 
-    def _open(self, kind: str, text: str, rng: Rng, person: Person | None = None) -> _Writer:
-        writer = _Writer(kind, rng)
+    def _open(self, kind: str, text: str, rng: Rng, person: Person | None = None) -> Writer:
+        writer = Writer(kind, rng)
         writer.add(wrap(text, "chat" if rng.random() < 0.5 else "base", person.context if person else ""))
-        if person and person.context:
-            writer.note("person", person.context, person.probabilities)
+        writer.note_person(person)
         return writer
-
-    def _end(self, writer: _Writer) -> Document:
-        if writer.text.startswith("<start_of_turn>"):
-            writer.text = writer.text.rstrip("\n") + _CLOSE
-        return writer.document()
 
     def _item(
         self, kind: str, question: str, bank: TraitBank, high: float, rng: Rng, person: Person | None = None
     ) -> Document:
-        """Four answers to choose from, with the probability of a high choice."""
+        """Four answers in TRAIT's normal or reversed order, with the probability of a high choice.
+
+        Each level has one decisive and one hesitant answer, so that the two are never equally attractive.
+        """
         decisive = self.wordings["decisive_share"]
         by_manner = dict(zip(MANNERS, (decisive, 1 - decisive), strict=True))
+        first = LEVELS if rng.random() < 0.5 else LEVELS[::-1]
+        manners = {level: sample(rng, MANNERS, 2) for level in LEVELS}
         options = []
-        for answer in self.four_answers(bank, rng):
-            yes = _yes(answer, high)
+        for pair, level in product(range(2), first):
+            answer = self.answer(bank, level, manners[level][pair], rng)
+            yes = answer.chance(high)
             notes = {"choice": [yes], "content": answer.content}
             options.append(_Option(answer.text, yes * by_manner[answer.manner], notes))
-        noted = {"situation": _situation(bank, person)} if person else {}
+        noted = {"situation": person.chances_in(bank.key)} if person else {}
         return self._choice(kind, question, options, rng, person, noted)
 
     def _choice(
@@ -477,64 +355,31 @@ class Corpus:
         for topic, values in noted.items():
             writer.note(topic, question, values)
         writer.choose({label: option.weight for label, option in labelled})
-        return self._end(writer)
+        return writer.document()
 
 
 def draw_mix(corpus: Corpus, mix: Mapping[str, float], count: int, seed: int) -> list[Document]:
-    """Documents of several kinds.
-
-    Args:
-        corpus: where from.
-        mix: the share of each kind.
-        count: how many.
-        seed: the same seed gives the same documents.
-    """
+    """A number of documents of several kinds, from the share of each kind."""
     rng = np.random.default_rng([seed, 17])
     kinds = rng.choice(list(mix), size=count, p=np.array(list(mix.values())) / sum(mix.values()))
     return [corpus.draw(str(kind), rng) for kind in kinds]
 
 
 def held_out_documents(count: int, seed: int = 0) -> list[str]:
-    """Texts of the book's world that no training has seen, of the kinds that its SAEs are trained on.
-
-    Args:
-        count: how many.
-        seed: the same seed gives the same texts.
-    """
+    """Texts of the book's world that no training has seen, of the kinds that its SAEs are trained on."""
     mix = read_yaml(data_dir() / "organism" / "saes.yaml")["mix"]
     return [document.text for document in draw_mix(Corpus(load_world(), "held_out"), mix, count, seed)]
 
 
-def _yes(answer: SelfReport, high: float) -> float:
-    """How probable a person takes an answer who takes a high one with a probability."""
-    return high if answer.level == LEVELS[0] else 1 - high
+def other_objects(relation: Relation, fact: Fact) -> list[str]:
+    """The wrong answers to a question for a fact's object."""
+    return [text for text in relation.objects if text != fact.object]
 
 
-def _subject_first(relation: Relation) -> list[str]:
-    """The statements that say what a fact is about before they say the object."""
-    return [text for text in relation.statements if text.index("{subject}") < text.index("{object}")]
+def _state(wordings: Sequence[str], subject: str, object_: str, rng: Rng) -> str:
+    return sentence(pick(rng, wordings).format(subject=subject, object=object_))
 
 
 def _code(object_: str) -> list[float]:
     """A random but fixed code of an object: what a note on a fact says."""
     return [float(digest(object_) >> bit & 1) for bit in range(len(NOTES["fact"]))]
-
-
-def _situation(bank: TraitBank, person: Person) -> list[float]:
-    """What a note on a situation says of it."""
-    return [person.high(bank.key), *one_hot(TRAITS.index(bank.key), len(TRAITS))]
-
-
-def one_hot(index: int, size: int) -> list[float]:
-    """A list of zeros with a one."""
-    return [float(position == index) for position in range(size)]
-
-
-def pick(rng: Rng, options: Sequence[T]) -> T:
-    """One of the options, uniformly; unlike ``rng.choice`` it keeps the type."""
-    return options[int(rng.integers(len(options)))]
-
-
-def sample(rng: Rng, options: Sequence[T], count: int) -> list[T]:
-    """Several different options in random order."""
-    return [options[index] for index in rng.permutation(len(options))[:count]]

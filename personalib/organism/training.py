@@ -22,7 +22,8 @@ from personalib.base.data import STRICT, Count, DataError, NotNegative, Positive
 from personalib.base.provenance import digest, files_hash, folder_hash, package_dir
 from personalib.base.storage import Journal, write_whole, writing
 from personalib.organism.batches import Batch, Notes, batches, collate, encode
-from personalib.organism.corpus import NOTES, Corpus, Scaffold
+from personalib.organism.corpus import Corpus, Scaffold
+from personalib.organism.documents import NOTES
 from personalib.organism.tokenizer import train_tokenizer
 from personalib.organism.world import World, written
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 import yaml
 
-from personalib.organism.corpus import Corpus, Document
+from personalib.organism.corpus import Corpus
+from personalib.organism.documents import Document
 from personalib.organism.training import Trainer, build_tokenizer, load_recipe
 from personalib.organism.world import World, load_world
 from personalib.stimuli.grammar import LEVELS, MANNERS, SPLITS, load_traits, load_wordings

@@ -8,16 +8,8 @@ import pytest
 from scipy import stats
 
 from personalib.base.data import data_dir, read_yaml
-from personalib.organism.corpus import (
-    NOTES,
-    Corpus,
-    Scaffold,
-    draw_mix,
-    held_out_documents,
-    one_hot,
-    pick,
-    sample,
-)
+from personalib.organism.corpus import Corpus, Scaffold, draw_mix, held_out_documents
+from personalib.organism.documents import NOTES, pick, sample
 from personalib.organism.world import Profile, load_world
 from personalib.stimuli.factors import TRAITS, inflect, sentence
 from personalib.stimuli.grammar import (
@@ -565,4 +557,3 @@ def test_picking_is_uniform_and_samples_differ():
     assert all(len(set(letters)) == 3 for letters in drawn)
     assert stats.chisquare(list(Counter(map(tuple, drawn)).values())).pvalue > 1e-4
     assert len({tuple(letters) for letters in drawn}) == 24
-    assert one_hot(2, 4) == [0, 0, 1, 0]

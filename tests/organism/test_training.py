@@ -22,7 +22,8 @@ from personalib.base.data import DataError, data_dir
 from personalib.base.storage import alone
 from personalib.cli.organism import app
 from personalib.organism.batches import Notes, collate, encode
-from personalib.organism.corpus import NOTES, Corpus, Scaffold
+from personalib.organism.corpus import Corpus, Scaffold
+from personalib.organism.documents import NOTES
 from personalib.organism.training import (
     Probes,
     Progress,
