@@ -83,7 +83,8 @@ LITTLE = {
     "13.randoms": 2,
     "14.doses": "[0.02, 0.05]",
     "14.randoms": 2,
-    "16.items_per_trait": 1,
+    "17.items_per_trait": 1,
+    "18.items_per_trait": 1,
 }
 # They tell of published numbers and of how the organism was made; they ask no other model.
 OTHERS = {"01_the_question", "02_a_world_with_known_causes", "15_what_the_published_numbers_can_tell"}

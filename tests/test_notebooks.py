@@ -338,7 +338,8 @@ WRONG = [
     ("10", "pressure", "trusst", "unknown pressure 'trusst'; did you mean 'trust'"),
     ("12", "element", "gender.tall", "unknown element"),
     ("15", "trait", "psychopathy", "unknown trait 'psychopathy'; did you mean 'Psychopathy'"),
-    ("16", "element", "gender.tall", "unknown element"),
+    ("17", "element", "gender.tall", "unknown element"),
+    ("18", "element", "gender.tall", "unknown element"),
 ]
 
 
