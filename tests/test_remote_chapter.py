@@ -1,4 +1,4 @@
-"""The chapter about more than one machine as a remote run gives the numbers of a local run: rehearsed, and over HTTP."""
+"""The chapter about more machines as a remote run gives the numbers of a local run: rehearsed, and over HTTP."""
 
 import json
 import os
