@@ -29,11 +29,10 @@ POSITIONS: Mapping[str, Tokens] = {"last": "last", "sentence_last": "last", "sen
 
 @dataclass(frozen=True)
 class PairActivations:
-    """The residual stream of a model at some sites on contrast pairs.
+    """The residual stream of a model on contrast pairs.
 
-    ``name`` is family and key of the contrast, ``positive`` and ``negative`` hold by site the activations of each
-    pair's two texts, shape ``(pairs, d_model)``, ``revision`` is the model's commit or a hash of its weights,
-    ``position`` the token that was read, and ``texts`` a hash of the texts.
+    ``positive`` and ``negative`` hold by site the activations of each pair's two texts, shape ``(pairs, d_model)``;
+    ``position`` is the token that was read, and ``texts`` a hash of the texts.
     """
 
     name: str
@@ -51,7 +50,7 @@ class PairActivations:
         return tuple(sorted(self.positive))
 
     def at(self, site: Site) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The activations of the positive and of the negative texts at a site; a KeyError if nothing was read there."""
+        """The activations of the positive and the negative texts at a site; a KeyError if nothing was read there."""
         if site not in self.positive:
             raise KeyError(f"nothing was read at {site}, only at {', '.join(map(str, self.sites))}")
         return self.positive[site], self.negative[site]
@@ -106,18 +105,11 @@ def read_pairs(
     form: str = "chat",
     progress: str | None = None,
 ) -> PairActivations:
-    """Let a model read contrast pairs.
+    """Let a model read contrast pairs at some sites; the activations are kept in a folder.
 
-    Args:
-        language_model: the model.
-        contrast: what the pairs are of.
-        pairs: from :func:`~personalib.stimuli.contrast_pairs.contrast_set`.
-        sites: where to read.
-        folder: where the activations go (see :func:`~personalib.models.activations.capture`).
-        position: ``"last"``, the last token of the prompt, as in the paper; ``"sentence_last"``, the last token of the
-            sentence that the poles differ in; or ``"sentence_mean"``, the mean over its tokens.
-        form: ``"chat"``, or ``"base"`` for a model without a chat template.
-        progress: text of a progress bar, or None.
+    The ``position`` is ``"last"``, the last token of the prompt, as in the paper; ``"sentence_last"``, the last token
+    of the sentence that the poles differ in; or ``"sentence_mean"``, the mean over its tokens. A ``form`` of ``"base"``
+    is for models without a chat template.
 
     Raises:
         ValueError: the position is unknown, there are no pairs, or the model has no such site or chat template.
@@ -152,20 +144,10 @@ def read_contrasts(
     progress: str | None = None,
     **choices: Any,
 ) -> dict[str, dict[str, PairActivations]]:
-    """Let a model read pairs of several contrasts, both of the split to train on and of the held-out one.
-
-    Args:
-        language_model: the model.
-        contrasts: what to read.
-        sites: where to read.
-        folder: where the activations go.
-        count: pairs of each contrast and split.
-        seed: draws the pairs.
-        progress: text of a progress bar, or None.
-        choices: ``position`` and ``form``, as in :func:`read_pairs`.
+    """Let a model read ``count`` pairs of each contrast and split; ``choices`` are those of :func:`read_pairs`.
 
     Returns:
-        By key of the contrast and by split.
+        By key of the contrast and by split, ``"train"`` and ``"held_out"``.
     """
     readings: dict[str, dict[str, PairActivations]] = {contrast.key: {} for contrast in contrasts}
     steps = list(product(contrasts, SPLITS))
@@ -179,10 +161,6 @@ def fit_vector(read: PairActivations, site: Site, method: str = DEFAULT_METHOD) 
     """The direction from the negative to the positive pole at a site.
 
     Raises what :func:`~personalib.vectors.methods.direction` does, and a KeyError if nothing was read there.
-
-    Example:
-        >>> vector = fit_vector(read, Site(3), "pca")  # doctest: +SKIP
-        >>> vector.save(Path("trust.safetensors"))  # doctest: +SKIP
     """
     values = torch.from_numpy(direction(*read.at(site), method))
     return SteeringVector(values, site, read.name, method, read.model, read.revision, texts=read.texts)

@@ -22,7 +22,7 @@ from personalib.base.storage import whole
 from personalib.models.load import LanguageModel
 from personalib.models.parts import Site, blocks
 from personalib.vectors import forms
-from personalib.vectors.forms import UNKNOWN, Contents, ControlVector, Row, Rows
+from personalib.vectors.forms import UNKNOWN, Contents, Row, Rows
 from personalib.vectors.vector import SteeringVector, load_vectors, save_vectors
 
 FORMS = ("personalib", "gguf", "persona-vectors", "steering-vectors", "axbench", "safetensors")
@@ -50,13 +50,10 @@ WRITTEN_FORMS = tuple(_WRITERS)
 
 
 def form_of(path: Path, concepts: Path | None = None) -> str:
-    """The form of a file, one of ``FORMS``, by what it holds.
+    """The form of a file, one of ``FORMS``, by what it holds; a DataError where it is missing, empty or refused.
 
     A matrix of ``torch.save`` does not say what its rows are. It is taken for AxBench's where its concepts are given or
     lie beside it, or it is named ``weight.pt`` or ``…_weight.pt`` as there; and else for persona-vectors'.
-
-    Raises:
-        DataError: it is missing, empty, refused or of no known form.
     """
     kind = container(path)
     if kind != "pickle":
@@ -89,10 +86,6 @@ def read_directions(
     Raises:
         DataError: the file is missing, empty, refused, not of this form, or not of this model.
         ValueError: there is no such form, or it does not take what was given.
-
-    Example:
-        >>> read_directions(Path("evil_response_avg_diff.pt"))[5].method  # doctest: +SKIP
-        'read from evil_response_avg_diff.pt (persona-vectors, sha256 9f2c…): row N is hidden state N of …'
     """
     if form not in ("auto", *FORMS):
         raise ValueError(f"unknown form {form!r}; there is auto, {', '.join(FORMS)}")
@@ -107,7 +100,7 @@ def read_directions(
         _check_fits(path, [(vector.site, len(vector.direction)) for vector in vectors], language_model)
         return vectors
     if form == "gguf":
-        contents = forms.from_gguf(path, _control_vector(path))
+        contents = _control_vector(path)
     elif form == "persona-vectors":
         contents = forms.from_persona_vectors(path, _unpickled(path), language_model)
     elif form == "steering-vectors":
@@ -115,48 +108,36 @@ def read_directions(
     elif form == "axbench":
         contents = forms.from_axbench(path, _unpickled(path), site, concepts)
     else:
-        contents = forms.from_named_tensors(path, _named_tensors(path), language_model, site, rows)
+        with _readable(path, "safetensors"), safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
+        contents = forms.from_named_tensors(path, tensors, language_model, site, rows)
     return _vectors(path, form, contents, language_model)
 
 
 def write_directions(
     vectors: Sequence[SteeringVector], path: Path, form: str, language_model: LanguageModel | None = None
 ) -> None:
-    """Write steering vectors to one file of a form.
+    """Write steering vectors to one file of a form, one of ``WRITTEN_FORMS``.
 
     Only ``"personalib"`` keeps everything about them. ``"gguf"``, ``"persona-vectors"`` and ``"steering-vectors"`` hold
-    one thing at several sites, so one name; ``"safetensors"`` names each tensor ``NAME.SITE``.
-
-    Args:
-        vectors: the vectors.
-        path: the file.
-        form: one of ``WRITTEN_FORMS``.
-        language_model: their model, to check against and to count its blocks.
+    one thing at several sites, so one name; ``"safetensors"`` names each tensor ``NAME.SITE``. A model is checked
+    against, and its blocks are counted.
 
     Raises:
         ValueError: there is no such form, or it cannot hold these vectors.
-        DataError: there is no such folder, the file cannot be written, or the vectors are not of this model.
-
-    Example:
-        >>> write_directions(load_vectors(Path("trust.safetensors")), Path("trust.gguf"), "gguf")  # doctest: +SKIP
+        DataError: the file cannot be written, or the vectors are not of this model.
     """
     if form not in WRITTEN_FORMS:
         raise ValueError(f"unknown form {form!r}; what can be written is {', '.join(WRITTEN_FORMS)}")
     if not vectors:
         raise ValueError("there is no vector to write")
-    if not path.parent.is_dir():
-        raise DataError(f"{path}: there is no folder {path.parent}; make it first")
     _check_fits(path, [(vector.site, len(vector.direction)) for vector in vectors], language_model)
     with whole(path) as partial:
         _WRITERS[form](vectors, partial, language_model)
 
 
 def container(path: Path) -> str:
-    """What a file is by its first bytes: ``"gguf"``, ``"personalib"``, ``"safetensors"`` or ``"pickle"``.
-
-    Raises:
-        DataError: it is missing or empty.
-    """
+    """What a file is by its first bytes: ``"gguf"``, ``"personalib"``, ``"safetensors"`` or ``"pickle"``."""
     try:
         with path.open("rb") as stream:
             head = stream.read(9)
@@ -201,28 +182,30 @@ def _unpickled(path: Path) -> Any:
         ) from None
 
 
-def _control_vector(path: Path) -> ControlVector:
+def _control_vector(path: Path) -> Contents:
+    """A control vector of llama.cpp or repeng: GGUF tensors ``direction.N``, where N is ``resid_post.N``.
+
+    Both add ``direction.N`` to what block N leaves, with blocks counted from 0; llama.cpp refuses N = 0, which repeng
+    may write. llama.cpp's own ``cvector-generator`` fits ``direction.N`` to what block N-1 leaves, one block before
+    the place where llama.cpp adds it; the site is where it is added.
+    """
     with _readable(path, "GGUF"):
         reader = GGUFReader(path)
         fields = (reader.get_field(key) for key in ("general.architecture", "controlvector.model_hint"))
         kind, hint = (field.contents() if field else "" for field in fields)
     if kind != "controlvector":
         raise DataError(f"{path}: holds {kind or 'no architecture'} and no control vector; name one, not a model")
-    directions = {}
+    rows = []
     for tensor in reader.tensors:
         start, _, number = tensor.name.partition(".")
         if start != "direction" or not _LAYER.fullmatch(number) or tensor.tensor_type not in _FLOATS:
             kind = tensor.tensor_type.name
             raise DataError(f"{path}: tensor {tensor.name} of {kind}; write direction.N as F32, with N counted from 0")
         # A copy: the reader's arrays are the file itself, read-only and in its order of bytes, of which torch has one.
-        directions[int(number)] = torch.from_numpy(np.array(tensor.data, tensor.data.dtype.newbyteorder("=")))
-    return ControlVector(hint if isinstance(hint, str) else "", directions)
-
-
-def _named_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file, in the order of their names."""
-    with _readable(path, "safetensors"), safe_open(path, "pt") as file:
-        return {name: file.get_tensor(name) for name in sorted(file.keys())}
+        values = torch.from_numpy(np.array(tensor.data, tensor.data.dtype.newbyteorder("=")))
+        rows.append(Row(path.stem, Site(int(number)), values))
+    model = hint if hint and isinstance(hint, str) else UNKNOWN
+    return Contents(sorted(rows, key=lambda row: row.site), f"direction.N, {forms.BLOCKS}", model)
 
 
 @contextmanager

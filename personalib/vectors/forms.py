@@ -23,12 +23,12 @@ from personalib.vectors.vector import SteeringVector
 
 Rows = Literal["blocks", "hidden_states"]
 UNKNOWN = "unknown"
-_BLOCKS = "layer N is resid_post.N"
+BLOCKS = "layer N is resid_post.N"
 _HIDDEN = (
     "row N is hidden state N of transformers: resid_pre.0, then resid_post.(N-1), the last read after the final norm"
 )
 _PLACE = re.compile(r"(?:(?P<name>.+)\.)?(?P<site>resid_(?:pre|post)\.[0-9]+)", re.DOTALL)
-# The first block whose output a form has a place for; the other forms hold every site.
+# The first block whose output a form has a place for, where llama.cpp and steering-vectors add; others hold every site.
 _FIRST_BLOCK = {"gguf": 1, "steering-vectors": 0}
 
 
@@ -46,13 +46,6 @@ class Contents(NamedTuple):
     rows: list[Row]
     convention: str
     model: str = UNKNOWN
-
-
-class ControlVector(NamedTuple):
-    """A control vector in GGUF: the kind of model that it names, and by the number N its tensors ``direction.N``."""
-
-    hint: str
-    directions: dict[int, torch.Tensor]
 
 
 class _Concept(BaseModel, strict=True):
@@ -74,21 +67,8 @@ def from_persona_vectors(path: Path, content: Any, language_model: LanguageModel
     """
     values = _matrix(path, content)
     if len(values) < 2:
-        raise DataError(
-            f"{path}: one row is no stack of hidden states; save it as safetensors, and pass its site there"
-        )
+        raise DataError(f"{path}: one row is no stack of hidden states; save it as safetensors, and pass its site")
     return Contents(_stacked(path, path.stem, values, "hidden_states", language_model), _HIDDEN)
-
-
-def from_gguf(path: Path, content: ControlVector) -> Contents:
-    """A control vector of llama.cpp or repeng: GGUF tensors ``direction.N``, where N is ``resid_post.N``.
-
-    Both add ``direction.N`` to what block N leaves, with blocks counted from 0; llama.cpp refuses N = 0, which repeng
-    may write. llama.cpp's own ``cvector-generator`` fits ``direction.N`` to what block N-1 leaves, one block before
-    the place where llama.cpp adds it; the site is where it is added.
-    """
-    rows = [Row(path.stem, Site(number), values) for number, values in sorted(content.directions.items())]
-    return Contents(rows, f"direction.N, {_BLOCKS}", content.hint or UNKNOWN)
 
 
 def from_steering_vectors(path: Path, content: Any) -> Contents:
@@ -103,7 +83,7 @@ def from_steering_vectors(path: Path, content: Any) -> Contents:
         raise DataError(f"{path}: is of {content['layer_type']}; only decoder_block is the residual stream")
     # Some methods keep a batch of one.
     vectors = {key: _numbers(path, f"layer {key}", layers[key]).squeeze(0) for key in sorted(layers)}
-    return Contents([Row(path.stem, Site(key), values) for key, values in vectors.items()], _BLOCKS)
+    return Contents([Row(path.stem, Site(key), values) for key, values in vectors.items()], BLOCKS)
 
 
 def from_axbench(path: Path, content: Any, site: Site | None, concepts: Path | None) -> Contents:
@@ -120,10 +100,9 @@ def from_axbench(path: Path, content: Any, site: Site | None, concepts: Path | N
     if place is None:
         raise DataError(f"{path}: no config.json beside it tells its layer; pass a site, such as resid_post.20")
     names = concept_names(concepts or concepts_of(path) or path.with_name("metadata.jsonl"))
+    counts = f"{len(values)} rows and {len(names)} concepts"
     if len(names) != len(values):
-        raise DataError(
-            f"{path}: {len(values)} rows and {len(names)} concepts; pass the metadata.jsonl of its training"
-        )
+        raise DataError(f"{path}: {counts}; pass the metadata.jsonl of its training")
     rows = [Row(name, place, row) for name, row in zip(names, values, strict=True)]
     return Contents(rows, f"row N is concept N, at {place}", model)
 
@@ -156,7 +135,7 @@ def from_named_tensors(
         else:
             # A vector may be kept as a batch of one, which is no stack of layers.
             directions.append(Row((stated["name"] if stated else name) or path.stem, place, values.squeeze(0)))
-    convention = f"names and {site or 'no other site'}; of several rows " + (_BLOCKS if rows == "blocks" else _HIDDEN)
+    convention = f"names and {site or 'no other site'}; of several rows " + (BLOCKS if rows == "blocks" else _HIDDEN)
     return Contents(directions, convention)
 
 
@@ -227,10 +206,7 @@ def _numbers(path: Path, name: str, content: Any) -> torch.Tensor:
 
 
 def placed(vectors: Sequence[SteeringVector], form: str) -> list[SteeringVector]:
-    """Those of some vectors that a form has a place for.
-
-    llama.cpp adds nothing at block 0, and steering-vectors nothing before it, where persona-vectors has the embeddings.
-    """
+    """Those of some vectors that a form has a place for (see ``_FIRST_BLOCK``)."""
     first = _FIRST_BLOCK.get(form)
     return [vector for vector in vectors if first is None or _block(vector) >= first]
 
@@ -238,7 +214,7 @@ def placed(vectors: Sequence[SteeringVector], form: str) -> list[SteeringVector]
 def to_gguf(vectors: Sequence[SteeringVector], path: Path, language_model: LanguageModel | None) -> None:
     """A control vector of llama.cpp and repeng, which add ``direction.N`` to what block N leaves, for N of at least 1.
 
-    Without a model, the kind of model that the file names is the vectors' own model, and no block counts as missing.
+    Without a model, the kind of model that the file names is the vectors' own.
     """
     found = _by_block(vectors)
     kind = language_model.model.config.model_type if language_model else vectors[0].model

@@ -20,11 +20,7 @@ Array = NDArray[np.float64]
 
 
 def cosines(rows: Vectors, columns: Vectors | None = None) -> pd.DataFrame:
-    """The cosine of each row's vector with each column's, by name; of the rows among themselves by default.
-
-    Raises:
-        ValueError: two vectors do not belong to one site and model, or one is zero.
-    """
+    """The cosine of each row's vector with each column's, by name; of the rows among themselves by default."""
     others = rows if columns is None else columns
     table = [[vector.cosine(other) for other in others.values()] for vector in rows.values()]
     return pd.DataFrame(table, index=list(rows), columns=list(others))
@@ -33,15 +29,10 @@ def cosines(rows: Vectors, columns: Vectors | None = None) -> pd.DataFrame:
 def shuffled_cosines(
     readings: Mapping[str, Halves], site: Site, method: str = DEFAULT_METHOD, shuffles: int = 200, seed: int = 0
 ) -> Array:
-    """Cosines between directions that mean nothing: of two contrasts each time, their poles dealt anew to phrases.
+    """Cosines, shape ``(shuffles,)``, between directions that mean nothing: two contrasts with their poles dealt anew.
 
-    It is wider than the cosine of isotropic vectors, since texts vary in some directions more than in others.
-
-    Returns:
-        Shape ``(shuffles,)``.
-
-    Raises:
-        ValueError: there are fewer than two contrasts.
+    They spread wider than those of isotropic vectors, since texts vary in some directions more than in others. Fewer
+    than two contrasts are a ValueError.
     """
     rng, keys = np.random.default_rng([seed, 31]), list(readings)
     if len(keys) < 2:
@@ -68,25 +59,24 @@ def dealt_vectors(
 
 
 def cross_readings(vectors: Vectors, readings: Mapping[str, Halves]) -> pd.DataFrame:
-    """How well each vector tells the two poles of each contrast apart in held-out texts.
+    """The AUROC by which each vector (rows) tells the poles of each contrast (columns) apart in held-out texts.
 
-    Returns:
-        The AUROC, vectors in rows and contrasts in columns: 1 where it reads the contrast, 0.5 where it does not see
-        it, 0 where it reads it the other way round.
+    It is 0.5 where a vector does not see the contrast, and 0 where it reads it the other way round.
     """
-    table = [[_auroc(vector, halves["held_out"]) for halves in readings.values()] for vector in vectors.values()]
+
+    def auroc(vector: SteeringVector, read: PairActivations) -> float:
+        high, low = (vector.projection(each) for each in read.at(vector.site))
+        return float(mannwhitneyu(high, low, method="asymptotic").statistic / (len(high) * len(low)))
+
+    table = [[auroc(vector, halves["held_out"]) for halves in readings.values()] for vector in vectors.values()]
     return pd.DataFrame(table, index=list(vectors), columns=list(readings))
 
 
 def trait_directions(vectors: Vectors, effects: pd.DataFrame) -> dict[str, SteeringVector]:
     """The traits' own directions: those of which each vector is the sum, weighted with what its contrast does to them.
 
-    Args:
-        vectors: by name, all at one site, more than there are traits.
-        effects: what each contrast does to each trait, in any unit; a row for each name and a column for each trait.
-
-    Returns:
-        By trait the direction, in the residual stream's unit for one unit of effect; the least-squares solution.
+    They are the least-squares solution, in the residual stream's unit for one unit of effect; ``effects`` has a row for
+    each vector's name and a column for each trait. All vectors stand at one site.
 
     Raises:
         ValueError: there are fewer vectors than traits, or a name has no effects.
@@ -114,11 +104,6 @@ def composed(traits: Vectors, effects: pd.DataFrame) -> dict[str, SteeringVector
         str(name): replace(like, direction=torch.from_numpy(row), name=f"composed {name}")
         for name, row in zip(effects.index, rows, strict=True)
     }
-
-
-def _auroc(vector: SteeringVector, read: PairActivations) -> float:
-    high, low = (vector.projection(each) for each in read.at(vector.site))
-    return float(mannwhitneyu(high, low, method="asymptotic").statistic / (len(high) * len(low)))
 
 
 def matrix(vectors: Vectors) -> Array:

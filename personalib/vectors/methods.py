@@ -28,8 +28,8 @@ def difference_of_means(positive: Array, negative: Array) -> Array:
 def pca(positive: Array, negative: Array) -> Array:
     """The first principal component of the pairs' differences, each taken both ways round.
 
-    Taken both ways, the differences have mean zero and nothing has to be centred away. It is what shuffling the order
-    within pairs tends to, as RepE does. Whether the differences of arXiv 2410.10863 are centred is not stated there.
+    Taken both ways, they have mean zero and nothing has to be centred away; RepE's shuffling within pairs tends to it.
+    Whether the differences of arXiv 2410.10863 are centred is not stated there.
 
     Source:
         Zou et al., *Representation Engineering* (arXiv 2310.01405), section 3.1.2.
@@ -86,7 +86,7 @@ METHODS: Mapping[str, Callable[[Array, Array], Array]] = MappingProxyType(
 def direction(positive: NDArray[np.floating], negative: NDArray[np.floating], method: str = DEFAULT_METHOD) -> Array:
     """The direction from the negative to the positive pole by one of :data:`METHODS`, shape ``(d_model,)``.
 
-    It is in the unit of the activations, which are those of each pair's two texts, shape ``(pairs, d_model)``.
+    The activations are those of each pair's two texts, shape ``(pairs, d_model)``, and the direction is in their unit.
 
     Raises:
         ValueError: the method is unknown, the shapes differ, there are fewer than two pairs, an activation is not

@@ -23,11 +23,8 @@ Array = NDArray[np.float64]
 class Reader:
     """A steering vector with a scale to read it on.
 
-    Attributes:
-        vector: the direction.
-        middle: the projection half way between the means of the two poles.
-        half: half the distance between them.
-        slope, intercept: of the log-odds of the positive pole along that scale.
+    ``middle`` is the projection half way between the means of the two poles and ``half`` half their distance; ``slope``
+    and ``intercept`` are those of the log-odds of the positive pole along that scale.
     """
 
     vector: SteeringVector
@@ -48,10 +45,8 @@ class Reader:
 class Accuracy(NamedTuple):
     """How well texts are read.
 
-    Attributes:
-        texts: share of texts on their own side of the middle, with its interval over phrases.
-        pairs: share of pairs whose positive text lies further to the positive side than its negative one.
-        brier: mean squared error of the probability of the positive pole; a coin has 0.25.
+    ``texts`` is the share of texts on their own side of the middle, with its interval over phrases; ``pairs`` that of
+    pairs in the right order; and ``brier`` the mean squared error of the probability (a coin has 0.25).
     """
 
     texts: Interval
@@ -63,11 +58,7 @@ def fit_reader(read: PairActivations, site: Site, method: str = DEFAULT_METHOD) 
     """A direction with its scale, from contrast pairs to train on.
 
     The probability is a logistic regression on positions that were read with the text's own phrase left out, since
-    positions on the texts of the fit itself would make it too sure.
-
-    Raises:
-        KeyError: nothing was read at the site.
-        ValueError: the pairs have fewer than two phrases of a pole.
+    positions on the texts of the fit itself would make it too sure. A pole needs two phrases, or it is a ValueError.
     """
     return _calibrated(fit_vector(read, site, method), read, left_out_positions(read, site, method))
 
@@ -86,11 +77,8 @@ def _calibrated(vector: SteeringVector, read: PairActivations, left_out: Array) 
 def left_out_positions(read: PairActivations, site: Site, method: str = DEFAULT_METHOD) -> Array:
     """Where each text lies between the poles by a direction that was fitted without its phrase.
 
-    Returns:
-        Shape ``(pairs, 2)``: of the positive and of the negative text, on the scale of :meth:`Reader.position`.
-
-    Raises:
-        ValueError: a pole has fewer than two phrases, or hardly a pair is without some of them.
+    Shape ``(pairs, 2)``: the positive and the negative text, on the scale of :meth:`Reader.position`. A ValueError if
+    a pole has fewer than two phrases, or hardly a pair is without some of them.
     """
     folds = np.column_stack([_folds(phrases) for phrases in read.phrases.T])
     rows = read.at(site)
@@ -108,18 +96,14 @@ def left_out_positions(read: PairActivations, site: Site, method: str = DEFAULT_
 
 
 def validation_accuracy(read: PairActivations, site: Site, method: str = DEFAULT_METHOD) -> float:
-    """The share of texts on their own side of the middle, each read without its phrase in the fit.
-
-    It needs no held-out text, so that layers can be chosen by it.
-    """
+    """The share of texts on their own side, each read without its phrase in the fit: layers can be chosen by it."""
     return float(_right(left_out_positions(read, site, method)).mean())
 
 
 def accuracy(reader: Reader, read: PairActivations, seed: int = 0) -> Accuracy:
     """How well a reader reads pairs that share nothing with those of its fit; the seed is the interval's."""
-    rows = read.at(reader.vector.site)
-    positions = np.column_stack([reader.position(each) for each in rows])
-    chances = np.column_stack([reader.probability(each) for each in rows])
+    rows = np.stack(read.at(reader.vector.site), axis=1)
+    positions, chances = reader.position(rows), reader.probability(rows)
     return Accuracy(
         clustered_interval(_right(positions).ravel(), read.phrases.ravel(), seed=seed),
         float((positions[:, 0] > positions[:, 1]).mean()),
@@ -130,11 +114,10 @@ def accuracy(reader: Reader, read: PairActivations, seed: int = 0) -> Accuracy:
 def layer_scan(
     readings: Mapping[str, Halves], sites: Sequence[Site], method: str = DEFAULT_METHOD, seed: int = 0
 ) -> pd.DataFrame:
-    """Reading accuracy of each contrast at each site.
+    """Reading accuracy, one row a contrast and site.
 
-    Returns:
-        One row a contrast and site: ``contrast``, ``site``, ``layer``, ``validation`` (phrases left out of the fit),
-        and on held-out phrases and questions ``accuracy`` with ``low`` and ``high``, ``pairs`` and ``brier``.
+    ``validation`` is that with phrases left out of the fit; ``accuracy`` with ``low`` and ``high``, ``pairs`` and
+    ``brier`` are those of :class:`Accuracy` on held-out phrases and questions.
     """
     rows = []
     for key, halves in readings.items():
@@ -148,11 +131,7 @@ def layer_scan(
 
 
 def judged(reader: Reader, read: PairActivations) -> pd.DataFrame:
-    """What a reader says of each text.
-
-    Returns:
-        One row a text: ``contrast``, ``phrase``, ``probability`` of the positive pole, and ``positive``, whether it is.
-    """
+    """What a reader says of each text: ``probability`` of the positive pole, and whether it is ``positive``."""
     chances = [reader.probability(each) for each in read.at(reader.vector.site)]
     return pd.DataFrame(
         {
@@ -165,16 +144,10 @@ def judged(reader: Reader, read: PairActivations) -> pd.DataFrame:
 
 
 def reliability(texts: pd.DataFrame, bins: int = 5) -> pd.DataFrame:
-    """How often texts of about the same probability are of the positive pole.
+    """How often texts of :func:`judged` of about the same probability are of the positive pole.
 
-    Args:
-        texts: rows of :func:`judged`; a ValueError where there is none.
-        bins: stretches of the probability, of equal width.
-
-    Returns:
-        One row a stretch that holds a text: ``probability`` (its mean), ``share`` of positive texts with ``low`` and
-        ``high`` (an interval over phrases; NaN where there is one phrase alone), and the numbers of ``texts`` and
-        ``phrases``.
+    One row a stretch of the probability that holds a text: the mean ``probability``, the ``share`` of positive texts
+    with ``low`` and ``high`` (over phrases; NaN for a single one), and the numbers of ``texts`` and ``phrases``.
     """
     if texts.empty:
         raise ValueError("there is no text to judge by; pass the rows of judged()")
@@ -189,13 +162,10 @@ def reliability(texts: pd.DataFrame, bins: int = 5) -> pd.DataFrame:
 def null_accuracies(
     halves: Halves, site: Site, method: str = DEFAULT_METHOD, shuffles: int = 200, seed: int = 0
 ) -> Array:
-    """The same reading where there is nothing to read: poles are dealt anew to whole phrases, in both splits.
+    """Accuracies, shape ``(shuffles,)``, where there is nothing to read: poles dealt anew to phrases, in both splits.
 
     It says where the procedure lies without an effect. Its spread is no basis for a p-value: where the true poles lie
     far apart, a direction along them reads one half of each dealt pole every time.
-
-    Returns:
-        The accuracy on held-out texts of each shuffle, both poles counted alike, shape ``(shuffles,)``.
     """
     rng = np.random.default_rng([seed, 17])
     dealt = ([dealt_texts(halves[split], site, rng) for split in ("train", "held_out")] for _ in range(shuffles))
@@ -205,14 +175,11 @@ def null_accuracies(
 def swapped_accuracies(
     halves: Halves, site: Site, method: str = DEFAULT_METHOD, shuffles: int = 200, seed: int = 0
 ) -> Array:
-    """Directions of pairs half of which are swapped, read on held-out texts by their *true* poles.
+    """Accuracies, shape ``(shuffles,)``, of directions of half-swapped pairs, read by the *true* held-out poles.
 
-    It is the null that is often shown, and for means and components it is wide: a random direction has a little of
-    the true one in it, up or down, and where the poles lie far apart that is enough to read nearly all texts rightly,
-    or nearly all wrongly.
-
-    Returns:
-        Shape ``(shuffles,)``.
+    It is the null that is often shown, and for means and components it is wide: a random direction has a little of the
+    true one in it, up or down, and where the poles lie far apart that is enough to read nearly all texts rightly, or
+    nearly all wrongly.
     """
     rng = np.random.default_rng([seed, 19])
     first, second = halves["train"].at(site)
@@ -227,12 +194,7 @@ def swapped_accuracies(
 def dealt_texts(
     read: PairActivations, site: Site, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Texts with their poles dealt anew to whole phrases, so that there is nothing to tell them apart by.
-
-    Returns:
-        The activations of one random half of the phrases, and as many of the other; each half has half of the phrases
-        of a pole.
-    """
+    """Activations of a random half of each pole's phrases, and as many of the other half: nothing tells them apart."""
     high = []
     for phrases in read.phrases.T:
         different = _different(phrases)
@@ -250,7 +212,7 @@ def _accuracy_of_fit(
     low: NDArray[np.float32],
     method: str,
 ) -> float:
-    """How many of some texts, high and low counted alike, a direction fitted to others puts on their side."""
+    """The share of texts, high and low counted alike, that a direction fitted to others puts on their side."""
     normal = direction(positive, negative, method)
     middle = (positive.mean(0) + negative.mean(0)) @ normal / 2
     return float((high @ normal > middle).mean() + (low @ normal < middle).mean()) / 2
@@ -266,9 +228,8 @@ def _different(phrases: NDArray[np.str_]) -> NDArray[np.str_]:
     """The different phrases of a pole, at least two."""
     different = np.unique(phrases)
     if len(different) < 2:
-        raise ValueError(
-            f"all pairs have the phrase {str(different[0])!r} at one pole; take pairs of two or more phrases"
-        )
+        only = str(different[0])
+        raise ValueError(f"all pairs have the phrase {only!r} at one pole; take pairs of two or more phrases")
     return different
 
 

@@ -51,11 +51,10 @@ _STYLE = f"""
 
 @dataclass(frozen=True)
 class ReadToken:
-    """A token of a text and where it lies between the poles of a reader: -1 at the negative pole, +1 at the positive.
+    """A token, the text's characters from ``start`` up to ``end``, and where it lies: -1 negative pole, +1 positive.
 
-    It stands for the text's characters from ``start`` up to ``end``. Several tokens can stand for one character, and a
-    token's characters can begin with the space in front of a word. Characters outside of the text and values that are
-    not finite are a ValueError.
+    Several tokens can stand for one character. Places outside of the text and values that are not finite are a
+    ValueError.
     """
 
     text: str
@@ -86,17 +85,10 @@ def read_tokens(
     folder: Path,
     spans: Sequence[tuple[int, int]] | None = None,
 ) -> list[list[list[ReadToken]]]:
-    """Read each token of some texts along the directions of some readers.
+    """Read each token of some texts, or of a span of characters of each, along the directions of some readers.
 
     A reader's scale is that of the position it was fitted at. Other tokens can lie far outside of -1 to 1, and values
     compare tokens with each other rather than with the poles.
-
-    Args:
-        language_model: the model.
-        readers: from :func:`~personalib.vectors.readings.fit_reader`, of one site or several.
-        texts: what the model reads.
-        folder: where the activations go (see :func:`~personalib.models.activations.capture`).
-        spans: for each text the characters whose tokens are read, from and up to; all by default.
 
     Returns:
         For each reader and each text its tokens in order, without the tokenizer's special ones.
@@ -104,11 +96,6 @@ def read_tokens(
     Raises:
         ValueError: there is no reader or no text, not one span a text, a text without a token to read, or a reader of
             another model's width or sites.
-
-    Example:
-        >>> reader = fit_reader(read["trust"]["train"], Site(3))  # doctest: +SKIP
-        >>> [[tokens]] = read_tokens(load_model(), [reader], ["You trust people."], Path("acts"))  # doctest: +SKIP
-        >>> token_view([Line("trust", tokens)], ("suspicious", "trusting"))  # doctest: +SKIP
     """
     if not readers:
         raise ValueError("there is no reader to read with; pass at least one")
@@ -130,14 +117,9 @@ def token_view(
 ) -> HTML:
     """Texts with their tokens shaded by where they lie between two poles, one row a line, with a legend on top.
 
-    A shade of blue with a dotted underline is toward the negative pole, one of vermilion with a solid underline toward
-    the positive. Each token's value appears when the pointer rests on it; where several tokens stand for the same
-    characters, the shade is that of the strongest and all their values appear.
-
-    Args:
-        lines: the rows.
-        poles: names of the negative and the positive pole.
-        limit: the value, of either sign, from where on the shade is full; the largest value of all lines by default.
+    Blue with a dotted underline is toward the negative pole, vermilion with a solid one toward the positive. Values
+    from ``limit`` on, by default the largest of all lines, have the full shade. A token's value appears under the
+    pointer; where several tokens stand for the same characters, the shade is that of the strongest.
 
     Raises:
         ValueError: there is no line, one without tokens or with those of several texts, or the limit is not positive.
@@ -167,7 +149,7 @@ def token_view(
 
 def _legend(poles: tuple[str, str], limit: float, beyond: bool) -> str:
     """What the ends of the scale stand for; where values lie beyond the limit, that they look like it."""
-    low, high = ("\N{LESS-THAN OR EQUAL TO} ", "\N{GREATER-THAN OR EQUAL TO} ") if beyond else ("", "")
+    low, high = ("≤ ", "≥ ") if beyond else ("", "")
     return (
         f'<p class="tv-legend"><span class="tv-negative">{escape(poles[0])}</span> '
         f'<span class="tv-number">{low}{_signed(-limit)}</span> <span class="tv-scale"></span> '

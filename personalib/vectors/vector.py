@@ -44,21 +44,11 @@ class _Header(Strict):
 
 @dataclass(frozen=True, eq=False)
 class SteeringVector:
-    """A direction in the residual stream at one site.
+    """A direction in the residual stream at one site, a value with the algebra of vectors.
 
-    It is a value: two can be added and subtracted, and one multiplied and divided by a number.
-
-    Attributes:
-        direction: shape ``(d_model,)``, float32 on the CPU, in the unit of the residual stream.
-        site: where it was read and belongs.
-        name: what it stands for, such as ``"pressures.trust"``.
-        method: how it was made, such as ``"difference_of_means"``.
-        model: name of the model it belongs to.
-        revision: the model's commit, or a hash of its weights.
-        texts: hash of the texts that it was fitted to; empty where there were none.
-
-    Raises:
-        ValueError: the direction is no vector of finite numbers.
+    ``direction`` has shape ``(d_model,)``, float32 on the CPU, in the unit of the residual stream; numbers that are not
+    finite are a ValueError. ``method`` says how it was made, ``revision`` is the model's commit or a hash of its
+    weights, and ``texts`` a hash of the texts that it was fitted to, empty without any.
 
     Example:
         >>> trust = SteeringVector(torch.tensor([3.0, 4.0]), Site(3), "trust", "difference_of_means", "toy", "1")
@@ -97,11 +87,7 @@ class SteeringVector:
         return float(self.unit().direction.double() @ other.unit().direction.double())
 
     def projection(self, activations: ArrayLike) -> NDArray[np.float64]:
-        """How far activations of shape ``(..., d_model)`` lie along the direction, in their own unit.
-
-        Raises:
-            ValueError: the vector is zero, or the activations have another width.
-        """
+        """How far activations of shape ``(..., d_model)`` lie along the direction; a ValueError for another width."""
         values = np.asarray(activations, dtype=np.float64)
         if values.shape[-1:] != self.direction.shape:
             raise ValueError(f"{self.name} has {len(self.direction)} coordinates, the activations {values.shape[-1:]}")
@@ -148,19 +134,14 @@ class SteeringVector:
         return {"site": str(self.site)} | about | {"norm": self.norm}
 
     def check_fits(self, other: "SteeringVector") -> None:
-        """Notice a vector that cannot be added to this one.
-
-        Raises:
-            ValueError: site, model, revision or width differ.
-        """
+        """Refuse a vector of another site, model, revision or width by a ValueError."""
         for what in ("site", "model", "revision"):
             mine, theirs = getattr(self, what), getattr(other, what)
             if mine != theirs:
                 raise ValueError(f"{self.name} and {other.name} differ in {what}: {mine} and {theirs}")
-        if self.direction.shape != other.direction.shape:
-            raise ValueError(
-                f"{self.name} and {other.name} have {len(self.direction)} and {len(other.direction)} coordinates"
-            )
+        mine, theirs = len(self.direction), len(other.direction)
+        if mine != theirs:
+            raise ValueError(f"{self.name} and {other.name} have {mine} and {theirs} coordinates")
 
     def _combined(self, other: "SteeringVector", sign: int, symbol: str) -> "SteeringVector":
         if not isinstance(other, SteeringVector):
@@ -184,16 +165,12 @@ def texts_hash(texts: Iterable[str]) -> str:
 
 
 def save_vectors(vectors: Sequence[SteeringVector], path: Path) -> None:
-    """Write several vectors to one safetensors file, whose tensors are named ``"0"``, ``"1"`` and so on.
+    """Write vectors to one safetensors file, whose tensors are named ``"0"``, ``"1"`` and so on.
 
-    Raises:
-        ValueError: there is none.
-        DataError: there is no such folder.
+    A ValueError without any, a DataError where the file cannot be written.
     """
     if not vectors:
         raise ValueError("there is no vector to save")
-    if not path.parent.is_dir():
-        raise DataError(f"{path}: there is no folder {path.parent}; make it first")
     header = {"format": _FORMAT, "layer_indexing": _INDEXING, "vectors": [vector.header() for vector in vectors]}
     # One entry, since safetensors writes several in a random order, and the same vectors shall be the same bytes.
     tensors = {str(number): vector.direction for number, vector in enumerate(vectors)}
@@ -202,11 +179,7 @@ def save_vectors(vectors: Sequence[SteeringVector], path: Path) -> None:
 
 
 def load_vectors(path: Path) -> list[SteeringVector]:
-    """Read the vectors of a file that :func:`save_vectors` wrote.
-
-    Raises:
-        DataError: the file is missing, no safetensors, not of this form, or holds no vector.
-    """
+    """Read a file that :func:`save_vectors` wrote; a DataError where it is missing, broken or of another form."""
     place = f"{path}: cannot be read as steering vectors"
     try:
         with safe_open(path, "pt") as file:
@@ -214,15 +187,12 @@ def load_vectors(path: Path) -> list[SteeringVector]:
             tensors = [file.get_tensor(str(number)) for number in range(len(header.vectors))]
         if not tensors:
             raise DataError(f"{path}: holds no vector; write it again with save_vectors")
-        return [_vector(entry, tensor) for entry, tensor in zip(header.vectors, tensors, strict=True)]
+        entries = [entry.model_dump(exclude={"site", "norm", "operation"}) for entry in header.vectors]
+        sites = [Site.parse(entry.site) for entry in header.vectors]
+        return [SteeringVector(*read, **about) for *read, about in zip(tensors, sites, entries, strict=True)]
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; save vectors with save_vectors") from None
     except DataError:
         raise
     except (SafetensorError, OSError, ValueError) as error:
         raise DataError(f"{place} ({cut(str(error))})") from None
-
-
-def _vector(entry: _Entry, direction: torch.Tensor) -> SteeringVector:
-    about = entry.model_dump(exclude={"site", "norm", "operation"})
-    return SteeringVector(direction, Site.parse(entry.site), **about)

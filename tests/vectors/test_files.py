@@ -659,7 +659,7 @@ def test_what_a_form_cannot_hold_is_one_error_and_leaves_no_file(tmp_path, llama
 
 
 def test_a_folder_that_is_missing_is_one_error(tmp_path):
-    with pytest.raises(DataError, match="make it first"):
+    with pytest.raises(DataError, match="make it"):
         write_directions([vector(Site(1))], tmp_path / "none" / "v.gguf", "gguf")
 
 

@@ -275,7 +275,7 @@ def test_the_same_vectors_are_the_same_bytes(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"there is no folder .*none; make it first"):
+    with pytest.raises(DataError, match=r"there is no folder .*none; make it"):
         vector().save(tmp_path / "none" / "trust.safetensors")
 
 
