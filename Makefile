@@ -33,11 +33,12 @@ test: $(TEST_STAMP) ## run the tests
 fuzz: $(TEST_STAMP) ## try every reader of files with damaged files, ten thousand times each
 	@PYTHONPATH=. $(BIN)/python tests/fuzz.py --tries 10000
 
-check: $(TEST_STAMP) ## lint code and notebooks, and check the types
+check: $(TEST_STAMP) ## lint code and notebooks, check the types, and print how thin the library is
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python tests/test_size.py
 
 architectures: $(TEST_STAMP) ## try every causal architecture of transformers, and write the table of the book
 	@$(BIN)/python tests/architectures.py --out book/architectures.csv
