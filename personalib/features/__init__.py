@@ -5,7 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "discovery": ["Settings", "confusion", "discover", "shared_share", "superposition"],
+        "discovery": ["Settings", "confusion", "discover", "superposition"],
         "labels": ["label_features", "token_activations", "word_firings"],
         "metrics": ["CrossEntropy", "cross_entropy", "reconstruction"],
         "own_saes": ["usual_saes"],

@@ -7,7 +7,7 @@ found on some phrasings, and scored on others.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csc_array, csr_array, vstack
 from tqdm.auto import tqdm
 
+from personalib.base.data import choose
 from personalib.base.statistics import Interval
 from personalib.features.saes import SparseAutoencoder
 from personalib.features.scores import CRITERIA, Scores, auroc, bootstrap_auroc, midranks, rank_auroc, score_features
@@ -49,17 +50,11 @@ class FeatureTexts:
 
 @dataclass(frozen=True)
 class Settings:
-    """How features are searched.
+    """How features are searched: candidates by a criterion, at most so many an element.
 
-    Attributes:
-        criterion: what candidates are ordered by, one of ``CRITERIA`` of :mod:`personalib.features.scores`.
-        max_features: how many an element gets at the most.
-        specificity: the least AUROC against the texts of every single other element, and the neutral ones.
-        gain: the least AUROC that a further feature has to add.
-        level: the most that an element's p-value may be.
-        shuffles: how often the search is repeated with shuffled labels.
-        resamples: bootstrap samples of the intervals.
-        seed: of shuffles and intervals.
+    ``specificity`` is the least AUROC against the texts of every single other element and the neutral ones, ``gain``
+    the least that a further feature has to add, and ``level`` the largest p-value; labels are shuffled ``shuffles``
+    times, and intervals are bootstrapped with ``resamples``.
     """
 
     criterion: str = "auroc"
@@ -72,15 +67,13 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.criterion not in CRITERIA:
-            raise ValueError(f"unknown criterion {self.criterion!r}; choose one of {', '.join(CRITERIA)}")
+        choose(self.criterion, CRITERIA, "criterion")
         if self.max_features < 1 or self.shuffles < 1:
             raise ValueError("search for at least one feature, and shuffle the labels at least once")
         if 1 / (1 + self.shuffles) > self.level:
             least = int(np.ceil(1 / self.level)) - 1
-            raise ValueError(
-                f"no p-value below {self.level:g} comes out of {self.shuffles} shuffles; take {least} or more"
-            )
+            few = f"no p-value below {self.level:g} comes out of {self.shuffles} shuffles"
+            raise ValueError(f"{few}; take {least} or more")
 
 
 @dataclass(frozen=True)
@@ -89,15 +82,13 @@ class Finding:
 
     Attributes:
         label: factor and element.
-        features: the features found, best first; none where no candidate was specific and better than chance.
+        features: best first; none where no candidate was specific and better than chance.
         thresholds: of each feature, the activation from which on a text counts as telling the element.
-        discovery: the scores of the first feature on the texts that it was found on, by criterion.
+        discovery: the first feature's scores on the texts that it was found on, by criterion.
         auroc: of the first feature on held-out phrasings against all other texts, with its interval.
-        together: the same of all features found in sum.
-        opposite: the same of the first feature against the other elements of the factor alone; a factor of which only
-            one element is told has none.
-        rival: the other element, or the neutral texts, that the first feature tells apart worst in held-out phrasings.
-        rival_auroc: how well it does.
+        together: the same of all features in sum.
+        opposite: that of the first feature against the other elements of the factor alone; NaN without any.
+        rival: the other label that the first feature tells apart worst in held-out phrasings, by ``rival_auroc``.
         null: the best that the search with shuffled labels reached on held-out phrasings.
         p: how often a search with shuffled labels finds for any element anything as good on its own texts. It covers
             all features and all elements, and treats each phrase as one piece of evidence.
@@ -118,14 +109,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Discovery:
-    """The result of a search.
+    """The result of a search: a finding for each element, and all scores on the texts of the search.
 
-    Attributes:
-        findings: one for each element.
-        scores: of all elements and features on the texts of the search.
-        candidates: by criterion and element the feature that is best by it, with its AUROC on the texts of the search
-            and on held-out ones: ``criterion``, ``factor``, ``element``, ``feature``, ``discovery``, ``held_out``.
-        shuffled: the best AUROC on its own texts of each search with shuffled labels, over all elements and features.
+    ``candidates`` are the best feature by each criterion and element, with its AUROC on the texts of the search
+    (``discovery``) and on held-out ones; ``shuffled`` is the best AUROC of each search with shuffled labels.
     """
 
     findings: tuple[Finding, ...]
@@ -141,13 +128,10 @@ class Discovery:
 def pool_features(
     sae: SparseAutoencoder, activations: Activations, pooling: Pooling = "max", progress: str | None = None
 ) -> csc_array:
-    """How much of each feature each text has: the most, the mean or the last over its tokens.
+    """How much of each feature each text has, over its tokens, shape ``(texts, features)``.
 
-    Activations are those captured with ``tokens="all"`` at the SAE's site.
-
-    Returns:
-        Shape ``(texts, features)``. Memory holds the weights, a block of ``2**23`` numbers a few times over, and the
-        entries above zero.
+    Activations are those captured with ``tokens="all"`` at the SAE's site. Memory holds the weights, a block of
+    ``2**23`` numbers a few times over, and the entries above zero.
     """
     if pooling not in ("max", "mean", "last"):
         raise ValueError(f"pooling={pooling!r}; choose max, mean or last")
@@ -180,8 +164,7 @@ def discover(
 ) -> Discovery:
     """Find for each element up to a few features on some texts, and score them on others.
 
-    Raises:
-        ValueError: the two do not tell the same elements, or there are fewer than two.
+    Texts that do not tell the same elements, or fewer than two, are a ValueError.
     """
     settings = settings or Settings()
     labels = [label for label in train.texts.classes if label != NEUTRAL]
@@ -194,22 +177,19 @@ def discover(
 
 
 def separations(texts: LabelledTexts, label: Label, column: NDArray[np.float64]) -> dict[Label, float]:
-    """How well a value for each text, shape ``(texts,)``, tells a label's texts from each other label's: the AUROC."""
+    """The AUROC of a value for each text, shape ``(texts,)``, between a label's texts and each other label's."""
     own = texts.codes == texts.classes.index(label)
     wins = ((column[own][:, None] > column) + 0.5 * (column[own][:, None] == column)).mean(0)
-    found = np.bincount(texts.codes, wins) / np.bincount(texts.codes)
-    return {other: float(value) for other, value in zip(texts.classes, found, strict=True) if other != label}
+    means = np.bincount(texts.codes, wins) / np.bincount(texts.codes)
+    return {other: float(value) for other, value in zip(texts.classes, means, strict=True) if other != label}
 
 
 def superposition(texts: FeatureTexts) -> pd.DataFrame:
     """The feature that each element would get if its opposites were left out of the search (the paper's Table 3).
 
-    An SAE that has one feature for a factor, whatever the element, gives opposite elements the same one.
-
-    Returns:
-        One row an element: ``factor``, ``element``, ``feature``; ``others``, its AUROC against the texts of other
-        factors; ``opposites``, its AUROC against the factor's other elements; ``shared``, whether one of those gets
-        the same feature. A factor of which only one element is told is left out.
+    An SAE that has one feature for a factor, whatever the element, gives opposite elements the same one: ``shared``.
+    ``others`` is the feature's AUROC against the texts of other factors, ``opposites`` that against the factor's other
+    elements. A factor of which only one element is told is left out.
     """
     rows = []
     labels = [label for label in texts.texts.classes if label != NEUTRAL]
@@ -228,34 +208,19 @@ def superposition(texts: FeatureTexts) -> pd.DataFrame:
     return table.assign(shared=table.duplicated(["factor", "feature"], keep=False).astype(bool))
 
 
-def shared_share(table: pd.DataFrame) -> float:
-    """The share of elements that share their feature with an opposite."""
-    return float(np.mean(table["shared"]))
-
-
 def confusion(texts: FeatureTexts, features: Mapping[Label, int]) -> pd.DataFrame:
-    """How well the feature of each label tells its texts from those of each other label.
-
-    Returns:
-        The AUROC, rows the labels of the features and columns all labels of the texts, each as ``factor.element`` or
-        ``neutral``; a label against itself is missing.
-    """
-    rows = {
-        name(label): {
-            name(other): value for other, value in separations(texts.texts, label, texts.column([feature])).items()
-        }
-        for label, feature in features.items()
-    }
-    return pd.DataFrame.from_dict(rows, orient="index").reindex(columns=[name(label) for label in texts.texts.classes])
+    """The AUROC of each label's feature (rows) against the texts of each other label (columns), named in one word."""
+    rows = {label: separations(texts.texts, label, texts.column([feature])) for label, feature in features.items()}
+    values = [[row.get(other, np.nan) for other in texts.texts.classes] for row in rows.values()]
+    return pd.DataFrame(values, index=[name(label) for label in rows], columns=[name(o) for o in texts.texts.classes])
 
 
 def name(label: Label) -> str:
-    """A label in one word."""
+    """A label in one word: ``factor.element``, or ``neutral``."""
     return "neutral" if label == NEUTRAL else ".".join(label)
 
 
-@dataclass(frozen=True)
-class _Null:
+class _Null(NamedTuple):
     """Of each search with shuffled labels and each element the best AUROC, and that of its feature held out."""
 
     best: NDArray[np.float64]
@@ -286,21 +251,20 @@ def _best_by_class(
     width = max(1, _BLOCK // members.shape[1])
     feature, best = np.zeros(members.shape[1], dtype=np.int64), np.full(members.shape[1], -np.inf)
     for start in range(0, ranks.shape[1], width):
-        found = rank_auroc(ranks[:, start : start + width], silent[start : start + width], members)
-        found = np.nan_to_num(found, nan=0.0)  # a class that was dealt no text
-        at = found.argmax(1)
-        value = found[np.arange(len(at)), at]
+        areas = rank_auroc(ranks[:, start : start + width], silent[start : start + width], members)
+        areas = np.nan_to_num(areas, nan=0.0)  # a class that was dealt no text
+        at = areas.argmax(1)
+        value = areas[np.arange(len(at)), at]
         feature, best = np.where(value > best, at + start, feature), np.maximum(value, best)
     return feature, best
 
 
 def _deal(train: LabelledTexts, held_out: LabelledTexts, rng: np.random.Generator) -> dict[str, Label]:
     """A random label for each phrase, each label as often as it is."""
-    # In an order of their own, so that the order of the texts makes no difference.
+    # Sorted, so that the order of the texts makes no difference.
     owner = dict(sorted(zip(train.phrases + held_out.phrases, train.labels + held_out.labels, strict=True)))
-    dealt = rng.permutation(len(owner))
-    own = list(owner.values())
-    return {phrase: own[number] for phrase, number in zip(owner, dealt, strict=True)}
+    labels = list(owner.values())
+    return {phrase: labels[number] for phrase, number in zip(owner, rng.permutation(len(owner)), strict=True)}
 
 
 def _members(texts: LabelledTexts, dealt: dict[str, Label], labels: Sequence[Label]) -> NDArray[np.bool_]:
@@ -318,25 +282,21 @@ def _find(
 ) -> Finding:
     label, values = labels[number], scores.criterion(settings.criterion)[number]
     order = np.argsort(-values, kind="stable")[:_CANDIDATES]
-    dense = train.pooled[:, order].toarray().T
-    specific = [
-        int(feature)
-        for feature, column in zip(order, dense, strict=True)
-        if _rival(train.texts, label, column)[1] >= settings.specificity
-    ]
+    rivals = [_rival(train.texts, label, column)[1] for column in train.pooled[:, order].toarray().T]
+    specific = [int(each) for each, rival in zip(order, rivals, strict=True) if rival >= settings.specificity]
     first = specific[0] if specific else int(order[0])
     p = float((1 + (null.best.max(1) >= scores.auroc[number, first]).sum()) / (1 + len(null.best)))
-    found = _extend(first, specific, train, label, settings) if specific and p <= settings.level else []
+    features = _extend(first, specific, train, label, settings) if specific and p <= settings.level else []
     column = held_out.column([first])
     alone = _interval(held_out, label, column, settings)
     rival, rival_auroc = _rival(held_out.texts, label, column)
     return Finding(
         label=label,
-        features=tuple(found),
-        thresholds=tuple(float(scores.threshold[number, each]) for each in found),
+        features=tuple(features),
+        thresholds=tuple(float(scores.threshold[number, each]) for each in features),
         discovery={name: float(scores.criterion(name)[number, first]) for name in CRITERIA},
         auroc=alone,
-        together=_interval(held_out, label, held_out.column(found), settings) if len(found) > 1 else alone,
+        together=_interval(held_out, label, held_out.column(features), settings) if len(features) > 1 else alone,
         opposite=_opposite(held_out.texts, label, column),
         rival=rival,
         rival_auroc=rival_auroc,
@@ -348,31 +308,29 @@ def _find(
 def _extend(first: int, candidates: Sequence[int], train: FeatureTexts, label: Label, settings: Settings) -> list[int]:
     """Add the candidate whose sum with those before is best, as long as it helps."""
     own = train.texts.members([label])
-    found, total = [first], train.column([first])
+    features, total = [first], train.column([first])
     best = float(auroc(csc_array(total[:, None]), own)[0, 0])
     others = [each for each in candidates if each != first][:_PARTNERS]
-    while others and len(found) < settings.max_features:
+    while others and len(features) < settings.max_features:
         sums = total[:, None] + train.pooled[:, others].toarray()
         values = auroc(csc_array(sums), own)[0]
         at = int(values.argmax())
         if values[at] < best + settings.gain:
             break
         best, total = float(values[at]), sums[:, at]
-        found.append(others.pop(at))
-    return found
+        features.append(others.pop(at))
+    return features
 
 
 def _rival(texts: LabelledTexts, label: Label, column: NDArray[np.float64]) -> tuple[Label, float]:
     """The other label that values tell apart worst from this one, and how well they do."""
-    found = separations(texts, label, column)
-    return min(found.items(), key=lambda item: item[1])
+    return min(separations(texts, label, column).items(), key=lambda item: item[1])
 
 
 def _opposite(texts: LabelledTexts, label: Label, column: NDArray[np.float64]) -> float:
     """AUROC of values for a label against the texts of the other elements of its factor."""
-    opposed = np.array([other[0] == label[0] for other in texts.labels])
-    own = np.array([other == label for other in texts.labels])
-    return _auroc(column[opposed], own[opposed])
+    factor = np.array([other[0] == label[0] for other in texts.labels])
+    return _auroc(column[factor], texts.members([label])[factor, 0])
 
 
 def _auroc(column: NDArray[np.float64], own: NDArray[np.bool_]) -> float:
@@ -408,13 +366,9 @@ def _row(finding: Finding) -> dict[str, Any]:
         "factor": factor,
         "element": element,
         "features": list(finding.features),
-        "auroc": finding.auroc.estimate,
-        "low": finding.auroc.low,
-        "high": finding.auroc.high,
+        **dict(zip(("auroc", "low", "high"), finding.auroc, strict=True)),
         "together": finding.together.estimate,
         "opposite": finding.opposite,
         "rival": finding.rival[1] or "neutral",
-        "rival_auroc": finding.rival_auroc,
-        "null": finding.null,
-        "p": finding.p,
+        **{key: getattr(finding, key) for key in ("rival_auroc", "null", "p")},
     }

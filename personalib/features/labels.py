@@ -4,6 +4,8 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import attrgetter
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from personalib.stimuli.sentences import LabelledTexts
 
 _BLOCK = 2**23
 _WORD = re.compile(r"[\w']+|[^\w\s]")
+_activation = attrgetter("activation")
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,10 @@ class Firing:
 class FeatureLabel:
     """What a feature is about, as far as texts and weights tell.
 
-    Attributes:
-        feature: its number.
-        words: what it fires on, with the mean activation there; lower case.
-        tells: the labels whose texts have most of it, as a share of the label that has most.
-        firings: the words in their texts where it is strongest, one of each text.
-        promoted, suppressed: output tokens that it raises and lowers most (logit lens).
-        address: its page on Neuronpedia, where it has one.
+    ``words`` are those it fires on, in lower case, with the mean activation there; ``tells`` the labels whose texts
+    have most of it, as a share of the label that has most; ``firings`` the words where it is strongest, one of each
+    text; ``promoted`` and ``suppressed`` the output tokens that it raises and lowers most (logit lens); and ``address``
+    its page on Neuronpedia.
     """
 
     feature: int
@@ -65,20 +65,10 @@ class FeatureLabel:
 
 
 def token_activations(sae: SparseAutoencoder, activations: Activations, features: Sequence[int]) -> NDArray[np.float32]:
-    """How strongly some features fire on each token, shape ``(tokens, len(features))``.
-
-    Args:
-        sae: the SAE.
-        activations: captured with ``tokens="all"`` at its site.
-        features: which.
-    """
-    values = activations.values(sae.site)
-    rows = max(1, _BLOCK // sae.width)
-    found = [
-        sae.encode(torch.from_numpy(np.array(values[start : start + rows], dtype=np.float32)))[:, list(features)]
-        for start in range(0, len(values), rows)
-    ]
-    return torch.cat(found).float().cpu().numpy()
+    """How strongly some features fire on each token captured with ``tokens="all"``, shape ``(tokens, features)``."""
+    values, rows = activations.values(sae.site), max(1, _BLOCK // sae.width)
+    blocks = (np.array(values[start : start + rows], dtype=np.float32) for start in range(0, len(values), rows))
+    return torch.cat([sae.encode(torch.from_numpy(block))[:, list(features)] for block in blocks]).float().cpu().numpy()
 
 
 def word_firings(
@@ -90,30 +80,27 @@ def word_firings(
 ) -> list[list[Firing]]:
     """For each text all its words with how strongly one feature fires on them.
 
-    Args:
-        language_model: whose tokenizer cut the texts.
-        texts: what was read.
-        strengths: the feature's activation on each token that counts, shape ``(tokens,)``.
-        offsets: where the tokens of each text begin, as in :class:`~personalib.models.activations.Activations`.
-        encoded: the texts' tokens, where they are at hand.
+    ``strengths`` are the feature's activations on the tokens, shape ``(tokens,)``, and ``offsets`` say where those of
+    each text begin, as in :class:`~personalib.models.activations.Activations`.
     """
     check_located(language_model.tokenizer)
     encoded = encode(language_model.tokenizer, texts) if encoded is None else encoded
-    found = []
-    for text, one, begin, end in zip(texts, encoded, offsets, offsets[1:], strict=False):
-        own = strengths[begin:end]
-        # A word is as strong as its strongest token; a token's space in front belongs to no word.
-        words = [
-            Firing(
-                text,
-                word.start(),
-                word.end(),
-                max((float(s) for s, (a, b) in zip(own, one.spans, strict=True) if _overlap(word, a, b)), default=0.0),
-            )
-            for word in _WORD.finditer(text)
-        ]
-        found.append(words)
-    return found
+    by_text = zip(texts, encoded, offsets, offsets[1:], strict=False)
+    return [_words(text, tokens.spans, strengths[begin:end]) for text, tokens, begin, end in by_text]
+
+
+def _words(text: str, spans: Sequence[tuple[int, int]], strengths: NDArray[np.float32]) -> list[Firing]:
+    """A word is as strong as its strongest token; a token's space in front belongs to no word."""
+    tokens = [(start, end, float(strength)) for (start, end), strength in zip(spans, strengths, strict=True)]
+    return [
+        Firing(
+            text,
+            word.start(),
+            word.end(),
+            max((s for a, b, s in tokens if a < word.end() and b > word.start()), default=0.0),
+        )
+        for word in _WORD.finditer(text)
+    ]
 
 
 def label_features(
@@ -127,14 +114,8 @@ def label_features(
 ) -> dict[int, FeatureLabel]:
     """Label features by what they fire on in some texts and by what they write to the output.
 
-    Args:
-        language_model: the model.
-        sae: the SAE.
-        features: which features.
-        texts: texts to look at.
-        activations: of the texts, captured with ``tokens="all"`` at the SAE's site.
-        words: how many words, and how many elements, make a label.
-        count: how many firings, and promoted and suppressed tokens.
+    The texts' activations are captured with ``tokens="all"``. A label has so many ``words`` and elements, and ``count``
+    firings, promoted and suppressed tokens.
     """
     different = list(dict.fromkeys(features))
     if not different:
@@ -142,22 +123,22 @@ def label_features(
     strengths = token_activations(sae, activations, different)
     logits = logit_lens(language_model, sae.directions[different])
     encoded = encode(language_model.tokenizer, texts.texts)
-    found = {}
+    labels = {}
     for column, feature in enumerate(different):
         by_text = word_firings(language_model, texts.texts, strengths[:, column], activations.offsets, encoded)
-        strongest = [max(each, key=lambda one: one.activation) for each in by_text if each]
-        top = sorted(strongest, key=lambda one: -one.activation)[:count]
-        promoted, suppressed = _extremes(language_model, logits[column], count)
-        found[feature] = FeatureLabel(
+        strongest = [max(firings, key=_activation) for firings in by_text if firings]
+        top = sorted(strongest, key=_activation, reverse=True)[:count]
+        order = logits[column].argsort().tolist()
+        labels[feature] = FeatureLabel(
             feature,
-            _favourites(by_text, words),
-            _told(texts, np.maximum.reduceat(strengths[:, column], activations.offsets[:-1]), words),
-            tuple(one for one in top if one.activation > 0),
-            promoted,
-            suppressed,
-            sae.address(feature),
+            words=_favourites(by_text, words),
+            tells=_told(texts, np.maximum.reduceat(strengths[:, column], activations.offsets[:-1]), words),
+            firings=tuple(firing for firing in top if firing.activation > 0),
+            promoted=tuple(language_model.tokenizer.decode([token]) for token in order[::-1][:count]),
+            suppressed=tuple(language_model.tokenizer.decode([token]) for token in order[:count]),
+            address=sae.address(feature),
         )
-    return found
+    return labels
 
 
 @torch.inference_mode()
@@ -165,23 +146,16 @@ def logit_lens(language_model: LanguageModel, directions: torch.Tensor) -> torch
     """What directions write to the output if nothing in between changes them, shape ``(directions, vocabulary)``.
 
     Each goes through the last norm, so only its direction counts and not its length; the norm's own bias is taken off.
+    A model whose last norm is not found is a ValueError.
 
     Source:
         nostalgebraist, *interpreting GPT: the logit lens* (2020).
-
-    Raises:
-        ValueError: the norm before the output is not found.
     """
     model = language_model.model
-    norm = final_norm(model)
+    norm, head = final_norm(model), model.get_output_embeddings()
     given = directions.to(model.device, model.dtype)
-    head = model.get_output_embeddings()
     logits = head(norm(given)) - head(norm(torch.zeros_like(given[:1])))
     return logits.float().cpu()
-
-
-def _overlap(word: re.Match[str], start: int, end: int) -> bool:
-    return start < word.end() and end > word.start()
 
 
 def _favourites(by_text: Sequence[Sequence[Firing]], words: int) -> tuple[tuple[str, float], ...]:
@@ -191,7 +165,7 @@ def _favourites(by_text: Sequence[Sequence[Firing]], words: int) -> tuple[tuple[
     the mean a word that is there once.
     """
     strengths: dict[str, list[float]] = defaultdict(list)
-    for firing in (one for each in by_text for one in each):
+    for firing in chain.from_iterable(by_text):
         strengths[firing.word.lower()].append(firing.activation)
     means = {word: float(np.mean(values)) for word, values in strengths.items() if max(values) > 0}
     best = sorted(means, key=lambda word: -means[word] * np.log1p(len(strengths[word])))[:words]
@@ -207,12 +181,3 @@ def _told(
     if means[order[0]] == 0:
         return ()
     return tuple((texts.classes[place], float(means[place] / means[order[0]])) for place in order if means[place] > 0)
-
-
-def _extremes(
-    language_model: LanguageModel, logits: torch.Tensor, count: int
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The tokens with the highest and the lowest logits."""
-    order = logits.argsort().tolist()
-    decode = language_model.tokenizer.decode
-    return tuple(decode([i]) for i in order[::-1][:count]), tuple(decode([i]) for i in order[:count])

@@ -20,13 +20,10 @@ _ROWS = 4096
 
 
 class Reconstruction(NamedTuple):
-    """How an SAE does on some tokens.
+    """How an SAE does on some tokens x, whose reconstructions are x̂.
 
-    Attributes:
-        explained_variance: 1 − Σ‖x − x̂‖² / Σ‖x − mean x‖² over all tokens x and their reconstructions x̂.
-        l0: features above zero at a token, on average.
-        dead_fraction: share of the features that are above zero at no token.
-        tokens: how many there were.
+    ``explained_variance`` is 1 − Σ‖x − x̂‖² / Σ‖x − mean x‖², ``l0`` the mean number of features above zero at a token,
+    and ``dead_fraction`` the share of features that are above zero at none.
     """
 
     explained_variance: float
@@ -36,13 +33,8 @@ class Reconstruction(NamedTuple):
 
 
 class CrossEntropy(NamedTuple):
-    """The mean cross-entropy of the next token, in nats, with the residual stream at a site as it is or replaced.
-
-    Attributes:
-        clean: as it is.
-        spliced: by its reconstruction.
-        zero: by nothing.
-        mean: by its mean over all tokens.
+    """The mean cross-entropy of the next token, in nats, with the residual stream at a site as it is or replaced:
+    by its reconstruction (``spliced``), by nothing (``zero``) or by its ``mean`` over all tokens.
     """
 
     clean: float
@@ -62,16 +54,7 @@ class CrossEntropy(NamedTuple):
 
 
 def reconstruction(sae: SparseAutoencoder, values: NDArray[Any], progress: str | None = None) -> Reconstruction:
-    """How an SAE reconstructs activations, in batches.
-
-    Args:
-        sae: the SAE.
-        values: activations at its site, shape ``(tokens, d_model)``; they may be memory-mapped.
-        progress: text of a progress bar; None shows none.
-
-    Raises:
-        ValueError: there are fewer than two tokens, so that nothing varies.
-    """
+    """How an SAE reconstructs activations at its site, shape ``(tokens, d_model)``, in batches; at least two tokens."""
     if len(values) < 2:
         raise ValueError(f"{len(values)} tokens have no variance to explain; pass at least two")
     total, squares, error, fired = np.zeros(values.shape[1]), 0.0, 0.0, 0.0
@@ -100,14 +83,8 @@ def cross_entropy(
 ) -> CrossEntropy:
     """What a model loses when it goes on from an SAE's reconstruction of its residual stream.
 
-    Special tokens keep their own stream: SAEs are not trained on it.
-
-    Args:
-        language_model: the model.
-        sae: the SAE; it replaces the stream at its site.
-        texts: what is read.
-        batch_tokens: tokens of a forward pass with their padding.
-        progress: text of a progress bar; None shows none.
+    Special tokens keep their own stream: SAEs are not trained on it. A forward pass has at most ``batch_tokens`` tokens
+    with their padding.
 
     Raises:
         ValueError: there are no texts.
@@ -129,16 +106,18 @@ def cross_entropy(
     with tqdm(total=4 * len(batches), desc=progress, disable=progress is None, unit="batch") as bar:
 
         def loss(replace: Callable[[torch.Tensor], torch.Tensor]) -> float:
-            found = [_replaced(network, sae.site, encoded, batch, replace, bar) for batch in batches]
-            return sum(one for one, _ in found) / sum(tokens for _, tokens in found)
+            losses, tokens = zip(
+                *(_replaced(network, sae.site, encoded, batch, replace, bar) for batch in batches), strict=True
+            )
+            return float(sum(losses) / sum(tokens))
 
         clean = loss(keep)
         mean = (sums / count).float()
         return CrossEntropy(
             clean,
-            loss(lambda stream: sae.reconstruct(stream).to(stream)),
-            loss(torch.zeros_like),
-            loss(lambda stream: mean.to(stream).expand_as(stream)),
+            spliced=loss(lambda stream: sae.reconstruct(stream).to(stream)),
+            zero=loss(torch.zeros_like),
+            mean=loss(lambda stream: mean.to(stream).expand_as(stream)),
         )
 
 

@@ -24,12 +24,7 @@ from personalib.vectors.contrast import all_sites, prompts
 
 
 class Saes(NamedTuple):
-    """SAEs of one model.
-
-    Attributes:
-        release: as :func:`personalib.features.saes.load_sae` takes it.
-        ids: within the release, the one to look at first in front.
-    """
+    """SAEs of one model: a release as :func:`~personalib.features.saes.load_sae` takes it, and ids."""
 
     release: str
     ids: tuple[str, ...]
@@ -52,21 +47,9 @@ class OwnRecipe(Strict):
 
 
 def usual_saes(language_model: LanguageModel, release: str = "", ids: Sequence[str] = (), device: str = "cpu") -> Saes:
-    """The SAEs to look at a model with.
+    """The SAEs to look at a model with: those named, or known for it, or one that is trained now or was before.
 
-    Args:
-        language_model: the model.
-        release: a release or a folder; by default the one that is known for the model, or else one that is trained now,
-            or was before, from what the book lets a model read.
-        ids: SAEs of the release; by default those that are known.
-        device: where one is trained.
-
-    Raises:
-        DataError: SAEs of a release are not named.
-
-    Example:
-        >>> usual_saes(load_model()).ids[0]  # doctest: +SKIP
-        'resid_post.1/width_1024'
+    SAEs of a release have to be named where none of it is known, or it is a DataError.
     """
     known = language_model.entry.saes
     if not release:
@@ -98,36 +81,19 @@ def trained_sae(language_model: LanguageModel, device: str = "cpu") -> Path:
     model = language_model.revision or language_model.digest()
     about = json.dumps([model, str(language_model.model.dtype), recipe.model_dump(), texts])
     name = re.sub(r"[^\w.-]+", "-", Path(language_model.name).name)
-    place = saes_dir() / f"{name}-{hashlib.sha256(about.encode()).hexdigest()[:12]}"
+    saes_dir = Path(os.environ.get("PERSONALIB_CACHE") or repository_root() / "results" / "saes")
+    place = saes_dir / f"{name}-{hashlib.sha256(about.encode()).hexdigest()[:12]}"
     sites = all_sites(language_model)
-    one = _dictionary(language_model, recipe, sites[len(sites) // 2])
+    dictionary = _dictionary(language_model, recipe, sites[len(sites) // 2])
+    # The fields that are not about the texts are those of every recipe.
+    shared = recipe.model_dump(include=set(Recipe.__dataclass_fields__))
+    whole = Recipe(**shared, documents=len(texts), mix={}, saes=(dictionary,))
     # The manifest is written last. Chapters that run side by side want the same SAE: one of them trains it.
     if not (place / "manifest.json").is_file():
         with alone(place, doing="trains an SAE", wait=True):
             if not (place / "manifest.json").is_file():
-                train_saes(_whole(recipe, one, texts), language_model, texts, place / "work", place, device)
-    return place / one.sae_id
-
-
-def _whole(recipe: OwnRecipe, one: Dictionary, texts: Sequence[str]) -> Recipe:
-    """The recipe of a single SAE that reads these texts."""
-    return Recipe(
-        seed=recipe.seed,
-        documents=len(texts),
-        mix={},
-        samples=recipe.samples,
-        batch=recipe.batch,
-        learning_rate=recipe.learning_rate,
-        checkpoint_every=recipe.checkpoint_every,
-        saes=(one,),
-        dtype=recipe.dtype,
-    )
-
-
-def saes_dir() -> Path:
-    """Where SAEs that are trained on the spot are kept."""
-    configured = os.environ.get("PERSONALIB_CACHE")
-    return Path(configured) if configured else repository_root() / "results" / "saes"
+                train_saes(whole, language_model, texts, place / "work", place, device)
+    return place / dictionary.sae_id
 
 
 def _own_recipe() -> OwnRecipe:
@@ -143,8 +109,8 @@ def _dictionary(language_model: LanguageModel, recipe: OwnRecipe, site: Site) ->
 
 def _texts(language_model: LanguageModel, recipe: OwnRecipe) -> list[str]:
     """Sentences that tell an element, and neutral questions after sentences that tell an element or press."""
-    found = list(element_texts("train", recipe.per_element, recipe.seed).texts)
-    for one in (*contrasts("elements"), *contrasts("pressures")):
-        for pair in contrast_set(one, recipe.pairs, recipe.seed, "train"):
-            found += prompts(language_model, pair, language_model.form)[0]
-    return found
+    texts = list(element_texts("train", recipe.per_element, recipe.seed).texts)
+    for contrast in (*contrasts("elements"), *contrasts("pressures")):
+        for pair in contrast_set(contrast, recipe.pairs, recipe.seed, "train"):
+            texts += prompts(language_model, pair, language_model.form)[0]
+    return texts

@@ -112,16 +112,8 @@ def generated_features(
     """What the model is seen to read in life stories.
 
     For each factor it is the element whose features are furthest above their thresholds; where none is above, the
-    factor is left out. A pattern without thresholds, such as the paper's own, takes any activation as a sign.
-
-    Args:
-        pattern: the features of each element.
-        entries: backgrounds with life stories.
-        language_model: who reads them.
-        sae: the SAE that the pattern is of.
-        folder: where the activations go.
-        pooling: what of a story's tokens counts; as in the search by default, and else the most.
-        progress: text of a progress bar; None shows none.
+    factor is left out. A pattern without thresholds, such as the paper's own, takes any activation as a sign. Pooling
+    is that of the search by default, or else ``"max"``.
 
     Raises:
         ValueError: the pattern is of another SAE, the SAE of another model, or a background has no story.
@@ -165,11 +157,7 @@ def _check_same(pattern: FeaturePattern, sae: SparseAutoencoder) -> None:
 
 
 def _other(pattern: FeaturePattern) -> _Extra:
-    """What a pattern says beside the paper's fields.
-
-    Raises:
-        DataError: it is not what :func:`as_pattern` would have written.
-    """
+    """What a pattern says beside the paper's fields; a DataError if :func:`as_pattern` would not have written it."""
     return parse(_Extra, dict(pattern.extra), f"the feature pattern at layer {pattern.layer}")
 
 

@@ -24,13 +24,8 @@ def sae_features() -> pd.DataFrame:
 
 
 def published_features(model: str) -> dict[str, list[int]]:
-    """The SAE features that the paper sums for each element of a model, by key such as ``"gender.female"``.
-
-    Args:
-        model: the model's name, with or without its owner.
-
-    Raises:
-        ValueError: the paper has none for this model.
+    """The SAE features that the paper sums for each element, by key such as ``"gender.female"``; a ValueError for a
+    model of which it has none. The model's name is with or without its owner.
 
     Example:
         >>> published_features("google/gemma-2b-it")["age.older"]
@@ -40,20 +35,15 @@ def published_features(model: str) -> dict[str, list[int]]:
     own = table[table["model"] == bare_name(model)]
     if own.empty:
         raise ValueError(f"{model}: the paper has features for {', '.join(table['model'].unique())} alone")
-    found: dict[str, list[int]] = {}
+    features: dict[str, list[int]] = {}
     for row in own.itertuples():
-        element = element_named(str(row.factor), str(row.element))
-        if element:
-            found.setdefault(f"{element.factor}.{element.key}", []).append(int(str(row.feature_index)))
-    return found
+        if element := element_named(str(row.factor), str(row.element)):
+            features.setdefault(f"{element.factor}.{element.key}", []).append(int(str(row.feature_index)))
+    return features
 
 
 def read_table(name: str, columns: Mapping[str, type]) -> pd.DataFrame:
-    """A table of ``data/reference`` by its file name, with the types of columns that it has to have.
-
-    Raises:
-        DataError: the file or a column is missing, or a value is of another type.
-    """
+    """A table of ``data/reference``; a DataError if it or a column is missing, or a value is of another type."""
     path = data_dir() / "reference" / name
     try:
         table = pd.read_csv(path, dtype=dict(columns), keep_default_na=False)

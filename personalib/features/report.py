@@ -17,7 +17,6 @@ from personalib.features.discovery import (
     Settings,
     discover,
     pool_features,
-    shared_share,
     superposition,
 )
 from personalib.features.metrics import CrossEntropy, Reconstruction, cross_entropy, reconstruction
@@ -30,7 +29,6 @@ from personalib.stimuli.sentences import NEUTRAL, LabelledTexts
 
 GOAL = 0.95
 SPLITS = ("train", "held_out")
-BASELINES = ("probe", "coordinate", "random")
 # What a report says on top, of its first SAE.
 HEADLINES = (
     "elements_found",
@@ -66,19 +64,15 @@ def read_elements(
     folder: Path,
     progress: str | None = None,
 ) -> ElementActivations:
-    """Let a model read the texts of both splits, and keep what the SAEs read of it.
-
-    Raises:
-        ValueError: an SAE reads a site that the model does not have, or another width.
-    """
+    """Let a model read the texts of both splits at the SAEs' sites; a ValueError for SAEs of another model."""
     sites = sorted({sae.site for sae in saes})
     for sae in saes:
         sae.check_fits(language_model)
-    found = {
+    activations = {
         split: capture(language_model, texts[split].texts, sites, folder / split, tokens="all", progress=progress)
         for split in SPLITS
     }
-    return ElementActivations(dict(texts), found)
+    return ElementActivations(dict(texts), activations)
 
 
 def measure(
@@ -89,11 +83,9 @@ def measure(
     progress: str | None = None,
 ) -> tuple[Reconstruction, CrossEntropy]:
     """How faithful an SAE is on some documents; their activations go into a folder."""
-    found = capture(language_model, documents, [sae.site], folder / str(sae.site), tokens="all", progress=progress)
-    return (
-        reconstruction(sae, found.values(sae.site), progress),
-        cross_entropy(language_model, sae, documents, progress=progress),
-    )
+    read = capture(language_model, documents, [sae.site], folder / str(sae.site), tokens="all", progress=progress)
+    entropy = cross_entropy(language_model, sae, documents, progress=progress)
+    return reconstruction(sae, read.values(sae.site), progress), entropy
 
 
 def faithfulness(metrics: tuple[Reconstruction, CrossEntropy]) -> dict[str, Any]:
@@ -133,25 +125,15 @@ def found(table: pd.DataFrame) -> "pd.Series[bool]":
 
 
 def across(discoveries: Mapping[str, Discovery]) -> pd.DataFrame:
-    """For each element the result of the SAE that does best on the texts of the search.
+    """For each element the row of the SAE (``sae``) that does best on the texts of the search, given all by name.
 
-    Args:
-        discoveries: the results by name of the SAE, all on the same texts.
-
-    Returns:
-        The rows of :meth:`~personalib.features.discovery.Discovery.table` with the name under ``sae``.
+    One that found a specific feature goes before one that did not.
     """
     tables = {name: discovery.table() for name, discovery in discoveries.items()}
     rows = []
-    for number in range(len(next(iter(discoveries.values())).findings)):
-        # One that found a specific feature goes before one that did not.
-        best = max(
-            discoveries,
-            key=lambda name: (
-                bool(discoveries[name].findings[number].features),
-                discoveries[name].findings[number].discovery["auroc"],
-            ),
-        )
+    for number, findings in enumerate(zip(*(each.findings for each in discoveries.values()), strict=True)):
+        ranks = [(bool(finding.features), finding.discovery["auroc"]) for finding in findings]
+        best = list(discoveries)[ranks.index(max(ranks))]
         rows.append(tables[best].iloc[[number]].assign(sae=best))
     return pd.concat(rows, ignore_index=True)
 
@@ -169,28 +151,20 @@ def report(
 ) -> dict[str, Any]:
     """Search all SAEs, and compare the search with a probe, single coordinates, random directions and chance.
 
-    Args:
-        language_model: the model.
-        saes: SAEs on its residual stream; the first is the one that ``HEADLINES`` are of.
-        texts: by split, of the search and held out.
-        documents: what the SAEs' faithfulness is measured on.
-        folder: where activations go.
-        settings: of the search.
-        pooling: what of a text's tokens counts.
-        progress: show progress bars.
+    The first SAE is the one that ``HEADLINES`` are of; texts are by split, and the SAEs' faithfulness is measured on
+    the documents.
     """
     read = read_elements(language_model, texts, saes, folder / "elements", "texts" if progress else None)
     by_sae, discoveries = {}, {}
     for sae in saes:
         own = read.features(sae, pooling)
         metrics = measure(language_model, sae, documents, folder / "documents", sae.name if progress else None)
-        overlap = superposition(own["train"])
         discoveries[sae.name] = discover(own["train"], own["held_out"], settings, sae.name if progress else None)
         by_sae[sae.name] = {
             "sae": sae.record(),
             **faithfulness(metrics),
             **findings(discoveries[sae.name].table()),
-            "shared_with_opposite": shared_share(overlap),
+            "shared_with_opposite": float(superposition(own["train"])["shared"].mean()),
         }
     bounds = {
         str(site): baselines(
@@ -217,12 +191,9 @@ def baselines(
 ) -> pd.DataFrame:
     """AUROC without an SAE: fitted or chosen on the texts of the search, and scored on held-out phrasings.
 
-    Activations are captured with ``tokens="all"``; ``directions`` is how many random ones there are to choose from.
-
-    Returns:
-        One row an element and baseline: ``factor``, ``element``, ``baseline``, ``auroc``. ``probe`` is a logistic
-        regression on the mean over tokens, the upper bound; ``coordinate`` the best single coordinate of the residual
-        stream, up or down, at its most over tokens; ``random`` the same of random directions.
+    One row an element and ``baseline``: ``probe`` is a logistic regression on the mean over tokens, the upper bound;
+    ``coordinate`` the best single coordinate of the residual stream, up or down, at its most over tokens; and
+    ``random`` the same of so many random ``directions``. Activations are captured with ``tokens="all"``.
     """
     labels = [label for label in train.classes if label != NEUTRAL]
     own, later = train.members(labels), held_out.members(labels)
@@ -230,18 +201,15 @@ def baselines(
     width = means[0].shape[1]
     random = np.random.default_rng([seed, 13]).standard_normal((width, directions // 2))
     random /= np.linalg.norm(random, axis=0)
-    found = {
+    values = {
         "probe": [_probe(*means, own[:, number], later[:, number]) for number in range(len(labels))],
         "coordinate": _best(train_activations, held_out_activations, site, np.eye(width), own, later),
         "random": _best(train_activations, held_out_activations, site, random, own, later),
     }
-    return pd.DataFrame(
-        [
-            {"factor": factor, "element": element, "baseline": name, "auroc": value}
-            for name, values in found.items()
-            for (factor, element), value in zip(labels, values, strict=True)
-        ]
-    )
+    rows = [
+        (*label, baseline, value) for baseline in values for label, value in zip(labels, values[baseline], strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["factor", "element", "baseline", "auroc"])
 
 
 def _pool(activations: Activations, site: Site, directions: NDArray[np.float64] | None) -> NDArray[np.float64]:

@@ -40,18 +40,9 @@ _KEPT = ("none", "layer_norm", "constant_norm_rescale")
 _HOOK = re.compile(r"blocks\.(\d+)\.hook_(resid_pre|resid_post)")
 # What sae-lens raises where a file is missing, broken or of another kind.
 _UNREADABLE = (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    RuntimeError,
-    EOFError,
-    BadZipFile,
-    zlib.error,
-    SafetensorError,
-    HfHubHTTPError,
-)
+    OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, EOFError, BadZipFile, zlib.error,
+    SafetensorError, HfHubHTTPError,
+)  # fmt: skip
 _NEURONPEDIA = "https://www.neuronpedia.org"
 
 
@@ -61,14 +52,13 @@ class SparseAutoencoder:
 
     Attributes:
         network: the SAE itself, of sae-lens.
-        release: the release, or the folder.
+        release: the release of the hub, or the folder.
         sae_id: its name within the release; empty for a folder.
         site: the site that it reads.
-        model: name of the model that it was trained on, where it says so.
+        model: the model that it was trained on, where it says so.
         revision: the commit that a release of the hub came from.
-        normalisation: what is done to activations before they are encoded: ``"layer_norm"`` or
-            ``"constant_norm_rescale"``, anew for every token; or ``"none"``. A constant factor that an SAE was trained
-            with is part of its weights, so that there is nothing left to do.
+        normalisation: of activations before they are encoded: ``"layer_norm"`` or ``"constant_norm_rescale"``, anew for
+            every token; or ``"none"``, also where a constant factor is part of the weights.
         centred: whether each activation's mean over its coordinates is taken off first. That is how the residual
             stream of a model with LayerNorm looks in transformer-lens, which folds the mean away.
         neuronpedia: its name on Neuronpedia, where it has one.
@@ -102,9 +92,8 @@ class SparseAutoencoder:
     @torch.inference_mode()
     def encode(self, activations: torch.Tensor) -> torch.Tensor:
         """The features of activations, from shape ``(rows, d_model)`` to ``(rows, width)``."""
-        found = self.network.encode(self._centre(activations)[0])
-        assert isinstance(found, torch.Tensor)
-        return found
+        features: torch.Tensor = self.network.encode(self._centre(activations)[0])
+        return features
 
     @torch.inference_mode()
     def reconstruct(self, activations: torch.Tensor) -> torch.Tensor:
@@ -115,11 +104,7 @@ class SparseAutoencoder:
 
     @torch.inference_mode()
     def written(self, activations: torch.Tensor, features: Sequence[int], value: float) -> torch.Tensor:
-        """What comes to activations of shape ``(rows, d_model)`` when features are held at a value.
-
-        Returns:
-            The difference, in the unit of the residual stream and of the same shape.
-        """
+        """The difference to activations of shape ``(rows, d_model)`` when features are held at a value."""
         centred = self._centre(activations)[0]
         held = self.network.encode(centred).clone()
         held[:, list(features)] = value
@@ -128,17 +113,11 @@ class SparseAutoencoder:
         return changed - self.network.decode(self.network.encode(centred))
 
     def check_fits(self, language_model: LanguageModel) -> None:
-        """Notice an SAE of another model.
-
-        Raises:
-            ValueError: the model's residual stream has another width.
-        """
-        width = language_model.model.config.get_text_config().hidden_size
-        if self.directions.shape[1] != width:
-            raise ValueError(
-                f"{self.name} reads {self.directions.shape[1]} coordinates and {language_model.name} has {width}; "
-                f"it was trained on {self.model or 'another model'}"
-            )
+        """Refuse a model whose residual stream has another width by a ValueError."""
+        own, width = self.directions.shape[1], language_model.model.config.get_text_config().hidden_size
+        if own != width:
+            widths = f"{self.name} reads {own} coordinates and {language_model.name} has {width}"
+            raise ValueError(f"{widths}; it was trained on {self.model or 'another model'}")
 
     def address(self, feature: int) -> str | None:
         """The page of a feature on Neuronpedia, where the SAE is there."""
@@ -181,12 +160,9 @@ def load_sae(
 ) -> SparseAutoencoder:
     """Load an SAE.
 
-    Args:
-        release: ``"organism"``, a release in the table of sae-lens such as ``gemma-2b-it-res-jb``, or a folder that
-            sae-lens has written.
-        sae_id: its id within the release, such as ``blocks.12.hook_resid_post``; none for a folder.
-        device: where to, such as ``"cuda"``.
-        dtype: number format of the weights.
+    The release is ``"organism"``, one in the table of sae-lens such as ``gemma-2b-it-res-jb``, or a folder that
+    sae-lens has written; the id is that within the release, such as ``blocks.12.hook_resid_post``, and none for a
+    folder.
 
     Raises:
         DataError: there is no such SAE, it would have to be unpickled, access was not granted, its weights are not all
@@ -209,17 +185,11 @@ def load_sae(
 
 def sae_presence(release: str, sae_id: str) -> Presence:
     """Whether an SAE of a release of the hub is on this machine."""
-    repository, names = release_files(release, sae_id)
-    found = any(isinstance(try_to_load_from_cache(repository, name), str) for name in names)
-    return Presence.WHOLE if found else Presence.NONE
+    return Presence.WHOLE if _revision(*release_files(release, sae_id)) else Presence.NONE
 
 
 def release_files(release: str, sae_id: str) -> tuple[str, tuple[str, ...]]:
-    """The repository of an SAE on the hub, and the files that its weights may be in.
-
-    Raises:
-        DataError: there is no such release, or no such SAE in it.
-    """
+    """The repository of an SAE on the hub, and the files that its weights may be in, or a DataError."""
     entry = _table_entry(release, sae_id)
     return entry.repo_id, tuple(f"{entry.saes_map[sae_id]}/{name}" for name in _WEIGHTS)
 
@@ -267,15 +237,8 @@ def _from_release(release: str, sae_id: str, device: str, dtype: str) -> SparseA
     except _UNREADABLE as error:
         fetch = f"if it is not on this machine, run: hf download {entry.repo_id} --include '{entry.saes_map[sae_id]}/*'"
         raise DataError(f"{release}, {sae_id}: cannot be loaded ({_message(error)}); {fetch}") from None
-    revision = _revision(entry.repo_id, entry.saes_map[sae_id])
+    revision = _revision(*release_files(release, sae_id))
     return _wrap(network, release, sae_id, revision, config.get("neuronpedia_id"), entry.model)
-
-
-def _check_weights(network: "SAE", name: str, dtype: str) -> None:
-    if strange := [part for part, values in network.state_dict().items() if not values.isfinite().all()]:
-        raise DataError(
-            f"{name}: {strange[0]} holds NaN or infinity in {dtype}; load it in float32, or fetch or train it again"
-        )
 
 
 def _wrap(
@@ -286,21 +249,18 @@ def _wrap(
     neuronpedia: str | None = None,
     model: str | None = None,
 ) -> SparseAutoencoder:
-    metadata = network.cfg.metadata
+    metadata, name = network.cfg.metadata, f"{release} {sae_id}".strip()
     hook = _HOOK.fullmatch(str(metadata.hook_name))
     if not hook:
-        raise DataError(
-            f"{release} {sae_id}: reads {cut(str(metadata.hook_name))}; only the residual stream is known here"
-        )
+        raise DataError(f"{name}: reads {cut(str(metadata.hook_name))}; only the residual stream is known here")
     normalisation = network.cfg.normalize_activations or "none"
     if normalisation not in _KEPT:
-        raise DataError(
-            f"{release} {sae_id}: was trained with {cut(str(normalisation))}, whose numbers are not in its weights; "
-            "fold them in with sae-lens and save it anew"
-        )
-    name = f"{release} {sae_id}".strip()
+        trained = f"was trained with {cut(str(normalisation))}, whose numbers are not in its weights"
+        raise DataError(f"{name}: {trained}; fold them in with sae-lens and save it anew")
     dtype, device = str(network.W_dec.dtype).removeprefix("torch."), str(network.W_dec.device)
-    _check_weights(network, name, dtype)
+    if strange := [part for part, values in network.state_dict().items() if not values.isfinite().all()]:
+        problem = f"{strange[0]} holds NaN or infinity in {dtype}"
+        raise DataError(f"{name}: {problem}; load it in float32, or fetch or train it again")
     note_loaded("sae", name=name, revision=revision, dtype=dtype, device=device)
     return SparseAutoencoder(
         network=network.eval().requires_grad_(False),
@@ -315,12 +275,12 @@ def _wrap(
     )
 
 
-def _revision(repository: str, folder: str) -> str | None:
-    """The commit of a file in the hub's cache: the name of the snapshot that it stands in."""
-    for name in _WEIGHTS:
-        found = try_to_load_from_cache(repository, f"{folder}/{name}")
-        if isinstance(found, str):
-            return Path(found).parts[-len(Path(folder, name).parts) - 1]
+def _revision(repository: str, names: Sequence[str]) -> str | None:
+    """The commit of the first of some files that is in the hub's cache: the name of the snapshot that it stands in."""
+    for name in names:
+        path = try_to_load_from_cache(repository, name)
+        if isinstance(path, str):
+            return Path(path).parts[-len(Path(name).parts) - 1]
     return None
 
 

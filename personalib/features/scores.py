@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csc_array
 from scipy.stats import rankdata
 
+from personalib.base.data import choose
 from personalib.base.statistics import Interval
 
 CRITERIA = ("auroc", "mean_difference", "max_difference", "f1", "mutual_information")
@@ -19,15 +20,11 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of every class and feature, each of shape ``(classes, features)``; the higher the better.
+    """Scores of every class and feature against all other texts, shape ``(classes, features)``; the higher the better.
 
-    Attributes:
-        auroc: probability that a text of the class has more of the feature than one of another class, ties halved.
-        mean_difference: mean over the class minus mean over all other texts.
-        max_difference: the most that a text of the class has minus the most that any other text has.
-        f1: harmonic mean of precision and recall at the threshold where it is best.
-        threshold: that threshold; a text with at least so much of the feature counts as of the class.
-        mutual_information: in bits, between whether a feature is above zero and whether a text is of the class.
+    The differences are those of means and of maxima; ``f1`` is that at its best ``threshold``, from which on a text
+    counts as of the class; and ``mutual_information`` is in bits, between whether a feature is above zero and the
+    class.
     """
 
     auroc: Matrix
@@ -38,34 +35,24 @@ class Scores:
     mutual_information: Matrix
 
     def criterion(self, name: str) -> Matrix:
-        """The scores by a criterion.
-
-        Raises:
-            ValueError: there is no such criterion.
-        """
-        if name not in CRITERIA:
-            raise ValueError(f"unknown criterion {name!r}; choose one of {', '.join(CRITERIA)}")
-        found: Matrix = getattr(self, name)
-        return found
+        """The scores by a criterion, one of ``CRITERIA``."""
+        scores: Matrix = getattr(self, choose(name, CRITERIA, "criterion"))
+        return scores
 
 
 def score_features(pooled: csc_array, members: NDArray[np.bool_]) -> Scores:
     """Score features by all criteria.
 
-    Args:
-        pooled: how much of each feature each text has, never negative, shape ``(texts, features)``.
-        members: which texts are of which class, shape ``(texts, classes)``.
-
-    Raises:
-        ValueError: there is a negative entry, or a class with no text or with all.
+    ``pooled`` is how much of each feature each text has, never negative, shape ``(texts, features)``, and ``members``
+    which texts are of which class, shape ``(texts, classes)``. A class with no text or with all is a ValueError.
     """
     _check(pooled, members)
-    best, threshold = _best_f1(pooled, members)
+    f1, threshold = _best_f1(pooled, members)
     return Scores(
         auroc=auroc(pooled, members),
         mean_difference=_mean_difference(pooled, members),
         max_difference=_max_difference(pooled, members),
-        f1=best,
+        f1=f1,
         threshold=threshold,
         mutual_information=_mutual_information(pooled, members),
     )
@@ -74,20 +61,13 @@ def score_features(pooled: csc_array, members: NDArray[np.bool_]) -> Scores:
 def auroc(pooled: csc_array, members: NDArray[np.bool_]) -> Matrix:
     """The area under the ROC curve of each class against all other texts, shape ``(classes, features)``.
 
-    Source:
-        Mann and Whitney, *Annals of Mathematical Statistics* 18 (1947): it is their U over the number of pairs.
+    It is Mann and Whitney's U over the number of pairs.
     """
-    ranks, silent = midranks(pooled)
-    return rank_auroc(ranks, silent, members)
+    return rank_auroc(*midranks(pooled), members)
 
 
 def midranks(pooled: csc_array) -> tuple[csc_array, Matrix]:
-    """Ranks of the texts in each feature, with the mean rank for ties.
-
-    Returns:
-        how far the rank of each entry is above the one of silence, as sparse as the entries; and for each feature the
-        rank of silence, shape ``(features,)``.
-    """
+    """How far each entry's rank in its feature is above the one of silence, and that rank, shape ``(features,)``."""
     texts, features = pooled.shape
     counts = np.diff(pooled.indptr)
     silent = (texts - counts + 1) / 2
@@ -103,8 +83,8 @@ def rank_auroc(ranks: csc_array, silent: Matrix, members: NDArray[np.bool_]) -> 
     sizes = members.sum(0).astype(float)[:, None]
     sums = (ranks.T @ members.astype(float)).T + sizes * silent
     with np.errstate(invalid="ignore"):  # a class without texts has no area
-        found: Matrix = (sums - sizes * (sizes + 1) / 2) / (sizes * (len(members) - sizes))
-    return found
+        area: Matrix = (sums - sizes * (sizes + 1) / 2) / (sizes * (len(members) - sizes))
+    return area
 
 
 def bootstrap_auroc(
@@ -117,16 +97,9 @@ def bootstrap_auroc(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """The area under the ROC curve with a percentile bootstrap interval that resamples groups of texts.
+    """The area under the ROC curve with a percentile bootstrap interval that resamples whole groups of texts.
 
-    Args:
-        positive: values of the class's texts, shape ``(n,)``.
-        negative: values of the other texts, shape ``(m,)``.
-        positive_groups: number of the group of each text of the class; whole groups are drawn.
-        negative_groups: the same of the other texts.
-        level: share of such intervals that hold the true value.
-        resamples: how many bootstrap samples are drawn.
-        seed: of the random generator.
+    The values, and the numbers of the texts' groups, are those of the class's texts and of all others, one a text.
     """
     wins = (positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)
     rng = np.random.default_rng(seed)
@@ -140,25 +113,21 @@ def _weights(groups: NDArray[np.int64], resamples: int, rng: np.random.Generator
     """How often each text is in each bootstrap sample of groups, shape ``(resamples, texts)``."""
     number = np.unique(groups, return_inverse=True)[1]
     count = int(number.max()) + 1
-    found: Matrix = rng.multinomial(count, np.full(count, 1 / count), size=resamples)[:, number].astype(float)
-    return found
+    drawn = rng.multinomial(count, np.full(count, 1 / count), size=resamples)
+    return drawn[:, number].astype(float)
 
 
 def _mean_difference(pooled: csc_array, members: NDArray[np.bool_]) -> Matrix:
     sums = (pooled.T @ members.astype(float)).T
     sizes = members.sum(0)[:, None]
-    total = np.asarray(pooled.sum(axis=0))
-    found: Matrix = sums / sizes - (total - sums) / (len(members) - sizes)
-    return found
+    difference: Matrix = sums / sizes - (np.asarray(pooled.sum(axis=0)) - sums) / (len(members) - sizes)
+    return difference
 
 
 def _max_difference(pooled: csc_array, members: NDArray[np.bool_]) -> Matrix:
     rows = pooled.tocsr()
-    found = np.empty((members.shape[1], pooled.shape[1]))
-    for number, own in enumerate(members.T):
-        most, other = (rows[mask].max(axis=0).toarray().ravel() for mask in (own, ~own))
-        found[number] = most - other
-    return found
+    most = [[rows[mask].max(axis=0).toarray().ravel() for mask in (own, ~own)] for own in members.T]
+    return -np.diff(np.array(most), axis=1)[:, 0]
 
 
 def _best_f1(pooled: csc_array, members: NDArray[np.bool_]) -> tuple[Matrix, Matrix]:
@@ -170,10 +139,10 @@ def _best_f1(pooled: csc_array, members: NDArray[np.bool_]) -> tuple[Matrix, Mat
         entries = slice(pooled.indptr[feature], pooled.indptr[feature + 1])
         order = np.argsort(-pooled.data[entries], kind="stable")
         values = pooled.data[entries][order]
-        found = members[pooled.indices[entries][order]].cumsum(0)
+        hits = members[pooled.indices[entries][order]].cumsum(0)
         # A threshold lets in all texts of the same value, so only the last of them counts.
         ends = np.append(np.flatnonzero(np.diff(values)), len(values) - 1)
-        f1 = 2 * found[ends] / (ends[:, None] + 1 + sizes)
+        f1 = 2 * hits[ends] / (ends[:, None] + 1 + sizes)
         at = f1.argmax(0)
         best[:, feature] = f1[at, np.arange(len(sizes))]
         threshold[:, feature] = values[ends[at]]
@@ -184,7 +153,7 @@ def _mutual_information(pooled: csc_array, members: NDArray[np.bool_]) -> Matrix
     fires = csc_array((np.ones_like(pooled.data), pooled.indices, pooled.indptr), shape=pooled.shape)
     both = (fires.T @ members.astype(float)).T
     sizes, fired, texts = members.sum(0)[:, None], np.diff(pooled.indptr)[None], len(members)
-    found = np.zeros_like(both)
+    bits = np.zeros_like(both)
     for joint, label, active in (
         (both, sizes, fired),
         (sizes - both, sizes, texts - fired),
@@ -193,8 +162,8 @@ def _mutual_information(pooled: csc_array, members: NDArray[np.bool_]) -> Matrix
     ):
         expected = label * active / texts
         with np.errstate(divide="ignore", invalid="ignore"):
-            found += np.where(joint > 0, joint / texts * np.log2(joint / expected), 0.0)
-    return np.maximum(found, 0.0)
+            bits += np.where(joint > 0, joint / texts * np.log2(joint / expected), 0.0)
+    return np.maximum(bits, 0.0)
 
 
 def _check(pooled: csc_array, members: NDArray[np.bool_]) -> None:

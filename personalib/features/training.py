@@ -68,16 +68,8 @@ class Dictionary:
 class Recipe:
     """Everything that determines a training run, read from ``data/organism/saes.yaml``.
 
-    Attributes:
-        seed: of the documents, the first weights and the order of the tokens.
-        documents: how many documents the tokens come from.
-        mix: the share of each kind of document.
-        samples: how many tokens each SAE sees.
-        batch: tokens of a step.
-        learning_rate: of Adam; it falls to zero over the last quarter.
-        checkpoint_every: steps.
-        saes: what is trained.
-        dtype: number format in which activations are kept on disk.
+    ``mix`` is the share of each kind of document, ``samples`` how many tokens each SAE sees, and ``batch`` the tokens
+    of a step; Adam's rate falls to zero over the last quarter. Activations are kept on disk in ``dtype``.
     """
 
     seed: Annotated[int, Field(ge=0, strict=True)]
@@ -92,24 +84,14 @@ class Recipe:
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read a recipe.
-
-    Raises:
-        DataError: a field is missing, unknown, of the wrong kind or out of range.
-    """
+    """Read a recipe; a DataError where a field is missing, unknown, of the wrong kind or out of range."""
     return parse(Recipe, read_yaml(path), f"{path}: not a recipe for SAEs")
 
 
 class TokenBatches(Iterator[torch.Tensor]):
     """Batches of tokens in random order: rounds in which no token comes twice; what does not fill a batch is left out.
 
-    Args:
-        values: activations, shape ``(tokens, d_model)``; they may be memory-mapped.
-        size: tokens of a batch.
-        seed: of the order.
-
-    Attributes:
-        position: how many batches were given; setting it goes on from there.
+    Activations, shape ``(tokens, d_model)``, may be memory-mapped; ``position`` is how many batches were given.
     """
 
     def __init__(self, values: NDArray[Any], size: int, seed: int) -> None:
@@ -128,18 +110,9 @@ class TokenBatches(Iterator[torch.Tensor]):
 
 
 class SaeTraining:
-    """One SAE in training, in a folder with its checkpoint and log.
+    """One SAE in training on activations, shape ``(tokens, d_model)``, in a folder with its checkpoint and log.
 
-    Args:
-        recipe: how.
-        dictionary: which SAE.
-        values: the activations that it learns from, shape ``(tokens, d_model)``.
-        folder: where checkpoint and log are; a checkpoint found there is resumed.
-        model: name of the model that the activations come from.
-        device: where to train.
-
-    Raises:
-        DataError: the checkpoint found there cannot be read.
+    A checkpoint found there is resumed; it is a DataError where it cannot be read.
     """
 
     def __init__(
@@ -166,11 +139,7 @@ class SaeTraining:
             self.trainer.activation_scaler.estimate_scaling_factor(values.shape[1], self.batches, _NORM_BATCHES)
 
     def run(self) -> None:
-        """Train to the end, or on to it.
-
-        Raises:
-            DataError: a weight is not finite, or something cannot be written; the checkpoint of before stays.
-        """
+        """Train to the end; a DataError where a weight is not finite, and the checkpoint of before stays."""
         trainer, every = self.trainer, self.recipe.checkpoint_every
         trainer.sae.train()
         with (
@@ -266,31 +235,26 @@ class SaeTraining:
 def train_saes(
     recipe: Recipe, language_model: LanguageModel, texts: Sequence[str], work: Path, out: Path, device: str = "cpu"
 ) -> None:
-    """Train all SAEs of a recipe on a model's residual stream; what is done already is not done again.
+    """Train all SAEs of a recipe on what a model makes of texts; what is done already is not done again.
 
-    Args:
-        recipe: which SAEs, and how.
-        language_model: whose residual stream.
-        texts: what it reads.
-        work: where activations, checkpoints and logs are kept.
-        out: where the SAEs go, each into a folder of its id, with a manifest of all.
-        device: where to train.
+    Activations, checkpoints and logs are kept in ``work``; the SAEs go to ``out``, each into a folder of its id, with a
+    manifest of all.
     """
-    sites = sorted({one.site for one in recipe.saes})
-    found = capture(
+    sites = sorted({dictionary.site for dictionary in recipe.saes})
+    read = capture(
         language_model, texts, sites, work / "activations", tokens="all", dtype=recipe.dtype, progress="activations"
     )
     seconds = {}
-    for one in recipe.saes:
-        values = found.values(one.site)
-        training = SaeTraining(recipe, one, values, work / one.sae_id, language_model.name, device)
+    for dictionary in recipe.saes:
+        name, values = dictionary.sae_id, read.values(dictionary.site)
+        training = SaeTraining(recipe, dictionary, values, work / name, language_model.name, device)
         training.run()
-        training.export(out / one.sae_id)
-        seconds[one.sae_id] = round(training.seconds, 1)
+        training.export(out / name)
+        seconds[name] = round(training.seconds, 1)
     manifest = {
-        "recipe": asdict(recipe) | {"saes": [asdict(one) | {"site": str(one.site)} for one in recipe.saes]},
+        "recipe": asdict(recipe) | {"saes": [asdict(each) | {"site": str(each.site)} for each in recipe.saes]},
         "model": {"name": language_model.name, "digest": language_model.digest()},
-        "tokens": int(found.offsets[-1]),
+        "tokens": int(read.offsets[-1]),
         "seconds": seconds,
         "device": device,
         "versions": {name: version(name) for name in ("torch", "sae-lens", "transformers", "nnsight")},
@@ -300,10 +264,10 @@ def train_saes(
 
 def _digest(values: NDArray[Any]) -> str:
     """A hash of activations, block by block."""
-    found = hashlib.sha256(f"{values.shape} {values.dtype}".encode())
+    digest = hashlib.sha256(f"{values.shape} {values.dtype}".encode())
     for start in range(0, len(values), _HASHED_ROWS):
-        found.update(values[start : start + _HASHED_ROWS].tobytes())
-    return found.hexdigest()
+        digest.update(values[start : start + _HASHED_ROWS].tobytes())
+    return digest.hexdigest()
 
 
 def _trainer(

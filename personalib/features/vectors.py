@@ -9,7 +9,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from scipy.sparse import csc_array
 
 from personalib.features.discovery import Discovery, Label
@@ -30,15 +29,10 @@ def feature_vector(
 ) -> SteeringVector:
     """What one or several features of an SAE write to the residual stream: the sum of their rows of the decoder.
 
-    Raises:
-        ValueError: there is no such feature, or the SAE is of another model.
+    An unknown feature, or an SAE of another model, is a ValueError.
 
     Source:
         arXiv 2410.10863, section 3.2 and its code release: an element with several features adds their sum.
-
-    Example:
-        >>> feature_vector(sae, [17, 406], language_model, "gender.female").norm  # doctest: +SKIP
-        1.41
     """
     sae.check_fits(language_model)
     if not features or not all(0 <= each < sae.width for each in features):
@@ -61,18 +55,10 @@ def prompt_features(
     pole: str = POLES[0],
     criterion: Literal["difference", "auroc"] = "difference",
 ) -> list[int]:
-    """The features that two poles differ in most where a prompt ends, and not where a sentence tells the pole.
+    """The features, best first, that stand for a pole of contrast pairs where a prompt ends.
 
-    Args:
-        sae: the SAE.
-        read: contrast pairs, read at the SAE's site.
-        count: how many features.
-        pole: the pole that they stand for.
-        criterion: ``"difference"`` of the mean activation, this pole's minus the other's; or ``"auroc"``, how well the
-            feature tells the pole's texts from the other's, with ties broken by the difference.
-
-    Returns:
-        The features, best first.
+    They are ordered by the ``"difference"`` of mean activations, this pole's minus the other's; or by ``"auroc"``, how
+    well a feature tells the poles' texts apart, with ties broken by the difference.
 
     Raises:
         KeyError: nothing was read at the SAE's site.
@@ -82,19 +68,14 @@ def prompt_features(
         raise ValueError(f"pole={pole!r}, criterion={criterion!r}; choose a pole of {POLES}, and difference or auroc")
     if not 0 < count <= sae.width:
         raise ValueError(f"count={count}; {sae.name} has {sae.width} features, take 1 to as many")
-    found = [sae.encode(torch.from_numpy(each)).float().cpu().numpy() for each in read.at(sae.site)]
-    own, other = found if pole == POLES[0] else found[::-1]
-    difference = own.mean(0) - other.mean(0)
-    first = difference if criterion == "difference" else _auroc(own, other)
+    poles = [sae.encode(torch.from_numpy(each)).float().cpu().numpy() for each in read.at(sae.site)]
+    own, other = poles if pole == POLES[0] else poles[::-1]
+    first = difference = own.mean(0) - other.mean(0)
+    if criterion == "auroc":
+        labels = np.repeat([True, False], [len(own), len(other)])[:, None]
+        first = auroc(csc_array(np.vstack([own, other])), labels)[0]
     # The last key is the first that is sorted by.
     return [int(each) for each in np.lexsort((-difference, -first))[:count]]
-
-
-def _auroc(own: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
-    """How well each feature tells some texts from others, from shapes ``(texts, features)``."""
-    labels = np.repeat([True, False], [len(own), len(other)])[:, None]
-    found: NDArray[np.float64] = auroc(csc_array(np.vstack([own, other])), labels)[0]
-    return found
 
 
 def pole_vector(
@@ -112,7 +93,7 @@ def pole_vector(
     Raises:
         ValueError: there is no such label, no negative one, or the positive one is among these.
     """
-    labels = [one.label for one in found.findings]
+    labels = [finding.label for finding in found.findings]
     missing = [".".join(label) for label in (positive, *negatives) if label not in labels]
     if positive in negatives:
         raise ValueError(f"{'.'.join(positive)} is on both sides; leave it out of the negatives")
@@ -124,43 +105,29 @@ def pole_vector(
     others = [int(np.delete(auroc[labels.index(label)], best).argmax()) for label in negatives]
     # Without the one that was deleted, the numbers of those behind it are one less.
     others = [each + (each >= best) for each in others]
-    up = feature_vector(sae, [best], language_model, ".".join(positive))
-    down = [
+    up, *down = (
         feature_vector(sae, [each], language_model, ".".join(label))
-        for each, label in zip(others, negatives, strict=True)
-    ]
+        for each, label in zip([best, *others], [positive, *negatives], strict=True)
+    )
     return up - reduce(add, down) / len(down)
 
 
 def sparse_reconstruction(
     vectors: Vectors, sae: SparseAutoencoder, counts: Sequence[int] = (1, 2, 3, 5, 10, 20), seed: int = 0
 ) -> pd.DataFrame:
-    """How much of each vector a few features explain, beside what a few random directions would.
+    """How much of each vector a few features explain by orthogonal matching pursuit, with weights of either sign.
 
-    Features are picked one by one, each time the decoder's row that the rest lies along most (orthogonal matching
-    pursuit); weights of either sign are allowed.
-
-    Args:
-        vectors: by name, at the SAE's site.
-        sae: the SAE.
-        counts: how many features.
-        seed: of the random directions.
-
-    Returns:
-        One row a vector and count: ``name``, ``features``, ``explained`` (the share of the vector's squared norm),
-        ``chance`` (the same by as many of as many random directions), ``random`` (the mean of random vectors by the
-        SAE's own features), and ``chosen``, the features picked, in the order of their weight.
-
-    Raises:
-        ValueError: a vector stands at another site, or is zero.
+    One row a vector and count of ``features``: ``explained`` is the share of the vector's squared norm, ``chance`` the
+    same by as many of as many random directions, ``random`` the mean of random vectors by the SAE's own features, and
+    ``chosen`` the features picked, in the order of their weight. A vector at another site, or zero, is a ValueError.
 
     Source:
         Pati, Rezaiifar and Krishnaprasad, *Orthogonal Matching Pursuit* (1993).
     """
-    for name, one in vectors.items():
-        if one.site != sae.site:
-            raise ValueError(f"{name} stands at {one.site}, and {sae.name} reads {sae.site}")
-        if not one.norm:
+    for name, vector in vectors.items():
+        if vector.site != sae.site:
+            raise ValueError(f"{name} stands at {vector.site}, and {sae.name} reads {sae.site}")
+        if not vector.norm:
             raise ValueError(f"{name} is zero and made of nothing; leave it out")
     rng = np.random.default_rng([seed, 23])
     dictionary, targets = units(sae.directions.double().cpu().numpy()), units(matrix(vectors))

@@ -47,14 +47,8 @@ _STYLE = f"""
 
 @dataclass(frozen=True)
 class FeatureCard:
-    """What is shown of one feature.
-
-    Attributes:
-        title: what it is called on its tab, a few words.
-        label: what it is about.
-        texts: the words of some texts with how strongly it fires on them, as
-            :func:`~personalib.features.labels.word_firings` gives them.
-        facts: more to say about it, by name.
+    """What is shown of one feature: its tab's title, its label, texts of
+    :func:`~personalib.features.labels.word_firings`, and more facts by name.
     """
 
     title: str
@@ -66,11 +60,7 @@ class FeatureCard:
 def examples(by_text: Sequence[Words], count: int = 6) -> list[Words]:
     """Texts that a feature fires on: half of them the strongest, the others from there on down to the weakest.
 
-    The strongest texts alone make a feature look purer than it is.
-
-    Args:
-        by_text: the words of each text with how strongly the feature fires on them.
-        count: how many texts, at the most; a text that comes again is left out.
+    The strongest texts alone make a feature look purer than it is. A text that comes again is left out.
     """
     different = {words[0].text: words for words in by_text if words}
     firing = [words for words in different.values() if _most(words) > 0]
@@ -78,24 +68,14 @@ def examples(by_text: Sequence[Words], count: int = 6) -> list[Words]:
     if len(order) <= count:
         return order
     best = -(-count // 2)
-    others = count - best
-    last = len(order) - 1
+    others, last = count - best, len(order) - 1
     return order[:best] + [order[round(best + (last - best) * (n + 1) / others)] for n in range(others)]
 
 
 def feature_view(cards: Sequence[FeatureCard], around: int = 25) -> HTML:
-    """Features of which the reader picks one, by mouse or by the arrow keys.
+    """Features of which the reader picks one, by mouse or by the arrow keys; a ValueError for none.
 
-    Args:
-        cards: the features, at least one.
-        around: of a long text, how many words before and after the strongest one are shown.
-
-    Raises:
-        ValueError: there is no feature to show.
-
-    Example:
-        >>> cards = [FeatureCard("gender: male", label, examples(word_firings(...)))]  # doctest: +SKIP
-        >>> feature_view(cards)  # doctest: +SKIP
+    Of a long text, so many words ``around`` the strongest one are shown.
     """
     if not cards:
         raise ValueError("there is no feature to show; pass at least one card")
@@ -115,10 +95,8 @@ def feature_view(cards: Sequence[FeatureCard], around: int = 25) -> HTML:
 
 def _picking(count: int) -> str:
     """Rules that hide every section but that of the picked tab; on paper all are shown."""
-    shown = ", ".join(
-        f"{_SCOPE} > input:nth-of-type({number}):checked ~ section:nth-of-type({number})"
-        for number in range(1, count + 1)
-    )
+    picked = f"{_SCOPE} > input:nth-of-type({{0}}):checked ~ section:nth-of-type({{0}})"
+    shown = ", ".join(picked.format(number) for number in range(1, count + 1))
     return f"@media screen {{ {_SCOPE} > section {{ display: none; }} {shown} {{ display: block; }} }}\n"
 
 
@@ -151,11 +129,8 @@ def _facts(card: FeatureCard) -> list[tuple[str, str]]:
 
 def _tokens(tokens: Sequence[str]) -> str:
     """Tokens with the spaces and line breaks in them made visible."""
-    return " ".join(f"<code>{escape(_visible(token))}</code>" for token in tokens)
-
-
-def _visible(token: str) -> str:
-    return token.replace("\n", "\N{RETURN SYMBOL}").replace(" ", "\N{OPEN BOX}")
+    visible = str.maketrans({"\n": "\N{RETURN SYMBOL}", " ": "\N{OPEN BOX}"})
+    return " ".join(f"<code>{escape(token.translate(visible))}</code>" for token in tokens)
 
 
 def _item(words: Words, strongest: float, around: int) -> str:

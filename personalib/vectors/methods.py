@@ -11,6 +11,8 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from personalib.base.data import choose
+
 Array = NDArray[np.float64]
 DEFAULT_METHOD = "difference_of_means"
 
@@ -96,8 +98,7 @@ def direction(positive: NDArray[np.floating], negative: NDArray[np.floating], me
         >>> direction(np.array([[1.0, 2.0], [1.0, 4.0]]), np.array([[1.0, 0.0], [1.0, 0.0]])).tolist()
         [0.0, 3.0]
     """
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}; choose one of {', '.join(METHODS)}")
+    choose(method, METHODS, "method")
     first, second = np.asarray(positive, dtype=np.float64), np.asarray(negative, dtype=np.float64)
     if first.shape != second.shape or first.ndim != 2 or len(first) < 2:
         raise ValueError(f"activations of shapes {first.shape} and {second.shape}; pass two or more pairs of both")

@@ -1,12 +1,11 @@
 """Opposites that share a feature are told from those that have one each."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.sparse import csc_array
 from sklearn.metrics import roc_auc_score
 
-from personalib.features.discovery import FeatureTexts, confusion, name, shared_share, superposition
+from personalib.features.discovery import FeatureTexts, confusion, name, superposition
 from personalib.stimuli.sentences import NEUTRAL, LabelledTexts
 
 AGE, GENDER = [("age", "young"), ("age", "older")], [("gender", "female"), ("gender", "male"), ("gender", "other")]
@@ -80,11 +79,6 @@ def test_the_only_element_of_a_factor_is_left_out():
 def test_without_neutral_texts_the_other_factors_stand_against_an_element():
     found = by_element(superposition(planted((4, AGE), (5, GENDER), labels=(*AGE, *GENDER))))
     assert all(row.shared for row in found.values()) and found[AGE[0]].feature == 4 and found[GENDER[0]].feature == 5
-
-
-def test_the_share_is_that_of_the_elements():
-    assert shared_share(pd.DataFrame({"shared": [True, True, False, False, False]})) == pytest.approx(0.4)
-    assert shared_share(superposition(planted((4, AGE), (5, GENDER[:2]), (6, GENDER[2:])))) == pytest.approx(0.8)
 
 
 def test_confusion_is_the_area_against_each_other_label_alone():
