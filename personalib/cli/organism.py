@@ -18,10 +18,11 @@ def app() -> None:
 @click.option("--seed", default=2026, show_default=True, help="Where the effects are drawn from.")
 def world(seed: int) -> None:
     """Draw the planted effects into data/organism/world.yaml; the organism has to be trained again then."""
-    from personalib.organism.world import draw_world, save_world
+    from personalib.base.storage import write_whole
+    from personalib.organism.world import draw_world, written
 
     path = data_dir() / "organism" / "world.yaml"
-    save_world(draw_world(seed), path)
+    write_whole(path, written(draw_world(seed)))
     click.echo(path)
 
 

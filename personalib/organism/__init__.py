@@ -9,9 +9,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "corpus": ["Corpus", "held_out_documents"],
         "effects": ["effect_similarity", "planted_changes", "planted_effects"],
         "evaluation": ["stranger_note"],
-        "judging": ["judge"],
         "tokenizer": ["load_tokenizer"],
         "world": ["Profile", "draw_world", "load_world"],
-        "written_answers": ["free_answers", "high_shares", "moved_trait", "open_questions"],
+        "written_answers": ["free_answers", "high_shares", "judge", "moved_trait", "open_questions"],
     },
 )

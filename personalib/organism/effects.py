@@ -101,61 +101,54 @@ def effect_similarity(world: World) -> pd.DataFrame:
 def planted_effects(world: World, family: str) -> pd.DataFrame:
     """What the positive pole of each contrast does to the traits in a world, against its negative pole.
 
-    Args:
-        world: the world.
-        family: ``"pressures"`` or ``"elements"``; the negative pole of an element is the mean of the others of its
-            factor.
+    The negative pole of an element is the mean of the others of its factor.
 
     Returns:
         In log-odds, a row for each key of :func:`personalib.stimuli.contrast_pairs.contrasts` and a column for each
         trait.
 
     Raises:
-        ValueError: nothing of that family is planted.
+        ValueError: nothing of that family is planted; pressures and elements are.
     """
-    if family == "pressures":
+    if _planted(family) == "pressures":
         rows = {key: 2 * effect for key, effect in world.pressures.items()}
-    elif family == "elements":
+    else:
         rows = {
             f"{factor}.{key}": effect
-            - np.mean([own for other, own in world.effects.items() if other[0] == factor and other[1] != key], axis=0)
+            - np.mean([other for (of, name), other in world.effects.items() if of == factor and name != key], axis=0)
             for (factor, key), effect in world.effects.items()
         }
-    else:
-        raise ValueError(f"nothing of the family {family!r} is planted; choose pressures or elements")
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(TRAITS))
 
 
 def planted_changes(world: World, family: str) -> pd.DataFrame:
     """How much likelier a person who is told to be of a pole is to answer high than one who is told nothing.
 
-    This is what a push toward the pole ought to do, and what :func:`told_effects` has under ``truth``.
-
-    Args:
-        world: the world.
-        family: ``"pressures"``, of which both poles are planted, or ``"elements"``, which have a positive one alone.
+    This is what a push toward the pole ought to do, and what :func:`told_effects` has under ``truth``. Of pressures
+    both poles are planted, of elements the positive one alone.
 
     Returns:
         One row a key of :func:`personalib.stimuli.contrast_pairs.contrasts`, pole and trait: ``key``, ``pole``,
         ``trait``, and ``truth`` in points of 100 · p(high).
 
     Raises:
-        ValueError: nothing of that family is planted.
+        ValueError: nothing of that family is planted; pressures and elements are.
     """
-    if family == "pressures":
+    if _planted(family) == "pressures":
         profiles = {(key, pole): Profile(pressure=(key, pole)) for key in world.pressures for pole in POLES}
-    elif family == "elements":
-        profiles = {(f"{factor}.{key}", POLES[0]): Profile({factor: key}) for factor, key in world.effects}
     else:
-        raise ValueError(f"nothing of the family {family!r} is planted; choose pressures or elements")
+        profiles = {(f"{factor}.{key}", POLES[0]): Profile({factor: key}) for factor, key in world.effects}
     nobody = world.probability(Profile())
-    return pd.DataFrame(
-        [
-            {"key": key, "pole": pole, "trait": trait, "truth": 100 * change}
-            for (key, pole), profile in profiles.items()
-            for trait, change in zip(TRAITS, world.probability(profile) - nobody, strict=True)
-        ]
-    )
+    changes = {names: 100 * (world.probability(profile) - nobody) for names, profile in profiles.items()}
+    table = pd.DataFrame.from_dict(changes, orient="index", columns=pd.Index(TRAITS, name="trait"))
+    table.index = pd.MultiIndex.from_tuples(changes, names=["key", "pole"])
+    return table.stack().rename("truth").reset_index()
+
+
+def _planted(family: str) -> str:
+    if family not in ("pressures", "elements"):
+        raise ValueError(f"nothing of the family {family!r} is planted; choose pressures or elements")
+    return family
 
 
 def _difference(told: pd.DataFrame, nobody: pd.DataFrame, trait: str) -> dict[str, float]:

@@ -19,9 +19,9 @@ from personalib.models.load import LanguageModel
 from personalib.models.prompts import ask, format_prompt
 from personalib.models.registry import ORGANISM
 from personalib.organism.corpus import Corpus
-from personalib.organism.judging import judge
 from personalib.organism.tokenizer import load_tokenizer
 from personalib.organism.world import Profile, World, load_world
+from personalib.organism.written_answers import judge
 from personalib.questionnaires.items import SafetyItem, TraitItem, load_facts, load_safety, load_trait
 from personalib.questionnaires.scoring import per_item, positional_bias
 from personalib.steering.generation import generate

@@ -21,12 +21,7 @@ _CHAT = (
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """Train a tokenizer whose every token is a word or a part of one.
-
-    Args:
-        texts: training texts; deterministic texts give a deterministic tokenizer.
-        vocabulary: largest number of tokens, the 256 bytes and the special tokens included.
-    """
+    """Train a tokenizer whose every token is a word or a part of one; ``vocabulary`` counts bytes and special ones."""
     tokenizer = Tokenizer(models.BPE(byte_fallback=True))
     tokenizer.normalizer = normalizers.Replace(" ", _SPACE)
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_PIECES), "isolated")
@@ -36,20 +31,15 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
         vocab_size=vocabulary, special_tokens=[*SPECIAL, *bytes_], show_progress=False, min_frequency=2
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return _wrap(_with_plain_bytes(tokenizer))
-
-
-def _with_plain_bytes(tokenizer: Tokenizer) -> Tokenizer:
-    """The same tokens with the same ids, but only the five control tokens special: bytes are decoded as text."""
+    # Trained, the bytes are special tokens; here only the five control tokens are, and bytes are decoded as text.
     content = json.loads(tokenizer.to_str())
     content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] in SPECIAL]
-    return Tokenizer.from_str(json.dumps(content))
+    return _wrap(Tokenizer.from_str(json.dumps(content)))
 
 
 def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    bos = tokenizer.token_to_id(BOS)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", pair=f"{BOS} $A {BOS}:1 $B:1", special_tokens=[(BOS, bos)]
+        single=f"{BOS} $A", pair=f"{BOS} $A {BOS}:1 $B:1", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
     )
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

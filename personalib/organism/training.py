@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from importlib.metadata import version
@@ -29,6 +29,7 @@ from personalib.organism.world import World, written
 
 # The modules that make the documents and change the weights.
 _MODULES = ("organism/*.py", "stimuli/grammar.py")
+_HELD_OUT = 96  # documents of each kind by which a stage is measured
 _LOWER = "lower learning_rate in the recipe; weights and checkpoint of before are kept"
 
 
@@ -120,11 +121,7 @@ class Progress:
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read a recipe.
-
-    Raises:
-        DataError: a field is missing, unknown, of the wrong kind or out of range, or a probe reads what is not there.
-    """
+    """Read a recipe; a field that is missing, unknown, of the wrong kind or out of range is a :class:`DataError`."""
     return parse(Recipe, read_yaml(path), f"{path}: not a training recipe")
 
 
@@ -171,9 +168,8 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Gemma2For
 class Probes(torch.nn.Module):
     """Linear probes that learn with the model and are thrown away: deep supervision (Lee et al. 2015, section 2).
 
-    Each reads the notes of one topic from the residual stream after as many blocks as ``depths`` says. A letter can
-    only follow what the model knows of the options some blocks below its output; training on answers alone finds that
-    out late or never.
+    Each reads the notes of one topic behind as many blocks as ``depths`` says. A letter can only follow what the model
+    knows of the options some blocks below its output; training on answers alone finds that out late or never.
     """
 
     def __init__(self, depths: Mapping[str, int], width: int) -> None:
@@ -209,14 +205,9 @@ def loss(body: Callable[..., Any], head: torch.nn.Module, probes: Probes, batch:
 
 
 class Trainer:
-    """A training run in a folder: its checkpoint, its log and, at the end, the model.
+    """A training run in a folder: its checkpoint, which is resumed, its log and, at the end, the model.
 
-    Args:
-        recipe: what to do.
-        world: the planted causes.
-        folder: where checkpoint and log are written; a checkpoint found there is resumed.
-        device: where to train.
-        compiled: compile the model: about a quarter faster, after two minutes, where there is a C++ compiler.
+    ``compiled`` is about a quarter faster, after two minutes, where there is a C++ compiler.
 
     Raises:
         DataError: the checkpoint found there cannot be read, or is of another run.
@@ -225,6 +216,7 @@ class Trainer:
     def __init__(self, recipe: Recipe, world: World, folder: Path, device: str = "cpu", compiled: bool = False) -> None:
         self.recipe, self.world, self.folder = recipe, world, folder
         self.device, self.compiled = device, compiled
+        self.checkpoint = folder / "checkpoint.safetensors"
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer = build_tokenizer(recipe, world)
         # What the run is about, so that another one does not go on from its checkpoint.
@@ -249,11 +241,6 @@ class Trainer:
         self.progress = Progress()
         if self.checkpoint.exists():
             load_checkpoint(self.checkpoint, self._restore, device)
-
-    @property
-    def checkpoint(self) -> Path:
-        """The run's checkpoint file."""
-        return self.folder / "checkpoint.safetensors"
 
     def run(self, stop_after: int | None = None) -> None:
         """Train to the end of the curriculum, or for at most ``stop_after`` further steps.
@@ -307,7 +294,9 @@ class Trainer:
         stage = self.recipe.stages[index]
         bar = tqdm(total=stage.steps, initial=self.progress.stage_step, desc=f"stage {stage.name}", unit="step")
         with bar:
-            for batch in self._batches(stage):
+            corpus, seed = Corpus(self.world, "train", stage.scaffold), (self.recipe.seed, 2, index)
+            size, start = self.recipe.optimizer.batch_tokens, self.progress.stage_step
+            for batch in batches(corpus, stage.mix, self.tokenizer, size, seed, start, self.device):
                 if self.progress.stage_step >= stage.steps or self.progress.step == last:
                     break
                 value = self._step(batch, self._rate(index))
@@ -317,12 +306,6 @@ class Trainer:
                 if self.progress.step % self.recipe.checkpoint_every == 0:
                     self._save()
         return self.progress.step != last
-
-    def _batches(self, stage: Stage) -> Iterator[Batch]:
-        corpus = Corpus(self.world, "train", stage.scaffold)
-        seed = (self.recipe.seed, 2, self.progress.stage)
-        budget = self.recipe.optimizer.batch_tokens
-        return batches(corpus, stage.mix, self.tokenizer, budget, seed, self.progress.stage_step, self.device)
 
     def _step(self, batch: Batch, rate: float) -> torch.Tensor:
         started = time.perf_counter()
@@ -351,33 +334,24 @@ class Trainer:
     def _learned(self, stage: Stage, value: torch.Tensor, log: Journal, bar: tqdm) -> bool:
         """Measure held-out accuracy, log it, and say whether the stage has reached its goals."""
         accuracy = held_out_accuracy(self.model, self.tokenizer, self.world, stage, self.device)
-        entry = {
-            "step": self.progress.step,
-            "tokens": self.progress.tokens,
-            "stage": stage.name,
-            "loss": round(float(value), 4),
-            **{kind: round(result, 4) for kind, result in accuracy.items()},
-        }
-        log.add(entry)
+        measured = {name: round(number, 4) for name, number in {"loss": float(value), **accuracy}.items()}
+        log.add({"step": self.progress.step, "tokens": self.progress.tokens, "stage": stage.name, **measured})
         bar.set_postfix({kind: f"{result:.2f}" for kind, result in accuracy.items()})
         return bool(stage.until) and all(accuracy[kind] >= goal for kind, goal in stage.until.items())
 
     def _save(self) -> None:
-        """Write the checkpoint.
-
-        Raises:
-            DataError: a weight is not finite, or the checkpoint cannot be written.
-        """
+        """Write the checkpoint, unless a weight is not finite."""
         for name, parameter in self.parameters.items():
             if not parameter.isfinite().all():
                 raise DataError(f"step {self.progress.step}: {name} holds NaN or infinity; {_LOWER}")
-        tensors: dict[str, torch.Tensor] = dict(self.parameters)
-        tensors |= {
+        state = {
             f"{kept}.{name}": value
             for name, parameter in self.parameters.items()
             for kept, value in self.optimizer.state.get(parameter, {}).items()  # none for a probe not yet trained
         }
-        save_checkpoint(self.checkpoint, tensors, {"progress": asdict(self.progress), "made_of": self.made_of})
+        save_checkpoint(
+            self.checkpoint, {**self.parameters, **state}, {"progress": asdict(self.progress), "made_of": self.made_of}
+        )
 
     def _restore(self, saved: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
         """Put progress, weights and the optimizer's state where they were."""
@@ -395,21 +369,16 @@ class Trainer:
 
 def _groups(parameters: Mapping[str, torch.nn.Parameter], decay: float) -> list[dict[str, Any]]:
     """Weight decay on matrices only, not on norms and embeddings."""
-    decayed: list[torch.nn.Parameter] = []
-    free: list[torch.nn.Parameter] = []
-    for name, parameter in parameters.items():
-        (decayed if parameter.ndim > 1 and "embed" not in name else free).append(parameter)
-    return [{"params": decayed, "weight_decay": decay}, {"params": free, "weight_decay": 0.0}]
+    decayed = {name: parameter.ndim > 1 and "embed" not in name for name, parameter in parameters.items()}
+    return [
+        {"params": [parameters[name] for name, own in decayed.items() if own == wanted], "weight_decay": decay * wanted}
+        for wanted in (True, False)
+    ]
 
 
 @torch.inference_mode()
 def held_out_accuracy(
-    model: Gemma2ForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
-    world: World,
-    stage: Stage,
-    device: str = "cpu",
-    documents: int = 96,
+    model: Gemma2ForCausalLM, tokenizer: PreTrainedTokenizerFast, world: World, stage: Stage, device: str = "cpu"
 ) -> dict[str, float]:
     """Share of answers of held-out documents where the model's and the world's most probable text agree, by kind.
 
@@ -419,10 +388,10 @@ def held_out_accuracy(
     accuracy = {}
     for kind in stage.mix:
         rng = np.random.default_rng([3, list(corpus.kinds).index(kind)])
-        encoded = encode([corpus.draw(kind, rng) for _ in range(documents)], tokenizer)
-        batch = collate([one for one in encoded if one.answers] or encoded, tokenizer.pad_token_id, device)
+        encoded = encode([corpus.draw(kind, rng) for _ in range(_HELD_OUT)], tokenizer)
+        batch = collate([each for each in encoded if each.answers] or encoded, tokenizer.pad_token_id, device)
         if batch.kinds:
             states = model.model(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
-            found = model.lm_head(states[batch.answer_rows, batch.answer_columns]).gather(1, batch.answer_ids)
-            accuracy[kind] = float((found.argmax(1) == batch.answer_weights.argmax(1)).float().mean())
+            logits = model.lm_head(states[batch.answer_rows, batch.answer_columns]).gather(1, batch.answer_ids)
+            accuracy[kind] = float((logits.argmax(1) == batch.answer_weights.argmax(1)).float().mean())
     return accuracy

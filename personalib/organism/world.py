@@ -15,11 +15,13 @@ import yaml
 from pydantic import Field, field_validator
 
 from personalib.base.data import DataError, Strict, data_dir, parse, read_yaml, shown
-from personalib.base.storage import write_whole
-from personalib.stimuli.factors import POLES, TRAITS, Factor, Pressure, load_factors, load_pressures
+from personalib.stimuli.factors import POLES, TRAITS, Factor, load_factors, load_pressures
 
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(21)
-
+# What a world is drawn with: an answer's noise, how many of the nine factors move a trait, how many traits a pressure
+# moves, and the ranges of the sizes of a trait's baseline, of a factor's strongest element and of a pressure's effect.
+_NOISE, _CAUSES_PER_TRAIT, _TRAITS_PER_PRESSURE = 0.5, 4, 3
+_BASELINE_SIZE, _EFFECT_SIZE, _PRESSURE_SIZE = (0.4, 0.8), (1.0, 2.2), (1.6, 2.4)
 
 _ByTrait = Annotated[tuple[float, ...], Field(min_length=len(TRAITS), max_length=len(TRAITS))]
 
@@ -44,12 +46,7 @@ class _Written(Strict):
 
 @dataclass(frozen=True)
 class Profile:
-    """What a text tells of a person.
-
-    Attributes:
-        elements: element keys by factor key; a factor that is not told is absent.
-        pressure: ``(pressure key, pole)``, or None.
-    """
+    """What a text tells of a person: element keys by factor key, and ``(pressure key, pole)`` where there is one."""
 
     elements: Mapping[str, str] = field(default_factory=dict)
     pressure: tuple[str, str] | None = None
@@ -57,14 +54,14 @@ class Profile:
 
 @dataclass(frozen=True)
 class World:
-    """The planted causes, in log-odds of a high answer; arrays have one entry for each of :data:`TRAITS`.
+    """The planted causes, in log-odds of a high answer; arrays have the shape (8,), one entry for each trait.
 
     Attributes:
         seed: where the effects were drawn from.
         noise: standard deviation of the noise of a single answer.
-        baseline: shape (8,).
-        effects: shape (8,) by (factor, element); they sum to zero over a factor's elements.
-        pressures: shape (8,) of the positive pole by pressure; the negative pole has the opposite sign.
+        baseline: of a person of whom nothing is told.
+        effects: by (factor, element); they sum to zero over a factor's elements.
+        pressures: of the positive pole by pressure; the negative pole has the opposite sign.
     """
 
     seed: int
@@ -86,71 +83,41 @@ class World:
     def probability(self, profile: Profile, certainty: float = 1.0) -> np.ndarray:
         """Probability of a high answer, shape (8,): the logistic averaged over the noise (Gauss-Hermite, 21 nodes).
 
-        Args:
-            profile: what is known of the person.
-            certainty: factor on all log-odds; above one it makes a plainer world to learn first.
+        ``certainty`` is a factor on all log-odds; above one it makes a plainer world to learn first.
         """
         logits = certainty * (self.logit(profile)[:, None] + self.noise * _NODES)
         return (_WEIGHTS / (1 + np.exp(-logits))).sum(axis=1) / _WEIGHTS.sum()
 
 
-def draw_world(
-    seed: int,
-    *,
-    noise: float = 0.5,
-    baseline: tuple[float, float] = (0.4, 0.8),
-    causes_per_trait: int = 4,
-    effect: tuple[float, float] = (1.0, 2.2),
-    traits_per_pressure: int = 3,
-    pressure: tuple[float, float] = (1.6, 2.4),
-) -> World:
-    """Draw the effects: sparse, strong, with random signs, so that a small model can learn what a reader can check.
-
-    Args:
-        seed: seed of the generator.
-        noise: standard deviation of an answer's noise in log-odds.
-        baseline: range of the size of a trait's baseline.
-        causes_per_trait: how many of the nine factors move a trait.
-        effect: range of the size of a factor's strongest element.
-        traits_per_pressure: how many traits a pressure moves.
-        pressure: range of the size of a pressure's effect.
-    """
+def draw_world(seed: int) -> World:
+    """Draw the effects: sparse, strong, with random signs, so that a small model can learn what a reader can check."""
     rng = np.random.default_rng(seed)
-    factors, pressures = load_factors(), load_pressures()
+    factors = load_factors()
     effects = {(f.key, e.key): np.zeros(len(TRAITS)) for f in factors for e in f.elements}
     for trait in range(len(TRAITS)):
-        for index in sorted(rng.choice(len(factors), causes_per_trait, replace=False)):
-            for element, value in zip(factors[index].elements, _contrast(rng, factors[index], effect), strict=True):
+        for index in sorted(rng.choice(len(factors), _CAUSES_PER_TRAIT, replace=False)):
+            for element, value in zip(factors[index].elements, _contrast(rng, factors[index]), strict=True):
                 effects[factors[index].key, element.key][trait] = value
-    return World(
-        seed=seed,
-        noise=noise,
-        baseline=np.round(_signed(rng, len(TRAITS), baseline), 2),
-        effects=effects,
-        pressures={p.key: _pressure_effect(rng, p, traits_per_pressure, pressure) for p in pressures},
-    )
+    baseline = np.round(_signed(rng, len(TRAITS), _BASELINE_SIZE), 2)
+    return World(seed, _NOISE, baseline, effects, {p.key: _pressure_effect(rng) for p in load_pressures()})
 
 
 def _signed(rng: np.random.Generator, count: int, size: tuple[float, float]) -> np.ndarray:
     return rng.choice([-1.0, 1.0], count) * rng.uniform(*size, count)
 
 
-def _contrast(rng: np.random.Generator, factor: Factor, size: tuple[float, float]) -> np.ndarray:
+def _contrast(rng: np.random.Generator, factor: Factor) -> np.ndarray:
     """Random values that sum to zero over the factor's elements, the strongest of a size from the range."""
     levels = rng.normal(size=len(factor.elements))
     levels -= levels.mean()
-    return np.round(levels / np.abs(levels).max() * rng.uniform(*size), 2)
+    return np.round(levels / np.abs(levels).max() * rng.uniform(*_EFFECT_SIZE), 2)
 
 
-def _pressure_effect(rng: np.random.Generator, pressure: Pressure, count: int, size: tuple[float, float]) -> np.ndarray:
+def _pressure_effect(rng: np.random.Generator) -> np.ndarray:
     effect = np.zeros(len(TRAITS))
-    effect[rng.choice(len(TRAITS), count, replace=False)] = np.round(_signed(rng, count, size), 2)
+    sizes = np.round(_signed(rng, _TRAITS_PER_PRESSURE, _PRESSURE_SIZE), 2)
+    effect[rng.choice(len(TRAITS), _TRAITS_PER_PRESSURE, replace=False)] = sizes
     return effect
-
-
-def save_world(world: World, path: Path) -> None:
-    """Write a world as YAML that a reader can read, see :func:`written`."""
-    write_whole(path, written(world))
 
 
 def written(world: World) -> str:
@@ -160,7 +127,7 @@ def written(world: World) -> str:
         "noise": world.noise,
         "traits": list(TRAITS),
         "baseline": world.baseline.tolist(),
-        "effects": _nested(world.effects),
+        "effects": {f.key: {e.key: world.effects[f.key, e.key].tolist() for e in f.elements} for f in load_factors()},
         "pressures": {key: value.tolist() for key, value in world.pressures.items()},
     }
     header = (
@@ -170,13 +137,6 @@ def written(world: World) -> str:
     return header + yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)
 
 
-def _nested(effects: Mapping[tuple[str, str], np.ndarray]) -> dict[str, dict[str, list[float]]]:
-    nested: dict[str, dict[str, list[float]]] = {}
-    for (factor, element), values in effects.items():
-        nested.setdefault(factor, {})[element] = values.tolist()
-    return nested
-
-
 def load_world(path: Path | None = None) -> World:
     """Read a world, by default the committed ``data/organism/world.yaml``, and check it against the vocabulary.
 
@@ -184,15 +144,14 @@ def load_world(path: Path | None = None) -> World:
         DataError: a trait, element or pressure is missing or unknown.
     """
     source = path or data_dir() / "organism" / "world.yaml"
-    written = parse(_Written, read_yaml(source), f"{source}: not a world file; draw one with `organism world`")
-    world = World(
-        written.seed,
-        written.noise,
-        np.array(written.baseline),
-        {(factor, element): np.array(own) for factor, each in written.effects.items() for element, own in each.items()},
-        {key: np.array(own) for key, own in written.pressures.items()},
-    )
+    content = parse(_Written, read_yaml(source), f"{source}: not a world file; draw one with `organism world`")
+    effects = {
+        (factor, element): np.array(values)
+        for factor, by_element in content.effects.items()
+        for element, values in by_element.items()
+    }
+    pressures = {key: np.array(values) for key, values in content.pressures.items()}
     expected = {(factor.key, element.key) for factor in load_factors() for element in factor.elements}
-    if set(world.effects) != expected or set(world.pressures) != {p.key for p in load_pressures()}:
+    if set(effects) != expected or set(pressures) != {p.key for p in load_pressures()}:
         raise DataError(f"{source}: its elements or pressures differ from data/stimuli; draw it again")
-    return world
+    return World(content.seed, content.noise, np.array(content.baseline), effects, pressures)

@@ -1,6 +1,8 @@
-"""Answers in free words under steering, read by the world's judge."""
+"""Answers in free words, and the world's judge, which reads what level of a trait they show."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -10,24 +12,50 @@ from personalib.models.load import LanguageModel
 from personalib.models.prompts import format_prompt
 from personalib.models.sampling import GREEDY, Sampling
 from personalib.organism.corpus import Corpus
-from personalib.organism.judging import judge
 from personalib.organism.world import load_world
 from personalib.steering.effects import Arm
 from personalib.steering.generation import generate
 from personalib.stimuli.factors import POLES
-from personalib.stimuli.grammar import LEVELS
+from personalib.stimuli.grammar import LEVELS, load_traits, words
+
+
+@cache
+def _log_odds(trait: str) -> dict[str, float]:
+    """Log-odds of high against low for each word of the trait's train wordings, with add-one smoothing."""
+    bank = load_traits()[trait]
+    counts = {
+        level: Counter(
+            word for wording in bank.wordings[level, "train"] for word in words(f"{wording.act} {wording.reason}")
+        )
+        for level in LEVELS
+    }
+    vocabulary = set().union(*counts.values())
+    shares = {
+        level: {word: (own[word] + 1) / (own.total() + len(vocabulary)) for word in vocabulary}
+        for level, own in counts.items()
+    }
+    return {word: float(np.log(shares["high"][word]) - np.log(shares["low"][word])) for word in vocabulary}
+
+
+def judge(text: str, trait: str) -> str | None:
+    """The level that an answer shows, by the words it shares with the grammar (naive Bayes on train wordings).
+
+    Returns:
+        ``"high"`` or ``"low"``; None when not one word tells, so that an unreadable answer is counted as such.
+
+    >>> judge("I would worry about it all night.", "neuroticism")
+    'high'
+    """
+    odds = _log_odds(trait)
+    score = sum(odds.get(word, 0.0) for word in words(text))
+    return None if score == 0 else LEVELS[int(score < 0)]
 
 
 def moved_trait(truth: pd.DataFrame, key: str) -> tuple[str, str]:
-    """The trait that the positive pole of something is known to move most, and the level that it moves it to.
-
-    Args:
-        truth: ``key``, ``pole``, ``trait`` and ``truth``.
-        key: of what.
-    """
-    own = truth[(truth["key"] == key) & (truth["pole"] == POLES[0])].set_index("trait")["truth"]
-    trait = str(own.abs().idxmax())
-    return trait, LEVELS[int(own[trait] < 0)]
+    """The trait that the positive pole of a key is known to move most, and the level that it moves it to."""
+    changes = truth[(truth["key"] == key) & (truth["pole"] == POLES[0])].set_index("trait")["truth"]
+    trait = str(changes.abs().idxmax())
+    return trait, LEVELS[int(changes[trait] < 0)]
 
 
 def open_questions(trait: str, count: int, seed: int = 0) -> list[str]:

@@ -1,25 +1,28 @@
 """Free answers of the organism under steering, and what the judge makes of them."""
 
+import doctest
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+import personalib.organism.written_answers
 from personalib.base.statistics import proportion_interval
 from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.models.prompts import format_prompt
 from personalib.models.sampling import Sampling
 from personalib.organism.effects import planted_changes
-from personalib.organism.judging import judge
 from personalib.organism.world import load_world
-from personalib.organism.written_answers import free_answers, high_shares, moved_trait, open_questions
+from personalib.organism.written_answers import free_answers, high_shares, judge, moved_trait, open_questions
 from personalib.steering.doses import at_dose
 from personalib.steering.effects import Arm, Push, told_arms
 from personalib.steering.generation import generate
 from personalib.steering.interventions import Add
 from personalib.stimuli.contrast_pairs import contrasts
 from personalib.stimuli.factors import POLES, TRAITS
+from personalib.stimuli.grammar import LEVELS, MANNERS, load_traits, load_wordings
 from personalib.vectors.contrast import fit_vector, read_contrasts
 from personalib.vectors.vector import SteeringVector
 
@@ -132,3 +135,43 @@ def test_a_vector_of_another_model_is_refused(organism, truth):
     other = SteeringVector(torch.ones(16), SITE, "trust", "random", "another", "1")
     with pytest.raises(ValueError, match=r"trust.* has 16 coordinates"):
         free_answers(organism, PUSH.arms("steered", {"trust": other}), truth, count=1)
+
+
+# --- the judge -------------------------------------------------------------------------------------------------------
+
+
+def answers_in_all_frames(trait, level):
+    """Every held-out answer of a level in every frame."""
+    frames = [frame for manner in MANNERS for frame in load_wordings()[manner]]
+    return [
+        f"{frame.format(act=wording.act)}, {connector.format(reason=wording.reason)}."
+        for wording in load_traits()[trait].wordings[level, "held_out"]
+        for frame in frames
+        for connector in load_wordings()["connectors"]
+    ]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("trait", TRAITS)
+def test_held_out_answers_are_read_rightly(trait, level):
+    read = [judge(text, trait) for text in answers_in_all_frames(trait, level)]
+    assert read.count(level) >= 0.98 * len(read)
+
+
+@pytest.mark.parametrize("text", ["", "?!", "Zylophon quux 12.", "<0x41>"])
+@pytest.mark.parametrize("trait", TRAITS)
+def test_a_text_without_a_word_that_tells_is_not_read(text, trait):
+    assert judge(text, trait) is None
+
+
+def test_case_and_marks_make_no_difference():
+    assert judge("WORRY, worry!", "neuroticism") == judge("worry", "neuroticism") == "high"
+
+
+def test_an_unknown_trait_is_refused():
+    with pytest.raises(KeyError, match="courage"):
+        judge("I would go.", "courage")
+
+
+def test_the_example_holds():
+    assert doctest.testmod(personalib.organism.written_answers).failed == 0
