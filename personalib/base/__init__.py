@@ -7,9 +7,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=["plots", "provenance", "statistics"],
     submod_attrs={
         "data": ["choose", "data_dir"],
-        "intervals": ["clustered_interval"],
+        "intervals": ["clustered_interval", "holds"],
         "markdown": ["code", "escaped"],
         "storage": ["scratch"],
-        "verdicts": ["holds"],
     },
 )

@@ -16,12 +16,7 @@ T = TypeVar("T")
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
-    """Write a checkpoint as a whole, so that a kill leaves the old one.
-
-    Args:
-        path: of the file.
-        tensors: by name, on any device.
-        state: what else there is, by name, as JSON can hold it.
+    """Write tensors, on any device, and what else there is, as JSON can hold it, so that a kill leaves the old file.
 
     Raises:
         DataError: it cannot be written; the old one is kept.
@@ -34,15 +29,7 @@ def save_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], state: Mapp
 def load_checkpoint(
     path: Path, take: Callable[[Mapping[str, torch.Tensor], Mapping[str, Any]], T], device: str = "cpu"
 ) -> T:
-    """Read a checkpoint.
-
-    Args:
-        path: of the file.
-        take: puts everything in its place, and may refuse what it is about with a :class:`DataError`.
-        device: where the tensors go.
-
-    Returns:
-        What ``take`` returns.
+    """What ``take`` makes of a checkpoint's tensors and state; it may refuse what they are about with a DataError.
 
     Raises:
         DataError: the file is damaged, or holds something else than ``take`` expects.

@@ -1,19 +1,17 @@
 """Where the repository's data files are, and the one way in which YAML and JSON are read.
 
-YAML means what version 1.2 says: ``true`` and ``false`` are the only truth values (``Yes``, ``no``, ``on`` and ``off``
-are texts), and dates, times and numbers with underscores are texts. Nothing in a file is run, and depth, length and
-aliases are bounded.
+YAML means what version 1.2 says: ``Yes``, ``no``, ``on`` and ``off``, dates, times and numbers with underscores are
+texts. Nothing in a file is run, and depth, length and aliases are bounded.
 """
 
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -58,12 +56,7 @@ def data_dir() -> Path:
 
 
 def named_file(source: str | Path, folder: str, kind: str) -> Path:
-    """A YAML file by its path, or by its name in a folder of the data.
-
-    Args:
-        source: the path or the name.
-        folder: of the data.
-        kind: what it is called in the error.
+    """A YAML file by its path, or by its name in a folder of the data; ``kind`` is what errors call it.
 
     Raises:
         DataError: there is neither; the message lists the names.
@@ -81,12 +74,7 @@ def named_file(source: str | Path, folder: str, kind: str) -> Path:
 
 
 def choose(name: str, among: Iterable[str], kind: str) -> str:
-    """A name of something, if it is one of those there are.
-
-    Args:
-        name: the name.
-        among: the names there are.
-        kind: what is named, for the error.
+    """A name, if it is one of those there are; ``kind`` is what it names, for the error.
 
     Raises:
         DataError: it is none of them; the message lists them.
@@ -112,29 +100,17 @@ def exists(path: str | Path) -> bool:
 
 
 def read_yaml(path: str | Path) -> Any:
-    """Read one YAML file, see :func:`parse_yaml`.
-
-    Raises:
-        DataError: the file is missing, or is not UTF-8 or not such YAML.
-    """
+    """Read one YAML file, see :func:`read_text` and :func:`parse_yaml`, which say when they raise a DataError."""
     return parse_yaml(read_text(Path(path)), str(path))
 
 
 def read_json(path: str | Path) -> Any:
-    """Read one JSON file, see :func:`parse_json`.
-
-    Raises:
-        DataError: the file is missing, or is not UTF-8 or not such JSON.
-    """
+    """Read one JSON file, see :func:`read_text` and :func:`parse_json`, which say when they raise a DataError."""
     return parse_json(read_text(Path(path)), str(path))
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """The value of a YAML document of version 1.2, with merge keys (``<<``).
-
-    Args:
-        text: the document.
-        where: what it is called in errors, such as its file.
+    """The value of a YAML document of version 1.2, with merge keys (``<<``); ``where`` is what errors call it.
 
     Raises:
         DataError: it is not valid, has a tag, a key twice, a number that is not finite or has more than 64 bits, or is
@@ -147,7 +123,7 @@ def parse_yaml(text: str, where: str) -> Any:
     if len(text) > _YAML_CHARACTERS:
         raise DataError(f"{where}: longer than {_YAML_CHARACTERS:,} characters; keep long lists in JSON lines")
     try:
-        return _Document(where).read(yaml.parse(text, Loader=_LOADER))
+        return _YamlReader(text, where).document()
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise DataError(f"{where}: not valid YAML: {line}{error.problem}") from None
@@ -156,12 +132,9 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def parse_json(text: str, where: str, decoder: json.JSONDecoder | None = None) -> Any:
-    """The value of a JSON text.
+    """The value of a JSON text; ``where`` is what errors call it, such as file and row.
 
-    Args:
-        text: the JSON.
-        where: what it is called in errors, such as file and row.
-        decoder: :data:`ANY_NUMBER` for data of others, where a number may be any; it is judged by who reads it.
+    For data of others pass :data:`ANY_NUMBER` as the decoder: a number may be any, and is judged by who reads it.
 
     Raises:
         DataError: it is not valid, names a key twice, has a number that is not finite or has more than 64 bits, or is
@@ -182,12 +155,7 @@ def parse_json(text: str, where: str, decoder: json.JSONDecoder | None = None) -
 
 
 def parse(kind: type[T], content: Any, where: str) -> T:
-    """Plain values, as YAML and JSON hold them, as what they should be.
-
-    Args:
-        kind: a model of pydantic, a dataclass, or a container of such.
-        content: the values.
-        where: they come from, for the message.
+    """Plain values, as YAML and JSON hold them, as a model of pydantic, a dataclass, or a container of such.
 
     Raises:
         DataError: they do not fit; the message names each field that is wrong, and says what it should be.
@@ -226,11 +194,7 @@ def _complaint(error: dict[str, Any], known: Iterable[str]) -> str:
 
 
 def read_section(kind: type[T], path: Path, name: str) -> T:
-    """One section of a YAML file whose other sections are read elsewhere, see :func:`parse`.
-
-    Raises:
-        DataError: the file or the section is missing, or does not fit.
-    """
+    """One section of a YAML file, see :func:`parse`; a DataError says if it is missing or does not fit."""
     content = read_yaml(path)
     if not isinstance(content, dict) or name not in content:
         raise DataError(f"{path}: {name}: is missing; add it")
@@ -238,14 +202,7 @@ def read_section(kind: type[T], path: Path, name: str) -> T:
 
 
 def shown(value: Any) -> str:
-    """What a message quotes of a value: its representation, at most 200 characters of it.
-
-    Example:
-        >>> shown("a text")
-        "'a text'"
-        >>> len(shown("a" * 1000))
-        200
-    """
+    """What a message quotes of a value: its representation, at most 200 characters of it."""
     return cut(repr(value))
 
 
@@ -255,11 +212,7 @@ def cut(text: str, most: int = _SHOWN) -> str:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8.
-
-    Raises:
-        DataError: the file is missing or is not UTF-8.
-    """
+    """The text of a file; a DataError says if it is missing or not UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -332,7 +285,6 @@ _NUMBERS: tuple[tuple[re.Pattern[str], Callable[[str], Any]], ...] = (
     (re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?"), _finite),
     (re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"), lambda digits: _finite(digits.replace(".", ""))),
 )
-_NO_KEY = object()
 
 
 def _plain(text: str) -> Any:
@@ -346,109 +298,93 @@ def _plain(text: str) -> Any:
     return next((read(text) for pattern, read in _NUMBERS if pattern.fullmatch(text)), text)
 
 
-@dataclass
-class _Open:
-    """A list or an object of which the end is still to come."""
+class _YamlReader:
+    """Reads one document from its events: nested to a bound, and counting what aliases stand for.
 
-    value: Any
-    anchor: str | None
-    begun: int
-    key: Any = _NO_KEY
+    A value comes with its size, the number of values within it and itself.
+    """
 
-
-class _Document:
-    """The value of one YAML document, from its events: without recursion, and counting what aliases stand for."""
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-        self.open = [_Open([], None, 0)]
+    def __init__(self, text: str, where: str) -> None:
+        self.where, self.line, self.aliased = where, 0, 0
+        self.events = iter(yaml.parse(text, Loader=_LOADER))
         self.anchors: dict[str, tuple[Any, int]] = {}
-        self.count = self.aliased = self.line = self.documents = 0
 
-    def read(self, events: Iterable[Any]) -> Any:
-        for event in events:
-            # The end of a list has the place of what follows it.
-            self.line = event.start_mark.line + 1
-            if step := self._STEPS.get(type(event)):
-                step(self, event)
-        [found] = self.open[0].value or [None]
-        return found
+    def document(self) -> Any:
+        self._next()  # the stream's start
+        if isinstance(self._next(), yaml.StreamEndEvent):
+            return None
+        value, _ = self._value(self._next(), 0)
+        self._next()  # the document's end
+        if not isinstance(self._next(), yaml.StreamEndEvent):
+            raise self._error("a second document begins; write one a file, or quote the text ---")
+        return value
+
+    def _next(self) -> Any:
+        event = next(self.events)
+        self.line = event.start_mark.line + 1
+        return event
 
     def _error(self, problem: str) -> DataError:
         return DataError(f"{self.where}, line {self.line}: {problem}")
 
-    def _document(self, event: yaml.DocumentStartEvent) -> None:
-        self.documents += 1
-        if self.documents > 1:
-            raise self._error("a second document begins; write one a file, or quote the text ---")
+    def _value(self, event: Any, depth: int) -> tuple[Any, int]:
+        if isinstance(event, yaml.AliasEvent):
+            return self._alias(event.anchor)
+        if event.tag is not None:
+            raise self._error(f"the tag {shown(event.tag)} is not read; leave it out, and quote what is a text")
+        if isinstance(event, yaml.ScalarEvent):
+            value, size = self._scalar(event), 1
+        elif depth == _DEPTH:
+            raise _too_deep(f"{self.where}, line {self.line}")
+        elif isinstance(event, yaml.SequenceStartEvent):
+            value, size = self._list(depth + 1)
+        else:
+            value, size = self._object(depth + 1)
+        if event.anchor is not None:
+            self.anchors[event.anchor] = value, size
+        return value, size
 
-    def _scalar(self, event: yaml.ScalarEvent) -> None:
-        self._check_tag(event)
+    def _scalar(self, event: Any) -> Any:
         try:
-            value = _plain(event.value) if event.implicit[0] else event.value
+            return _plain(event.value) if event.implicit[0] else event.value
         except ValueError as error:
             raise self._error(str(error)) from None
-        self.count += 1
-        self._put(value, event.anchor, 1)
 
-    def _begin(self, event: yaml.CollectionStartEvent) -> None:
-        self._check_tag(event)
-        if len(self.open) > _DEPTH:
-            raise _too_deep(f"{self.where}, line {self.line}")
-        value: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
-        self.open.append(_Open(value, event.anchor, self.count))
-        self.count += 1
-
-    def _end(self, event: yaml.CollectionEndEvent) -> None:
-        done = self.open.pop()
-        value = self._merged(done.value) if isinstance(done.value, dict) and "<<" in done.value else done.value
-        self._put(value, done.anchor, self.count - done.begun)
-
-    def _alias(self, event: yaml.AliasEvent) -> None:
-        if event.anchor not in self.anchors:
-            raise self._error(f"*{cut(event.anchor)} stands for nothing before it; write &{cut(event.anchor)} there")
-        value, size = self.anchors[event.anchor]
-        self.count += size
+    def _alias(self, name: str) -> tuple[Any, int]:
+        if name not in self.anchors:
+            raise self._error(f"*{cut(name)} stands for nothing before it; write &{cut(name)} there")
+        value, size = self.anchors[name]
         self.aliased += size
         if self.aliased > _ALIASED_VALUES:
             raise self._error(f"aliases stand for more than {_ALIASED_VALUES:,} values; write fewer of them")
-        self._put(value, None, size)
+        return value, size
 
-    def _check_tag(self, event: yaml.NodeEvent) -> None:
-        if event.tag is not None:
-            raise self._error(f"the tag {shown(event.tag)} is not read; leave it out, and quote what is a text")
+    def _list(self, depth: int) -> tuple[list[Any], int]:
+        values, total = [], 1
+        while not isinstance(event := self._next(), yaml.SequenceEndEvent):
+            value, size = self._value(event, depth)
+            values.append(value)
+            total += size
+        return values, total
 
-    def _put(self, value: Any, anchor: str | None, size: int) -> None:
-        """Add a value to the innermost list or object, where it is a key or what belongs to the key before it."""
-        if anchor is not None:
-            self.anchors[anchor] = value, size
-        inner = self.open[-1]
-        if isinstance(inner.value, list):
-            inner.value.append(value)
-        elif inner.key is not _NO_KEY:
-            inner.value[inner.key] = value
-            inner.key = _NO_KEY
-        elif isinstance(value, dict | list):
-            raise self._error(f"the key {shown(value)} is a list or an object; quote it")
-        elif value in inner.value:
-            raise self._error(f"the key {shown(value)} is there twice; keep one of them")
-        else:
-            inner.key = value
+    def _object(self, depth: int) -> tuple[dict[Any, Any], int]:
+        fields: dict[Any, Any] = {}
+        total = 1
+        while not isinstance(event := self._next(), yaml.MappingEndEvent):
+            key, key_size = self._value(event, depth)
+            if isinstance(key, dict | list):
+                raise self._error(f"the key {shown(key)} is a list or an object; quote it")
+            if key in fields:
+                raise self._error(f"the key {shown(key)} is there twice; keep one of them")
+            fields[key], size = self._value(self._next(), depth)
+            total += key_size + size
+        return self._merged(fields) if "<<" in fields else fields, total
 
-    def _merged(self, value: dict[Any, Any]) -> dict[Any, Any]:
+    def _merged(self, fields: dict[Any, Any]) -> dict[Any, Any]:
         """An object with the fields of those under its merge key that it has not itself; the first has precedence."""
-        sources = value["<<"] if isinstance(value["<<"], list) else [value["<<"]]
+        given = fields.pop("<<")
+        sources = given if isinstance(given, list) else [given]
         if not all(isinstance(source, dict) for source in sources):
-            raise self._error(f"<< merges objects, not {shown(value['<<'])}; name an anchor of one")
-        merged = {key: each for source in reversed(sources) for key, each in source.items()}
-        return merged | {key: each for key, each in value.items() if key != "<<"}
-
-    _STEPS: ClassVar[Mapping[type, Callable[["_Document", Any], None]]] = {
-        yaml.DocumentStartEvent: _document,
-        yaml.ScalarEvent: _scalar,
-        yaml.AliasEvent: _alias,
-        yaml.SequenceStartEvent: _begin,
-        yaml.MappingStartEvent: _begin,
-        yaml.SequenceEndEvent: _end,
-        yaml.MappingEndEvent: _end,
-    }
+            raise self._error(f"<< merges objects, not {shown(given)}; name an anchor of one")
+        merged = {key: value for source in reversed(sources) for key, value in source.items()}
+        return merged | fields

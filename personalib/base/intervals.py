@@ -1,4 +1,4 @@
-"""Intervals: how sure a mean, a share or another statistic is."""
+"""Intervals: how sure a mean, a share or another statistic is, and the rule by which a chapter says a result holds."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -29,19 +29,19 @@ def bootstrap_interval(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Interval:
-    """The percentile bootstrap interval of a statistic, resampling the values.
+    """The percentile bootstrap interval of a statistic, resampling the values, shape ``(n,)`` in any unit.
 
     The percentiles are widened as Student's t is wider than the normal distribution where values are few. In
     simulations it covered the mean of 12, 20 and 50 normal values in 0.94, 0.95 and 0.95 of cases, and of as many
-    exponential ones in 0.91, 0.92 and 0.93. Values that are all equal give an interval of width zero; for a share of 0
-    or 1 use :func:`proportion_interval`. One value alone says nothing about its spread: the bounds are then NaN.
+    exponential ones in 0.91, 0.92 and 0.93. Equal values give an interval of width zero (for a share of 0 or 1 use
+    :func:`proportion_interval`), and one value alone bounds of NaN.
 
     Args:
-        values: one number an item, shape ``(n,)``, in any unit.
+        values: one number an item.
         statistic: maps values to a number; it is fast if it takes ``axis``, as NumPy's do.
         level: share of such intervals that hold the true value; so for every function here.
         resamples: how many bootstrap samples are drawn.
-        seed: of the random generator; the same seed gives the same interval.
+        seed: the same seed gives the same interval.
 
     Raises:
         ValueError: there is no value, or one is not finite.
@@ -96,17 +96,14 @@ def clustered_interval(
 ) -> Interval:
     """The mean of values that come in clusters, with a bootstrap interval that resamples whole clusters.
 
-    Values of one cluster, such as texts of one phrase, are no independent evidence. Where every value is 0, or every
-    one 1, it is Wilson's interval with as many trials as there are clusters: the bootstrap would give no width. One
-    cluster alone says nothing about the spread of the rest: the bounds are then NaN.
+    Values of one cluster, such as texts of one phrase, are no independent evidence. Both have the shape ``(n,)``, and
+    clusters are of any kind that can be sorted. Where every value is 0, or every one 1, it is Wilson's interval with as
+    many trials as there are clusters: the bootstrap would give no width. One cluster alone has bounds of NaN.
 
-    The percentiles are widened as Student's t is wider than the normal distribution where clusters are few. With 5, 10,
+    The percentiles are widened as by :func:`bootstrap_interval`, which also says what the options mean. With 5, 10,
     20 and 50 clusters of unequal size and normal means it covered the mean in 0.92, 0.93, 0.94 and 0.95 of simulated
     cases, and with exponential means in only 0.86, 0.90, 0.91 and 0.93: trust it from 10 clusters on, or from 50 where
     they are skewed.
-
-    Both have the shape ``(n,)``; clusters are of any kind that can be sorted. ``level``, ``resamples`` and ``seed`` are
-    those of :func:`bootstrap_interval`.
 
     Raises:
         ValueError: the lengths differ, there is no value, or one is not finite.
@@ -129,12 +126,9 @@ def clustered_interval(
 
 
 def expanded_bounds(drawn: ArrayLike, level: float, n: int) -> tuple[float, float]:
-    """Percentiles of what resamples gave, widened as Student's t is wider than the normal distribution for n units.
+    """Percentiles of what resamples of n units gave, widened as Student's t is wider than the normal distribution.
 
-    Args:
-        drawn: the statistic in each resample; NaN where it has no value.
-        level: share of such intervals that hold the true value.
-        n: how many units were resampled, at least two.
+    ``drawn`` holds the statistic in each resample, NaN where it has no value; ``n`` is at least two.
 
     Source:
         Hesterberg, *The American Statistician* 69 (2015), section 3.3.
@@ -149,8 +143,29 @@ def expanded_bounds(drawn: ArrayLike, level: float, n: int) -> tuple[float, floa
     return float(low), float(high)
 
 
+def holds(interval: Any, than: float = 0.0, *, below: bool = False) -> bool:
+    """Whether a whole interval lies above a value, or with ``below`` under it.
+
+    The rule: both bounds are strictly beyond the value. A bound that is NaN, as of an interval from a single item, is
+    beyond nothing: such a result never holds. An interval is whatever has ``low`` and ``high``, such as a table's row,
+    or a pair of the two, in the unit of ``than``.
+
+    Raises:
+        ValueError: the interval has no two bounds.
+
+    Example:
+        >>> holds((0.1, 0.4)), holds((-0.1, 0.4)), holds((0.1, 0.4), than=0.5, below=True)
+        (True, False, True)
+    """
+    try:
+        low, high = map(float, (interval.low, interval.high) if hasattr(interval, "low") else interval)
+    except (TypeError, ValueError):
+        raise ValueError(f"{interval!r} is no interval; pass (low, high), or what has both as attributes") from None
+    return (low < than and high < than) if below else (low > than and high > than)
+
+
 def _expanded(level: float, n: int) -> float:
-    """The level to take percentiles at so that they are as wide as Student's t of n normal values at this one."""
+    """The level at which percentiles are as wide as Student's t of n normal values at this one."""
     # Percentiles alone lack both the factor n / (n - 1) of the variance and the tails of t.
     wide = stats.t.ppf((1 + level) / 2, n - 1) * np.sqrt(n / (n - 1))
     return float(1 - 2 * stats.norm.sf(wide))

@@ -19,14 +19,9 @@ def escaped(text: object) -> str:
     r"""A foreign text as Markdown of one line that shows it literally.
 
     It may stand wherever text of a line may: in a paragraph, a heading, a list, a cell of a table, a link's text, a
-    caption. Inside backticks a backslash is itself: there use :func:`code`.
-
-    Args:
-        text: the text, or what is to be shown as one.
-
-    Returns:
-        The text with a backslash before each sign that Markdown, MyST or HTML may read (mere words stay as they are),
-        blanks and line breaks folded, and U+FFFD where a character cannot be shown.
+    caption. Inside backticks a backslash is itself: there use :func:`code`. Each sign that Markdown, MyST or HTML may
+    read gets a backslash (mere words stay as they are), blanks and line breaks are folded, and U+FFFD stands where a
+    character cannot be shown.
 
     Example:
         >>> print(escaped("<b>*bold*</b>"))

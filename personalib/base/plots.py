@@ -1,7 +1,8 @@
 """One look for every figure of the book, a few charts, and a way to show them that keeps their numbers.
 
-A chart takes a DataFrame with the columns that its docstring names and, if you like, the Axes to draw on;
-it returns the Axes.
+A chart takes a DataFrame with the columns that its docstring names (it raises a ValueError where one is missing) and,
+if you like, the Axes to draw on instead of a new figure's; it returns the Axes. A column ``kind`` gives colour and
+marker, and rows with a true ``collapsed`` are drawn grey and hollow.
 """
 
 import re
@@ -64,7 +65,6 @@ _OTHERS = ("#332288", "#44AA99", "#CC6677", "#999933", "#882255", "#117733", "#8
 _OTHER_MARKERS = ("o", "s", "^", "D", "P", "v", "X", "*")
 _STYLES = ("-", "--", "-.", ":")
 _POLES = LinearSegmentedColormap.from_list("poles", [COLOURS["low"], "#F7F7F7", COLOURS["high"]])
-_HATCH = "////"
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _ANNOTATED_CELLS = 250
 _THEME = {
@@ -112,12 +112,7 @@ def set_theme() -> None:
 
 
 def new_figure(rows: int = 1, columns: int = 1, height: float = 4.0) -> tuple[Figure, list[Axes]]:
-    """A figure of the book's width with its panels in reading order.
-
-    Args:
-        rows: panels from top to bottom.
-        columns: panels from left to right.
-        height: inches of the whole figure.
+    """A figure of the book's width and a height in inches, with its panels in reading order.
 
     >>> figure, (left, right) = new_figure(columns=2)
     """
@@ -126,18 +121,13 @@ def new_figure(rows: int = 1, columns: int = 1, height: float = 4.0) -> tuple[Fi
 
 
 def show_figure(figure: Figure, name: str, numbers: pd.DataFrame) -> None:
-    """Save a figure with its numbers, display it once, and close it.
+    """Save a figure as ``<name>.png`` and ``.svg`` with its numbers as ``.csv``, display it once, and close it.
 
-    Writes ``<name>.png``, ``<name>.svg`` and ``<name>.csv`` to the results folder of the run;
-    an index that carries labels is written with the numbers.
-
-    Args:
-        figure: what to show.
-        name: lower-case words joined by hyphens, unique in the chapter.
-        numbers: what the figure draws, one row a mark.
+    The files go to the results folder of the run. ``numbers`` is what the figure draws, one row a mark; an index that
+    carries labels is written with them.
 
     Raises:
-        ValueError: the name cannot serve as a file name, or there are no numbers.
+        ValueError: the name is not of lower-case words joined by hyphens, or there are no numbers.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"figure name {name!r}: write lower-case words and hyphens: 'trait-change'")
@@ -154,83 +144,58 @@ def show_figure(figure: Figure, name: str, numbers: pd.DataFrame) -> None:
 
 
 def interval_dots(data: pd.DataFrame, axes: Axes | None = None, *, label: str = "") -> Axes:
-    """A dot with its interval for every category, one category a line.
+    """A dot with its interval for every category, one category a line, kinds side by side.
 
-    Args:
-        data: columns ``category``, ``value``, ``low`` and ``high`` (the ends of the interval);
-            optional ``kind`` (colour and marker, side by side within a category) and ``collapsed`` (bool:
-            grey and hollow).
-        axes: where to draw; a new figure without it.
-        label: what the values are.
-
-    Raises:
-        ValueError: a column is missing.
-
-    Example:
-        >>> scores = pd.DataFrame({"category": ["calm"], "value": [50.0], "low": [47.0], "high": [53.0]})
-        >>> axes = interval_dots(scores, label="score")
+    Columns: ``category``, ``value``, ``low`` and ``high`` (the ends of the interval); optional ``kind``, ``collapsed``.
     """
     rows = _checked("interval_dots", data, "category", "value", "low", "high")
-    categories, kinds = list(rows["category"].unique()), list(rows["kind"].unique())
-    axes = axes or new_figure(height=1.0 + 0.32 * len(categories))[1][0]
+    kinds = list(rows["kind"].unique())
+    axes, places = _category_axes(rows, axes, label)
     step = 0.6 / len(kinds) if rows.groupby("category")["kind"].nunique().max() > 1 else 0.0
     for look, part in _groups(rows):
         shift = (kinds.index(part["kind"].iloc[0]) - (len(kinds) - 1) / 2) * step
-        _draw_intervals(axes, part, part["category"].map(categories.index).to_numpy() + shift, look)
-    axes.set_yticks(range(len(categories)), categories)
-    axes.set_ylim(len(categories) - 0.4, -0.6)
-    axes.grid(False, axis="y")
-    axes.set_xlabel(label)
+        axes.errorbar(
+            part["value"],
+            places[part.index] + shift,
+            xerr=np.abs(part[["low", "high"]].to_numpy().T - part["value"].to_numpy()),
+            linestyle="none",
+            color=look.colour,
+            marker=look.marker,
+            markerfacecolor=look.face,
+            label=look.label,
+            markersize=6,
+            elinewidth=1.6,
+            capsize=2.5,
+        )
     _legend(axes, outside=True)
     return axes
-
-
-def _draw_intervals(axes: Axes, part: pd.DataFrame, places: np.ndarray, look: _Look) -> None:
-    axes.errorbar(
-        part["value"],
-        places,
-        xerr=np.abs(part[["low", "high"]].to_numpy().T - part["value"].to_numpy()),
-        linestyle="none",
-        color=look.colour,
-        marker=look.marker,
-        markerfacecolor=look.face,
-        label=look.label,
-        markersize=6,
-        elinewidth=1.6,
-        capsize=2.5,
-    )
 
 
 def bars(data: pd.DataFrame, axes: Axes | None = None, *, label: str = "", limit: float = 1.0) -> Axes:
-    """A bar with its number for every category, one category a line.
+    """A bar with its number for every category, one category a line; ``limit`` is the value at the right edge.
 
-    Args:
-        data: columns ``category`` and ``value``; optional ``kind`` (colour).
-        axes: where to draw; a new figure without it.
-        label: what the values are.
-        limit: the value at the right edge.
-
-    Raises:
-        ValueError: a column is missing.
-
-    Example:
-        >>> axes = bars(pd.DataFrame({"category": ["A", "B"], "value": [0.7, 0.3]}), label="probability")
+    Columns: ``category`` and ``value``; optional ``kind``.
     """
     rows = _checked("bars", data, "category", "value")
-    categories = list(rows["category"].unique())
-    axes = axes or new_figure(height=1.0 + 0.32 * len(categories))[1][0]
+    axes, places = _category_axes(rows, axes, label)
     for look, part in _groups(rows, split_collapsed=False):
-        places = part["category"].map(categories.index)
-        drawn = axes.barh(places, part["value"], height=0.62, color=look.colour, label=look.label)
+        drawn = axes.barh(places[part.index], part["value"], height=0.62, color=look.colour, label=look.label)
         axes.bar_label(drawn, fmt="%.2f", padding=3, fontsize=8)
-    axes.set_yticks(range(len(categories)), categories)
-    axes.set_ylim(len(categories) - 0.4, -0.6)
     # room for the number of the longest bar
     axes.set_xlim(0, 1.18 * limit)
-    axes.grid(False, axis="y")
-    axes.set_xlabel(label)
     _legend(axes, outside=True)
     return axes
+
+
+def _category_axes(rows: pd.DataFrame, axes: Axes | None, label: str) -> tuple[Axes, np.ndarray]:
+    """Axes with a line for each category, the first on top, and the line of each row."""
+    places, categories = pd.factorize(rows["category"])
+    axes = axes or new_figure(height=1.0 + 0.32 * len(categories))[1][0]
+    axes.set_yticks(range(len(categories)), list(categories))
+    axes.set_ylim(len(categories) - 0.4, -0.6)
+    axes.grid(False, axis="y")
+    axes.set_xlabel(label)
+    return axes, places
 
 
 def heatmap(
@@ -246,21 +211,27 @@ def heatmap(
     """A table as colours that part at a centre, orange above and blue below; a small table shows its numbers.
 
     Args:
-        table: wide; every column holds numbers, rows and columns are named as they shall be read.
-        axes: where to draw; a new figure without it.
+        table: wide, of numbers; rows and columns are named as they shall be read.
+        axes: where to draw.
         label: what the numbers are.
         centre: the value without a colour.
-        limit: the distance from the centre with the full colour; without it, the largest in the table.
+        limit: the distance from the centre with the full colour; the largest in the table by default.
         collapsed: bool, same shape; a true cell is drawn grey and hatched, without its number.
         decimals: digits after the point in the cells.
 
     Raises:
         ValueError: a column does not hold numbers, or ``collapsed`` has other rows or columns.
     """
-    values = _numeric(table)
+    if wrong := [str(name) for name in table if not pd.api.types.is_numeric_dtype(table[name])]:
+        raise ValueError(f"heatmap: column {wrong[0]!r} holds no numbers; make labels the index or drop it")
+    values = table.astype(float)
+    mask = values.isna()
+    if collapsed is not None:
+        if not (collapsed.index.equals(values.index) and collapsed.columns.equals(values.columns)):
+            raise ValueError("heatmap: `collapsed` must have the table's rows and columns, in the same order")
+        mask |= collapsed.astype(bool)
     axes = axes or new_figure(height=1.4 + 0.26 * len(values))[1][0]
     reach = limit or float((values - centre).abs().max().max()) or 1.0
-    mask = _collapsed_cells(values, collapsed)
     sns.heatmap(
         values,
         ax=axes,
@@ -282,32 +253,11 @@ def heatmap(
     return axes
 
 
-def _numeric(table: pd.DataFrame) -> pd.DataFrame:
-    wrong = [str(name) for name in table if not pd.api.types.is_numeric_dtype(table[name])]
-    if wrong:
-        raise ValueError(f"heatmap: column {wrong[0]!r} holds no numbers; make labels the index or drop it")
-    return table.astype(float)
-
-
-def _collapsed_cells(values: pd.DataFrame, collapsed: pd.DataFrame | None) -> pd.DataFrame:
-    if collapsed is None:
-        return values.isna()
-    if not (collapsed.index.equals(values.index) and collapsed.columns.equals(values.columns)):
-        raise ValueError("heatmap: `collapsed` must have the table's rows and columns, in the same order")
-    return collapsed.astype(bool) | values.isna()
-
-
 def scatter_truth(data: pd.DataFrame, axes: Axes | None = None, *, label: str = "") -> Axes:
     """Estimates against the truth, with the diagonal they would lie on and their correlation.
 
-    Args:
-        data: columns ``truth`` and ``estimate``; optional ``kind`` (colour, marker), ``low`` and ``high`` (the ends of
-            the estimate's interval) and ``collapsed`` (bool).
-        axes: where to draw; a new figure without it.
-        label: what both are, such as ``"p(high)"``.
-
-    Raises:
-        ValueError: a column is missing.
+    Columns: ``truth`` and ``estimate``; optional ``kind``, ``low`` and ``high`` (the ends of the estimate's interval)
+    and ``collapsed``. ``label`` says what both are, such as ``"p(high)"``.
     """
     rows = _checked("scatter_truth", data, "truth", "estimate")
     axes = axes or new_figure(height=4.6)[1][0]
@@ -336,13 +286,10 @@ def scatter_truth(data: pd.DataFrame, axes: Axes | None = None, *, label: str = 
     return axes
 
 
-def radar(data: pd.DataFrame, axes: Axes | None = None, *, limit: float = 100.0) -> Axes:
-    """Trait profiles as closed lines around a circle.
+def radar(data: pd.DataFrame, axes: Axes | None = None) -> Axes:
+    """Trait profiles as closed lines around a circle, with 100 at its rim.
 
-    Args:
-        data: columns ``trait`` and ``value``; optional ``kind`` (one line each).
-        axes: polar Axes to draw on; a new figure without them.
-        limit: the value at the rim.
+    Columns: ``trait`` and ``value``; optional ``kind`` (one line each).
 
     Raises:
         ValueError: a column is missing, a kind lacks a trait, or the Axes are not polar.
@@ -352,20 +299,20 @@ def radar(data: pd.DataFrame, axes: Axes | None = None, *, limit: float = 100.0)
     axes = axes or plt.figure(figsize=(WIDTH, 4.8)).add_subplot(projection="polar")
     if not isinstance(axes, PolarAxes):
         raise ValueError("radar: the Axes must be polar: figure.add_subplot(projection='polar')")
+    angles = np.linspace(0, 2 * np.pi, len(traits) + 1)
     for look, part in _groups(rows):
         values = part.set_index("trait")["value"].reindex([*traits, traits[0]])
         if values.isna().any():
             raise ValueError(f"radar: {look.label!r} has no value for {values.index[values.isna()][0]!r}")
-        angles = np.linspace(0, 2 * np.pi, len(values))
         axes.plot(angles, values, color=look.colour, linestyle=look.style, label=look.label)
         axes.fill(angles, values, color=look.colour, alpha=0.08)
     axes.set_theta_offset(np.pi / 2)
     axes.set_theta_direction(-1)
-    axes.set_xticks(np.linspace(0, 2 * np.pi, len(traits), endpoint=False), traits)
-    for place, text in enumerate(axes.get_xticklabels()):
-        side = np.sin(2 * np.pi * place / len(traits)).round(6)
+    axes.set_xticks(angles[:-1], traits)
+    for angle, text in zip(angles, axes.get_xticklabels(), strict=False):
+        side = np.sin(angle).round(6)
         text.set_horizontalalignment("left" if side > 0 else "right" if side < 0 else "center")
-    axes.set_ylim(0, limit)
+    axes.set_ylim(0, 100)
     axes.tick_params(axis="x", pad=4)
     if axes.get_legend_handles_labels()[0]:
         # Below the names of the traits.
@@ -376,15 +323,8 @@ def radar(data: pd.DataFrame, axes: Axes | None = None, *, limit: float = 100.0)
 def training_curve(data: pd.DataFrame, axes: Axes | None = None, *, label: str = "", log: bool = False) -> Axes:
     """Metrics over the steps of a training run, with the stages of its curriculum.
 
-    Args:
-        data: columns ``step`` and ``value``; optional ``kind`` (one line each) and ``stage`` (named at the
-            dotted line where it begins).
-        axes: where to draw; a new figure without it.
-        label: what the values are.
-        log: a logarithmic axis for the steps, for a run that begins with short stages.
-
-    Raises:
-        ValueError: a column is missing.
+    Columns: ``step`` and ``value``; optional ``kind`` (one line each) and ``stage`` (named at the dotted line where it
+    begins). ``log`` makes the axis of steps logarithmic, for a run that begins with short stages.
     """
     rows = _checked("training_curve", data, "step", "value").sort_values("step")
     axes = axes or new_figure()[1][0]
@@ -406,19 +346,10 @@ def training_curve(data: pd.DataFrame, axes: Axes | None = None, *, label: str =
 
 
 def dose_curve(data: pd.DataFrame, axes: Axes | None = None, *, label: str = "", log: bool = False) -> Axes:
-    """What a growing steering coefficient does.
+    """What a growing steering coefficient does; on either side of zero, what lies beyond the first collapse is hatched.
 
-    On either side of zero, what lies beyond the first collapse is hatched; marks that have collapsed are hollow.
-
-    Args:
-        data: columns ``coefficient`` and ``value``; optional ``kind`` (one line each), ``low`` and ``high``
-            (a band) and ``collapsed`` (bool).
-        axes: where to draw; a new figure without it.
-        label: what the values are.
-        log: a logarithmic axis for the coefficient, with a place for zero.
-
-    Raises:
-        ValueError: a column is missing.
+    Columns: ``coefficient`` and ``value``; optional ``kind`` (one line each), ``low`` and ``high`` (a band) and
+    ``collapsed``. ``log`` makes the axis of the coefficient logarithmic, with a place for zero.
     """
     rows = _checked("dose_curve", data, "coefficient", "value").sort_values("coefficient")
     axes = axes or new_figure()[1][0]
@@ -494,7 +425,7 @@ def _groups(rows: pd.DataFrame, *, split_collapsed: bool = True) -> Iterator[tup
 
 
 def _hatched(patch: Patch) -> Patch:
-    patch.set(facecolor="#EFEFEF", edgecolor=COLOURS["collapsed"], hatch=_HATCH, linewidth=0, zorder=0.5)
+    patch.set(facecolor="#EFEFEF", edgecolor=COLOURS["collapsed"], hatch="////", linewidth=0, zorder=0.5)
     return patch
 
 

@@ -9,10 +9,7 @@ from tqdm import tqdm
 def progress_bar(total: int, unit: str, position: int = 0) -> "tqdm[Any]":
     """A progress bar to update by hand; in a log file it is plain and seldom redrawn.
 
-    Args:
-        total: how many units there are.
-        unit: what is counted, in the singular.
-        position: the bar's line below the cursor; one that is not on the first line goes away when it is done.
+    The unit is in the singular; a bar whose position is not the first line below the cursor goes away when it is done.
     """
     interactive = sys.stderr.isatty()
     return tqdm(

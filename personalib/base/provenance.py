@@ -6,7 +6,6 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterable
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -36,10 +35,7 @@ def file_hash(path: Path) -> str:
 
 
 def results_dir() -> Path:
-    """The folder where a notebook saves its figures and tables; it is made if it is missing.
-
-    Under the runner that is a folder of the run's own, elsewhere ``results/interactive`` in the repository.
-    """
+    """The folder for a notebook's figures and tables, made if missing: the run's, or else ``results/interactive``."""
     configured = os.environ.get(RESULTS_VARIABLE)
     folder = Path(configured) if configured else repository_root() / "results" / "interactive"
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,29 +52,24 @@ def digest(*parts: str | bytes) -> str:
 
 
 def folder_hash(folder: Path, pattern: str = "*") -> str:
-    """SHA-256 over the names and contents of the files under a folder, hidden and passing ones left out.
-
-    A missing folder hashes as an empty one.
-    """
+    """SHA-256 over the names and contents of a folder's files, see :func:`folder_files`; a missing one is empty."""
     return files_hash(folder, folder_files(folder, pattern))
 
 
 def folder_files(folder: Path, pattern: str = "*") -> list[Path]:
     """The files under a folder in the order of their names, hidden and passing ones left out."""
-    found = []
-    for path in sorted(folder.rglob(pattern)):
+
+    def is_kept(path: Path) -> bool:
         parts = path.relative_to(folder).parts
-        if path.is_file() and not any(part.startswith(".") or part in _PASSING_FOLDERS for part in parts):
-            found.append(path)
-    return found
+        return path.is_file() and not any(part.startswith(".") or part in _PASSING_FOLDERS for part in parts)
+
+    return [path for path in sorted(folder.rglob(pattern)) if is_kept(path)]
 
 
 def files_hash(base: Path, files: Iterable[Path]) -> str:
     """SHA-256 over files' names below a base folder, and their contents, in the order of the names."""
-    digest = hashlib.sha256()
-    for name, path in sorted((path.relative_to(base).as_posix(), path) for path in files):
-        digest.update(f"{name}\0{file_hash(path)}\n".encode())
-    return digest.hexdigest()
+    found = sorted((path.relative_to(base).as_posix(), path) for path in files)
+    return hashlib.sha256("".join(f"{name}\0{file_hash(path)}\n" for name, path in found).encode()).hexdigest()
 
 
 def library_hash() -> str:
@@ -99,7 +90,7 @@ def organism_hash() -> str:
 def dependencies() -> list[str]:
     """The pinned packages, from ``locks/`` or, in an installed copy, from the package's metadata.
 
-    A build for a certain device has the version of the others.
+    A build for one kind of device counts as the version that the others have.
     """
     locks = [path for path in sorted((repository_root() / "locks").glob("*.txt")) if path.stem != "test"]
     if locks:
@@ -118,21 +109,14 @@ def package_versions() -> dict[str, str]:
 def commit() -> dict[str, Any] | None:
     """The repository's commit and whether files differ from it; None outside a Git repository."""
     head = _git("rev-parse", "HEAD")
-    if head is None:
-        return None
-    return {"commit": head.strip(), "dirty": bool(_git("status", "--porcelain"))}
+    return None if head is None else {"commit": head.strip(), "dirty": bool(_git("status", "--porcelain"))}
 
 
 def machine() -> dict[str, Any]:
     """Python's version, the operating system and the number of processor cores."""
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cores": os.cpu_count(),
-    }
+    return {"python": platform.python_version(), "platform": platform.platform(), "cores": os.cpu_count()}
 
 
-@cache
 def _version(name: str) -> str | None:
     try:
         return metadata.version(name)

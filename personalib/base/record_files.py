@@ -21,23 +21,11 @@ def read_records(path: Path, columns: Collection[str] = ()) -> list[Record]:
     A JSON file holds a list of objects, or one object a line; or an object of objects, whose keys become the field
     ``id`` (as in SafetyBench's answer key), or of lists of objects, whose keys become ``category`` (as in its
     examples). Cells of a CSV file are separated by commas, semicolons or tabs: by whatever splits its header into more
-    of the known columns, or by what its first line says (``sep=;``).
-
-    Args:
-        path: the file.
-        columns: the fields that are known; their case and the blanks around them do not matter.
-
-    Returns:
-        The rows, those included that cannot be read: they raise an error when they are asked for a field.
+    of the known columns, or by what its first line says (``sep=;``). Columns are known whatever their case and the
+    blanks around them. A row that cannot be read raises an error when it is asked for a field.
 
     Raises:
         DataError: the file cannot be read, is not what its name says, has a column twice, or holds no row.
-
-    Example:
-        >>> from personalib.base.data import data_dir
-        >>> read_records(data_dir() / "missing.csv")  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        personalib.base.records.ItemError: ...missing.csv: No such file or directory; check the path
     """
     suffix = path.suffix.lower()
     if suffix not in READERS:
@@ -60,10 +48,9 @@ def read_records(path: Path, columns: Collection[str] = ()) -> list[Record]:
 
 def unfolded(content: Mapping[str, Any]) -> list[Any]:
     """The rows of an object of objects or of lists of objects by key; any other object is one row."""
-    values = content.values()
-    if all(isinstance(value, dict) for value in values):
+    if all(isinstance(value, dict) for value in content.values()):
         return [{"id": key, **value} for key, value in content.items()]
-    if not all(isinstance(value, list) for value in values):
+    if not all(isinstance(value, list) for value in content.values()):
         return [content]
     return [
         {"category": key, **row} if isinstance(row, dict) else row for key, value in content.items() for row in value

@@ -1,7 +1,7 @@
 """Records: rows of a data file, each knowing where it stands so that an error can point at it.
 
-Published data is read as it is. A row that cannot be used is left out and told of, by place and reason; a file of which
-half the rows or more cannot be used is refused.
+Published data is read as it is: a row that cannot be used is left out and named with its reason, and a file is refused
+where half of its rows or more cannot be used.
 """
 
 import re
@@ -16,8 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 from personalib.base.data import DataError, cut, parse_json, shown
 
 _Item = TypeVar("_Item")
-# How many rows a message names; all are in what is returned.
-_NAMED = 3
+_NAMED = 3  # rows in a message
 
 
 class ItemError(DataError):
@@ -29,12 +28,7 @@ class LeftOutWarning(UserWarning):
 
 
 class Skipped(NamedTuple):
-    """A row that is left out.
-
-    Attributes:
-        where: file and row.
-        problem: why, and in which field.
-    """
+    """A row that is left out: its file and row, and why, with the field."""
 
     where: str
     problem: str
@@ -42,12 +36,9 @@ class Skipped(NamedTuple):
 
 @dataclass(frozen=True)
 class Record:
-    """One row of a file.
+    """One row of a file: where it stands, and its values by column.
 
-    Attributes:
-        where: file and row, for messages.
-        fields: the row's values by column.
-        problem: why the row cannot be read at all; whoever asks for a field of it gets that error.
+    A problem says why the row cannot be read at all; whoever asks for a field of it gets that error.
     """
 
     where: str
@@ -89,9 +80,9 @@ class Record:
         return tuple(self._text(f"{field}[{place}]", text) for place, text in enumerate(value))
 
     def named(self, columns: Collection[str]) -> "Record":
-        """The record with its fields under the names of columns, whose case and blanks it may have written otherwise.
+        """The record with its fields under the names of columns, whatever their case and the blanks around them.
 
-        Names that differ in nothing else are taken as they are.
+        Names that differ from each other in nothing else are taken as they are.
         """
         known = {name.casefold(): name for name in columns}
         folded = {name: name.strip().casefold() for name in self.fields}
@@ -132,9 +123,9 @@ def parse_records(
         source: the file, for messages.
         records: its rows.
         parse: what a row and its place stand for; raises :class:`ItemError` where it cannot be used.
-        key: what tells an item from the others, whose answers would be mixed up with those of its equal.
+        key: what tells an item from all others.
         field: the field that holds it, for messages.
-        skipped: takes the rows that are left out. They are warned of in any case.
+        skipped: takes the rows that are left out; a warning counts them in any case.
 
     Raises:
         ItemError: half of the rows or more cannot be used.
@@ -145,15 +136,14 @@ def parse_records(
     for number, record in enumerate(records):
         try:
             item = parse(record, number)
-            own = key(item)
-            if own in seen:
-                raise record.error(
-                    field, f"is {own}, and {seen[own].removeprefix(f'{source}, ')} has it too; give each row its own"
-                )
+            name = key(item)
+            if name in seen:
+                first = seen[name].removeprefix(f"{source}, ")
+                raise record.error(field, f"is {name}, and {first} has it too; give each row its own")
         except ItemError as error:
             left.append(Skipped(record.where, str(error).removeprefix(record.where).lstrip(":, ")))
         else:
-            seen[own] = record.where
+            seen[name] = record.where
             items.append(item)
     leave_out(source, left, len(records), skipped)
     return items
@@ -162,14 +152,7 @@ def parse_records(
 def leave_out(
     source: str | Path, left: Sequence[Skipped], total: int, skipped: list[Skipped] | None = None, thing: str = "rows"
 ) -> None:
-    """Tell of what is left out.
-
-    Args:
-        source: the file.
-        left: what of it is left out.
-        total: of how many.
-        skipped: takes it.
-        thing: what is counted.
+    """Warn of what is left out of so many rows or other things of a file, and add it to ``skipped``.
 
     Raises:
         ItemError: it is half of all or more, so that hardly anything is what was meant.

@@ -1,5 +1,6 @@
 """Files that survive a kill, a full disk and a second process: written whole, locked, or journals that only grow."""
 
+import atexit
 import errno
 import json
 import os
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from math import isfinite
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any, BinaryIO
 
 from filelock import lock_descriptor
@@ -17,17 +18,10 @@ from safetensors import SafetensorError
 
 from personalib.base.data import DataError, parse_json
 
-# Kept, since such a folder is removed as soon as nothing refers to it.
-_SCRATCH: list["TemporaryDirectory[str]"] = []
-
 
 @contextmanager
 def writing(place: Path) -> Iterator[None]:
-    """Say of whatever cannot be written which file or folder it is about, and that nothing is lost.
-
-    Raises:
-        DataError: something in the block could not be written, for instance since the disk is full.
-    """
+    """Turn an error of writing into a DataError that says which file it is about, and that nothing is lost."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -65,21 +59,13 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file, text as UTF-8, so that it is there as a whole or not at all.
-
-    Raises:
-        DataError: see :func:`whole`.
-    """
+    """Write a file, text as UTF-8, so that it is there as a whole or not at all; raises as :func:`whole` does."""
     with whole(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def write_json(path: Path, content: Any, indent: int = 2) -> None:
-    """Write numbers as JSON, which has null in the place of NaN and infinity.
-
-    Raises:
-        DataError: see :func:`write_whole`.
-    """
+    """Write values as JSON, with null in the place of NaN and infinity; raises as :func:`whole` does."""
     write_whole(path, json.dumps(_known(content), indent=indent, allow_nan=False) + "\n")
 
 
@@ -92,11 +78,7 @@ def _known(content: Any) -> Any:
 
 
 def reserve(path: Path) -> None:
-    """Have the disk set aside what a file may grow to: blocks for all of its length.
-
-    Raises:
-        DataError: there is no room; the file is removed.
-    """
+    """Have the disk set aside blocks for all of a file's length, or remove it and raise a DataError."""
     size, free = path.stat().st_size, shutil.disk_usage(path.parent).free
     try:
         with path.open("r+b") as file:
@@ -113,9 +95,9 @@ def reserve(path: Path) -> None:
 
 def scratch(name: str) -> Path:
     """A new folder for what is needed as long as this process runs; it is removed when the process ends."""
-    folder = TemporaryDirectory(prefix=f"{name}-")
-    _SCRATCH.append(folder)
-    return Path(folder.name)
+    folder = Path(mkdtemp(prefix=f"{name}-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 @contextmanager
@@ -125,7 +107,7 @@ def alone(*folders: Path, doing: str, wait: bool = False, lock: str = ".lock") -
     Args:
         folders: in which the lock is a file while they are held.
         doing: what another process is doing there, for the error.
-        wait: whether to wait until another process has gone, for what both want to be there.
+        wait: whether to wait until the other process lets them go.
         lock: the file's name, another one for each of several things that may go on in a folder at a time.
 
     Raises:
@@ -145,14 +127,7 @@ def alone(*folders: Path, doing: str, wait: bool = False, lock: str = ".lock") -
 
 @contextmanager
 def held(path: Path, *, wait: bool = False) -> Iterator[BinaryIO]:
-    """Hold a lock that is there as a file only while it is held; what a killed process left of one is taken over.
-
-    Args:
-        path: of the file.
-        wait: whether to wait until whoever holds it lets it go.
-
-    Yields:
-        The file, open for reading and writing.
+    """Hold a lock, an open file that is there only while it is held; what a killed process left is taken over.
 
     Raises:
         BlockingIOError: another process or thread holds it.
@@ -184,10 +159,8 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
 class Journal:
     """An append-only file of entries that survives a kill: an entry is there as a whole, or not at all.
 
-    Several threads may add to one journal; a second process is refused.
-
-    Args:
-        path: the file; it is made at once, so that a place that cannot be written to is found before any work.
+    It is made at once, so that a place that cannot be written to is found before any work. Several threads may add to
+    one journal; a second process is refused.
 
     Raises:
         DataError: the file cannot be written, another process has it, or a line, other than an unfinished last one,
@@ -233,11 +206,7 @@ class Journal:
             self.entries.append(stored)
 
     def cut(self, count: int) -> None:
-        """Keep the first entries alone.
-
-        Raises:
-            DataError: see :meth:`add`.
-        """
+        """Keep the first entries alone; raises as :meth:`add` does."""
         with self._lock, writing(self.path):
             self._file.seek(0)
             self._size = sum(map(len, self._file.readlines()[:count]))

@@ -38,12 +38,7 @@ def to_latex(table: pd.DataFrame) -> str:
 
 
 def to_csv(table: pd.DataFrame, *, index: bool = False) -> str:
-    """A table as CSV, where texts that a spreadsheet would take for a formula begin with an apostrophe.
-
-    Args:
-        table: the table.
-        index: whether the index is part of it.
-    """
+    """A table as CSV, where texts that a spreadsheet would take for a formula begin with an apostrophe."""
     texts = [name for name, kind in table.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)]
     table = table.copy()
     for name in texts:

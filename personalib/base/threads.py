@@ -17,22 +17,15 @@ def told_threads() -> str | None:
 
 
 def shared_threads(jobs: int) -> str | None:
-    """How many threads each of several processes should have.
+    """How many threads each of so many processes should have: what the environment asks for, or an equal share.
 
-    Args:
-        jobs: how many run at a time.
-
-    Returns:
-        What the environment asks for, or else an equal share of the cores; None, which leaves it to the libraries,
-        where one process has them all.
-
-    Example:
-        >>> shared_threads(10**6)
-        '1'
+    None leaves it to the libraries, where one process has all cores.
     """
     if told_threads() or jobs == 1:
         return told_threads()
-    return str(max(1, _usable_cores() // jobs))
+    # this process may use fewer cores than the machine has
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return str(max(1, cores // jobs))
 
 
 @contextmanager
@@ -45,10 +38,3 @@ def threads(wanted: str | None) -> Iterator[None]:
     finally:
         os.environ.pop(THREADS, None)
         os.environ.update({THREADS: before} if before else {})
-
-
-def _usable_cores() -> int:
-    """The cores that this process may use, which may be fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

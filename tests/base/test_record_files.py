@@ -1,7 +1,6 @@
 """A file that is not what its name says is one clear error with file and row."""
 
 import csv
-import doctest
 import io
 from decimal import Decimal
 
@@ -9,7 +8,6 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-import personalib.base.record_files
 from personalib.base.data import DataError
 from personalib.base.record_files import read_records
 from personalib.base.records import ItemError
@@ -23,11 +21,6 @@ def file(tmp_path):
         return path
 
     return write
-
-
-def test_examples_in_the_documentation_are_true():
-    result = doctest.testmod(personalib.base.record_files)
-    assert result.attempted > 0 and result.failed == 0
 
 
 @pytest.mark.parametrize(
