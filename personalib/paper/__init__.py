@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["audit", "tables"],
     submod_attrs={
-        "manner": ["Manner"],
+        "deviations": ["Manner"],
         "protocol": ["load_protocol"],
         "tables": ["SAFETY_CATEGORIES", "TRAITS"],
     },

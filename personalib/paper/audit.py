@@ -48,18 +48,9 @@ def item_counts(percent: ArrayLike, items: int) -> NDArray[np.int64]:
 
 
 def share_difference(before: int, after: int, items: int, *, level: float = 0.95) -> Difference:
-    """How much a share has grown, from two counts that are taken as independent.
+    """How much a share has grown, in -1..1, from two counts over ``items`` that are taken as independent.
 
     The interval is Newcombe's, made of two Wilson intervals; the p-value is that of the pooled score test.
-
-    Args:
-        before: successes among ``items``.
-        after: successes among as many other items, or the same ones answered independently.
-        items: of either count.
-        level: share of such intervals that hold the true difference.
-
-    Returns:
-        The difference of the shares, in -1..1.
 
     Raises:
         ValueError: a count is not in 0..items, or there is no item.
@@ -105,13 +96,7 @@ def pairing_bounds(before: int, after: int, items: int) -> tuple[float, float]:
 
 
 def change_table(before: pd.DataFrame, after: pd.DataFrame, items: int, *, level: float = 0.95) -> pd.DataFrame:
-    """Every change between two tables of scores, with its interval and its tests.
-
-    Args:
-        before: scores in percent, wide.
-        after: the same rows and columns.
-        items: behind every score.
-        level: coverage of the intervals, one cell at a time.
+    """Every change between two wide tables of scores in percent, with its interval and its tests.
 
     Returns:
         One row a cell, with the index of ``before.stack()``: ``before, after, change, low`` and ``high`` in points;
@@ -126,9 +111,9 @@ def change_table(before: pd.DataFrame, after: pd.DataFrame, items: int, *, level
     cells = pd.DataFrame({"before": before.stack(), "after": after.stack()})
     first, second = (item_counts(cells[name], items).tolist() for name in ("before", "after"))
     counts = list(zip(first, second, strict=True))
-    found = pd.DataFrame([share_difference(a, b, items, level=level) for a, b in counts], index=cells.index)
-    cells[["change", "low", "high"]] = 100 * found[["estimate", "low", "high"]]
-    cells["p"] = found["p"]
+    differences = pd.DataFrame([share_difference(a, b, items, level=level) for a, b in counts], index=cells.index)
+    cells[["change", "low", "high"]] = 100 * differences[["estimate", "low", "high"]]
+    cells["p"] = differences["p"]
     cells["p_paired"] = [pairing_bounds(a, b, items)[1] for a, b in counts]
     for name, source, method in (("holm", "p", "holm"), ("fdr", "p", "fdr_bh"), ("holm_paired", "p_paired", "holm")):
         cells[name] = adjust(cells[source], method)
@@ -136,16 +121,10 @@ def change_table(before: pd.DataFrame, after: pd.DataFrame, items: int, *, level
 
 
 def detectable_change(score: float, items: int, *, alpha: float = 0.05, power: float = 0.8) -> float:
-    """The smallest change toward the middle of the scale that two independent sets of items would mostly reveal.
+    """The smallest change of a score, in points, that two independent sets of items reveal with a chance of ``power``.
 
-    Args:
-        score: of the unsteered model, in percent.
-        items: of either set.
-        alpha: level of the two-sided test; divide it by the number of comparisons for Bonferroni's correction.
-        power: chance to find a change of that size.
-
-    Returns:
-        Points; away from the middle a smaller change is enough.
+    The change is toward the middle of the scale; away from it a smaller one is enough. ``alpha`` is the level of the
+    two-sided test; divide it by the number of comparisons for Bonferroni's correction.
 
     Raises:
         ValueError: the score is not inside of 0..100, or even a change to the other end of the scale would be missed.
@@ -172,17 +151,11 @@ def largest_by_chance(
 ) -> Interval:
     """The largest of many changes where nothing has changed but the items that were drawn.
 
-    Args:
-        score: the true one, of every element and every trait, in percent.
-        items: behind every score, drawn afresh for each of them.
-        elements: how many scores are compared with one unsteered score.
-        traits: how many unsteered scores there are.
-        level: share of the draws between the bounds.
-        draws: how often the whole table is drawn.
-        seed: of the random generator.
+    Every element and every trait has the same true score, in percent, on items drawn afresh. The scores of all elements
+    are compared with one unsteered score a trait.
 
     Returns:
-        Median and bounds of the largest absolute change, in points.
+        Median and bounds of the largest absolute change, in points, over ``draws`` of the whole table.
 
     Raises:
         ValueError: the score is not in 0..100.
@@ -201,10 +174,7 @@ def cosine_after_push(push: ArrayLike, cosine: float = 0.0) -> NDArray[np.float6
     """Cosine of a stream with itself after a vector was added to it.
 
     An RMS norm without its learned gain leaves directions alone, so this is also the cosine of the normalised streams.
-
-    Args:
-        push: length of the added vector in units of the stream's length; any shape.
-        cosine: of the stream and the vector before.
+    ``push`` is the vector's length in units of the stream's, ``cosine`` that of the two before.
 
     Raises:
         ValueError: a push is negative, or the cosine is not in -1..1.
@@ -220,9 +190,7 @@ def cosine_after_push(push: ArrayLike, cosine: float = 0.0) -> NDArray[np.float6
 def cosine_of_pushed(push: ArrayLike, cosine: float = 0.0) -> NDArray[np.float64]:
     """Cosine of two streams of one length after the same vector, at right angles to both, was added to them.
 
-    Args:
-        push: length of the added vector in units of the streams' length; any shape.
-        cosine: of the two streams before.
+    ``push`` is the vector's length in units of the streams', ``cosine`` that of the two streams before.
 
     Raises:
         ValueError: a push is negative, or the cosine is not in -1..1.
@@ -236,13 +204,9 @@ def cosine_of_pushed(push: ArrayLike, cosine: float = 0.0) -> NDArray[np.float64
 
 
 def infer_weights(scores: pd.DataFrame, average: pd.Series) -> WeightFit:
-    """Which share of the items each category has, from scores by category and their average.
+    """Which share of the items each category has, from scores by condition (rows) and category, and their average.
 
     Least squares with shares that are not negative and sum to one.
-
-    Args:
-        scores: conditions as rows, categories as columns, in percent.
-        average: over all items, for the same conditions.
 
     Raises:
         ValueError: the conditions differ, or there are fewer of them than categories.
@@ -262,13 +226,7 @@ def weight_intervals(
 ) -> pd.DataFrame:
     """How far the rounding of published scores moves :func:`infer_weights`.
 
-    Args:
-        scores: conditions as rows, categories as columns, in percent.
-        average: over all items, for the same conditions.
-        step: the last printed digit; the unrounded number lies within half of it.
-        level: share of the draws between the bounds.
-        draws: how often unrounded numbers are drawn.
-        seed: of the random generator.
+    ``step`` is the last printed digit: the unrounded number lies within half of it.
 
     Returns:
         ``estimate, low`` and ``high`` by category. They hold rounding alone, not a wrong table.
@@ -286,17 +244,8 @@ def dilution_share(
 ) -> Interval:
     """Which share of the answers, replaced by a random option, would bring an accuracy down to the observed one.
 
-    ``(base - observed) / (base - chance)``: 0 where nothing is gone, 1 at the chance line, above 1 below it. The bounds
-    come from drawing both accuracies anew, as independent ones; the chance line is taken as exact.
-
-    Args:
-        base: accuracy of the undiluted answers, in percent.
-        observed: accuracy to be explained, in percent.
-        chance: accuracy of random options, in percent.
-        items: behind either accuracy.
-        level: share of the draws between the bounds.
-        draws: how often both are drawn.
-        seed: of the random generator.
+    ``(base - observed) / (base - chance)``, in percent each: 0 where nothing is gone, 1 at the chance line, above 1
+    below it. The bounds come from drawing both accuracies anew, as independent ones; the chance line is taken as exact.
 
     Raises:
         ValueError: base and chance are equal, or a percentage is not in 0..100.
@@ -327,28 +276,14 @@ def rank_permutation(x: ArrayLike, y: ArrayLike, *, resamples: int = 9999, seed:
     labels, values = tests.rankdata(x), tests.rankdata(y)
     if len(labels) != len(values):
         raise ValueError(f"{len(labels)} labels and {len(values)} values; pass one label a value")
-
-    def agreement(dealt: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
-        return ((dealt - labels.mean()) * (values - values.mean())).sum(axis=axis)
-
-    found = tests.permutation_test(
-        (labels,),
-        agreement,
-        permutation_type="pairings",
-        vectorized=True,
-        n_resamples=resamples,
-        rng=np.random.default_rng(seed),
-    )
-    return float(found.pvalue)
+    deal = tests.PermutationMethod(n_resamples=resamples, rng=np.random.default_rng(seed))
+    return float(tests.pearsonr(labels, values, method=deal).pvalue)
 
 
 def common_share(changes: ArrayLike) -> float:
     """Share of the sum of squared changes that one profile, the same for every row, accounts for.
 
     With ``n`` rows that have nothing in common it comes to ``1/n`` on average.
-
-    Args:
-        changes: shape ``(rows, traits)``.
 
     Example:
         >>> common_share([[1.0, 0.0], [0.0, 1.0]])
@@ -360,9 +295,6 @@ def common_share(changes: ArrayLike) -> float:
 
 def one_profile_share(changes: ArrayLike) -> float:
     """Share of the sum of squared changes that one profile accounts for if each row has a strength of its own.
-
-    Args:
-        changes: shape ``(rows, traits)``.
 
     Example:
         >>> one_profile_share([[1.0, 0.0], [3.0, 0.0]])

@@ -1,29 +1,36 @@
-"""Where a plan leaves a protocol: what cannot be followed, what is not, and why."""
+"""Manners: how a chapter asks and pushes, by its plan alone or as a protocol says, and where it leaves the protocol."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
+from personalib.base.data import DataError
+from personalib.base.markdown import escaped
+from personalib.base.tables import to_markdown
 from personalib.evaluation.plan import ArmsPlan, EvaluationPlan, QuestionnairePlan
-from personalib.features.published import bare_name, sae_features
-from personalib.paper.protocol import PRESSURES, PUBLISHED, Asking, Protocol, Steering
+from personalib.features.published import bare_name
+from personalib.paper.protocol import (
+    PRESSURES,
+    PUBLISHED,
+    Asking,
+    Protocol,
+    Steering,
+    apply_protocol,
+    load_protocol,
+    published_sae,
+)
+from personalib.questionnaires.scoring import FLOOR
 
-_NOT_STATED = "not stated"
 _OWN_PROMPTS = "same structure, own wording: the verbatim prompts are not public; pass a file of them as `prompts`"
 _CHOICE = "the plan's own choice; see apply_protocol"
+# Two values by the point in which they should be alike: what a protocol says, and what a plan does.
+_Points = Mapping[str, tuple[Any, Any]]
 
 
 class Deviation(NamedTuple):
-    """One point in which a plan does not do what a protocol says.
-
-    Attributes:
-        where: the questionnaire, arms or model.
-        what: the point.
-        protocol: what the protocol says.
-        plan: what the plan does.
-        why: why, and what would mend it.
-    """
+    """One point in which a plan does not do what a protocol says, for which questionnaire, arms or model, and why."""
 
     where: str
     what: str
@@ -33,29 +40,16 @@ class Deviation(NamedTuple):
 
 
 def deviations(protocol: Protocol, plan: EvaluationPlan) -> list[Deviation]:
-    """Every point in which a plan leaves a protocol, for the models that it asks.
-
-    Args:
-        protocol: such as :func:`personalib.paper.protocol.load_protocol` of ``"paper"``.
-        plan: the plan, before or after :func:`personalib.paper.protocol.apply_protocol`.
+    """Every point in which a plan, before or after ``apply_protocol``, leaves a protocol, for the models that it asks.
 
     Example:
         >>> from personalib.evaluation.plan import load_plan
         >>> from personalib.paper.protocol import load_protocol
-        >>> found = deviations(load_protocol("paper"), load_plan("gemma-2b-it"))
-        >>> [one.protocol for one in found if (one.where, one.what) == ("trait", "items of each group")]
+        >>> left = deviations(load_protocol("paper"), load_plan("gemma-2b-it"))
+        >>> [each.protocol for each in left if (each.where, each.what) == ("trait", "items of each group")]
         ['1000']
     """
-    found: list[Deviation] = []
-    for questionnaire in plan.questionnaires:
-        found += _questionnaire(protocol, questionnaire)
-    for arm in plan.arms:
-        found += _arm(protocol, arm)
-        for model in plan.models:
-            found += _strength(protocol, arm, model.name)
-    if protocol.name == "paper":
-        found += _always(protocol)
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(_every_deviation(protocol, plan)))
 
 
 def deviation_table(found: list[Deviation]) -> pd.DataFrame:
@@ -63,29 +57,86 @@ def deviation_table(found: list[Deviation]) -> pd.DataFrame:
     return pd.DataFrame(found, columns=list(Deviation._fields))
 
 
-def _always(protocol: Protocol) -> Iterator[Deviation]:
-    """What no plan can follow, whatever it asks."""
+@dataclass(frozen=True)
+class Manner:
+    """How a chapter asks and pushes: as a protocol says, or in the plan's own manner."""
+
+    protocol: Protocol | None = None
+
+    @classmethod
+    def read(cls, protocol: str = "", prompts: str = "") -> "Manner":
+        """The manner that a chapter's parameters name; empty texts are for the plan's own manner and prompts.
+
+        Raises:
+            DataError: see :func:`personalib.paper.protocol.load_protocol`; or there are prompts and no protocol.
+
+        Example:
+            >>> Manner.read("paper").column
+            'published'
+        """
+        if prompts and not protocol:
+            raise DataError(
+                f"{prompts}: prompts belong to a protocol; pass `protocol` too: paper, book, or a YAML file"
+            )
+        return cls(load_protocol(protocol, prompts or None) if protocol else None)
+
+    @property
+    def column(self) -> Literal["value", "published"]:
+        """Which of an item's scores compares traits, see :func:`personalib.questionnaires.scores.item_scores`."""
+        return "published" if self.protocol and self.protocol.scoring.rule == "published" else "value"
+
+    def put(self, plan: EvaluationPlan, strength: bool = True) -> EvaluationPlan:
+        """A chapter's plan of one model in this manner; without ``strength`` doses and coefficients stay its own.
+
+        How many items there are stays with the plan, and so does how choices are read, since chapters read them both
+        ways side by side.
+        """
+        if self.protocol is None:
+            return plan
+        applied = apply_protocol(plan, self.protocol, plan.models[0].name, strength)
+        questionnaires = []
+        for before, after in zip(plan.questionnaires, applied.questionnaires, strict=True):
+            kept = {"per_group": before.per_group, "reading": before.reading}
+            sampling = after.sampling if before.reading == "words" else before.sampling
+            questionnaires.append(after.model_copy(update={**kept, "sampling": sampling}))
+        return applied.model_copy(update={"questionnaires": tuple(questionnaires)})
+
+    def note(self, *plans: EvaluationPlan) -> str:
+        """What a reader is told: the manner, and as a table where plans leave the protocol."""
+        if self.protocol is None:
+            return "Asked and pushed in the plan's own manner; `-p protocol paper` takes the paper's."
+        told = f"Protocol: **{escaped(self.protocol.title)}**."
+        if self.protocol.scoring.floor != FLOOR:
+            told += f" Items whose options have less than {FLOOR:.0%} of the probability are missing here all the same."
+        left = list(dict.fromkeys(each for plan in plans for each in deviations(self.protocol, plan)))
+        if not left:
+            return f"{told} This run leaves it nowhere."
+        table = to_markdown(deviation_table(left))
+        return f"{told}\n\n:::{{dropdown}} Where this run leaves it: {len(left)} points\n{table}:::"
+
+
+def _every_deviation(protocol: Protocol, plan: EvaluationPlan) -> Iterator[Deviation]:
+    for questionnaire in plan.questionnaires:
+        yield from _questionnaire(protocol, questionnaire)
+    for arm in plan.arms:
+        yield from _arm(protocol, arm)
+        for model in plan.models:
+            yield from _strength(protocol, arm, model.name)
+    if protocol.name != "paper":
+        return
+    # What no plan can follow, whatever it asks.
     if protocol.scoring.unreadable == "guess":
-        yield Deviation(
-            "scoring",
-            "unreadable answers in words",
-            "a random option",
-            "what a random option would get",
-            "its expected value, so that nothing depends on a seed",
-        )
+        given, why = "what a random option would get", "its expected value, so that nothing depends on a seed"
+        yield Deviation("scoring", "unreadable answers in words", "a random option", given, why)
     if not protocol.supplies("templates"):
-        yield Deviation(
-            "templates",
-            "persona",
-            "a persona in the runner's template that the paper does not mention",
-            "none",
-            "it is not public word for word; a file of templates may have it",
-        )
+        wanted = "a persona in the runner's template that the paper does not mention"
+        why = "it is not public word for word; a file of templates may have it"
+        yield Deviation("templates", "persona", wanted, "none", why)
 
 
 def _questionnaire(protocol: Protocol, plan: QuestionnairePlan) -> Iterator[Deviation]:
-    asking = protocol.asking(plan.kind)
-    if plan.reading == "words" and protocol.name == "paper" and plan.source != "facts":
+    asking, by_paper = protocol.asking(plan.kind), protocol.name == "paper"
+    if plan.reading == "words" and by_paper and plan.source != "facts":
         yield from _written(plan)
     judged = plan.kind == "judgement" and plan.source != "facts"
     if judged:
@@ -94,16 +145,14 @@ def _questionnaire(protocol: Protocol, plan: QuestionnairePlan) -> Iterator[Devi
         word = "how it is read, and no more" if judged else "no word on it"
         yield Deviation(plan.name, "questionnaire", word, plan.kind, "beside the protocol")
         return
-    if not protocol.supplies("templates") and plan.template_file is None and protocol.name == "paper":
+    if not protocol.supplies("templates") and plan.template_file is None and by_paper:
         yield Deviation(plan.name, "templates", "the paper's wording", "the book's wording", _OWN_PROMPTS)
-    own_file = protocol.prompts if protocol.supplies("templates") else None
-    if plan.template_file != own_file:
-        yield Deviation(plan.name, "file of templates", str(own_file), str(plan.template_file), _CHOICE)
-    yield from _different(plan.name, _asked(asking, plan))
+    file = protocol.prompts if protocol.supplies("templates") else None
+    yield from _different(plan.name, {"file of templates": (file, plan.template_file)} | _asked(asking, plan))
     if asking.source is not None and plan.source != asking.source:
         why = "the book's own items" if plan.source == "bundled" else "whether these are the same items is not checked"
         yield Deviation(plan.name, "items", asking.source, plan.source, why)
-    elif plan.kind == "choice" and plan.source == "bundled" and protocol.name == "paper":
+    elif plan.kind == "choice" and plan.source == "bundled" and by_paper:
         yield Deviation(plan.name, "items", "SafetyBench", plan.source, "the book's own items; name a file of them")
 
 
@@ -118,16 +167,16 @@ def _written(plan: QuestionnairePlan) -> Iterator[Deviation]:
         yield Deviation(plan.name, "random numbers", "one stream a batch", "one stream a sample", why)
 
 
-def _read(asking: Asking, plan: QuestionnairePlan) -> Mapping[str, tuple[Any, Any]]:
-    """How answers are read and what is done, by point."""
+def _read(asking: Asking, plan: QuestionnairePlan) -> dict[str, tuple[Any, Any]]:
+    """How answers are read."""
     points: dict[str, tuple[Any, Any]] = {"reading": (asking.reading, plan.reading)}
     if asking.reading == plan.reading == "words":
         points["sampling"] = (asking.sampling, plan.sampling)
     return points
 
 
-def _asked(asking: Asking, plan: QuestionnairePlan) -> Mapping[str, tuple[Any, Any]]:
-    """What is asked for and what is done, by point."""
+def _asked(asking: Asking, plan: QuestionnairePlan) -> dict[str, tuple[Any, Any]]:
+    """What is asked for."""
     points: dict[str, tuple[Any, Any]] = {
         "template names": (asking.templates, plan.templates or ("letters",)),
         "examples before an item": (asking.shots, plan.shots),
@@ -138,11 +187,9 @@ def _asked(asking: Asking, plan: QuestionnairePlan) -> Mapping[str, tuple[Any, A
         points["items left out"] = (left_out[asking.evaluation_only], left_out[plan.evaluation_only])
     else:
         points["orders"] = (asking.orders, plan.orders or ("normal",))
-    if asking.per_group is not None:
+    # All items of the source that a protocol names are as many as it asks for.
+    if asking.per_group is not None and (plan.per_group is not None or plan.source != asking.source):
         points["items of each group"] = (asking.per_group, plan.per_group or "all")
-        if plan.per_group is None and plan.source == asking.source:
-            # All of its items are so many.
-            del points["items of each group"]
     return points
 
 
@@ -153,9 +200,8 @@ def _arm(protocol: Protocol, plan: ArmsPlan) -> Iterator[Deviation]:
         yield Deviation(where, "arms", "none of this method", plan.method, "a control, beside the protocol")
         return
     if plan.method != steering.method:
-        yield Deviation(
-            where, "method", f"{plan.family} by {steering.method}", plan.method, "not crossed there; beside it"
-        )
+        wanted = f"{plan.family} by {steering.method}"
+        yield Deviation(where, "method", wanted, plan.method, "not crossed there; beside it")
         return
     yield from _different(where, {"positions": (steering.positions, plan.positions)})
     if plan.method == "sae" and plan.personas:
@@ -163,23 +209,18 @@ def _arm(protocol: Protocol, plan: ArmsPlan) -> Iterator[Deviation]:
     if plan.method == "sae" and "negative" in plan.poles and steering.features == PUBLISHED:
         yield Deviation(where, "poles", "each pole has features of its own", "the negative of a vector", _CHOICE)
     if plan.method == "repe" and protocol.name == "paper":
-        yield Deviation(where, "layer", _NOT_STATED, str(plan.site), "no layer of contrast vectors was published")
+        yield Deviation(where, "layer", "not stated", str(plan.site), "no layer of contrast vectors was published")
         yield from _contrast_prompts(protocol, plan, where)
 
 
 def _contrast_prompts(protocol: Protocol, plan: ArmsPlan, where: str) -> Iterator[Deviation]:
-    own = protocol.prompts if protocol.supplies("contrasts") and plan.family == PRESSURES else None
-    if plan.contrast_file is None and own is None:
+    file = protocol.prompts if protocol.supplies("contrasts") and plan.family == PRESSURES else None
+    if plan.contrast_file is None and file is None:
         yield Deviation(where, "contrast prompts", "the paper's wording", "the book's wording", _OWN_PROMPTS)
-        yield Deviation(
-            where,
-            "questions of contrast pairs",
-            "TRAIT's own",
-            "neutral ones",
-            "directions must not be fitted to what is measured; a file of prompts may have other questions",
-        )
-    elif plan.contrast_file != own:
-        yield Deviation(where, "contrast prompts", str(own), str(plan.contrast_file), _CHOICE)
+        why = "directions must not be fitted to what is measured; a file of prompts may have other questions"
+        yield Deviation(where, "questions of contrast pairs", "TRAIT's own", "neutral ones", why)
+    else:
+        yield from _different(where, {"contrast prompts": (file, plan.contrast_file)})
 
 
 def _strength(protocol: Protocol, plan: ArmsPlan, model: str) -> Iterator[Deviation]:
@@ -188,39 +229,36 @@ def _strength(protocol: Protocol, plan: ArmsPlan, model: str) -> Iterator[Deviat
     if plan.method != steering.method:
         return
     where = f"arms {plan.name!r}, {model}"
-    strength, own = steering.strength(model), plan.doses or plan.coefficients
-    unit = "doses" if plan.doses else "coefficients"
+    strength, unit = steering.strength(model), "doses" if plan.doses else "coefficients"
+    sizes = getattr(plan, unit)
     if not strength:
         why = "none was published for this model; the plan's own is kept"
-        yield Deviation(where, "coefficient", f"none for {bare_name(model)}", f"{unit} {_words(own)}", why)
-    elif strength[unit] != own:
-        wanted = f"coefficients {_words(strength['coefficients'])}" if not steering.doses else _words(steering.doses)
-        yield Deviation(where, "strength", wanted, f"{unit} {_words(own)}", _CHOICE)
+        yield Deviation(where, "coefficient", f"none for {bare_name(model)}", f"{unit} {_words(sizes)}", why)
+    elif strength[unit] != sizes:
+        wanted = _words(steering.doses) if steering.doses else f"coefficients {_words(strength['coefficients'])}"
+        yield Deviation(where, "strength", wanted, f"{unit} {_words(sizes)}", _CHOICE)
     if plan.method == "sae" and steering.features == PUBLISHED:
         yield from _features(steering, plan, model, where)
 
 
 def _features(steering: Steering, plan: ArmsPlan, model: str, where: str) -> Iterator[Deviation]:
-    table = sae_features()
-    own = table[table["model"] == bare_name(model)]
-    shown = plan.features if isinstance(plan.features, str) else "listed in the plan"
-    if own.empty:
+    sae = published_sae(model)
+    features = plan.features if isinstance(plan.features, str) else "listed in the plan"
+    if sae is None:
         why = "none were published for this model; the plan's own are used"
-        yield Deviation(where, "features", f"none for {bare_name(model)}", shown, why)
+        yield Deviation(where, "features", f"none for {bare_name(model)}", features, why)
         return
-    if plan.features != PUBLISHED:
-        yield Deviation(where, "features", PUBLISHED, shown, _CHOICE)
-    wanted = f"{own['sae_release'].iloc[0]}, {own['sae_id'].iloc[0]}"
-    given = ", ".join(one for one in (plan.release, plan.sae) if one)
-    if steering.layer == PUBLISHED and given != wanted:
-        yield Deviation(where, "SAE", wanted, given, "a folder may be a copy of it, which is not checked")
+    yield from _different(where, {"features": (PUBLISHED, features)})
+    given = ", ".join(name for name in (plan.release, plan.sae) if name)
+    if steering.layer == PUBLISHED and given != ", ".join(sae):
+        yield Deviation(where, "SAE", ", ".join(sae), given, "a folder may be a copy of it, which is not checked")
 
 
-def _different(where: str, points: Mapping[str, tuple[Any, Any]]) -> Iterator[Deviation]:
+def _different(where: str, points: _Points) -> Iterator[Deviation]:
     for what, (wanted, given) in points.items():
         if wanted != given:
             yield Deviation(where, what, _words(wanted), _words(given), _CHOICE)
 
 
 def _words(value: Any) -> str:
-    return ", ".join(_words(one) for one in value) if isinstance(value, tuple) else f"{value}".removesuffix(".0")
+    return ", ".join(_words(each) for each in value) if isinstance(value, tuple) else f"{value}".removesuffix(".0")

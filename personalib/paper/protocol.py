@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from personalib.base.data import DataError, Strict, exists, named_file, parse, read_yaml
 from personalib.evaluation.plan import ArmsPlan, EvaluationPlan, ModelPlan, QuestionnairePlan
@@ -27,15 +27,8 @@ PRESSURES = "pressures"
 class Asking(Strict):
     """How a questionnaire is put.
 
-    Attributes:
-        templates: names of the templates, of the book's or of the file of prompts.
-        orders: of the options.
-        per_group: items of each trait or category, or ``"all"``; none leaves it to the plan.
-        evaluation_only: whether trait items that pushes are chosen by are left out.
-        source: which items they should be; none for any.
-        reading: ``"options"`` or ``"words"``.
-        sampling: how answers in words are written.
-        shots: solved examples before each item.
+    ``per_group`` is the items of each trait or category, none what the plan has; ``evaluation_only`` leaves out trait
+    items that pushes are chosen by; ``source`` says which items they should be; ``sampling`` is for answers in words.
     """
 
     templates: tuple[str, ...]
@@ -60,8 +53,8 @@ class Scoring(Strict):
     Attributes:
         rule: ``"published"``, the pole of the most probable response counts; or ``"probabilities"``, its share does.
         floor: least answer mass of an item that counts as read.
-        unreadable: what stands in the place of an answer in words that cannot be read: ``"guess"``, what a random
-            option would get (its expected value, so that nothing depends on a seed), or ``"missing"``.
+        unreadable: what stands in the place of an answer in words that cannot be read: ``"guess"``, the expected value
+            of a random option, or ``"missing"``.
     """
 
     rule: Literal["published", "probabilities"]
@@ -70,16 +63,10 @@ class Scoring(Strict):
 
 
 class Steering(Strict):
-    """How one kind of factor is pushed.
+    """How one kind of factor is pushed: by features or by contrast vectors, and where and how hard.
 
-    Attributes:
-        method: by features or by contrast vectors.
-        features: the paper's, or those that a prompt tells apart; see :class:`~personalib.evaluation.plan.ArmsPlan`.
-        combine: how several vectors come together.
-        positions: at which tokens.
-        coefficients: by model, how often the vector is added.
-        doses: for every model, lengths of the push in units of the residual stream's typical norm.
-        layer: ``"published"``, the paper's for this model, or ``"plan"``, the plan's own.
+    ``coefficients`` say by model how often the vector is added, ``doses`` for every model the length of the push in
+    units of the residual stream's typical norm; ``layer`` is the paper's for a model, or the plan's own.
     """
 
     method: Literal["sae", "repe"]
@@ -141,11 +128,7 @@ class Protocol(Strict):
 
 
 def load_protocol(source: str | Path, prompts: str | Path | None = None) -> Protocol:
-    """Read a protocol.
-
-    Args:
-        source: a file, or the name of one in ``data/protocols``.
-        prompts: a file of templates and contrast prompts instead of the protocol's.
+    """Read a protocol from a file or by its name in ``data/protocols``; ``prompts`` is a file instead of its own.
 
     Raises:
         DataError: a file is missing or not what it should be; the message names file, key and fix.
@@ -155,27 +138,21 @@ def load_protocol(source: str | Path, prompts: str | Path | None = None) -> Prot
         (200.0,)
     """
     path = named_file(source, "protocols", "protocol")
-    found = parse(Protocol, read_yaml(path), str(path))
-    if prompts is not None:
-        found = found.model_copy(update={"prompts": str(prompts)})
-    elif found.prompts is not None and exists(path.parent / found.prompts):
-        found = found.model_copy(update={"prompts": str(path.parent / found.prompts)})
-    if found.prompts is not None:
-        found = _with_templates(found, Path(found.prompts))
-    return found
+    protocol = parse(Protocol, read_yaml(path), str(path))
+    if prompts is None and protocol.prompts is not None:
+        beside = path.parent / protocol.prompts
+        prompts = beside if exists(beside) else protocol.prompts
+    if prompts is None:
+        return protocol
+    return _with_templates(protocol.model_copy(update={"prompts": str(prompts)}), Path(prompts))
 
 
 def apply_protocol(plan: EvaluationPlan, protocol: Protocol, model: str, strength: bool = True) -> EvaluationPlan:
     """A plan in the manner of a protocol, for one model.
 
     What is asked stays, and whom it is asked of; so do arms that the protocol has no word on, such as random directions
-    and prompts. What could not be followed is told by :func:`personalib.paper.deviations.deviations`.
-
-    Args:
-        plan: the plan.
-        protocol: the protocol.
-        model: the name of one of its models, or of another one.
-        strength: whether how hard is pushed is the protocol's too, or stays the plan's.
+    and prompts. What could not be followed is told by :func:`personalib.paper.deviations.deviations`. Without
+    ``strength`` doses and coefficients stay the plan's.
 
     Example:
         >>> from personalib.evaluation.plan import load_plan
@@ -183,18 +160,15 @@ def apply_protocol(plan: EvaluationPlan, protocol: Protocol, model: str, strengt
         >>> [one.coefficients for one in paper.arms if one.method == "sae" and one.family == "elements"]
         [(200.0,), (200.0,)]
     """
-    own = [one for one in plan.models if bare_name(one.name) == bare_name(model)] or [ModelPlan(name=model)]
-    arms: list[ArmsPlan] = []
-    for one in (_steered(arm, protocol, model, strength) for arm in plan.arms):
-        # Doses apart, two arms of a plan may now be one.
-        if one not in arms:
-            arms.append(one)
+    models = [one for one in plan.models if bare_name(one.name) == bare_name(model)] or [ModelPlan(name=model)]
+    arms = [_steered(arm, protocol, model, strength).model_dump() for arm in plan.arms]
     changes = {
-        "models": tuple(own[:1]),
-        "questionnaires": tuple(_asked(one, protocol) for one in plan.questionnaires),
-        "arms": tuple(arms),
+        "models": [models[0].model_dump()],
+        "questionnaires": [_asked(one, protocol).model_dump() for one in plan.questionnaires],
+        # Doses apart, two arms of a plan may now be one.
+        "arms": [arm for place, arm in enumerate(arms) if arm not in arms[:place]],
     }
-    return EvaluationPlan.model_validate(plan.model_dump() | {key: _plain(value) for key, value in changes.items()})
+    return EvaluationPlan.model_validate(plan.model_dump() | changes)
 
 
 def _asked(plan: QuestionnairePlan, protocol: Protocol) -> QuestionnairePlan:
@@ -232,17 +206,23 @@ def _features(plan: ArmsPlan, steering: Steering, model: str) -> dict[str, Any]:
     """The paper's features of a model, and its SAE, where there are any; else the plan's own."""
     if steering.features != PUBLISHED:
         return {"features": steering.features}
-    table = sae_features()
-    own = table[table["model"] == bare_name(model)]
-    if own.empty:
+    sae = published_sae(model)
+    if sae is None:
         return {}
     known = published_features(model)
     keys = tuple(key for key in plan.keys or known if key in known) or plan.keys
-    found: dict[str, Any] = {"features": PUBLISHED, "keys": () if plan.personas else keys}
+    changes: dict[str, Any] = {"features": PUBLISHED, "keys": () if plan.personas else keys}
     # A folder may be a copy of the paper's own SAE, and is left as it is. No text would be the path of this folder.
     if steering.layer == PUBLISHED and not (plan.release and Path(plan.release).is_dir()):
-        found |= {"release": own["sae_release"].iloc[0], "sae": own["sae_id"].iloc[0]}
-    return found
+        changes |= {"release": sae[0], "sae": sae[1]}
+    return changes
+
+
+def published_sae(model: str) -> tuple[str, str] | None:
+    """Release and name of the SAE whose features were published of a model; none where there are none."""
+    table = sae_features()
+    table = table[table["model"] == bare_name(model)]
+    return None if table.empty else (str(table["sae_release"].iloc[0]), str(table["sae_id"].iloc[0]))
 
 
 def _with_templates(protocol: Protocol, path: Path) -> Protocol:
@@ -264,7 +244,3 @@ def _with_templates(protocol: Protocol, path: Path) -> Protocol:
         if not set(asking.templates) <= set(there):
             changes[name] = asking.model_copy(update={"templates": tuple(there)[:1]})
     return protocol.model_copy(update=changes)
-
-
-def _plain(values: tuple[BaseModel, ...]) -> list[dict[str, Any]]:
-    return [one.model_dump() for one in values]

@@ -6,7 +6,7 @@ import yaml
 from personalib.base.data import DataError
 from personalib.evaluation.plan import ModelPlan, load_plan
 from personalib.models.sampling import GREEDY, Sampling
-from personalib.paper.manner import Manner
+from personalib.paper.deviations import Manner
 
 SMALL = "google/gemma-2b-it"
 
