@@ -106,10 +106,9 @@ def cross_entropy(
     with tqdm(total=4 * len(batches), desc=progress, disable=progress is None, unit="batch") as bar:
 
         def loss(replace: Callable[[torch.Tensor], torch.Tensor]) -> float:
-            losses, tokens = zip(
-                *(_replaced(network, sae.site, encoded, batch, replace, bar) for batch in batches), strict=True
-            )
-            return float(sum(losses) / sum(tokens))
+            sums_of_batches = [_replaced(network, sae.site, encoded, batch, replace, bar) for batch in batches]
+            summed, tokens = np.sum(sums_of_batches, axis=0)
+            return float(summed / tokens)
 
         clean = loss(keep)
         mean = (sums / count).float()

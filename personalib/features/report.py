@@ -167,12 +167,7 @@ def report(
             "shared_with_opposite": float(superposition(own["train"])["shared"].mean()),
         }
     bounds = {
-        str(site): baselines(
-            texts["train"], read.activations["train"], texts["held_out"], read.activations["held_out"], site
-        )
-        .groupby("baseline")["auroc"]
-        .agg(["mean", "min"])
-        .to_dict("index")
+        str(site): baselines(read, site).groupby("baseline")["auroc"].agg(["mean", "min"]).to_dict("index")
         for site in sorted({sae.site for sae in saes})
     }
     others = {"any_sae": findings(across(discoveries)), "baselines": bounds}
@@ -180,31 +175,23 @@ def report(
     return {**{key: top[key] for key in HEADLINES}, "sae": saes[0].name, "saes": by_sae, **others}
 
 
-def baselines(
-    train: LabelledTexts,
-    train_activations: Activations,
-    held_out: LabelledTexts,
-    held_out_activations: Activations,
-    site: Site,
-    directions: int = 512,
-    seed: int = 0,
-) -> pd.DataFrame:
+def baselines(read: ElementActivations, site: Site, directions: int = 512, seed: int = 0) -> pd.DataFrame:
     """AUROC without an SAE: fitted or chosen on the texts of the search, and scored on held-out phrasings.
 
     One row an element and ``baseline``: ``probe`` is a logistic regression on the mean over tokens, the upper bound;
     ``coordinate`` the best single coordinate of the residual stream, up or down, at its most over tokens; and
-    ``random`` the same of so many random ``directions``. Activations are captured with ``tokens="all"``.
+    ``random`` the same of so many random ``directions``.
     """
-    labels = [label for label in train.classes if label != NEUTRAL]
-    own, later = train.members(labels), held_out.members(labels)
-    means = _pool(train_activations, site, None), _pool(held_out_activations, site, None)
-    width = means[0].shape[1]
+    labels = [label for label in read.texts["train"].classes if label != NEUTRAL]
+    members = [read.texts[split].members(labels) for split in SPLITS]
+    activations = [read.activations[split] for split in SPLITS]
+    width = activations[0].values(site).shape[1]
     random = np.random.default_rng([seed, 13]).standard_normal((width, directions // 2))
     random /= np.linalg.norm(random, axis=0)
     values = {
-        "probe": [_probe(*means, own[:, number], later[:, number]) for number in range(len(labels))],
-        "coordinate": _best(train_activations, held_out_activations, site, np.eye(width), own, later),
-        "random": _best(train_activations, held_out_activations, site, random, own, later),
+        "probe": _probes([_means(each, site) for each in activations], members),
+        "coordinate": _best([_extremes(each, site, np.eye(width)) for each in activations], members),
+        "random": _best([_extremes(each, site, random) for each in activations], members),
     }
     rows = [
         (*label, baseline, value) for baseline in values for label, value in zip(labels, values[baseline], strict=True)
@@ -212,41 +199,36 @@ def baselines(
     return pd.DataFrame(rows, columns=["factor", "element", "baseline", "auroc"])
 
 
-def _pool(activations: Activations, site: Site, directions: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    """The mean over a text's tokens; or the most and, with its sign turned, the least along some directions."""
-    values, starts = np.asarray(activations.values(site), dtype=float), activations.offsets[:-1]
-    if directions is None:
-        return np.add.reduceat(values, starts) / np.diff(activations.offsets)[:, None]
-    along = values @ directions
+def _means(activations: Activations, site: Site) -> NDArray[np.float64]:
+    """The mean over each text's tokens."""
+    values = np.asarray(activations.values(site), dtype=float)
+    return np.add.reduceat(values, activations.offsets[:-1]) / np.diff(activations.offsets)[:, None]
+
+
+def _extremes(activations: Activations, site: Site, directions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The most and, with its sign turned, the least over each text's tokens along some directions."""
+    along, starts = np.asarray(activations.values(site), dtype=float) @ directions, activations.offsets[:-1]
     return np.hstack([np.maximum.reduceat(along, starts), -np.minimum.reduceat(along, starts)])
 
 
-def _probe(
-    train: NDArray[np.float64], held_out: NDArray[np.float64], own: NDArray[np.bool_], later: NDArray[np.bool_]
-) -> float:
+def _probes(means: list[NDArray[np.float64]], members: list[NDArray[np.bool_]]) -> list[float]:
+    """Of each class the AUROC on held-out texts of a probe fitted to the others."""
     from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced", max_iter=1000))
-    scores = probe.fit(train, own).decision_function(held_out)
-    return float(auroc(_positive(scores[:, None]), later[:, None])[0, 0])
+    return [
+        float(roc_auc_score(later, probe.fit(means[0], own).decision_function(means[1])))
+        for own, later in zip(*(each.T for each in members), strict=True)
+    ]
 
 
-def _best(
-    train: Activations,
-    held_out: Activations,
-    site: Site,
-    directions: NDArray[np.float64],
-    own: NDArray[np.bool_],
-    later: NDArray[np.bool_],
-) -> list[float]:
-    """The AUROC on held-out texts of the direction and sign that is best on the others, for each class."""
-    chosen = auroc(_positive(_pool(train, site, directions)), own).argmax(1)
-    scores = auroc(_positive(_pool(held_out, site, directions)), later)
-    return [float(scores[number, column]) for number, column in enumerate(chosen)]
-
-
-def _positive(values: NDArray[np.float64]) -> csc_array:
-    """Values moved above zero: ranks do not mind, and zeros would count as silence."""
-    return csc_array(values - values.min(0) + 1.0)
+def _best(values: list[NDArray[np.float64]], members: list[NDArray[np.bool_]]) -> list[float]:
+    """Of each class the AUROC on held-out texts of the column that is best on the others."""
+    # Moved above zero: ranks do not mind, and zeros would count as silence.
+    train, held_out = (
+        auroc(csc_array(each - each.min(0) + 1.0), own) for each, own in zip(values, members, strict=True)
+    )
+    return [float(row[column]) for row, column in zip(held_out, train.argmax(1), strict=True)]

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic.dataclasses import dataclass
-from sae_lens.config import LoggingConfig, SAETrainerConfig
+from sae_lens.config import SAETrainerConfig
 from sae_lens.saes.batchtopk_sae import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
 from sae_lens.saes.sae import SAEMetadata, TrainStepOutput
 from sae_lens.training.sae_trainer import SAETrainer
@@ -288,22 +288,13 @@ def _trainer(
 def _settings(recipe: Recipe, device: str) -> SAETrainerConfig:
     steps = recipe.samples // recipe.batch
     return SAETrainerConfig(
-        n_checkpoints=0,
-        checkpoint_path=None,
-        save_final_checkpoint=False,
         total_training_samples=recipe.samples,
-        device=device,
-        autocast=False,
+        train_batch_size_samples=recipe.batch,
         lr=recipe.learning_rate,
         lr_end=recipe.learning_rate,
-        lr_scheduler_name="constant",
         lr_warm_up_steps=min(100, steps // 10),
-        adam_beta1=0.9,
-        adam_beta2=0.999,
         lr_decay_steps=steps // 4,
-        n_restart_cycles=1,
-        train_batch_size_samples=recipe.batch,
+        device=device,
         dead_feature_window=300,
         feature_sampling_window=steps + 1,
-        logger=LoggingConfig(log_to_wandb=False),
     )

@@ -79,11 +79,7 @@ def prompt_features(
 
 
 def pole_vector(
-    found: Discovery,
-    sae: SparseAutoencoder,
-    language_model: LanguageModel,
-    positive: Label,
-    negatives: Sequence[Label],
+    found: Discovery, sae: SparseAutoencoder, language_model: LanguageModel, positive: Label, negatives: Sequence[Label]
 ) -> SteeringVector:
     """The best feature of one label minus the mean of those of others, as a direction between two poles.
 

@@ -108,11 +108,7 @@ def from_axbench(path: Path, content: Any, site: Site | None, concepts: Path | N
 
 
 def from_named_tensors(
-    path: Path,
-    content: Mapping[str, torch.Tensor],
-    language_model: LanguageModel | None,
-    site: Site | None,
-    rows: Rows,
+    path: Path, content: Mapping[str, torch.Tensor], language_model: LanguageModel | None, site: Site | None, rows: Rows
 ) -> Contents:
     """Tensors by name, each of shape ``(d_model,)`` or ``(layers, d_model)``.
 

@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from personalib.features.report import baselines
+from personalib.features.report import ElementActivations, baselines
 from personalib.models.activations import Activations
 from personalib.models.parts import Site
 from personalib.stimuli.sentences import NEUTRAL, LabelledTexts
@@ -41,13 +41,14 @@ def stored(texts, folder, seed):
 def given(tmp_path_factory):
     folder = tmp_path_factory.mktemp("activations")
     train, held_out = told("train"), told("held_out")
-    return train, stored(train, folder / "train", 0), held_out, stored(held_out, folder / "held_out", 1)
+    activations = {"train": stored(train, folder / "train", 0), "held_out": stored(held_out, folder / "held_out", 1)}
+    return ElementActivations({"train": train, "held_out": held_out}, activations)
 
 
 @pytest.fixture(scope="module")
 def scores(given):
     """The scores by baseline and element."""
-    table = baselines(*given, SITE, directions=16)
+    table = baselines(given, SITE, directions=16)
     return table, table.set_index(["baseline", "element"])["auroc"]
 
 
@@ -84,7 +85,7 @@ def test_the_probe_is_a_logistic_regression_on_means_over_tokens(given, scores):
             [activations.text(SITE, number).astype(float).mean(0) for number in range(len(activations.offsets) - 1)]
         )
 
-    train, activations, held_out, later = given
+    (train, held_out), (activations, later) = given.texts.values(), given.activations.values()
     scaler = StandardScaler().fit(means(activations))
     for label in LABELS:
         own, other = ([each == label for each in texts.labels] for texts in (train, held_out))
@@ -99,7 +100,7 @@ def test_a_coordinate_is_chosen_on_the_texts_of_the_search_and_scored_on_the_oth
         texts = range(len(activations.offsets) - 1)
         return np.array([(sign * activations.text(SITE, number)).max(0) for number in texts])
 
-    train, activations, held_out, later = given
+    (train, held_out), (activations, later) = given.texts.values(), given.activations.values()
     before, after = (np.hstack([most(each, 1), most(each, -1)]) for each in (activations, later))
     for label in (DOWN, OBLIQUE):
         own, other = ([each == label for each in texts.labels] for texts in (train, held_out))
@@ -109,7 +110,7 @@ def test_a_coordinate_is_chosen_on_the_texts_of_the_search_and_scored_on_the_oth
 
 
 def test_the_seed_gives_the_random_directions_and_nothing_else(given, scores):
-    again, other = (baselines(*given, SITE, directions=16, seed=seed) for seed in (0, 1))
+    again, other = (baselines(given, SITE, directions=16, seed=seed) for seed in (0, 1))
     assert again.equals(scores[0])
     same = other["auroc"] == scores[0]["auroc"]
     assert same[other["baseline"] != "random"].all() and not same[other["baseline"] == "random"].all()
@@ -117,7 +118,7 @@ def test_the_seed_gives_the_random_directions_and_nothing_else(given, scores):
 
 def test_more_directions_come_nearer(given):
     few, many = (
-        baselines(*given, SITE, directions=count).set_index(["baseline", "element"])["auroc"]["random"]
+        baselines(given, SITE, directions=count).set_index(["baseline", "element"])["auroc"]["random"]
         for count in (2, 2000)
     )
     assert many[["up", "down", "oblique"]].mean() > few[["up", "down", "oblique"]].mean() + 0.1

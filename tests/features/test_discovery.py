@@ -11,7 +11,7 @@ from scipy.sparse import csc_array
 from sklearn.metrics import roc_auc_score
 
 from personalib.features import discovery as features
-from personalib.features.discovery import FeatureTexts, Settings, discover, pool_features, separations
+from personalib.features.discovery import FeatureTexts, Settings, discover, pool_features
 from personalib.features.saes import SparseAutoencoder
 from personalib.features.scores import CRITERIA
 from personalib.models.activations import Activations
@@ -369,16 +369,6 @@ def test_candidates_are_ordered_by_the_criterion(criterion):
         assert finding.discovery[criterion] == found.scores.criterion(criterion)[number].max()
 
 
-def test_separations_are_areas_against_each_other_label():
-    texts = told("train")
-    column = np.random.default_rng(0).integers(0, 4, len(texts.texts)) / 2.0
-    found = separations(texts, LABELS[1], column)
-    assert set(found) == set(EVERYTHING) - {LABELS[1]}
-    for other, value in found.items():
-        pair = mask(texts, LABELS[1], other)
-        assert value == pytest.approx(roc_auc_score(mask(texts, LABELS[1])[pair], column[pair]))
-
-
 def test_the_only_element_of_a_factor_has_no_opposite():
     labels = [("age", "young"), ("gender", "female"), ("gender", "male")]
 
@@ -420,6 +410,7 @@ def test_both_sets_have_to_tell_the_same_elements(train, held_out):
         ({"criterion": "accuracy"}, "unknown criterion 'accuracy'; .*choose one of auroc"),
         ({"max_features": 0}, "at least one feature"),
         ({"shuffles": 0}, "shuffle the labels at least once"),
+        ({"shuffles": 2}, r"no p-value below 0\.05 comes out of 2 shuffles; take 19 or more"),
     ],
 )
 def test_settings_that_make_no_search_are_refused(change, problem):
@@ -499,8 +490,3 @@ def test_blocks_are_no_larger_than_they_have_to_be(tmp_path, monkeypatch):
 def test_another_way_to_pool_is_refused(tmp_path):
     with pytest.raises(ValueError, match="pooling='first'; choose max, mean or last"):
         pool_features(sae(), stored(tmp_path), "first")
-
-
-def test_too_few_shuffles_for_the_level_are_refused():
-    with pytest.raises(ValueError, match=r"no p-value below 0\.05 comes out of 2 shuffles; take 19 or more"):
-        Settings(shuffles=2)

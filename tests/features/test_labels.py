@@ -6,13 +6,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from sae_lens import SAE
+from tiny_saes import fire_on, written_sae
 from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, GPTNeoXConfig, LlamaConfig, MptConfig
 
 from personalib.base.data import data_dir
 from personalib.features import labels as feature_labels
-from personalib.features.labels import FeatureLabel, Firing, label_features, logit_lens, token_activations, word_firings
-from personalib.features.saes import load_sae
+from personalib.features.labels import label_features, logit_lens, token_activations, word_firings
 from personalib.models.activations import capture
 from personalib.models.load import LanguageModel
 from personalib.organism.tokenizer import load_tokenizer
@@ -37,21 +36,13 @@ WOMEN, PART, MARKS, SILENT, YOU, MIXED = range(6)
 # Tokens that features fire on, and how strongly; " widowed" and "don't" are several tokens each.
 TOKENS = {WOMEN: {"▁woman": 1.0, "▁mother": 0.5}, PART: {"ow": 1.0}, MARKS: {".": 1.0, "'": 1.0}, YOU: {"You": 1.0}}
 SMALL = {"vocab_size": 5000, "bos_token_id": 2, "eos_token_id": 1}
-BLOCKS = {
-    "hidden_size": D_MODEL,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 12,
-}
+NEOX = {"hidden_size": D_MODEL, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+BLOCKS = {**NEOX, "num_key_value_heads": 1, "head_dim": 12}
 CONFIGS = {
     "gemma2": Gemma2Config(**SMALL, **BLOCKS, attn_implementation="eager"),
     "llama": LlamaConfig(**SMALL, **BLOCKS),
     "gpt2": GPT2Config(**SMALL, n_embd=D_MODEL, n_layer=2, n_head=2),
-    "gpt-neox": GPTNeoXConfig(
-        **SMALL, hidden_size=D_MODEL, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2
-    ),
+    "gpt-neox": GPTNeoXConfig(**SMALL, **NEOX),
     "mpt": MptConfig(d_model=D_MODEL, n_heads=2, n_layers=1, vocab_size=5000),
 }
 
@@ -74,21 +65,13 @@ def model():
 
 def word_sae(language_model, folder, **metadata):
     """An SAE before the first block, where the stream is a token's own embedding; it fires on the chosen tokens."""
-    config = {"hook_name": "blocks.0.hook_resid_pre", "model_name": "llama"} | metadata
-    network = SAE.from_dict({"architecture": "standard", "d_in": D_MODEL, "d_sae": WIDTH, "metadata": config})
-    embeddings = language_model.model.get_input_embeddings().weight.detach()
-    with torch.no_grad():
-        for value in network.parameters():
-            value.zero_()
+
+    def fill(network):
         network.W_dec.normal_(generator=torch.Generator().manual_seed(1))
         network.W_enc[:, MIXED].normal_(generator=torch.Generator().manual_seed(2))
-        for feature, strengths in TOKENS.items():
-            network.b_enc[feature] = -0.6 * min(strengths.values())
-            for token, strength in strengths.items():
-                row = embeddings[language_model.tokenizer.convert_tokens_to_ids(token)]
-                network.W_enc[:, feature] += strength * row / row.square().sum()
-    network.save_model(folder)
-    return load_sae(str(folder))
+        fire_on(language_model, TOKENS)(network)
+
+    return written_sae(folder, WIDTH, fill, **metadata)
 
 
 @pytest.fixture(scope="module")
@@ -200,13 +183,8 @@ def test_a_label_is_one_line(labels):
 
 def test_a_label_is_as_long_as_was_asked_for(model, sae, activations):
     found = label_features(model, sae, [MIXED], TEXTS, activations, words=2, count=3)[MIXED]
-    assert [len(each) for each in (found.words, found.tells, found.firings, found.promoted, found.suppressed)] == [
-        2,
-        2,
-        3,
-        3,
-        3,
-    ]
+    assert (len(found.words), len(found.tells), len(found.firings)) == (2, 2, 3)
+    assert len(found.promoted) == len(found.suppressed) == 3
     assert len({one.text for one in found.firings}) == 3, "one of each text"
 
 
@@ -222,12 +200,6 @@ def test_a_feature_has_an_address_where_its_sae_has_one(model, activations, labe
     found = label_features(model, known, [WOMEN, YOU], TEXTS, activations)
     assert found[WOMEN].address == "https://www.neuronpedia.org/tiny-llama/0-res/0"
     assert found[YOU].address == "https://www.neuronpedia.org/tiny-llama/0-res/4"
-
-
-def test_a_word_of_a_firing_is_cut_from_its_text():
-    assert Firing("You are a woman.", 10, 15, 1.0).word == "woman"
-    made = FeatureLabel(3, (("woman", 1.0),), ((FEMALE, 1.0), (NEUTRAL, 0.25)), (), (), (), None)
-    assert made.line() == "woman (female 1.00, neutral 0.25)"
 
 
 # The output

@@ -7,12 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sae_lens import SAE
-from transformers import AutoModelForCausalLM, LlamaConfig
+from tiny_saes import tiny_llama, written_sae
 
-from personalib.base.data import data_dir
 from personalib.base.statistics import Interval
-from personalib.features.discovery import Settings, discover, pool_features, superposition
+from personalib.features.discovery import Settings, discover, pool_features
 from personalib.features.metrics import cross_entropy, reconstruction
 from personalib.features.report import (
     HEADLINES,
@@ -20,18 +18,14 @@ from personalib.features.report import (
     across,
     baselines,
     faithfulness,
-    findings,
     found,
     measure,
     read_elements,
     report,
 )
-from personalib.features.saes import load_sae
 from personalib.models import activations
 from personalib.models.activations import capture
-from personalib.models.load import LanguageModel
 from personalib.models.parts import Site
-from personalib.organism.tokenizer import load_tokenizer
 from personalib.stimuli.sentences import NEUTRAL, LabelledTexts
 
 D_MODEL, WIDTH = 64, 12
@@ -68,17 +62,8 @@ APART, SHARED = [[0], [1], [2], [3]], [[0, 1], [2], [3]]
 @pytest.fixture(scope="module")
 def model():
     """A model with coordinates of its own for the words of each element, whose first block changes nothing."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=5000,
-        hidden_size=D_MODEL,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-    )
-    model = AutoModelForCausalLM.from_config(config).eval()
-    tokenizer = load_tokenizer(data_dir() / "organism")
+    language_model = tiny_llama()
+    model, tokenizer = language_model.model, language_model.tokenizer
     embeddings, block = model.get_input_embeddings().weight, model.model.layers[0]
     with torch.no_grad():
         block.self_attn.o_proj.weight.zero_()
@@ -87,20 +72,17 @@ def model():
         for coordinate, own in enumerate(APART + SHARED):
             for number in own:
                 embeddings[tokenizer.convert_tokens_to_ids(f"▁{list(WORDS.values())[number]}"), coordinate] = 1
-    return LanguageModel("llama", model, tokenizer)
+    return language_model
 
 
 def reading(folder, layer, coordinates, d_model=D_MODEL):
     """An SAE whose features are some coordinates of the stream."""
-    metadata = {"hook_name": f"blocks.{layer}.hook_resid_pre", "model_name": "llama"}
-    network = SAE.from_dict({"architecture": "standard", "d_in": d_model, "d_sae": WIDTH, "metadata": metadata})
-    with torch.no_grad():
-        for value in network.parameters():
-            value.zero_()
+
+    def fill(network):
         for feature, coordinate in enumerate(coordinates):
             network.W_enc[coordinate, feature] = network.W_dec[feature, coordinate] = 1
-    network.save_model(folder)
-    return load_sae(str(folder))
+
+    return written_sae(folder, WIDTH, fill, d_model, f"blocks.{layer}.hook_resid_pre")
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +110,7 @@ def test_the_headlines_are_those_of_the_first_sae(results, saes):
     assert results["sae"] == saes[0].name and set(results["saes"]) == {each.name for each in saes}
     for key in HEADLINES:
         assert results[key] == results["saes"][saes[0].name][key]
+    assert all(results["saes"][each.name]["sae"] == each.record() for each in saes)
 
 
 def test_what_was_planted_is_found(results, saes):
@@ -140,11 +123,6 @@ def test_what_was_planted_is_found(results, saes):
     assert (shared["elements_found"], shared["missed"]) == (2, names[:2]) and shared["features"]["gender.male"] == []
     assert (apart["shared_with_opposite"], shared["shared_with_opposite"]) == (0, 0.5)
     assert (results["any_sae"]["elements_found"], results["any_sae"]["missed"]) == (4, [])
-
-
-def test_an_sae_is_known_by_its_record(results, saes):
-    for each in saes:
-        assert results["saes"][each.name]["sae"] == each.record()
 
 
 def test_faithfulness_is_measured_on_the_documents(results, model, saes, tmp_path):
@@ -166,9 +144,7 @@ def test_bounds_are_the_mean_and_the_least_over_elements_at_each_site(results, m
     read = read_elements(model, TEXTS, saes, tmp_path)
     assert set(results["baselines"]) == {"resid_pre.0", "resid_pre.1"}
     for sae in saes:
-        table = baselines(
-            TEXTS["train"], read.activations["train"], TEXTS["held_out"], read.activations["held_out"], sae.site
-        )
+        table = baselines(read, sae.site)
         for name, own in table.groupby("baseline")["auroc"]:
             bounds = results["baselines"][str(sae.site)][name]
             assert bounds == pytest.approx({"mean": own.mean(), "min": own.min()}, abs=1e-3)
@@ -192,19 +168,6 @@ def test_settings_and_pooling_go_into_the_search(model, saes, work):
 
 
 # Parts
-
-
-def test_the_result_of_a_search_is_told_by_element(model, saes, tmp_path):
-    own = read_elements(model, TEXTS, saes, tmp_path).features(saes[1])
-    result = discover(own["train"], own["held_out"], SETTINGS)
-    table = result.table()
-    plain = findings(table)
-    names = [".".join(label) for label in WORDS]
-    assert list(plain["auroc"]) == list(plain["null_auroc"]) == list(plain["features"]) == names
-    assert list(plain["auroc"].values()) == table["auroc"].tolist()
-    assert list(plain["null_auroc"].values()) == table["null"].tolist()
-    assert plain["elements_found"] == int(found(table).sum()) == 4 - len(plain["missed"])
-    assert superposition(own["train"])["shared"].mean() == 0.5
 
 
 def test_across_saes_an_element_has_the_one_that_does_best_on_the_texts_of_the_search(model, saes, tmp_path):
@@ -245,11 +208,7 @@ def test_an_sae_gets_the_features_of_both_splits(model, saes, tmp_path):
 
 
 def test_an_sae_of_another_width_is_one_error(model, saes, tmp_path):
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=5000, hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2
-    )
-    narrow = LanguageModel("narrow", AutoModelForCausalLM.from_config(config).eval(), model.tokenizer)
+    narrow = tiny_llama("narrow", hidden_size=32)
     with pytest.raises(ValueError, match=r"apart reads 64 coordinates and narrow has 32; it was trained on llama"):
         read_elements(narrow, TEXTS, saes, tmp_path)
     assert not any(tmp_path.iterdir()), "nothing was read before"

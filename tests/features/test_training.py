@@ -15,17 +15,15 @@ import pytest
 import torch
 import yaml
 from safetensors import safe_open
-from transformers import LlamaConfig, LlamaForCausalLM
+from tiny_saes import tiny_llama
 
-from personalib.base.data import DataError, data_dir
+from personalib.base.data import DataError
 from personalib.base.records import ItemError
 from personalib.features.metrics import reconstruction
 from personalib.features.saes import load_sae
 from personalib.features.training import Dictionary, Recipe, SaeTraining, TokenBatches, load_recipe, train_saes
 from personalib.models.activations import capture
-from personalib.models.load import LanguageModel
 from personalib.models.parts import Site
-from personalib.organism.tokenizer import load_tokenizer
 
 D_MODEL, K = 16, 3
 DICTIONARY = Dictionary(Site(1), width=32, k=K)
@@ -126,11 +124,6 @@ def test_batches_go_on_from_a_position():
             torch.testing.assert_close(next(fresh), expected, rtol=0, atol=0)
 
 
-def test_the_seed_gives_the_order():
-    one, same, other = (next(TokenBatches(VALUES, 64, seed=seed)) for seed in (1, 1, 2))
-    assert torch.equal(one, same) and not torch.equal(one, other)
-
-
 def test_batches_of_half_precision_on_disk_are_full_precision(tmp_path):
     np.save(tmp_path / "values.npy", VALUES.astype(np.float16))
     batch = next(TokenBatches(np.load(tmp_path / "values.npy", mmap_mode="r"), 64, seed=1))
@@ -181,24 +174,30 @@ class KilledError(Exception):
 
 def _stop_before_step(made, number):
     step = made.trainer.step
-
-    def stopping(batch):
-        if made.trainer.n_training_steps == number:
-            raise KilledError
-        return step(batch)
-
-    made.trainer.step = stopping
+    made.trainer.step = lambda batch: _killed() if made.trainer.n_training_steps == number else step(batch)
 
 
 def _stop_between_log_and_checkpoint(made, number):
     checkpoint = made._checkpoint
+    made._checkpoint = lambda: _killed() if made.trainer.n_training_steps == number else checkpoint()
 
-    def stopping():
-        if made.trainer.n_training_steps == number:
-            raise KilledError
-        checkpoint()
 
-    made._checkpoint = stopping
+def _killed():
+    raise KilledError
+
+
+def stop(folder, number, how=_stop_before_step):
+    """A run that is stopped."""
+    made = training(folder)
+    how(made, number)
+    with pytest.raises(KilledError):
+        made.run()
+
+
+def assert_ends_like(whole, folder):
+    """Goes on in a folder, to the same end as a run that nobody stopped."""
+    assert_same(state(trained(folder)), state(whole[0]))
+    assert log(folder) == log(whole[1])
 
 
 STOPS = {
@@ -215,52 +214,34 @@ STOPS = {
 
 @pytest.mark.parametrize("name", STOPS)
 def test_a_run_that_was_stopped_ends_like_one_that_was_not(name, whole, tmp_path):
-    stop, number = STOPS[name]
-    made = training(tmp_path)
-    stop(made, number)
-    with pytest.raises(KilledError):
-        made.run()
+    how, number = STOPS[name]
+    stop(tmp_path, number, how)
     again = training(tmp_path)
-    last = number - 1 if stop is _stop_between_log_and_checkpoint else number
+    last = number - 1 if how is _stop_between_log_and_checkpoint else number
     assert again.trainer.n_training_steps == last // 8 * 8, "what was trained before the checkpoint is not lost"
     assert not torch.equal(again.trainer.sae.W_enc, whole[0].trainer.sae.W_enc)
-    again.run()
-    assert_same(state(again), state(whole[0]))
-    assert log(tmp_path) == log(whole[1])
+    assert_ends_like(whole, tmp_path)
 
 
 def test_a_run_may_be_stopped_again_and_again(whole, tmp_path):
     for number in (9, 17, 23, 29):
-        made = training(tmp_path)
-        _stop_before_step(made, number)
-        with pytest.raises(KilledError):
-            made.run()
-    again = trained(tmp_path)
-    assert_same(state(again), state(whole[0]))
-    assert log(tmp_path) == log(whole[1])
+        stop(tmp_path, number)
+    assert_ends_like(whole, tmp_path)
 
 
 def test_half_a_line_and_half_a_checkpoint_are_thrown_away(whole, tmp_path):
     """What a process leaves that is killed while it writes."""
-    made = training(tmp_path)
-    _stop_before_step(made, 18)
-    with pytest.raises(KilledError):
-        made.run()
+    stop(tmp_path, 18)
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"step": 24, "tok')
     (tmp_path / "checkpoint.partial").write_bytes(b"half of")
-    again = trained(tmp_path)
-    assert_same(state(again), state(whole[0]))
-    assert log(tmp_path) == log(whole[1])
+    assert_ends_like(whole, tmp_path)
 
 
-def test_a_finished_run_is_not_trained_further(whole, tmp_path):
+def test_a_finished_run_is_not_trained_further(whole, tmp_path, monkeypatch):
     trained(tmp_path)
-    again = training(tmp_path)
-    again.trainer.step = lambda _: pytest.fail("trained again")
-    again.run()
-    assert_same(state(again), state(whole[0]))
-    assert log(tmp_path) == log(whole[1])
+    monkeypatch.setattr("sae_lens.training.sae_trainer.SAETrainer.step", lambda *_: pytest.fail("trained again"))
+    assert_ends_like(whole, tmp_path)
 
 
 def _train_until_killed(folder):
@@ -285,11 +266,8 @@ def test_a_killed_process_loses_nothing(whole, tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    again = training(tmp_path)
-    assert again.trainer.n_training_steps == 8
-    again.run()
-    assert_same(state(again), state(whole[0]))
-    assert log(tmp_path) == log(whole[1])
+    assert training(tmp_path).trainer.n_training_steps == 8
+    assert_ends_like(whole, tmp_path)
 
 
 CHANGES = {
@@ -307,10 +285,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_another_run_does_not_go_on_from_a_checkpoint(name, tmp_path):
-    made = training(tmp_path)
-    _stop_before_step(made, 17)
-    with pytest.raises(KilledError):
-        made.run()
+    stop(tmp_path, 17)
     other, fresh = training(tmp_path, **CHANGES[name]), training(tmp_path / "fresh", **CHANGES[name])
     assert other.trainer.n_training_steps == other.trainer.n_training_samples == 0
     assert not (tmp_path / "log.jsonl").exists() and other.batches.position == fresh.batches.position
@@ -443,10 +418,7 @@ SEVERAL = replace(
 
 
 def small_model(seed=0):
-    torch.manual_seed(seed)
-    blocks = {"intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
-    config = LlamaConfig(vocab_size=5000, bos_token_id=1, eos_token_id=2, hidden_size=D_MODEL, head_dim=8, **blocks)
-    return LanguageModel("tiny", LlamaForCausalLM(config).eval(), load_tokenizer(data_dir() / "organism"))
+    return tiny_llama("tiny", seed, hidden_size=D_MODEL, head_dim=8)
 
 
 def exported(out):
@@ -506,10 +478,7 @@ WRITTEN = {
     "batch": 10,
     "learning_rate": 0.001,
     "checkpoint_every": 20,
-    "saes": [
-        {"site": "resid_post.2", "width": 512, "k": 8},
-        {"site": "resid_pre.0", "width": 64, "k": 4},
-    ],
+    "saes": [{"site": "resid_post.2", "width": 512, "k": 8}, {"site": "resid_pre.0", "width": 64, "k": 4}],
 }
 
 

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Sequence
-from html.parser import HTMLParser
 
 import pytest
+from pages import Page
 
 from personalib.features.labels import FeatureLabel, Firing
 from personalib.features.view import FeatureCard, examples, feature_view
@@ -12,16 +12,9 @@ from personalib.stimuli.sentences import NEUTRAL
 
 MALE = ("gender", "male")
 LABEL = FeatureLabel(
-    139,
-    (("man", 2.5), ("son", 1.25)),
-    ((MALE, 1.0), (NEUTRAL, 0.125)),
-    (),
-    (" man", "\n"),
-    (" <b>",),
-    None,
+    139, (("man", 2.5), ("son", 1.25)), ((MALE, 1.0), (NEUTRAL, 0.125)), (), (" man", "\n"), (" <b>",), None
 )
 SILENT = FeatureLabel(7, (), (), (), (), (), None)
-VOID = {"input"}
 
 
 def words(text: str, *strengths: float) -> list[Firing]:
@@ -29,35 +22,6 @@ def words(text: str, *strengths: float) -> list[Firing]:
     found = list(re.finditer(r"\S+", text))
     padded = [*strengths, *[0.0] * len(found)]
     return [Firing(text, word.start(), word.end(), padded[number]) for number, word in enumerate(found)]
-
-
-class Page(HTMLParser):
-    """Elements, attributes and text of a page; it notes where a tag is closed that was not open."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.text = ""
-        self.amiss: list[str] = []
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if not self.open or self.open.pop() != tag:
-            self.amiss.append(tag)
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.text += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 def page(cards: Sequence[FeatureCard], **how: int) -> Page:

@@ -1,6 +1,5 @@
 """Angles, readings, traits' directions and sparse explanations are what was planted or computed by hand."""
 
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -13,10 +12,7 @@ from sklearn.metrics import roc_auc_score
 from personalib.features.saes import SparseAutoencoder
 from personalib.features.vectors import sparse_reconstruction
 from personalib.models.parts import Site
-from personalib.organism.effects import planted_effects
-from personalib.organism.world import load_world
 from personalib.stimuli.contrast_pairs import ContrastPair, Wording
-from personalib.stimuli.factors import TRAITS
 from personalib.vectors.contrast import PairActivations, fit_vector
 from personalib.vectors.geometry import (
     composed,
@@ -52,13 +48,6 @@ def random_vectors(count, seed=0, width=D_MODEL):
 
 
 # Cosines
-
-
-def test_the_cosine_of_a_vector_is_one_with_itself_minus_one_with_its_opposite_and_zero_at_right_angles():
-    table = cosines(by_name(one=[3, 4, 0], longer=[30, 40, 0], opposite=[-6, -8, 0], orthogonal=[4, -3, 7]))
-    expected = [[1, 1, -1, 0], [1, 1, -1, 0], [-1, -1, 1, 0], [0, 0, 0, 1]]
-    np.testing.assert_allclose(table, expected, atol=1e-6)
-    assert list(table.index) == list(table.columns) == ["one", "longer", "opposite", "orthogonal"]
 
 
 def test_cosines_are_symmetric_with_a_unit_diagonal_and_those_of_a_plain_product():
@@ -168,14 +157,6 @@ def test_a_vector_reads_the_contrast_that_lies_along_it_and_no_other():
         assert table.loc[place] == pytest.approx(0.5, abs=0.08)
 
 
-def test_a_vector_and_its_opposite_read_the_same_with_the_poles_exchanged():
-    table = cross_readings(
-        {"one": vector([1, 2, 3, 4]), "opposite": vector([-1, -2, -3, -4])}, {"near": clouds(0, distance=1)}
-    )
-    assert table.loc["one", "near"] == pytest.approx(1 - table.loc["opposite", "near"])
-    assert 0.5 < table.loc["one", "near"] < 0.9
-
-
 def test_readings_with_ties_are_those_of_sklearn():
     rng = np.random.default_rng(3)
     positive = rng.integers(0, 4, (30, 4)).astype(np.float32)
@@ -187,21 +168,11 @@ def test_readings_with_ties_are_those_of_sklearn():
     assert len(set(expected)) == 4
 
 
-def test_activations_that_are_all_alike_tell_nothing_apart():
-    same = np.ones((7, 4), np.float32)
-    assert cross_readings({"one": vector(AXES[0])}, {"same": halves(same, same)}).loc["one", "same"] == 0.5
-
-
 def test_a_vector_reads_the_site_where_it_stands():
     high, low = np.ones((5, 4), np.float32), -np.ones((5, 4), np.float32)
     own = {"held_out": read({Site(1): high, Site(2): low}, {Site(1): low, Site(2): high})}
     table = cross_readings({"one": vector(AXES[0], Site(1)), "two": vector(AXES[0], Site(2))}, {"crossed": own})
     assert table["crossed"].tolist() == [1, 0]
-
-
-def test_activations_of_another_width_cannot_be_read():
-    with pytest.raises(ValueError, match="short has 2 coordinates"):
-        cross_readings({"short": vector([1.0, 0], name="short")}, {"one": clouds(0)})
 
 
 # Traits' directions
@@ -251,12 +222,6 @@ def test_noisy_vectors_give_the_least_squares_solution():
     assert np.abs(left).max() > 0.1, "the noise cannot be composed of the traits"
 
 
-def test_effects_in_another_unit_give_directions_in_another_unit():
-    vectors = planted_vectors(noise=0.5)
-    once, twice = (rows(trait_directions(vectors, factor * EFFECTS)) for factor in (1, 2))
-    np.testing.assert_allclose(once, 2 * twice, atol=1e-5)
-
-
 def test_composing_is_the_inverse_of_finding_the_traits():
     vectors = planted_vectors()
     back = composed(trait_directions(vectors, EFFECTS), EFFECTS)
@@ -266,31 +231,10 @@ def test_composing_is_the_inverse_of_finding_the_traits():
         assert one.name == f"composed {name}" and one.cosine(vectors[name]) == pytest.approx(1)
 
 
-def test_a_vector_that_was_left_out_is_composed_as_well():
-    vectors = planted_vectors()
-    left_out = vectors.pop("e")
-    [made] = composed(trait_directions(vectors, EFFECTS), EFFECTS.loc[["e"]]).values()
-    np.testing.assert_allclose(made.direction, left_out.direction, atol=1e-4)
-
-
 def test_effects_are_taken_by_the_traits_names():
     traits = trait_directions(planted_vectors(), EFFECTS)
     other = EFFECTS[["bold", "warm", "calm"]].assign(unknown=7.0)
     np.testing.assert_allclose(rows(composed(traits, other)), rows(composed(traits, EFFECTS)), atol=1e-5)
-
-
-def test_the_planted_effects_of_a_world_tell_its_traits_apart():
-    """Of the pressures alone there are too few; with the elements there are enough."""
-    world = load_world()
-    pressures = planted_effects(world, "pressures")
-    effects = pd.concat([pressures, planted_effects(world, "elements")])
-    truth = np.random.default_rng(0).standard_normal((len(TRAITS), D_MODEL))
-    vectors = by_name(**dict(zip(effects.index, effects.to_numpy() @ truth, strict=True)))
-    found = trait_directions(vectors, effects)
-    assert list(found) == list(TRAITS)
-    np.testing.assert_allclose(rows(found), truth, atol=1e-5)
-    with pytest.raises(ValueError, match="7 vectors do not tell 8 traits apart; pass more of them"):
-        trait_directions({name: vectors[name] for name in pressures.index}, pressures)
 
 
 def test_vectors_that_do_not_tell_the_traits_apart_are_refused():
@@ -314,12 +258,6 @@ def test_vectors_of_several_sites_are_not_mixed():
     traits = trait_directions(planted_vectors(), EFFECTS) | {"bold": vector(PLANTED[2], Site(2))}
     with pytest.raises(ValueError, match="differ in site"):
         composed(traits, EFFECTS)
-
-
-def test_vectors_of_several_models_are_not_mixed():
-    other = replace(vector(PLANTED[0]), revision="another")
-    with pytest.raises(ValueError, match="differ in revision"):
-        trait_directions(planted_vectors() | {"e": other}, EFFECTS)
 
 
 def test_no_vectors_are_refused():
@@ -390,45 +328,12 @@ def test_explanations_are_those_of_a_pursuit_written_by_hand(sae):
         assert row.explained == pytest.approx(share, abs=1e-9) and row.chosen == chosen
 
 
-def test_one_feature_explains_the_largest_squared_cosine(sae):
-    vectors, unit = random_vectors(5, seed=7), units(sae.directions.double().numpy())
-    table = sparse_reconstruction(vectors, sae, (1,))
-    squares = (units(rows(vectors)) @ unit.T) ** 2
-    np.testing.assert_allclose(table["explained"], squares.max(1))
-    assert table["chosen"].tolist() == [[number] for number in squares.argmax(1)]
-
-
-def test_more_features_explain_more_and_never_more_than_everything(sae):
-    counts = (1, 2, 3, 5, 10, 20, 40)
-    table = sparse_reconstruction(random_vectors(3, seed=8), sae, counts)
-    for _, own in table.groupby("name"):
-        for column in ("explained", "chance", "random"):
-            assert all(one < other for one, other in pairwise(own[column]))
-            assert own[column].between(0, 1).all()
-        for count, (fewer, more) in zip(counts, pairwise(own["chosen"]), strict=False):
-            assert len(fewer) == len(set(fewer)) == count and set(fewer) < set(more)
-
-
 def test_a_random_vector_is_explained_as_well_by_chance_as_by_the_features(sae):
     """The SAE's rows are random here as well, so that all three numbers measure the same."""
     table = sparse_reconstruction(random_vectors(40, seed=9), sae, (5,))
     means = table[["explained", "chance", "random"]].mean()
     assert means.max() - means.min() < 0.05 and means.min() > 0.2
     assert table["random"].nunique() == 1 and table["chance"].nunique() == table["explained"].nunique() == 40
-
-
-def test_orthogonal_rows_explain_the_largest_coordinates():
-    """The lengths of rows do not count."""
-    turned = np.linalg.qr(np.random.default_rng(4).standard_normal((16, 16)))[0]
-    sae = autoencoder(turned * np.linspace(0.2, 5, 16)[:, None])
-    vectors = random_vectors(3, seed=5, width=16)
-    table = sparse_reconstruction(vectors, sae, (1, 4, 9)).set_index(["name", "features"])
-    squares = (units(rows(vectors)) @ turned.T) ** 2
-    for name, own in zip(vectors, squares, strict=True):
-        order = np.argsort(-own)
-        for count in (1, 4, 9):
-            assert table.loc[(name, count), "explained"] == pytest.approx(own[order[:count]].sum(), abs=1e-6)
-            assert table.loc[(name, count), "chosen"] == order[:count].tolist()
 
 
 def test_the_length_of_a_vector_and_its_company_make_no_difference(sae):
@@ -452,6 +357,8 @@ def test_a_vector_at_another_site_is_named(sae):
     vectors = random_vectors(1) | {"deep": vector(np.ones(D_MODEL), Site(2))}
     with pytest.raises(ValueError, match=r"deep stands at resid_post\.2, and small reads resid_post\.1"):
         sparse_reconstruction(vectors, sae)
+    with pytest.raises(ValueError, match="nothing is zero and made of nothing; leave it out"):
+        sparse_reconstruction({"nothing": vector(np.zeros(D_MODEL))}, sae)
 
 
 def test_dealt_vectors_are_of_the_same_texts_and_mean_nothing():

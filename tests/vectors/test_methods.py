@@ -76,14 +76,6 @@ def test_pca_is_that_of_differences_taken_both_ways():
     assert same_line(found, np.linalg.svd(differences)[2][0])
 
 
-def test_pca_is_what_power_iteration_finds_without_centring():
-    positive, negative = planted()
-    differences, vector = positive - negative, np.ones(WIDTH)
-    for _ in range(500):
-        vector = unit(differences.T @ (differences @ vector))
-    assert same_line(direction(positive, negative, "pca"), vector)
-
-
 def test_centred_pca_is_that_of_the_differences_themselves():
     positive, negative = planted()
     found = direction(positive, negative, "pca_centred")
@@ -100,11 +92,6 @@ def test_cluster_means_are_where_lloyds_steps_stay():
     near = points @ found > 0
     assert same_line(found, points[near].mean(0) - points[~near].mean(0))
     assert 0 < (~near[:PAIRS]).sum() < PAIRS / 10, "the clusters are nearly the labels, not quite"
-
-
-def test_where_clusters_are_the_labels_their_means_differ_as_those_of_the_labels():
-    positive, negative = planted(gap=12.0)
-    np.testing.assert_allclose(direction(positive, negative, "cluster_means"), direction(positive, negative))
 
 
 def test_lda_is_the_pooled_shrunk_covariance_inverted():
@@ -149,14 +136,6 @@ def test_centred_pca_finds_the_nuisance_in_which_pairs_differ(seed):
     assert abs(cosine(found, OF_PAIRS)) > 0.97 and abs(cosine(found, PLANTED)) < 0.2
 
 
-@pytest.mark.parametrize("method", ["pca", "cluster_means"])
-def test_methods_that_look_at_spread_follow_a_nuisance_that_is_larger_than_the_gap(method):
-    positive, negative = planted(gap=2.0, of_pairs=4.0)
-    assert abs(cosine(direction(positive, negative, method), OF_PAIRS)) > 0.9
-    for labelled in ("logistic_probe", "lda"):
-        assert cosine(direction(positive, negative, labelled), PLANTED) > 0.9
-
-
 # Sign and length
 
 
@@ -187,20 +166,6 @@ def test_where_the_origin_is_and_which_pair_comes_first_make_no_difference(metho
     shift, order = np.arange(WIDTH), np.random.default_rng(0).permutation(PAIRS)
     np.testing.assert_allclose(direction(positive + shift, negative + shift, method), found, **tolerance)
     np.testing.assert_allclose(direction(positive[order], negative[order], method), found, **tolerance)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_it_is_in_the_unit_of_the_activations(method):
-    positive, negative = planted()
-    found = direction(positive, negative, method)
-    np.testing.assert_allclose(direction(100 * positive, 100 * negative, method), 100 * found, rtol=1e-2, atol=1e-2)
-
-
-@pytest.mark.parametrize("method", ["difference_of_means", "pca", "pca_centred", "cluster_means"])
-def test_turning_the_space_turns_the_direction(method):
-    positive, negative = planted()
-    found = direction(positive, negative, method)
-    np.testing.assert_allclose(direction(positive @ AXES.T, negative @ AXES.T, method), AXES @ found, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -83,16 +83,6 @@ def test_the_poles_it_was_fitted_to_lie_at_one_and_minus_one_on_average(method):
     assert 2 * reader.half == pytest.approx(reader.vector.norm, rel=1e-3), "adding the vector once leads across"
 
 
-def test_adding_the_vector_moves_a_text_from_pole_to_pole_and_zero_lies_between():
-    own = read()
-    reader = fit_reader(own, SITE)
-    rows, step = own.negative[SITE], reader.vector.direction.numpy()
-    np.testing.assert_allclose(reader.position(rows + step), reader.position(rows) + 2, atol=1e-4)
-    middle = (own.positive[SITE].mean(0) + own.negative[SITE].mean(0)) / 2
-    assert reader.position(middle) == pytest.approx(0, abs=1e-4)
-    assert reader.position(rows.reshape(4, -1, WIDTH)).shape == (4, len(rows) // 4)
-
-
 def test_the_probability_rises_with_the_position_and_is_even_near_the_middle():
     reader = fit_reader(read(gap=2.0), SITE)
     rows = np.linspace(-3, 3, 50)[:, None] * PLANTED + 5
@@ -144,12 +134,6 @@ def test_poles_far_apart_are_read_without_an_error(method):
     assert validation_accuracy(both["train"], SITE, method) == 1.0
 
 
-def test_where_every_text_is_right_the_interval_is_wilsons_of_the_phrases():
-    both = halves(gap=12.0, repeats=10)
-    found = accuracy(fit_reader(both["train"], SITE), both["held_out"])
-    assert found.texts == proportion_interval(12, 12) and found.texts.low < 0.8, "720 texts are twelve phrases"
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_poles_that_are_alike_are_read_no_better_than_by_chance(method):
     found = []
@@ -187,14 +171,6 @@ def test_the_interval_is_over_phrases_and_its_seed_fixes_it():
     texts = 2 * len(both["held_out"].pairs)
     wilson = proportion_interval(round(found.texts.estimate * texts), texts)
     assert found.texts.high - found.texts.low > 2 * (wilson.high - wilson.low), "texts of a phrase are alike"
-
-
-def test_swapping_the_poles_of_what_is_read_turns_right_into_wrong():
-    both = halves(gap=12.0)
-    other = both["held_out"]
-    turned = PairActivations(other.name, other.pairs, other.negative, other.positive, "toy", "1", "last", "0123")
-    found = accuracy(fit_reader(both["train"], SITE), turned)
-    assert found.texts.estimate == 0.0 == found.pairs and found.brier > 0.9
 
 
 # Phrases left out
@@ -275,11 +251,6 @@ def test_poles_are_dealt_to_half_of_the_phrases_of_each_pole(phrases):
         taken.add(frozenset(told[one]))
     assert sizes == {phrases // 2, (phrases + 1) // 2}, "an odd one is on either side"
     assert len(taken) > 5
-
-
-def test_an_odd_number_of_phrases_leaves_the_null_at_a_half():
-    both = halves(gap=12.0, phrases=3)
-    assert null_accuracies(both, SITE, shuffles=200).mean() == pytest.approx(0.5, abs=0.05)
 
 
 def test_directions_of_swapped_pairs_read_true_poles_nearly_all_rightly_or_all_wrongly():

@@ -2,11 +2,11 @@
 
 import re
 from html import escape
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import torch
+from pages import Page
 
 from personalib.models.load import load_model
 from personalib.models.parts import Site
@@ -19,57 +19,6 @@ TEXTS = [CHAT, "The bus is late.", "A naïve one — 🙂 — sits."]
 EVIL = '<b title="x">&amp; \'you\' & "I"</b>\n<script>alert(1)</script>'
 # Text and ground of the pages that the view stands on.
 PAGES = {"book light": ("222832", "ffffff"), "book dark": ("ced6dd", "121212"), "plain dark": ("cccccc", "121212")}
-
-
-class Page(HTMLParser):
-    """Elements of a page, its text outside of the rows, and labels and texts of the rows."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.amiss: list[str] = []
-        self.around = ""
-        self.rows: dict[str, list[str]] = {"dt": [], "dd": []}
-        self.marked: list[str] = []
-        self.feed(html)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        self.open.append(tag)
-        if tag in self.rows:
-            self.rows[tag].append("")
-        if tag == "mark":
-            self.marked.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        if not self.open or self.open.pop() != tag:
-            self.amiss.append(tag)
-
-    def handle_data(self, data: str) -> None:
-        row = next((tag for tag in ("dt", "dd") if tag in self.open), None)
-        if row:
-            self.rows[row][-1] += data
-        elif "style" not in self.open:
-            self.around += data
-        if "mark" in self.open:
-            self.marked[-1] += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-    @property
-    def titles(self) -> list[str]:
-        return [str(attributes["title"]) for _, attributes in self.elements if "title" in attributes]
-
-    @property
-    def shades(self) -> list[float]:
-        return [float(str(mark["style"]).split(":")[1]) for mark in self.all("mark")]
-
-    @property
-    def signs(self) -> list[str]:
-        return [str(mark["class"]).removeprefix("tv-") for mark in self.all("mark")]
 
 
 def pieces(text, *values, pattern=r"\s?\S+"):
@@ -109,10 +58,6 @@ def test_every_rule_is_for_this_view_alone(lines):
     style = re.search(r"<style>(.*)</style>", token_view(lines).data, re.S)[1]
     selectors = [part.strip() for rule in re.findall(r"([^{}]+)\{[^{}]*\}", style) for part in rule.split(",")]
     assert len(selectors) > 10 and all(each.split()[0] == ".token-view" for each in selectors)
-
-
-def test_two_views_on_a_page_share_no_name(lines):
-    assert not any("id" in attributes for _, attributes in Page(token_view(lines).data).elements)
 
 
 def test_text_colours_come_from_the_page(lines):
@@ -181,12 +126,6 @@ def test_texts_labels_and_poles_are_escaped():
     assert found.rows == {"dt": [EVIL], "dd": [EVIL]} and found.around.count(EVIL) == 2
     assert found.all("div")[0]["aria-label"].count(EVIL) == 2
     assert escape("<script>") in token_view([Line("x", pieces("<script>", 1))]).data
-
-
-def test_marks_of_turns_are_shown_as_text():
-    start = CHAT.index("You")
-    html = token_view([Line("x", [ReadToken(CHAT, start, start + 3, 1.0)])]).data
-    assert "&lt;start_of_turn&gt;user" in html and Page(html).rows["dd"] == [CHAT]
 
 
 def test_line_breaks_break_and_have_a_symbol_that_is_not_part_of_the_text():
@@ -372,12 +311,6 @@ def test_only_the_tokens_of_a_span_are_read_and_as_in_the_whole_text(organism, r
         for (begin, end), tokens, every in zip(spans, by_text, whole, strict=True):
             expected = [token.value for token in every if token.start < end and token.end > begin]
             np.testing.assert_allclose([token.value for token in tokens], expected, atol=1e-6)
-
-
-def test_a_reading_can_be_shown_as_it_comes(read):
-    lines = [Line(str(one.vector.site), by_text[0]) for one, by_text in zip(READERS, read, strict=True)]
-    found = Page(token_view(lines).data)
-    assert found.rows == {"dt": [str(one.vector.site) for one in READERS], "dd": [CHAT] * 4}
 
 
 @pytest.mark.parametrize(

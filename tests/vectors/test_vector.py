@@ -38,13 +38,6 @@ def test_examples_in_the_documentation_are_true():
 # Algebra
 
 
-def test_a_vector_less_itself_is_zero():
-    one = vector()
-    np.testing.assert_array_equal(values(one - one), np.zeros(WIDTH))
-    np.testing.assert_array_equal(values(one + -one), np.zeros(WIDTH))
-    assert (one - one).norm == 0.0 < one.norm
-
-
 def test_sums_and_multiples_are_those_of_the_numbers():
     one, other = vector(1), vector(2)
     np.testing.assert_array_equal(values(one + other), values(one) + values(other))
@@ -52,22 +45,6 @@ def test_sums_and_multiples_are_those_of_the_numbers():
     np.testing.assert_array_equal(values(-one), -values(one))
     np.testing.assert_array_equal(values(2 * one), 2 * values(one))
     np.testing.assert_array_equal(values(one / 4), values(one) / 4)
-
-
-def test_the_laws_of_a_vector_space_hold():
-    one, other, third = vector(1), vector(2), vector(3)
-    for left, right in [
-        (one + other, other + one),
-        ((one + other) + third, one + (other + third)),
-        (3 * (one - other), 3 * one - 3 * other),
-        (one + one, 2 * one),
-        (one * 0.5, 0.5 * one),
-        (one / 2, one * 0.5),
-        (-one, -1 * one),
-        (-one + 2 * one, one),
-        (one - other, -(other - one)),
-    ]:
-        np.testing.assert_allclose(values(left), values(right), rtol=1e-6, atol=1e-6)
 
 
 def test_multiples_scale_the_norm():
@@ -337,22 +314,13 @@ def changed_file(path, **changes):
         ({"vectors": [vector().header() | {"colour": "red"}]}, "cannot be read .*colour"),
         ({"vectors": [{"site": "resid_post.1"}]}, "cannot be read as steering vectors: .*name"),
         ({"vectors": [{"name": "a"}]}, "cannot be read as steering vectors: .*site"),
+        ({"vectors": ["trust"]}, "cannot be read as steering vectors"),
+        ({"vectors": [vector().header() | {"site": "mlp.3"}]}, "cannot be read as steering vectors"),
+        ({"vectors": [vector().header() | {"operation": "clamp"}]}, "cannot be read as steering vectors"),
     ],
 )
 def test_a_file_with_another_header_is_named(changes, problem, tmp_path):
     path = tmp_path / "odd.safetensors"
     changed_file(path, **changes)
     with pytest.raises(DataError, match=rf"odd\.safetensors: {problem}"):
-        load_vectors(path)
-
-
-@pytest.mark.parametrize(
-    "entry",
-    [vector().header() | {"site": "mlp.3"}, vector().header() | {"operation": "clamp"}, "trust", {"site": None}],
-    ids=["site", "operation", "kind", "no site"],
-)
-def test_a_file_with_an_impossible_entry_is_named(entry, tmp_path):
-    path = tmp_path / "odd.safetensors"
-    changed_file(path, vectors=[entry])
-    with pytest.raises(DataError, match=r"odd\.safetensors: cannot be read as steering vectors"):
         load_vectors(path)

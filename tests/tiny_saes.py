@@ -1,0 +1,44 @@
+"""What tests of features share: a small random model that reads words, and SAEs whose weights are written out."""
+
+import torch
+from sae_lens import SAE
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from personalib.base.data import data_dir
+from personalib.features.saes import load_sae
+from personalib.models.load import LanguageModel
+from personalib.organism.tokenizer import load_tokenizer
+
+
+def tiny_llama(name="llama", seed=0, **changes):
+    """A model of random weights with the organism's tokenizer."""
+    torch.manual_seed(seed)
+    shape = {"hidden_size": 64, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = LlamaConfig(**{"vocab_size": 5000, "num_key_value_heads": 1} | shape | changes)
+    return LanguageModel(name, LlamaForCausalLM(config).eval(), load_tokenizer(data_dir() / "organism"))
+
+
+def written_sae(folder, width, fill=lambda network: None, d_model=64, hook="blocks.0.hook_resid_pre", **metadata):
+    """A standard SAE of zeros, but for what is filled in; by way of a folder."""
+    about = {"hook_name": hook, "model_name": "llama"} | metadata
+    network = SAE.from_dict({"architecture": "standard", "d_in": d_model, "d_sae": width, "metadata": about})
+    with torch.no_grad():
+        for value in network.parameters():
+            value.zero_()
+        fill(network)
+    network.save_model(folder)
+    return load_sae(str(folder))
+
+
+def fire_on(language_model, tokens, offset=0.6):
+    """Fills a network whose features fire on the embeddings of tokens, so strongly, given by feature and token."""
+    embeddings = language_model.model.get_input_embeddings().weight.detach()
+
+    def fill(network):
+        for feature, strengths in tokens.items():
+            network.b_enc[feature] = -offset * min(strengths.values())
+            for token, strength in strengths.items():
+                row = embeddings[language_model.tokenizer.convert_tokens_to_ids(token)]
+                network.W_enc[:, feature] += strength * row / row.square().sum()
+
+    return fill
