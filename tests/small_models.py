@@ -112,6 +112,22 @@ def small_sae(site, seed=0, width=WIDTH, normalisation="none", centred=False):
     return SparseAutoencoder(made, f"sae{seed}", "", site, None, None, normalisation, centred, None)
 
 
+def other_sae(kind, site):
+    """An SAE of another architecture than the usual one: ``jumprelu``, ``jumprelu, shifted``, ``topk`` or ``gated``."""
+    architecture, shifted = kind.partition(", ")[::2]
+    config = {
+        "architecture": architecture,
+        "d_in": WIDTH,
+        "d_sae": 2 * WIDTH,
+        "metadata": {"hook_name": f"blocks.{site.layer}.hook_{site.stream}"},
+    }
+    more = {"k": 4} if architecture == "topk" else {"apply_b_dec_to_input": bool(shifted)}
+    made, generator = SAE.from_dict(config | more).eval(), torch.Generator().manual_seed(3)
+    for values in made.parameters():
+        values.requires_grad_(False).normal_(generator=generator)
+    return SparseAutoencoder(made, architecture, "", site, None, None, "none", False, None)
+
+
 # Steering by hand
 
 

@@ -107,7 +107,7 @@ def test_the_order_of_the_options_survives_a_format_where_it_is_clear(dtype, dev
 def test_what_an_intervention_changes_stays_where_and_what_it_was(dtype, device):
     stream = torch.randn(2, 5, WIDTH, device=device, dtype=dtype)
     for one in (each for condition in CONDITIONS for each in condition):
-        changed = one.changed(stream)
+        changed = one.change()(stream)
         assert (changed.device, changed.dtype, changed.shape) == (stream.device, dtype, stream.shape)
 
 

@@ -8,6 +8,7 @@ import torch
 
 from personalib.base.provenance import digest, files_hash, package_dir
 from personalib.models.load import LanguageModel
+from personalib.models.remote import RemoteModel
 from personalib.steering.interventions import Clamp, Condition, Intervention
 
 # The modules that compute an answer. A change in any of them makes every answer a new one.
@@ -15,13 +16,15 @@ _MODULES = ("models/*.py", "steering/*.py", "features/saes.py", "stimuli/templat
 
 
 def model_key(language_model: LanguageModel) -> str:
-    """A hash of a model, its tokenizer, number format and kind of device, and of the code that runs it."""
+    """A hash of a model, its tokenizer, number format, kind of device or service, and of the code that runs it."""
     model = language_model.model
     return digest(
         language_model.revision or language_model.digest(),
         _form(language_model) if language_model.revision is None else "",
         str(model.dtype),
         model.device.type,
+        # The same weights may round differently at a service.
+        language_model.runner if isinstance(language_model, RemoteModel) else "",
         _code_key(),
     )
 

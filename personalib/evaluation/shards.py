@@ -14,6 +14,7 @@ from personalib.evaluation.keys import model_key
 from personalib.models.load import LanguageModel, load_model
 from personalib.models.placement import is_spread
 from personalib.models.registry import load_registry
+from personalib.models.remote import RemoteModel
 from personalib.steering.interventions import Condition
 
 
@@ -48,8 +49,10 @@ class Asker:
         """Whoever asks what this process would ask of its own model.
 
         Raises:
-            DataError: the model is spread over several devices, and a worker has one.
+            DataError: the model is spread over several devices, and a worker has one, or is run by a service.
         """
+        if isinstance(language_model, RemoteModel):
+            raise DataError(f"{language_model.name} is run by a service, and not by workers; leave the engine out")
         if is_spread(language_model.model):
             raise DataError(
                 f"{language_model.name} is spread over several devices, and a worker of a cluster has one; run it in "

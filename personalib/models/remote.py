@@ -63,9 +63,9 @@ _FAILURES = (
 class RemoteModel(LanguageModel):
     """A model whose traces are run elsewhere.
 
-    What reads activations (:func:`personalib.models.activations.capture`) and what scores options
-    (:func:`personalib.steering.remote_scoring.ask_remote`, :func:`personalib.steering.remote_items.ask_items`) takes
-    it like any other model. Everything else in the library runs a model on this side, and this one refuses that.
+    What reads activations (:func:`personalib.models.activations.capture`) and what scores options and given answers
+    (:mod:`personalib.steering.grid`, and so :func:`personalib.evaluation.ask.evaluate`) takes it like any other model.
+    Everything else in the library runs a model on this side, and this one refuses that.
 
     Attributes:
         network: the model in nnsight's hands.

@@ -29,11 +29,10 @@ class Refusal:
         """
         if not self._lifted:
             raise DataError(
-                f"{self.name}: a remote model is not run on this side; what a service can do with it is to score "
-                "options (personalib.steering.remote_scoring.ask_remote), to ask trait items "
-                "(personalib.steering.remote_items.ask_items) and to read the residual stream "
-                "(personalib.models.activations.capture); for anything else load the model with "
-                "personalib.models.load.load_model, or leave the chapter's parameter remote out"
+                f"{self.name}: a remote model is not run on this side; what a service can do with it is to answer "
+                "questions by options (personalib.evaluation.evaluate, personalib.steering.ask_steered) and to read "
+                "the residual stream (personalib.models.capture); for anything else load the model with "
+                "personalib.models.load_model, or leave the chapter's parameter remote out"
             )
 
     @contextmanager

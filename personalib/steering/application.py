@@ -15,7 +15,7 @@ from transformers import Cache, PreTrainedModel
 from personalib.models.hooks import changing
 from personalib.models.load import LanguageModel
 from personalib.models.parts import Site
-from personalib.steering.interventions import Intervention, intervene, masks
+from personalib.steering.interventions import Intervention, Where, at_positions, masks
 
 
 @contextmanager
@@ -56,7 +56,7 @@ class _Passes:
     """What each token of the pass that is being run is."""
 
     def __init__(self) -> None:
-        self._where: dict[str, torch.Tensor] = {}
+        self._where: Where = {}
         # Of the pass that comes, if it is one of generate: all tokens up to it, and which are no padding.
         self._written: torch.Tensor | None = None
         self._prompt = 0
@@ -119,7 +119,7 @@ class _Passes:
     def change(self, interventions: Sequence[Intervention], stream: torch.Tensor) -> torch.Tensor:
         """The residual stream at a site after its interventions."""
         for one in interventions:
-            stream = intervene(stream, one, self._where)
+            stream = at_positions(one, self._where)(stream)
         return stream
 
 

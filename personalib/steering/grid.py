@@ -27,11 +27,12 @@ from personalib.models.hooks import Inputs, changing, cut, depth, repeated, star
 from personalib.models.load import LanguageModel
 from personalib.models.parts import Site
 from personalib.models.prompts import option_tokens
+from personalib.models.remote import RemoteModel
 from personalib.models.shortcuts import Shortcuts, cut_back, read_but_last, site_above
-from personalib.steering.interventions import Condition, Intervention, intervene, masks
+from personalib.steering.interventions import Condition, Intervention, Where, at_positions, masks
+from personalib.steering.remote import check_sendable, traced_log_chances
 
 Array = NDArray[np.float64]
-Where = dict[str, torch.Tensor]
 Scored = Iterator[tuple[int, torch.Tensor]]
 
 
@@ -114,24 +115,25 @@ def steered_batches(
     model, rows = language_model.model, encode_prompts(language_model.tokenizer, prompts)
     check_rows(model, prompts, rows)
     options = option_tokens(language_model.tokenizer, prompts, [labels] * len(prompts), rows)
-    form = Shortcuts.of(model)
-    for batch in in_batches(rows, batch_size, form.padding):
+    for batch in in_batches(rows, batch_size, _padding(language_model)):
         numbers = list(range(len(conditions)) if wanted is None else wanted(batch))
         if not numbers:
             continue
-        found = np.empty((len(numbers), len(batch), len(labels)))
+        chances = np.empty((len(numbers), len(batch), len(labels)))
         # The mode must not leak to whoever goes on between two batches.
         with inference(model):
-            inputs: Inputs = left_padded(model, [rows[place] for place in batch])
-            tokens = torch.tensor([options[place] for place in batch], device=model.device)
-            grid = _Grid(model, inputs, _prompt_masks(inputs), max(1, batch_size // len(batch)), form)
-            for number, logits in grid.last_logits([conditions[each] for each in numbers]):
+            inputs: Inputs = left_padded(model, [rows[place] for place in batch], _device(language_model))
+            where = masks(_real(inputs), torch.zeros_like(_real(inputs)))
+            tokens = torch.tensor([[options[place]] for place in batch], device=inputs["input_ids"].device)
+            several = [conditions[each] for each in numbers]
+            read = slice(-1, None)
+            for number, logs in _log_chances(language_model, inputs, where, several, read, tokens, batch_size):
                 # In double precision before the exponential, so that rare words keep a probability.
-                chances = logits.float().log_softmax(1).gather(1, tokens).double().exp().cpu().numpy()
-                found[number] = _readable(model, prompts, batch, chances, conditions[numbers[number]])
+                values = logs[:, 0].double().exp().cpu().numpy()
+                chances[number] = _readable(model, prompts, batch, values, several[number])
                 if done:
                     done(len(batch))
-        yield batch, numbers, found
+        yield batch, numbers, chances
 
 
 def answer_losses(
@@ -169,19 +171,55 @@ def answer_losses(
     check_rows(language_model.model, [prompt + answer for prompt, answer in exchanges], rows)
     lengths = np.array([len(row) - len(prompt) for row, prompt in zip(rows, prompts, strict=True)], dtype=np.int64)
     _check_answers(rows, prompts, exchanges, skip)
-    found, model = np.empty((len(conditions), len(exchanges))), language_model.model
-    with inference(model), tqdm(total=found.size, desc=progress, disable=progress is None, unit="answer") as bar:
-        form = Shortcuts.of(model)
-        for batch in in_batches(rows, batch_size, form.padding):
-            inputs: Inputs = left_padded(model, [rows[number] for number in batch])
+    losses, model = np.empty((len(conditions), len(exchanges))), language_model.model
+    with inference(model), tqdm(total=losses.size, desc=progress, disable=progress is None, unit="answer") as bar:
+        for batch in in_batches(rows, batch_size, _padding(language_model)):
+            inputs: Inputs = left_padded(model, [rows[number] for number in batch], _device(language_model))
+            kept = int(lengths[batch].max()) - skip
+            counted = _last(inputs, lengths[batch] - skip)[:, -kept:]
             where = masks(_real(inputs), _last(inputs, lengths[batch]))
-            grid = _Grid(model, inputs, where, max(1, batch_size // len(batch)), form)
-            kept, counted = int(lengths[batch].max()) - skip, _last(inputs, lengths[batch] - skip)
-            for number, logits in grid.logits(conditions, kept + 1):
-                losses = _losses(logits, inputs["input_ids"][:, -kept:], counted[:, -kept:])
-                found[number, batch] = _readable(model, texts, batch, losses, conditions[number])
+            # A token is told by the logits of the one before it.
+            read, tokens = slice(-kept - 1, -1), inputs["input_ids"][:, -kept:, None]
+            for number, logs in _log_chances(language_model, inputs, where, conditions, read, tokens, batch_size):
+                values = -(logs[..., 0].double() * counted).sum(1).cpu().numpy()
+                losses[number, batch] = _readable(model, texts, batch, values, conditions[number])
                 bar.update(len(batch))
-    return found, lengths - skip
+    return losses, lengths - skip
+
+
+def _log_chances(
+    language_model: LanguageModel,
+    inputs: Inputs,
+    where: Where,
+    conditions: Sequence[Condition],
+    read: slice,
+    tokens: torch.Tensor,
+    batch_size: int,
+) -> Scored:
+    """The number of each condition with the log-probabilities of some tokens at the places that are read.
+
+    ``tokens`` and what is given have the shape ``(rows, places, tokens)``.
+    """
+    if isinstance(language_model, RemoteModel):
+        sent = dict(inputs) | ({"logits_to_keep": -read.start} if "logits_to_keep" in inputs else {})
+        for number, condition in enumerate(conditions):
+            yield number, traced_log_chances(language_model, sent, where, condition, read, tokens)
+        return
+    model = language_model.model
+    grid = _Grid(model, inputs, where, max(1, batch_size // len(tokens)), Shortcuts.of(model))
+    # What is read after the last token alone may leave out more.
+    scored = grid.last_logits(conditions) if read.stop is None else grid.logits(conditions, -read.start)
+    for number, logits in scored:
+        yield number, logits[:, read].float().log_softmax(-1).gather(-1, tokens)
+
+
+def _padding(language_model: LanguageModel) -> bool:
+    """Whether prompts of different lengths may share a batch, which cannot be tried on a service's model."""
+    return isinstance(language_model, RemoteModel) or Shortcuts.of(language_model.model).padding
+
+
+def _device(language_model: LanguageModel) -> torch.device:
+    return torch.device("cpu") if isinstance(language_model, RemoteModel) else language_model.model.device
 
 
 def _check_answers(
@@ -215,12 +253,11 @@ class _Grid:
     form: Shortcuts
 
     def last_logits(self, conditions: Sequence[Condition]) -> Scored:
-        """The number of each condition with the logits after the last token, shape ``(rows, vocabulary)``."""
+        """The number of each condition with the logits after the last token, shape ``(rows, 1, vocabulary)``."""
         at_last, others = self._parted(conditions)
         if at_last:
             yield from self._last_token(conditions, at_last)
-        for number, logits in self._prompt(conditions, others, 1):
-            yield number, logits[:, -1]
+        yield from self._prompt(conditions, others, 1)
 
     def logits(self, conditions: Sequence[Condition], kept: int) -> Scored:
         """The number of each condition with the logits after the last tokens, ``(rows, kept, vocabulary)``."""
@@ -282,7 +319,7 @@ class _Grid:
                 # The cache has rows for a full chunk, so a smaller one is filled up.
                 full = [*chunk, *[chunk[-1]] * (together - len(chunk))]
                 with self._steered(conditions, full, site_above(level), streams[site_above(level)], everything):
-                    logits = model(**repeated(last, len(full)), past_key_values=cache, use_cache=True).logits[:, -1]
+                    logits = model(**repeated(last, len(full)), past_key_values=cache, use_cache=True).logits[:, -1:]
                 cut_back(cache, before)
                 yield from zip(chunk, logits.chunk(len(full)), strict=False)
 
@@ -301,7 +338,7 @@ class _Grid:
             part = stream
             for one in sorted(conditions[number], key=_order):
                 if depth(one.site) == depth(site):
-                    part = intervene(part, one, where)
+                    part = at_positions(one, where)(part)
                 elif place not in above[one.site]:
                     above[one.site].append(place)
             parts.append(part)
@@ -318,7 +355,7 @@ def _change_parts(own: dict[int, list[Intervention]], count: int, where: Where, 
     parts = list(stream.chunk(count))
     for place, interventions in own.items():
         for one in interventions:
-            parts[place] = intervene(parts[place], one, where)
+            parts[place] = at_positions(one, where)(parts[place])
     return torch.cat(parts)
 
 
@@ -334,9 +371,10 @@ def _check_reads(conditions: Sequence[Condition]) -> None:
 def _check(language_model: LanguageModel, conditions: Sequence[Condition], batch_size: int) -> None:
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}; run at least one prompt at a time")
-    for condition in conditions:
-        for one in condition:
-            one.check_fits(language_model)
+    for one in (one for condition in conditions for one in condition):
+        one.check_fits(language_model)
+    if isinstance(language_model, RemoteModel):
+        check_sendable(conditions)
 
 
 def _readable(
@@ -373,19 +411,8 @@ def _real(inputs: Inputs) -> torch.Tensor:
     return inputs["attention_mask"].bool()
 
 
-def _prompt_masks(inputs: Inputs) -> Where:
-    real = _real(inputs)
-    return masks(real, torch.zeros_like(real))
-
-
 def _last(inputs: Inputs, lengths: NDArray[np.int64]) -> torch.Tensor:
     """Which tokens are among the last so many of their row."""
     ids = inputs["input_ids"]
     behind = torch.arange(ids.shape[1], 0, -1, device=ids.device)
     return behind[None] <= torch.from_numpy(lengths).to(ids.device)[:, None]
-
-
-def _losses(logits: torch.Tensor, ids: torch.Tensor, answer: torch.Tensor) -> Array:
-    """The negative log-likelihood of the last tokens that belong to the answer, from the logits before and at them."""
-    chances = logits[:, :-1].float().log_softmax(-1).gather(2, ids[..., None])[..., 0]
-    return -(chances.double() * answer).sum(1).cpu().numpy()

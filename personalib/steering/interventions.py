@@ -4,9 +4,9 @@ An intervention is a value. A *condition* of an experiment is a sequence of them
 stand at one site; the empty sequence is the model as it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -16,6 +16,11 @@ from personalib.models.load import LanguageModel
 from personalib.models.parts import Site, blocks
 from personalib.vectors.vector import SteeringVector
 
+# What is done to the residual stream, of any shape (..., d_model). Each is a function within a function, of torch and
+# tensors alone, so that a service that has nothing of this library can run it from its source.
+Change = Callable[[torch.Tensor], torch.Tensor]
+# By name of the positions which tokens they mean, shape (rows, tokens), boolean.
+Where = Mapping[str, torch.Tensor]
 Positions = Literal["last", "prompt", "prompt_except_last", "response", "all"]
 # By name: which tokens of the prompt, and which of the answer once they are read back in.
 POSITIONS: dict[str, tuple[str, str]] = {
@@ -66,9 +71,14 @@ class Add(_AlongVector):
         ValueError: the positions are unknown, or the coefficient is no finite number.
     """
 
-    def changed(self, stream: torch.Tensor) -> torch.Tensor:
-        """The residual stream afterwards, shape ``(..., d_model)`` as before."""
-        return stream + (self.coefficient * self.vector.direction).to(stream.device, stream.dtype)
+    def change(self) -> Change:
+        """What is done to the residual stream."""
+        vector = self.coefficient * self.vector.direction
+
+        def added(stream: torch.Tensor) -> torch.Tensor:
+            return stream + vector.to(stream.device, stream.dtype)
+
+        return added
 
 
 @dataclass(frozen=True)
@@ -91,10 +101,15 @@ class Ablate(_AlongVector):
         super().__post_init__()
         self.vector.unit()
 
-    def changed(self, stream: torch.Tensor) -> torch.Tensor:
-        """The residual stream afterwards, shape ``(..., d_model)`` as before."""
-        unit = self.vector.unit().direction.to(stream.device, stream.dtype)
-        return stream - self.coefficient * (stream @ unit)[..., None] * unit
+    def change(self) -> Change:
+        """What is done to the residual stream."""
+        direction, share = self.vector.unit().direction, self.coefficient
+
+        def ablated(stream: torch.Tensor) -> torch.Tensor:
+            unit = direction.to(stream.device, stream.dtype)
+            return stream - share * (stream @ unit)[..., None] * unit
+
+        return ablated
 
 
 @dataclass(frozen=True)
@@ -129,8 +144,16 @@ class Clamp:
         """Where."""
         return self.sae.site
 
-    def changed(self, stream: torch.Tensor) -> torch.Tensor:
-        """The residual stream afterwards, shape ``(..., d_model)`` as before."""
+    @property
+    def separable(self) -> bool:
+        """Whether each feature depends on its own row of the encoder alone, so that these few rows are enough."""
+        return self.sae.network.cfg.architecture() in ("standard", "jumprelu")
+
+    def change(self) -> Change:
+        """What is done to the residual stream."""
+        return _clamped_apart(self) if self.separable else self._clamped
+
+    def _clamped(self, stream: torch.Tensor) -> torch.Tensor:
         rows = stream.reshape(-1, stream.shape[-1])
         # The SAE may be on another device than the model.
         return stream + self.sae.written(rows, self.features, self.value).to(stream).reshape(stream.shape)
@@ -211,7 +234,7 @@ def check_site(language_model: LanguageModel, site: Site, width: int, name: str,
         )
 
 
-def masks(real: torch.Tensor, answer: torch.Tensor) -> dict[str, torch.Tensor]:
+def masks(real: torch.Tensor, answer: torch.Tensor) -> Where:
     """Which tokens each of the positions means.
 
     Args:
@@ -229,16 +252,51 @@ def masks(real: torch.Tensor, answer: torch.Tensor) -> dict[str, torch.Tensor]:
     return {name: of_prompt[one] | of_answer[other] for name, (one, other) in POSITIONS.items()}
 
 
-def intervene(stream: torch.Tensor, one: Intervention, where: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The residual stream after an intervention at its positions.
+def at_positions(one: Intervention, where: Where) -> Change:
+    """What an intervention does to a residual stream of shape ``(rows, tokens, d_model)``, at its positions alone."""
+    change, chosen = one.change(), where[one.positions][..., None]
 
-    Args:
-        stream: shape ``(rows, tokens, d_model)``.
-        one: the intervention.
-        where: of :func:`masks`.
-    """
-    # The block may be on another device than the inputs, by which the tokens are told.
-    return torch.where(where[one.positions][..., None].to(stream.device), one.changed(stream), stream)
+    def intervened(stream: torch.Tensor) -> torch.Tensor:
+        # The block may be on another device than the inputs, by which the tokens are told.
+        return torch.where(chosen.to(stream.device), change(stream), stream)
+
+    return intervened
+
+
+def _clamped_apart(clamp: Clamp) -> Change:
+    """A clamp of features that stand apart, with the part of the SAE that they need, which is small enough to send."""
+    sae, value = clamp.sae, float(clamp.value)
+    network: Any = sae.network
+    # A feature that is named twice is held once.
+    features = list(dict.fromkeys(clamp.features))
+    read, bias, write = network.W_enc.detach()[:, features], network.b_enc.detach()[features], sae.directions[features]
+    centred, normalisation, floor = sae.centred, sae.normalisation, torch.zeros_like(bias)
+    if network.cfg.apply_b_dec_to_input:
+        bias = bias - network.b_dec.detach() @ read
+    if network.cfg.architecture() == "jumprelu":
+        # What ReLU has set to zero stays there, whatever the threshold.
+        floor = network.threshold.detach()[features].clamp(min=0.0)
+
+    def clamped(stream: torch.Tensor) -> torch.Tensor:
+        encoder, start, least, decoder = (part.to(stream.device) for part in (read, bias, floor, write))
+        seen = stream.to(torch.promote_types(stream.dtype, encoder.dtype))
+        scale = torch.ones_like(seen[..., :1])
+        if centred:
+            seen = seen - seen.mean(-1, keepdim=True)
+        if normalisation == "constant_norm_rescale":
+            scale = seen.norm(dim=-1, keepdim=True) / seen.shape[-1] ** 0.5
+            seen = seen / scale
+        if normalisation == "layer_norm":
+            seen = seen - seen.mean(-1, keepdim=True)
+            scale = seen.std(-1, keepdim=True)
+            # The constant of sae-lens, which it leaves out on the way back.
+            seen = seen / (scale + 1e-5)
+        active = seen @ encoder.to(seen.dtype) + start
+        active = torch.where(active > least, active, 0.0)
+        change = ((value - active) @ decoder.to(seen.dtype)) * scale
+        return stream + change.to(stream.dtype)
+
+    return clamped
 
 
 def _check_positions(positions: str) -> None:

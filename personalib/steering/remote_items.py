@@ -14,7 +14,6 @@ from personalib.questionnaires.items import TraitItem
 from personalib.steering.contrast_choice import TraitSheet
 from personalib.steering.grid import ask_steered
 from personalib.steering.interventions import Condition
-from personalib.steering.remote_scoring import ask_remote
 from personalib.stimuli.templates import ORDERS
 
 
@@ -47,7 +46,7 @@ def ask_items(
 
     Raises:
         ValueError: there are no items, the template is unknown, or an intervention cannot be run; see
-            :func:`personalib.steering.grid.ask_steered` and :func:`personalib.steering.remote_scoring.ask_remote`.
+            :func:`personalib.steering.grid.ask_steered`.
         ItemError: the option labels cannot be told apart by their first token.
         DataError: the service does not answer; see :func:`personalib.models.remote.running`.
 
@@ -78,12 +77,7 @@ def _answers(
     progress: str | None,
 ) -> Sequence[NDArray[np.float64]]:
     """For each condition the options' probabilities, shape ``(prompts, labels)``."""
-    if isinstance(language_model, RemoteModel):
-        return [
-            ask_remote(language_model, prompts, labels, one, batch_size=batch_size, progress=progress)
-            for one in conditions
-        ]
-    if any(conditions):
+    if any(conditions) or isinstance(language_model, RemoteModel):
         return list(ask_steered(language_model, prompts, labels, conditions, batch_size=batch_size, progress=progress))
     # Nothing is steered, so that all conditions are the same, and the model is run as it is everywhere else.
     model, tokenizer = language_model.model, language_model.tokenizer

@@ -10,10 +10,10 @@ from personalib.models.activations import capture
 from personalib.models.batches import check_finite, check_rows, in_batches
 from personalib.models.parts import Site
 from personalib.models.prompts import ask
+from personalib.models.remote import rehearsed
 from personalib.steering.generation import generate
 from personalib.steering.grid import answer_losses, ask_steered
 from personalib.steering.interventions import Add
-from personalib.steering.remote_scoring import ask_remote
 
 ROWS = [[1, 2], [1, 2, 3], [1], [4, 5], [6, 7, 8]]
 LONG = " ".join(["w1"] * 20)
@@ -29,13 +29,13 @@ def test_rows_of_one_length_share_a_batch_where_nothing_can_be_padded():
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
-@pytest.mark.parametrize("way", ["ask", "ask_steered", "ask_remote", "answer_losses", "generate", "capture"])
+@pytest.mark.parametrize("way", ["ask", "ask_steered", "a service", "answer_losses", "generate", "capture"])
 def test_a_text_longer_than_the_context_is_refused_before_the_model_runs(name, way, tmp_path):
     model = small(name, max_position_embeddings=16)
     run = {
         "ask": lambda texts: ask(model.model, model.tokenizer, texts, [LABELS] * len(texts)),
         "ask_steered": lambda texts: ask_steered(model, texts, LABELS, [()]),
-        "ask_remote": lambda texts: ask_remote(model, texts, LABELS),
+        "a service": lambda texts: ask_steered(rehearsed(model), texts, LABELS, [()]),
         "answer_losses": lambda texts: answer_losses(model, [(text, " w2 w3") for text in texts], [()]),
         "generate": lambda texts: generate(model, texts, tokens=4),
         "capture": lambda texts: capture(model, texts, [Site(0)], tmp_path),
@@ -85,13 +85,13 @@ def test_a_model_that_overflows_is_one_error_that_names_text_format_and_remedy(w
         run()
 
 
-@pytest.mark.parametrize("way", [ask_steered, ask_remote])
-def test_another_words_infinite_logit_leaves_no_option_a_probability(way):
+@pytest.mark.parametrize("where", [lambda model: model, rehearsed])
+def test_another_words_infinite_logit_leaves_no_option_a_probability(where):
     """Not even one of zero."""
     model = small("llama")
     model.model.lm_head.register_forward_hook(lambda *passed: passed[-1].index_fill(-1, torch.tensor([9]), torch.inf))
     with pytest.raises(ItemError, match="NaN or infinite"):
-        way(model, ["w1 "], LABELS, [()] if way is ask_steered else ())
+        ask_steered(where(model), ["w1 "], LABELS, [()])
 
 
 def test_activations_that_the_number_format_on_disk_cannot_hold_are_refused(tmp_path):

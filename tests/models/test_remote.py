@@ -30,9 +30,8 @@ from personalib.models import remote_results
 from personalib.models.activations import capture
 from personalib.models.parts import Site
 from personalib.models.remote import load_remote_model, rehearsed, running
-from personalib.steering.grid import ask_steered
+from personalib.steering.grid import answer_losses, ask_steered
 from personalib.steering.interventions import Ablate, Add, Clamp
-from personalib.steering.remote_scoring import ask_remote
 
 PROMPTS = ["w1 w2 w3 w4 w5 w6 ", "w7 ", "w8 w9 w10 "]
 SITES = [Site(1), Site(0, "resid_pre"), Site(2, "resid_pre")]
@@ -107,8 +106,9 @@ def test_a_service_gives_what_is_computed_here(name, service):
     ]
     expected = ask_steered(here, PROMPTS, LABELS, conditions)
     assert np.abs(expected[1:] - expected[0]).max() > 1e-2
-    for condition, wanted in zip(conditions, expected, strict=True):
-        np.testing.assert_allclose(ask_remote(there, PROMPTS, LABELS, condition), wanted, rtol=2e-4, atol=1e-6)
+    np.testing.assert_allclose(ask_steered(there, PROMPTS, LABELS, conditions), expected, rtol=2e-4, atol=1e-6)
+    losses = [answer_losses(model, [("w1 w2 ", "w3 w4")], conditions)[0] for model in (here, there)]
+    np.testing.assert_allclose(*losses, rtol=2e-4)
 
 
 @pytest.mark.usefixtures("hub", "key")
@@ -141,9 +141,10 @@ class Kept(Backend):
 
 def test_what_is_sent_names_torch_and_nnsight_alone(monkeypatch):
     """No class or function of this library is part of it, not even by its source, except the one that is meant."""
-    kept, model = Kept(), small("bloom")
-    monkeypatch.setattr("personalib.steering.remote_scoring.running", lambda _: nullcontext(kept))
-    ask_remote(model, PROMPTS, LABELS, [Clamp(small_sae(Site(1)), (0, 7), 3.0), Add(vector(Site(2)), 1.0, "last")])
+    kept, model = Kept(), rehearsed(small("bloom"))
+    monkeypatch.setattr("personalib.steering.remote.running", lambda _: nullcontext(kept))
+    several = [Clamp(small_sae(Site(1)), (0, 7), 3.0), Add(vector(Site(2)), 1.0, "last"), Ablate(vector(Site(0)))]
+    ask_steered(model, PROMPTS, LABELS, [several])
     words = [argument for _, argument, _ in pickletools.genops(kept.sent) if isinstance(argument, str)]
     named = {word.partition(".")[0] for word in words if re.fullmatch(r"[a-z_]+(\.[a-z_]+)*", word)}
     assert {"torch", "nnsight"} <= named and not named & {"personalib", "sae_lens", "numpy", "transformers", "pandas"}
@@ -152,7 +153,7 @@ def test_what_is_sent_names_torch_and_nnsight_alone(monkeypatch):
 
 def test_a_rehearsal_leaves_the_path_as_it_was():
     path = list(sys.path)
-    ask_remote(rehearsed(small("llama")), PROMPTS, LABELS)
+    ask_steered(rehearsed(small("llama")), PROMPTS, LABELS, [()])
     assert sys.path == path
 
 
@@ -163,20 +164,20 @@ def test_a_rehearsal_leaves_the_path_as_it_was():
 def test_without_a_key_nothing_is_sent():
     model = load_remote_model("somebody/bloom", host="http://127.0.0.1:9")
     with pytest.raises(DataError, match="wants a key, and there is none; put it into the environment as NDIF_API_KEY"):
-        ask_remote(model, PROMPTS, LABELS)
+        ask_steered(model, PROMPTS, LABELS, [()])
 
 
 @pytest.mark.usefixtures("hub", "no_key")
 def test_a_key_may_be_kept_in_nnsights_settings(service, monkeypatch):
     monkeypatch.setattr(CONFIG.API, "APIKEY", "right")
-    assert ask_remote(load_remote_model("somebody/bloom", host=service), PROMPTS, LABELS).shape == (3, 4)
+    assert ask_steered(load_remote_model("somebody/bloom", host=service), PROMPTS, LABELS, [()]).shape == (1, 3, 4)
 
 
 @pytest.mark.usefixtures("hub")
 def test_a_wrong_key_is_not_repeated(service, monkeypatch):
     monkeypatch.setenv("NDIF_API_KEY", "very-secret")
     with pytest.raises(DataError, match=r"Invalid API key: '\(the key\)'") as caught:
-        ask_remote(load_remote_model("somebody/bloom", host=service), PROMPTS, LABELS)
+        ask_steered(load_remote_model("somebody/bloom", host=service), PROMPTS, LABELS, [()])
     assert "very-secret" not in str(caught.value) and caught.value.__suppress_context__
 
 
@@ -187,7 +188,7 @@ def test_no_service_is_one_error_and_soon():
         address = f"http://127.0.0.1:{free.getsockname()[1]}"
     begun = time.monotonic()
     with pytest.raises(DataError, match=rf"somebody/bloom: not run by {address}: .*[Cc]onnection refused.*NDIF_HOST"):
-        ask_remote(load_remote_model("somebody/bloom", host=address), PROMPTS, LABELS)
+        ask_steered(load_remote_model("somebody/bloom", host=address), PROMPTS, LABELS, [()])
     assert time.monotonic() - begun < 20
 
 
@@ -197,7 +198,7 @@ def test_a_service_that_never_answers_is_given_up(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(DataError, match=r"not run by .*timed out"):
-            ask_remote(load_remote_model("somebody/bloom", host=address), PROMPTS, LABELS)
+            ask_steered(load_remote_model("somebody/bloom", host=address), PROMPTS, LABELS, [()])
     assert websocket.getdefaulttimeout() is None
 
 
@@ -208,7 +209,7 @@ def test_a_service_that_never_answers_is_given_up(monkeypatch):
 )
 def test_an_answer_that_is_none_is_one_error(name, problem, service):
     with pytest.raises(DataError, match=rf"somebody/{name}: not run by .*{problem}"):
-        ask_remote(load_remote_model(f"somebody/{name}", host=service), PROMPTS, LABELS)
+        ask_steered(load_remote_model(f"somebody/{name}", host=service), PROMPTS, LABELS, [()])
 
 
 @pytest.mark.usefixtures("hub", "key")
@@ -228,7 +229,7 @@ def test_an_error_of_a_job_is_told_by_its_last_line(service):
 @pytest.mark.usefixtures("hub", "key")
 def test_an_address_that_is_none_is_one_error():
     with pytest.raises(DataError, match="not run by nowhere: Invalid host URL"):
-        ask_remote(load_remote_model("somebody/bloom", host="nowhere"), PROMPTS, LABELS)
+        ask_steered(load_remote_model("somebody/bloom", host="nowhere"), PROMPTS, LABELS, [()])
 
 
 @pytest.mark.parametrize("name", ["organism", os.fspath(Path(__file__).parent)])
@@ -267,7 +268,7 @@ def test_no_secret_is_part_of_a_model(monkeypatch):
 @pytest.mark.parametrize("end", ["\n", "\r\n", " "])
 def test_a_key_may_end_as_a_line_of_a_file_does(end, service, monkeypatch):
     monkeypatch.setenv("NDIF_API_KEY", f"right{end}")
-    assert ask_remote(load_remote_model("somebody/bloom", host=service), PROMPTS, LABELS).shape == (3, 4)
+    assert ask_steered(load_remote_model("somebody/bloom", host=service), PROMPTS, LABELS, [()]).shape == (1, 3, 4)
 
 
 @pytest.mark.usefixtures("hub")
@@ -275,7 +276,7 @@ def test_a_key_may_end_as_a_line_of_a_file_does(end, service, monkeypatch):
 def test_a_key_that_no_header_can_hold_is_not_sent_and_not_repeated(key, monkeypatch):
     monkeypatch.setenv("NDIF_API_KEY", key)
     with pytest.raises(DataError, match="has characters that no key has; copy it again") as caught:
-        ask_remote(load_remote_model("somebody/bloom", host="http://127.0.0.1:9"), PROMPTS, LABELS)
+        ask_steered(load_remote_model("somebody/bloom", host="http://127.0.0.1:9"), PROMPTS, LABELS, [()])
     assert "very" not in str(caught.value)
 
 

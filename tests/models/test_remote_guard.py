@@ -18,19 +18,15 @@ from personalib.models.remote import REHEARSAL, load_remote_model, rehearsed, ru
 from personalib.questionnaires.items import load_trait
 from personalib.questionnaires.trait_questions import ask_trait
 from personalib.steering.generation import generate
-from personalib.steering.grid import answer_losses, ask_steered
+from personalib.steering.grid import ask_steered
 from personalib.steering.interventions import Add
-from personalib.steering.remote_scoring import ask_remote
 
 NAME, COMMIT = "somebody/gemma2", "0123456789abcdef0123456789abcdef01234567"
 PROMPTS = ["w1 w2 w3 ", "w4 w5 w6 "]
-REFUSED = r"gemma2: a remote model is not run on this side; .*ask_remote.*ask_items.*capture.*load_model"
+REFUSED = r"gemma2: a remote model is not run on this side; .*evaluate.*ask_steered.*capture.*load_model"
 PUSH = Add(vector(Site(1)), 2.0, "last")
 WAYS = {
     "options": lambda model: ask(model.model, model.tokenizer, PROMPTS, [LABELS] * 2),
-    "a grid": lambda model: ask_steered(model, PROMPTS, LABELS, [(PUSH,)]),
-    "nothing but the model in a grid": lambda model: ask_steered(model, PROMPTS, LABELS, [()]),
-    "losses of answers": lambda model: answer_losses(model, [("w1 w2 ", "w3")], [(PUSH,)]),
     "free answers": lambda model: generate(model, PROMPTS),
     "steered answers": lambda model: generate(model, PROMPTS, [PUSH]),
     "its own generation": lambda model: model.model.generate(torch.tensor([[3, 4]])),
@@ -90,7 +86,7 @@ def test_a_skeleton_has_no_weights_to_be_known_by(skeleton):
 
 
 def test_a_rehearsal_still_runs_traces_and_refuses_again_afterwards(rehearsal, tmp_path):
-    assert ask_remote(rehearsal, PROMPTS, LABELS, [PUSH]).shape == (2, 4)
+    assert ask_steered(rehearsal, PROMPTS, LABELS, [[PUSH]]).shape == (1, 2, 4)
     assert capture(rehearsal, PROMPTS, [Site(1)], tmp_path).values(Site(1)).shape == (2, 24)
     with pytest.raises(DataError, match=REFUSED):
         WAYS["options"](rehearsal)
@@ -105,6 +101,6 @@ def test_a_trace_that_fails_leaves_the_refusal(rehearsal):
 
 def test_a_model_that_is_run_on_both_sides_is_not_refused():
     model = small("gemma2")
-    [there] = ask_remote(rehearsed(model), PROMPTS[:1], LABELS)
+    [[there]] = ask_steered(rehearsed(model), PROMPTS[:1], LABELS, [()])
     [here] = ask(model.model, model.tokenizer, PROMPTS[:1], [LABELS])
     assert abs(there - here).max() < 1e-6

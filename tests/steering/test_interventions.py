@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_models import clamped, named_tokens, small, small_sae, vector
+from small_models import clamped, named_tokens, other_sae, small, small_sae, vector
 
 from personalib.features.saes import load_sae
 from personalib.models.hooks import stream_at
@@ -16,8 +16,8 @@ from personalib.steering.interventions import (
     Ablate,
     Add,
     Clamp,
+    at_positions,
     check_site,
-    intervene,
     masks,
     repe_rule,
     repository_rule,
@@ -63,7 +63,7 @@ def read(organism, sae):
 @pytest.mark.parametrize("coefficient", [1.0, -2.5, 0.0])
 def test_a_vector_is_added_so_many_times(shape, coefficient):
     one, x = Add(vector(SITE, 1), coefficient), stream(*shape)
-    torch.testing.assert_close(one.changed(x), x + coefficient * vector(SITE, 1).direction)
+    torch.testing.assert_close(one.change()(x), x + coefficient * vector(SITE, 1).direction)
     assert one.site == SITE and one.positions == "prompt"
 
 
@@ -78,51 +78,51 @@ def test_nothing_given_is_changed():
     x = stream(2, 3)
     before = x.clone()
     for one in (Add(vector(SITE, 1)), Ablate(vector(SITE, 1)), Clamp(small_sae(SITE), (1, 2), 3.0)):
-        assert one.changed(x).shape == x.shape and torch.equal(x, before)
-        assert not torch.allclose(one.changed(x), x)
+        assert one.change()(x).shape == x.shape and torch.equal(x, before)
+        assert not torch.allclose(one.change()(x), x)
 
 
 @pytest.mark.parametrize("one", [Add(vector(SITE, 1)), Ablate(vector(SITE, 1)), Clamp(small_sae(SITE), (1,), 3.0)])
 def test_a_stream_of_half_precision_stays_one(one):
     x = stream(2, 3)
-    found = one.changed(x.bfloat16())
+    found = one.change()(x.bfloat16())
     assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found.float(), one.changed(x.bfloat16().float()), rtol=0.02, atol=0.1)
+    torch.testing.assert_close(found.float(), one.change()(x.bfloat16().float()), rtol=0.02, atol=0.1)
 
 
 def test_ablating_leaves_nothing_along_the_direction():
     one, x = Ablate(vector(SITE, 1)), stream(2, 3)
     unit = vector(SITE, 1).direction / vector(SITE, 1).direction.norm()
-    found = one.changed(x)
+    found = one.change()(x)
     assert (x @ unit).abs().min() > 0.05 and (found @ unit).abs().max() < 1e-5
     # Across it everything is as before, and a second time nothing is left to take.
     torch.testing.assert_close(found, x - (x @ unit)[..., None] * unit, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(one.changed(found), found, rtol=0, atol=1e-5)
+    torch.testing.assert_close(one.change()(found), found, rtol=0, atol=1e-5)
     across = x - (x @ unit)[..., None] * unit
-    torch.testing.assert_close(one.changed(across), across, rtol=0, atol=1e-5)
+    torch.testing.assert_close(one.change()(across), across, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("coefficient", "left"), [(0.5, 0.5), (0.0, 1.0), (2.0, -1.0), (-1.0, 2.0)])
 def test_a_share_is_taken_out_of_what_lies_along_the_direction(coefficient, left):
     one, x = Ablate(vector(SITE, 1), coefficient), stream(2, 3)
     unit = vector(SITE, 1).direction / vector(SITE, 1).direction.norm()
-    torch.testing.assert_close(one.changed(x) @ unit, left * (x @ unit), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(one.change()(x) @ unit, left * (x @ unit), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("factor", [0.001, 7.0, -1.0])
 def test_the_length_of_an_ablated_direction_does_not_count(factor):
     x = stream(2, 3)
-    found = Ablate(vector(SITE, 1) * factor).changed(x)
-    torch.testing.assert_close(found, Ablate(vector(SITE, 1)).changed(x), rtol=0, atol=1e-5)
+    found = Ablate(vector(SITE, 1) * factor).change()(x)
+    torch.testing.assert_close(found, Ablate(vector(SITE, 1)).change()(x), rtol=0, atol=1e-5)
 
 
 def test_ablating_by_hand():
     """What (3, 4) has of (0, 2) is (0, 4)."""
     up = SteeringVector(torch.tensor([0.0, 2.0]), SITE, "up", "by hand", "toy", "1")
     x = torch.tensor([[3.0, 4.0]])
-    assert Ablate(up).changed(x).tolist() == [[3.0, 0.0]]
-    assert Ablate(up, 0.25).changed(x).tolist() == [[3.0, 3.0]]
-    assert Add(up, -0.5).changed(x).tolist() == [[3.0, 3.0]]
+    assert Ablate(up).change()(x).tolist() == [[3.0, 0.0]]
+    assert Ablate(up, 0.25).change()(x).tolist() == [[3.0, 3.0]]
+    assert Add(up, -0.5).change()(x).tolist() == [[3.0, 3.0]]
 
 
 # Features held at a value
@@ -144,7 +144,7 @@ def test_a_clamped_feature_of_the_organism_moves_the_stream_along_its_row_of_the
     assert (features[:, often] > 0).sum() > 0 and (features[:, never] == 0).all()
     for value in (0.0, 3.0, -1.0):
         one = Clamp(sae, (often, never), value)
-        found = one.changed(read[None])[0]
+        found = one.change()(read[None])[0]
         own = read + (value - features[:, [often, never]]) @ rows[[often, never]]
         torch.testing.assert_close(found, own, rtol=1e-4, atol=1e-4)
         # Encoded anew, each feature reads what was written by as much as it reads of the rows.
@@ -156,7 +156,7 @@ def test_a_clamped_feature_of_the_organism_moves_the_stream_along_its_row_of_the
 def test_a_feature_that_is_clamped_high_is_read_as_high(sae, read):
     features = encoded_by_hand(sae, read)[1]
     often = int((features > 0).sum(0).argmax())
-    high, off = Clamp(sae, (often,), 20.0).changed(read), Clamp(sae, (often,), 0.0).changed(read)
+    high, off = Clamp(sae, (often,), 20.0).change()(read), Clamp(sae, (often,), 0.0).change()(read)
     own = float(sae.network.W_dec[often] @ sae.network.W_enc[:, often])
     assert own > 0.3
     found = sae.encode(high)[:, often] - encoded_by_hand(sae, read)[0][:, often]
@@ -170,7 +170,7 @@ def test_what_the_sae_does_not_explain_is_left(sae, read):
     decode = lambda values: values @ sae.network.W_dec + sae.network.b_dec  # noqa: E731
     held = features.clone()
     held[:, [3, 77]] = 5.0
-    found = Clamp(sae, (3, 77), 5.0).changed(read)
+    found = Clamp(sae, (3, 77), 5.0).change()(read)
     torch.testing.assert_close(found - decode(held), read - decode(features), rtol=1e-4, atol=1e-3)
     assert (read - decode(features)).norm() > 0.05 * read.norm()
 
@@ -178,17 +178,26 @@ def test_what_the_sae_does_not_explain_is_left(sae, read):
 def test_a_feature_that_is_clamped_to_its_own_value_changes_nothing(sae, read):
     features = sae.encode(read)
     token, feature = divmod(int(features.argmax()), sae.width)
-    found = Clamp(sae, (feature,), float(features[token, feature])).changed(read)
+    found = Clamp(sae, (feature,), float(features[token, feature])).change()(read)
     torch.testing.assert_close(found[token], read[token], rtol=0, atol=1e-5)
     others = (features[:, feature] - features[token, feature]).abs() > 0.1
     assert others.any() and ((found - read)[others].abs().amax(1) > 1e-3).all()
     silent = (features == 0).all(0).nonzero()[:2, 0].tolist()
-    torch.testing.assert_close(Clamp(sae, tuple(silent), 0.0).changed(read), read, rtol=0, atol=1e-5)
+    torch.testing.assert_close(Clamp(sae, tuple(silent), 0.0).change()(read), read, rtol=0, atol=1e-5)
 
 
 def test_a_feature_named_twice_is_clamped_once():
     x, made = stream(2, 3), small_sae(SITE)
-    assert torch.equal(Clamp(made, (4, 4), 2.0).changed(x), Clamp(made, (4,), 2.0).changed(x))
+    assert torch.equal(Clamp(made, (4, 4), 2.0).change()(x), Clamp(made, (4,), 2.0).change()(x))
+
+
+@pytest.mark.parametrize("kind", ["jumprelu", "jumprelu, shifted", "topk", "gated"])
+def test_a_clamp_is_what_its_whole_sae_writes(kind):
+    """Also where only the rows of its features are used, as they are where features stand apart."""
+    x, made, features = stream(2, 3), other_sae(kind, SITE), tuple(range(20))
+    expected = x + made.written(x.reshape(6, 24), features, 1.5).reshape(2, 3, 24)
+    assert Clamp(made, features, 1.5).separable is kind.startswith("jumprelu")
+    torch.testing.assert_close(Clamp(made, features, 1.5).change()(x), expected, rtol=1e-4, atol=1e-4)
 
 
 def written_by_hand(sae, x, features, value):
@@ -214,7 +223,7 @@ def test_features_of_an_sae_that_normalises_are_written_in_the_streams_unit(norm
     x = stream(7) * torch.logspace(-1, 1, 7)[:, None] + 0.5
     own = written_by_hand(made, x, (3, 17), 2.0)
     torch.testing.assert_close(made.written(x, (3, 17), 2.0), own, rtol=1e-4, atol=1e-4)
-    found = Clamp(made, (3, 17), 2.0).changed(x.reshape(7, 1, 24))
+    found = Clamp(made, (3, 17), 2.0).change()(x.reshape(7, 1, 24))
     torch.testing.assert_close(found.reshape(7, 24), x + own, rtol=1e-4, atol=1e-4)
     # Other tokens that came between leave nothing behind, and nor does this.
     plain = made.reconstruct(x)
@@ -344,9 +353,9 @@ def test_positions_are_those_of_the_reference(prompt, answer):
 def test_only_the_named_tokens_are_changed(positions):
     where = masks(rows_of(*TEXTS, letter="PLA"), rows_of(*TEXTS, letter="A"))
     one, x = Ablate(vector(SITE, 1), 0.5, positions), stream(len(TEXTS), len(TEXTS[0]))
-    found, named = intervene(x, one, where), where[positions]
+    found, named = at_positions(one, where)(x), where[positions]
     assert torch.equal(found[~named], x[~named])
-    torch.testing.assert_close(found[named], one.changed(x)[named])
+    torch.testing.assert_close(found[named], one.change()(x)[named])
     assert ((found - x)[named].abs().amax(1) > 1e-3).all()
 
 
@@ -356,7 +365,7 @@ def test_a_token_of_padding_that_is_no_number_spoils_nothing():
     x = stream(1, 3)
     x[0, 0] = torch.nan
     for one in (Add(vector(SITE, 1), 1.0, "all"), Ablate(vector(SITE, 1), 1.0, "all")):
-        found = intervene(x, one, where)
+        found = at_positions(one, where)(x)
         assert found[0, 0].isnan().all() and found[0, 1:].isfinite().all()
 
 
@@ -385,7 +394,7 @@ def test_the_rule_for_features_takes_only_those_of_the_model(llama):
 def test_the_rule_for_features_of_the_organism(organism, sae):
     (one,) = sae_rule(sae, [5], 2.0, organism)
     one.check_fits(organism)
-    torch.testing.assert_close(one.changed(torch.zeros(1, 128))[0], 2.0 * sae.network.W_dec[5])
+    torch.testing.assert_close(one.change()(torch.zeros(1, 128))[0], 2.0 * sae.network.W_dec[5])
 
 
 def test_the_rule_for_contrast_vectors_adds_a_unit_vector_at_the_last_token():
