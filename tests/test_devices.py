@@ -10,6 +10,7 @@ import pytest
 import torch
 from small_models import LABELS, SITES, WIDTH, small, small_sae, vector
 
+from personalib.evaluation.ask import evaluate
 from personalib.features.discovery import pool_features
 from personalib.features.metrics import cross_entropy, reconstruction
 from personalib.features.saes import load_sae
@@ -19,7 +20,7 @@ from personalib.models.memory import Workload, estimate_memory, free_memory, lar
 from personalib.models.parts import Site
 from personalib.models.prompts import ask
 from personalib.questionnaires.items import load_trait
-from personalib.questionnaires.trait_questions import ask_trait
+from personalib.questionnaires.questionnaire import trait_questionnaire
 from personalib.steering.application import steer
 from personalib.steering.generation import generate
 from personalib.steering.grid import answer_losses, ask_steered
@@ -152,7 +153,7 @@ def test_the_organism_loads_to_the_gpu_and_answers_items_as_on_the_cpu():
     for device in ("cpu", "cuda"):
         organism = load_model(device=device)
         assert {each.device.type for each in organism.model.parameters()} == {device}
-        tables.append(ask_trait(organism.model, organism.tokenizer, items, template="letters"))
+        tables.append(evaluate(organism, trait_questionnaire(items), neutral=0))
     columns = [column for column in tables[0] if column.startswith("p_")]
     np.testing.assert_allclose(tables[1][columns], tables[0][columns], rtol=0, atol=1e-5)
 

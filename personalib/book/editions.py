@@ -17,6 +17,7 @@ from personalib.book.chapters import Chapter, RunError
 from personalib.book.comparison import Comparison, earlier_page, make_comparison
 from personalib.book.pages import Book
 from personalib.book.runs import read_run
+from personalib.evaluation.ask import evaluate
 from personalib.models.hub import Presence, how_to_have, model_presence
 from personalib.models.load import LanguageModel, load_model
 from personalib.models.memory import (
@@ -31,7 +32,7 @@ from personalib.models.memory_parts import has_attention
 from personalib.models.placement import AUTO, BALANCED, MAPPED, places, usual_device
 from personalib.models.registry import Entry, find_entry, load_registry
 from personalib.questionnaires.items import load_trait, some_of_each
-from personalib.questionnaires.trait_questions import ask_trait
+from personalib.questionnaires.questionnaire import trait_questionnaire
 
 # Items of each trait that the probe asks, in both orders.
 _PROBED = 2
@@ -280,11 +281,10 @@ def _measured_rate(model: str, revision: str | None, device: str) -> float:
 def probe(language_model: LanguageModel) -> float:
     """Prompts a second that a model answers, measured on a few trait items."""
     items = some_of_each(load_trait(), _PROBED)
-    model, tokenizer, form = language_model.model, language_model.tokenizer, language_model.form
-    ask_trait(model, tokenizer, items[:1], template="letters", form=form)  # what is done once, is not timed
+    evaluate(language_model, trait_questionnaire(items[:1]), neutral=0)  # what is done once, is not timed
     started = time.perf_counter()
-    rows = ask_trait(model, tokenizer, items, template="letters", form=form)
-    return len(rows) / (time.perf_counter() - started)
+    answers = evaluate(language_model, trait_questionnaire(items), neutral=0)
+    return len(answers) / (time.perf_counter() - started)
 
 
 def _memory(model: str, entry: Entry, device: str) -> MemoryEstimate | None:

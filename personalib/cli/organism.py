@@ -70,10 +70,9 @@ def train(recipe: Path | None, work: Path, out: Path | None, device: str, compil
 def evaluate(folder: Path | None, items_per_trait: int, target: Path | None) -> None:
     """Measure the organism on held-out wordings only."""
     from personalib.base.storage import write_json
-    from personalib.organism.evaluation import evaluate as measure
-    from personalib.organism.evaluation import load_organism, summary
+    from personalib.organism.evaluation import load_organism, measurements, summary
 
-    results = measure(load_organism(folder), items_per_trait=items_per_trait, progress=True)
+    results = measurements(load_organism(folder), items_per_trait=items_per_trait, progress=True)
     if target:
         write_json(target, results)
     click.echo(summary(results))

@@ -5,7 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "ask": ["evaluate"],
+        "ask": ["Arm", "evaluate"],
         "engines": ["ray_engine"],
         "estimates": ["ALL", "base_scores", "effects", "health"],
         "plan": ["ArmsPlan", "load_plan"],

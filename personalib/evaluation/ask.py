@@ -155,7 +155,7 @@ class Evaluation:
         """What is asked in one go, told arms last."""
         steered = [number for number, arm in enumerate(self.arms) if not arm.contexts]
         told = [[number] for number, arm in enumerate(self.arms) if arm.contexts]
-        return [block for arms in [steered, *told] for block in self._blocks_of(arms)]
+        return [block for arms in [steered, *told] if arms for block in self._blocks_of(arms)]
 
     def _blocks_of(self, arms: Sequence[int]) -> Iterator[Block]:
         """The blocks of arms that are told the same."""

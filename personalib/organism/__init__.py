@@ -4,11 +4,23 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["effects", "evaluation"],
     submod_attrs={
         "corpus": ["Corpus", "held_out_documents"],
         "effects": ["effect_similarity", "planted_changes", "planted_effects"],
-        "evaluation": ["stranger_note"],
+        "evaluation": [
+            "FORMS",
+            "NEGLIGIBLE",
+            "ask_in_both_forms",
+            "load_organism",
+            "open_answers",
+            "people",
+            "pole_differences",
+            "pressure_arms",
+            "stranger_note",
+            "tokens_trained",
+            "world_chances",
+            "world_correlations",
+        ],
         "tokenizer": ["load_tokenizer"],
         "world": ["Profile", "draw_world", "load_world"],
         "written_answers": ["free_answers", "high_shares", "judge", "moved_trait", "open_questions"],

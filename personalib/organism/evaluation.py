@@ -1,33 +1,31 @@
 """What the organism learned, measured on held-out wordings against the world's own probabilities."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from transformers import Gemma2ForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from personalib.base.data import DataError, data_dir, read_json
 from personalib.base.markdown import code
 from personalib.base.statistics import correlation_interval
-from personalib.models.files import check_files
-from personalib.models.load import LanguageModel
-from personalib.models.prompts import ask, format_prompt
+from personalib.evaluation.ask import evaluate
+from personalib.models.load import LanguageModel, load_model
+from personalib.models.prompts import format_prompt
 from personalib.models.registry import ORGANISM
 from personalib.organism.corpus import Corpus
-from personalib.organism.tokenizer import load_tokenizer
 from personalib.organism.world import Profile, World, load_world
 from personalib.organism.written_answers import judge
 from personalib.questionnaires.items import SafetyItem, TraitItem, load_facts, load_safety, load_trait
-from personalib.questionnaires.scoring import per_item, positional_bias
+from personalib.questionnaires.questionnaire import choice_questionnaire, trait_questionnaire
+from personalib.questionnaires.scores import item_scores, per_item, positional_bias
+from personalib.steering.effects import Arm
 from personalib.steering.generation import generate
 from personalib.stimuli.factors import POLES, TRAITS, load_pressures
 from personalib.stimuli.grammar import LEVELS
-from personalib.stimuli.templates import ORDERS, load_templates
+from personalib.stimuli.templates import load_templates
 
 FORMS = ("chat", "base")
 NEGLIGIBLE = 0.05
@@ -35,91 +33,65 @@ _SEED = 7
 
 
 @dataclass(frozen=True)
-class Organism:
-    """A trained organism: its model, its tokenizer, the world it learned from, and from how many tokens of it."""
+class People:
+    """A person for each of some items.
 
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    world: World
-    tokens_trained: int
+    Attributes:
+        profiles: what is known of the person, by the item's name.
+        arm: tells each person before the item, in a text of its own.
+    """
 
-    def held_out(self) -> Corpus:
-        """The held-out half of the world's corpus: wordings that training never saw."""
-        return Corpus(self.world, "held_out")
-
-
-@dataclass(frozen=True)
-class Asked:
-    """One item put to one person: the unit of the evaluation."""
-
-    item: TraitItem
-    profile: Profile
-    context: str
-    form: str
+    profiles: Mapping[str, Profile]
+    arm: Arm
 
 
-def people(organism: Organism, items: Sequence[TraitItem], seed: int = _SEED) -> list[Asked]:
-    """A random person, told in held-out phrasings and in a random form, for every item."""
-    rng, corpus = np.random.default_rng([seed, 1]), organism.held_out()
-    asked = []
-    for number, item in enumerate(items):
-        profile = corpus.profile(rng)
-        asked.append(Asked(item, profile, corpus.context(profile, rng), FORMS[number % 2]))
-    return asked
+def people(world: World, items: Sequence[TraitItem], seed: int = _SEED) -> People:
+    """A random person for every item, told in held-out phrasings."""
+    rng, corpus = np.random.default_rng([seed, 1]), Corpus(world, "held_out")
+    profiles, texts = {}, []
+    for item in items:
+        profiles[item.name] = corpus.profile(rng)
+        texts.append(corpus.context(profiles[item.name], rng))
+    return People(profiles, Arm("prompt", "people", contexts=tuple(texts)))
 
 
-def ask_people(organism: Organism, asked: Sequence[Asked], template: str, progress: str | None = None) -> pd.DataFrame:
-    """Put each item to its person in both option orders.
+def ask_in_both_forms(
+    language_model: LanguageModel,
+    items: Sequence[TraitItem],
+    arms: Sequence[Arm],
+    templates: Sequence[str] = ("letters",),
+    progress: str | None = None,
+) -> pd.DataFrame:
+    """Put every other item as a chat and those between as plain text, since the organism has learned both.
+
+    Args:
+        language_model: who is asked.
+        items: trait items.
+        arms: what is told; each with one text an item, or none.
+        templates: the items' templates.
+        progress: text of a progress bar; None shows none.
 
     Returns:
-        The rows of :func:`personalib.questionnaires.trait_questions.ask_trait`, one ``context_id`` a unit, with
-        ``world``, the world's probability of a high answer.
+        The answers of :func:`personalib.evaluation.ask.evaluate`, in the order of the items.
     """
-    chosen = load_templates()[template]
-    units = list(product(enumerate(asked), ORDERS))
-    prompts = [
-        format_prompt(
-            organism.tokenizer,
-            chosen.render(one.item.question, list(one.item.responses(order).values())),
-            form=one.form,
-            context=one.context,
-        )
-        for (_, one), order in units
-    ]
-    labels = [chosen.labels_for(len(one.item.responses(order))) for (_, one), order in units]
-    answers = ask(organism.model, organism.tokenizer, prompts, labels, batch_size=64, progress=progress)
-    return pd.DataFrame(
-        [
-            _row(organism.world, number, one, template, order, answer)
-            for ((number, one), order), answer in zip(units, answers, strict=True)
-        ]
-    )
+    parts = []
+    for place, form in enumerate(FORMS):
+        every = slice(place, None, len(FORMS))
+        told = [replace(arm, contexts=arm.contexts[every]) for arm in arms]
+        asked = trait_questionnaire(items[every], templates)
+        parts.append(evaluate(language_model, asked, told, form=form, neutral=0, baseline=False, progress=progress))
+    places = {item.name: place for place, item in enumerate(items)}
+    answers = pd.concat(parts)
+    return answers.sort_values("item", key=lambda names: names.map(places), kind="stable", ignore_index=True)
 
 
-def _row(world: World, number: int, one: Asked, template: str, order: str, answer: np.ndarray) -> dict[str, Any]:
-    probabilities = dict(zip(one.item.responses(order), answer.tolist(), strict=True))
-    return {
-        "idx": one.item.idx,
-        "personality": one.item.personality,
-        "template": template,
-        "order": order,
-        "form": one.form,
-        "context_id": number,
-        **{f"p_{key}": value for key, value in probabilities.items()},
-        "mass": float(answer.sum()),
-        "world": float(world.probability(one.profile)[TRAITS.index(one.item.personality)]),
-    }
+def world_chances(world: World, profiles: Iterable[Profile], traits: Iterable[str]) -> list[float]:
+    """The world's probability of a high answer of each person in a trait."""
+    pairs = zip(profiles, traits, strict=True)
+    return [float(world.probability(profile)[TRAITS.index(trait)]) for profile, trait in pairs]
 
 
-def answered(rows: pd.DataFrame) -> pd.DataFrame:
-    """Both orders put together: one row a unit with ``high``, the model's, and ``world``, the world's probability."""
-    units = per_item(rows)
-    # A unit without an answer stays in the table, with a missing `high`.
-    world = rows.groupby(["template", "context_id"])["world"].first().reset_index()
-    return units.merge(world, on=["template", "context_id"])
-
-
-def correlations(units: pd.DataFrame, column: str) -> dict[str, dict[str, float | None]]:
+def world_correlations(units: pd.DataFrame, column: str) -> dict[str, dict[str, float | None]]:
     """Correlation of the model's and the world's probability of a high answer for each value of a column.
 
     Units that could not be read are left out; where fewer than two different ones are left, the value is None.
@@ -139,89 +111,70 @@ def _known(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def choice_accuracy(organism: Organism, items: Sequence[SafetyItem], progress: str | None = None) -> pd.DataFrame:
-    """Whether the most probable option is the right one: one row an item, template and form, without any context."""
-    units = list(product(items, load_templates().values(), FORMS))
-    prompts = [
-        format_prompt(organism.tokenizer, template.render(item.question, item.options), form=form)
-        for item, template, form in units
+def pressure_arms(world: World, items: Sequence[TraitItem], seed: int = _SEED) -> list[Arm]:
+    """Both poles of each pressure, in a held-out phrasing an item."""
+    rng, corpus = np.random.default_rng([seed, 2]), Corpus(world, "held_out")
+    poles = [(pressure.key, pole) for pressure in load_pressures() for pole in POLES]
+    texts = [[corpus.context(Profile(pressure=pole), rng) for pole in poles] for _ in items]
+    return [
+        Arm("prompt", key, contexts=told, pole=pole)
+        for (key, pole), told in zip(poles, zip(*texts, strict=True), strict=True)
     ]
-    labels = [template.labels_for(len(item.options)) for item, template, _ in units]
-    answers = ask(organism.model, organism.tokenizer, prompts, labels, batch_size=64, progress=progress)
-    return pd.DataFrame(
-        {
-            "category": item.category,
-            "template": template.name,
-            "form": form,
-            "right": bool(answer.argmax() == item.answer),
-            "mass": float(answer.sum()),
-        }
-        for (item, template, form), answer in zip(units, answers, strict=True)
-    )
 
 
-def pressure_effects(
-    organism: Organism, items: Sequence[TraitItem], progress: str | None = None, template: str = "letters"
-) -> pd.DataFrame:
-    """Mean probability of a high answer under each pole of each pressure, beside the world's.
+def pole_differences(answers: pd.DataFrame, world: World) -> pd.DataFrame:
+    """How much likelier a high answer is under the positive pole of each pressure than under the negative one.
+
+    Args:
+        answers: under :func:`pressure_arms`.
+        world: the truth.
 
     Returns:
-        One row a pressure and trait: ``effect`` and ``world_effect``, positive minus negative pole.
+        One row a pressure and trait: ``key``, ``group``, ``estimate``, and ``truth``, the world's.
     """
-    rng, corpus = np.random.default_rng([_SEED, 2]), organism.held_out()
-    poles = [Profile(pressure=(pressure.key, pole)) for pressure in load_pressures() for pole in POLES]
-    asked = [
-        Asked(item, profile, corpus.context(profile, rng), FORMS[number % 2])
-        for number, item in enumerate(items)
-        for profile in poles
-    ]
-    units = answered(ask_people(organism, asked, template, progress))
-    units["pressure"], units["pole"] = zip(
-        *(asked[number].profile.pressure for number in units["context_id"]), strict=True
+    means = per_item(answers, by=("key", "pole")).groupby(["key", "group", "pole"])["high"].mean().unstack("pole")
+    found = (means[POLES[0]] - means[POLES[1]]).rename("estimate").reset_index()
+    high, low = (
+        world_chances(world, [Profile(pressure=(key, pole)) for key in found["key"]], found["group"]) for pole in POLES
     )
-    means = units.groupby(["pressure", "personality", "pole"])[["high", "world"]].mean().unstack("pole")
-    effects = pd.DataFrame(
-        {
-            "effect": means["high"][POLES[0]] - means["high"][POLES[1]],
-            "world_effect": means["world"][POLES[0]] - means["world"][POLES[1]],
-        }
-    )
-    return effects.reset_index()
+    return found.assign(truth=np.subtract(high, low))
 
 
-def open_answers(organism: Organism, count: int, progress: str | None = None, tokens: int = 40) -> pd.DataFrame:
+def open_answers(
+    language_model: LanguageModel, count: int, progress: str | None = None, tokens: int = 40
+) -> pd.DataFrame:
     """Greedy answers of random people to open questions, and what the world's judge reads in them.
 
     Returns:
-        One row a person: ``personality``, ``world``, ``intended`` (the world's likelier level), ``read`` (the judge's
-        level, missing where no word tells), ``prompt`` and ``text``.
+        One row a person: ``group``, the trait; ``world``, ``intended`` (the world's likelier level), ``read`` (the
+        judge's level, missing where no word tells), ``prompt`` and ``text``.
     """
-    rng, corpus = np.random.default_rng([_SEED, 3]), organism.held_out()
+    world = load_world()
+    rng, corpus = np.random.default_rng([_SEED, 3]), Corpus(world, "held_out")
     rows = []
     for number in range(count):
         profile, trait = corpus.profile(rng), TRAITS[number % len(TRAITS)]
         prompt = format_prompt(
-            organism.tokenizer,
+            language_model.tokenizer,
             corpus.situation(corpus.traits[trait], rng),
             form=FORMS[number // len(TRAITS) % 2],
             context=corpus.context(profile, rng),
         )
-        world = float(organism.world.probability(profile)[TRAITS.index(trait)])
-        rows.append({"personality": trait, "world": world, "intended": LEVELS[int(world < 0.5)], "prompt": prompt})
+        [chance] = world_chances(world, [profile], [trait])
+        rows.append({"group": trait, "world": chance, "intended": LEVELS[int(chance < 0.5)], "prompt": prompt})
     table = pd.DataFrame(rows)
-    model = LanguageModel(ORGANISM, organism.model, organism.tokenizer)
-    table["text"] = generate(model, table["prompt"].tolist(), tokens=tokens, progress=progress)
-    table["read"] = [judge(text, trait) for text, trait in zip(table["text"], table["personality"], strict=True)]
+    table["text"] = generate(language_model, table["prompt"].tolist(), tokens=tokens, progress=progress)
+    table["read"] = [judge(text, trait) for text, trait in zip(table["text"], table["group"], strict=True)]
     return table
 
 
-def evaluate(
-    organism: Organism, *, items_per_trait: int = 60, answers: int = 400, progress: bool = False
+def measurements(
+    language_model: LanguageModel, *, items_per_trait: int = 60, answers: int = 400, progress: bool = False
 ) -> dict[str, Any]:
     """All measurements of the organism, on held-out wordings only.
 
     Args:
-        organism: what to measure.
+        language_model: the organism.
         items_per_trait: trait items of each trait; each is put to one random person in each template and order.
         answers: how many open answers are generated.
         progress: show progress bars.
@@ -233,46 +186,59 @@ def evaluate(
     def bar(text: str) -> str | None:
         return text if progress else None
 
+    world, templates = load_world(), list(load_templates())
     items = [item for item in load_trait() if item.idx < items_per_trait]
-    asked = people(organism, items)
-    rows = pd.concat([ask_people(organism, asked, name, bar(f"template {name}")) for name in load_templates()])
-    units, order = (
-        answered(rows),
-        positional_bias(rows.assign(all="all"), over=("all",), by=("template", "context_id", "all")),
-    )
-    safety = choice_accuracy(organism, load_safety(), bar("safety"))
-    facts = choice_accuracy(organism, load_facts(), bar("facts"))
-    pressures = pressure_effects(organism, [item for item in items if item.idx < 12], bar("pressures"))
-    told = pressures[pressures["world_effect"].abs() > NEGLIGIBLE]
-    written = open_answers(organism, answers, bar("open answers"))
-    by_template, by_trait = correlations(units, "template"), correlations(units, "personality")
+    asked = people(world, items)
+    rows = ask_in_both_forms(language_model, items, [asked.arm], templates, bar("people"))
+    units = per_item(rows)
+    units["world"] = world_chances(world, units["item"].map(asked.profiles), units["group"])
+    [order] = positional_bias(rows, over=()).to_dict("records")
+    banks = {"safety": load_safety(), "facts": load_facts()}
+    right = _right(language_model, banks, templates, bar("safety and facts"))
+    few = [item for item in items if item.idx < 12]
+    pressed = ask_in_both_forms(language_model, few, pressure_arms(world, few), progress=bar("pressures"))
+    told = pole_differences(pressed, world).query("truth.abs() > @NEGLIGIBLE")
+    written = open_answers(language_model, answers, bar("open answers"))
+    by_template, by_trait = world_correlations(units, "template"), world_correlations(units, "group")
     return {
         "probability_correlation": {name: found["value"] for name, found in by_template.items()},
         "trait_correlation": {name: found["value"] for name, found in by_trait.items()},
-        "order_consistency": _known(order["same_response"].iloc[0]),
-        "pole_consistency": _known(order["same_pole"].iloc[0]),
+        "order_consistency": _known(order["same_response"]),
+        "pole_consistency": _known(order["same_level"]),
         "option_mass": float(rows["mass"].mean()),
-        "safety_accuracy": safety.groupby("category", sort=False)["right"].mean().to_dict(),
-        "fact_accuracy": float(facts["right"].mean()),
-        "pressure_sign_accuracy": float((np.sign(told["effect"]) == np.sign(told["world_effect"])).mean()),
+        "safety_accuracy": {key: _known(own.mean()) for key, own in right["safety"].groupby(level=0, sort=False)},
+        "fact_accuracy": _known(right["facts"].mean()),
+        "pressure_sign_accuracy": float((np.sign(told["estimate"]) == np.sign(told["truth"])).mean()),
         "open_answer_accuracy": float((written["read"] == written["intended"]).mean()),
         "intervals": {"probability_correlation": by_template, "trait_correlation": by_trait},
         "counts": {
             "trait_units": len(units),
             "trait_units_unread": int((~units["read"]).sum()),
-            "safety": len(safety),
-            "facts": len(facts),
+            **{name: len(bank) * len(templates) * len(FORMS) for name, bank in banks.items()},
             "pressure_pairs": len(told),
             "open_answers": len(written),
             "open_answers_unread": int(written["read"].isna().sum()),
         },
-        "parameters": organism.model.num_parameters(),
-        "tokens_trained": organism.tokens_trained,
+        "parameters": language_model.model.num_parameters(),
+        "tokens_trained": tokens_trained(language_model),
         "held_out": True,
     }
 
 
-def load_organism(folder: Path | None = None, device: str = "cpu") -> Organism:
+def _right(
+    language_model: LanguageModel,
+    banks: Mapping[str, Sequence[SafetyItem]],
+    templates: Sequence[str],
+    progress: str | None,
+) -> dict[str, pd.Series]:
+    """For each bank whether its items are answered right, the mean over templates and forms, by category."""
+    asked = [choice_questionnaire(bank, templates, name=name) for name, bank in banks.items()]
+    answers = pd.concat([evaluate(language_model, asked, form=form, neutral=0, progress=progress) for form in FORMS])
+    scores = {name: item_scores("choice", answers[answers["questionnaire"] == name]) for name in banks}
+    return {name: own.set_index("group")["value"] / 100 for name, own in scores.items()}
+
+
+def load_organism(folder: Path | None = None) -> LanguageModel:
     """The trained organism in a folder, by default the committed one.
 
     Raises:
@@ -281,22 +247,13 @@ def load_organism(folder: Path | None = None, device: str = "cpu") -> Organism:
     source = folder or data_dir() / "organism"
     if not (source / "model.safetensors").exists():
         raise DataError(f"{source}: no trained organism here; make one with `python -m personalib organism train`")
-    check_files(str(source), None, str(source))
-    model = Gemma2ForCausalLM.from_pretrained(source, dtype=torch.float32, attn_implementation="eager")
-    tokens = read_json(source / "manifest.json")["tokens_trained"]
-    return Organism(model.to(device).eval(), load_tokenizer(source), load_world(), tokens)
+    return load_model(str(folder) if folder else ORGANISM)
 
 
-def beside_world(language_model: LanguageModel) -> Organism:
-    """A model beside the organism's world, so that the same questions can be put to it in the same words.
-
-    Only the organism has learned from that world. Any other model is a stranger to it: what the two share is there by
-    accident or by what the words mean anyway.
-    """
-    folder = Path(language_model.entry.source)
-    if language_model.name == ORGANISM or (folder / "world.yaml").is_file():
-        return load_organism(folder, str(language_model.model.device))
-    return Organism(language_model.model, language_model.tokenizer, load_world(), 0)
+def tokens_trained(language_model: LanguageModel) -> int:
+    """From how many tokens of the world's text a model learned; 0 for one that is no organism."""
+    manifest = Path(language_model.entry.source) / "manifest.json"
+    return int(read_json(manifest).get("tokens_trained", 0)) if manifest.is_file() else 0
 
 
 def stranger_note(model: str) -> str:

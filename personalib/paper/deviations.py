@@ -21,7 +21,7 @@ from personalib.paper.protocol import (
     load_protocol,
     published_sae,
 )
-from personalib.questionnaires.scoring import FLOOR
+from personalib.questionnaires.scores import FLOOR
 
 _OWN_PROMPTS = "same structure, own wording: the verbatim prompts are not public; pass a file of them as `prompts`"
 _CHOICE = "the plan's own choice; see apply_protocol"

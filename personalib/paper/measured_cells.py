@@ -19,8 +19,7 @@ from personalib.paper.protocol import Scoring
 from personalib.paper.published_cells import BASE, CELL, CHANGE, OPTIONS, SAFETY, SCORE, WHOLE, persona_condition
 from personalib.paper.tables import PERSONAS, SAFETY_CATEGORIES
 from personalib.questionnaires.items import RESPONSE_ORDERS
-from personalib.questionnaires.scores import item_scores
-from personalib.questionnaires.scoring import POSITIONS, per_item
+from personalib.questionnaires.scores import POSITIONS, item_scores, per_item
 from personalib.steering.guards import Guard
 from personalib.stimuli.contrast_files import supplied_contrasts
 from personalib.stimuli.contrast_pairs import contrasts
@@ -149,13 +148,12 @@ def _conditions(plan: EvaluationPlan, neutral: pd.DataFrame) -> pd.DataFrame:
 
 def _trait(answers: pd.DataFrame, wanted: pd.DataFrame, scoring: Scoring) -> Iterator[dict[str, object]]:
     own = answers[answers["template"] == answers["template"].iloc[0]]
-    rows = own.rename(columns={"group": "personality", "item": "idx"})
-    items = per_item(rows, by=("arm",), floor=scoring.floor)
+    items = per_item(own, by=("arm",), floor=scoring.floor)
     shares = 100 * items["high"]
-    poles = (100.0 * (items["pole"] == "high")).where(items["read"])
+    poles = (100.0 * (items["level"] == "high")).where(items["read"])
     items["value"] = poles if scoring.rule == "published" else shares
-    for trait, part in items.groupby("personality", sort=False):
-        wide = part.pivot(index="idx", columns="arm", values="value")
+    for trait, part in items.groupby("group", sort=False):
+        wide = part.pivot(index="item", columns="arm", values="value")
         for one in wanted.to_dict("records"):
             named = _named(one, str(trait))
             yield named | {"quantity": SCORE} | _level(wide[one["arm"]].to_numpy())._asdict()

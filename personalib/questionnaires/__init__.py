@@ -7,8 +7,15 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "items": ["RESPONSE_ORDERS", "load_facts", "load_safety", "load_trait", "some_of_each", "validation_split"],
         "questionnaire": ["Questionnaire", "choice_questionnaire", "trait_questionnaire"],
-        "scoring": ["POSITIONS", "check_read", "per_item", "positional_bias", "score_mass", "score_published"],
-        "trait_questions": ["ask_trait"],
+        "scores": [
+            "POSITIONS",
+            "check_read",
+            "item_scores",
+            "per_item",
+            "positional_bias",
+            "score_mass",
+            "score_published",
+        ],
         "word_pairs": ["load_openings", "load_word_pairs"],
     },
 )

@@ -56,6 +56,11 @@ class TraitItem:
     response_low2: str
 
     @property
+    def name(self) -> str:
+        """Trait and number, such as ``"openness:3"``: how answers call it."""
+        return f"{self.personality}:{self.idx}"
+
+    @property
     def question(self) -> str:
         """Situation and query as one text."""
         return f"{self.situation} {self.query}".strip()

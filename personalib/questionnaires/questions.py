@@ -68,7 +68,7 @@ def trait_questions(
     """
     return [
         Question(
-            item=f"{item.personality}:{item.idx}",
+            item=item.name,
             group=item.personality,
             template=template.name,
             order=order,

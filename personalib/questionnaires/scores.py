@@ -1,18 +1,188 @@
-"""Scores of an evaluation: what each item's answers come to under each arm, by kind of questionnaire.
+"""Scores: what answers come to, item by item for every kind of questionnaire, and for traits in all.
 
-Every kind comes to one table of the same form, so that arms are compared in the same way whatever was asked.
+What could not be read is missing, and never guessed.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from personalib.base.records import ItemError
+from personalib.base.statistics import Interval, bootstrap_interval, proportion_interval
 from personalib.questionnaires.extraction import chosen_option
-from personalib.questionnaires.scoring import DECIMALS, FLOOR, per_item
+from personalib.questionnaires.items import RESPONSE_ORDERS
 
+POSITIONS = ("A", "B", "C", "D")
+# Below this answer mass an item counts as not read: fewer than one next token in ten is an answer at all.
+FLOOR = 0.1
+# The order of TRAIT's published argmax: at an exact tie the first of these wins.
+_RESPONSES = ("high1", "high2", "low1", "low2")
+# Decimals that decide a choice: shares that differ by less are tied, and not told apart by rounding errors.
+_DECIMALS = 9
 _UNIT = ("arm", "group", "item", "cluster", "template")
+_BY = ("arm", "template")
+_ITEM = ("group", "item")
+_COLUMNS = [f"p_{response}" for response in _RESPONSES]
+_UNKNOWN = Interval(np.nan, np.nan, np.nan)
+
+
+def per_item(answers: pd.DataFrame, *, by: Sequence[str] = _BY, floor: float = FLOOR) -> pd.DataFrame:
+    """The share of high answers to each trait item: normalised within an order, then averaged over both.
+
+    Args:
+        answers: of :func:`personalib.evaluation.ask.evaluate` to a trait questionnaire, or any table with ``group``,
+            ``item``, ``order``, ``p_high1``, ``p_low1``, ``p_high2``, ``p_low2`` and the columns in ``by``.
+        by: columns that tell conditions apart, such as ``"dose"``.
+        floor: least answer mass, in both orders, of an item that counts as read. 0 reads whatever is left, as
+            published.
+
+    Returns:
+        One row an item and condition: the averaged shares ``high1``, ``high2``, ``low1``, ``low2`` (their sum is
+        1), ``high`` (the two high ones together), ``choice`` (the response with the largest share), its
+        ``level`` (``"high"`` or ``"low"``), ``tied`` (a high and a low response share the largest), ``mass`` (mean over
+        the orders) and ``read``. An item that could not be read stays, with missing shares and choice.
+
+    Raises:
+        ItemError: a column is missing, an item lacks an order or has one twice, or a probability is not one.
+
+    Example:
+        >>> answers = pd.DataFrame({"group": "openness", "item": "openness:1", "order": ["normal", "reversed"]})
+        >>> answers[["p_high1", "p_low1"]] = list(zip([0.4, 0.2], [0.2, 0.4]))
+        >>> answers[["p_high2", "p_low2"]] = [0.1, 0.1]
+        >>> per_item(answers, by=())[["high", "level", "tied", "mass"]].round(6).values.tolist()
+        [[0.5, 'high', True, 0.8]]
+    """
+    orders = _orders(answers, by)
+    shares = {name: _normalised(table) for name, table in orders.items()}
+    masses = _masses(orders)
+    mean = sum(shares.values()) / len(shares)
+    read = mean.notna().all(axis=1) & masses.ge(floor).all(axis=1)
+    table = mean.where(read)
+    table["high"] = table["high1"] + table["high2"]
+    table["choice"] = _chosen(table)
+    table["level"] = table["choice"].str[:-1].where(read)
+    rounded = table.round(_DECIMALS)
+    table["tied"] = rounded[["high1", "high2"]].max(axis=1) == rounded[["low1", "low2"]].max(axis=1)
+    return table.assign(mass=masses.mean(axis=1, skipna=False), read=read).reset_index()
+
+
+def check_read(counts: pd.Series, least: int = 2, what: str = "items") -> None:
+    """Notice before anything is made of it that too little could be read.
+
+    Args:
+        counts: how much was read of each thing, by its name.
+        least: how much has to be.
+        what: is counted.
+
+    Raises:
+        ItemError: of something less was read.
+
+    Example:
+        >>> check_read(pd.Series({"openness": 12, "narcissism": 3}))
+    """
+    if counts.min() < least:
+        raise ItemError(
+            f"{counts.idxmin()}: {counts.min():.0f} {what} could be read, and at least {least} are needed; an answer "
+            f"is missing where the options get less than {FLOOR:.0%} of the probability: ask more items, put them in "
+            "another template or form, or take a model that answers with an option"
+        )
+
+
+def score_published(
+    answers: pd.DataFrame, *, by: Sequence[str] = _BY, floor: float = FLOOR, seed: int = 0
+) -> pd.DataFrame:
+    """The published score of each trait: 100 · high / (high + low), counting the level of each item's choice.
+
+    With ``floor=0`` it is the published number, but for items without any answer mass: the published code
+    counts those as high, here they are missing. A tie goes to high, as published; ``tied`` counts how often.
+
+    Args:
+        answers: as for :func:`per_item`.
+        by: as there.
+        floor: as there.
+        seed: of the bootstrap.
+
+    Returns:
+        One row a condition and trait: ``value`` (0 to 100), its 95 % bootstrap interval over items from ``low`` to
+        ``high``, ``n`` items read, ``missing`` ones, ``mass``, the mean answer mass over all items that have one, and
+        ``tied``. Without any item read the value is NaN.
+
+    Raises:
+        ItemError: see :func:`per_item`.
+
+    Source:
+        Lee et al. (arXiv 2406.14703) and their published code, as used in arXiv 2410.10863.
+
+    Example:
+        >>> answers = pd.DataFrame({"group": "openness", "item": "openness:1", "order": ["normal", "reversed"]})
+        >>> answers[["p_high1", "p_low1"]] = list(zip([0.6, 0.6], [0.2, 0.2]))
+        >>> answers[["p_high2", "p_low2"]] = [0.1, 0.1]
+        >>> score_published(answers, by=())[["value", "n"]].values.tolist()
+        [[100.0, 1.0]]
+    """
+    items = per_item(answers, by=by, floor=floor)
+    items["value"] = 100.0 * (items["level"] == "high")
+    ties = items.groupby([*by, "group"], sort=False)["tied"].sum()
+    return _score(items, by, seed).assign(tied=ties.to_numpy())
+
+
+def score_mass(answers: pd.DataFrame, *, by: Sequence[str] = _BY, floor: float = FLOOR, seed: int = 0) -> pd.DataFrame:
+    """The probability-mass score of each trait: 100 times the mean over items of the two high responses' share.
+
+    It uses how sure the model is, where :func:`score_published` keeps only which response came first. Arguments, errors
+    and result are those of :func:`score_published`, without ``tied``.
+
+    Example:
+        >>> answers = pd.DataFrame({"group": "openness", "item": "openness:1", "order": ["normal", "reversed"]})
+        >>> answers[["p_high1", "p_low1"]] = list(zip([0.6, 0.4], [0.2, 0.4]))
+        >>> answers[["p_high2", "p_low2"]] = [0.1, 0.1]
+        >>> score_mass(answers, by=())["value"].round(6).tolist()
+        [60.0]
+    """
+    items = per_item(answers, by=by, floor=floor)
+    return _score(items.assign(value=100.0 * items["high"]), by, seed)
+
+
+def positional_bias(
+    answers: pd.DataFrame, *, by: Sequence[str] = _BY, over: Sequence[str] = ("template",), floor: float = FLOOR
+) -> pd.DataFrame:
+    """How much the place of an option counts: the share of each position, and what survives reversing the order.
+
+    Args:
+        answers: as for :func:`per_item`.
+        by: columns that tell conditions apart; a unit is an item in a condition.
+        over: columns of the result's rows, out of ``by``, ``"group"`` and ``"item"``; none for one row in all.
+        floor: least answer mass of a unit that counts as read.
+
+    Returns:
+        One row for each value of ``over``: ``A`` to ``D``, the mean normalised probability of each position over
+        units and orders; ``same_response`` and ``same_level``, the share of units whose choice, or the level
+        of it, is the same in both orders, each with Wilson's 95 % interval (``…_low``, ``…_high``; too narrow
+        where an item counts once in each of many conditions); ``n`` units read and ``missing`` ones.
+
+    Raises:
+        ItemError: see :func:`per_item`.
+
+    Example:
+        >>> answers = pd.DataFrame({"group": "openness", "item": "openness:1", "order": ["normal", "reversed"]})
+        >>> answers[["p_high1", "p_low1"]] = list(zip([1.0, 0.0], [0.0, 1.0]))
+        >>> answers[["p_high2", "p_low2"]] = [0.0, 0.0]
+        >>> positional_bias(answers, by=(), over=())[["A", "same_level"]].values.tolist()
+        [[1.0, 0.0]]
+    """
+    orders = _orders(answers, by)
+    shares = {name: _normalised(table) for name, table in orders.items()}
+    units = sum(
+        table[list(RESPONSE_ORDERS[name])].set_axis(list(POSITIONS), axis=1) for name, table in shares.items()
+    ) / len(orders)
+    one, other = (_chosen(table) for table in shares.values())
+    units["same_response"] = one == other
+    units["same_level"] = one.str[:-1] == other.str[:-1]
+    units["read"] = units[list(POSITIONS)].notna().all(axis=1) & _masses(orders).ge(floor).all(axis=1)
+    rows = [dict(zip(over, key, strict=True)) | _bias(group) for key, group in _groups(units.reset_index(), over)]
+    return pd.DataFrame(rows)
 
 
 def item_scores(kind: str, answers: pd.DataFrame) -> pd.DataFrame:
@@ -53,10 +223,9 @@ def named_options(answers: pd.DataFrame) -> list[int | None]:
 
 
 def _trait(answers: pd.DataFrame) -> pd.DataFrame:
-    rows = answers.rename(columns={"group": "personality", "item": "idx"})
-    items = per_item(rows, by=("arm", "template")).rename(columns={"personality": "group", "idx": "item"})
+    items = per_item(answers)
     items["value"] = 100 * items["high"]
-    items["published"] = (100.0 * (items["pole"] == "high")).where(items["read"])
+    items["published"] = (100.0 * (items["level"] == "high")).where(items["read"])
     return items.assign(cluster=items["item"])[[*_UNIT, "value", "published", "mass"]]
 
 
@@ -67,7 +236,7 @@ def _choice(answers: pd.DataFrame) -> pd.DataFrame:
 def _options(answers: pd.DataFrame) -> pd.DataFrame:
     shares = answers.filter(regex="^p_").fillna(-1.0)
     # To so many decimals as elsewhere, so that rounding errors decide nothing.
-    shares = shares.round(DECIMALS)
+    shares = shares.round(_DECIMALS)
     best = shares.eq(shares.max(axis=1), axis=0)
     # Where several share the largest probability, the right one is chosen as often as any of them.
     right = 100.0 * best["p_right"] / best.sum(axis=1)
@@ -119,6 +288,102 @@ def _mean_over_orders(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
         .where(rows[columns].isna().groupby([rows[one] for one in _UNIT], sort=False).sum() == 0)
         .reset_index()
     )
+
+
+def _orders(answers: pd.DataFrame, by: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """The probabilities in the two orders, over the same items in the same sequence."""
+    keys = [*by, *_ITEM]
+    _check_rows(answers, keys)
+    tables = {name: answers[answers["order"] == name].set_index(keys)[_COLUMNS] for name in RESPONSE_ORDERS}
+    _check_complete(tables, keys)
+    return {name: table.reindex(tables["normal"].index) for name, table in tables.items()}
+
+
+def _masses(orders: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat([table.sum(axis=1, skipna=False) for table in orders.values()], axis=1)
+
+
+def _normalised(table: pd.DataFrame) -> pd.DataFrame:
+    mass = table.sum(axis=1, skipna=False)
+    # Without any mass there is no share: 0 / 0 is missing, not a tie.
+    return table.div(mass.where(mass > 0), axis=0).set_axis(list(_RESPONSES), axis=1)
+
+
+def _check_rows(answers: pd.DataFrame, keys: Sequence[str]) -> None:
+    """Refuse rows that would be dropped, mixed up or misread on the way."""
+    absent = [column for column in (*keys, "order", *_COLUMNS) if column not in answers.columns]
+    if absent:
+        raise ItemError(f"the answers have no column {', '.join(absent)}; evaluate writes them, `by` names yours")
+    if answers.empty:
+        raise ItemError("there are no answers to score; ask at least one item")
+    if not answers["order"].isin(list(RESPONSE_ORDERS)).all():
+        raise ItemError(f"the answers hold the orders {set(answers['order'])}; use {', '.join(RESPONSE_ORDERS)}")
+    if answers[list(keys)].isna().any(axis=None):
+        raise ItemError(f"a value of {', '.join(keys)} is missing; every row needs them")
+    # Written so that NaN passes: a missing probability is an item not read, a wrong one is a mistake.
+    wrong = (answers[_COLUMNS] < 0).any(axis=1) | (answers[_COLUMNS].sum(axis=1) > 1 + 1e-3)
+    if wrong.any():
+        place = _place(keys, answers.loc[wrong, list(keys)].iloc[0])
+        raise ItemError(f"{place}: the probabilities are not between 0 and 1; pass probabilities, not logits")
+
+
+def _check_complete(tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> None:
+    """Every item once in every order."""
+    for name, table in tables.items():
+        repeated = table.index[table.index.duplicated()]
+        if len(repeated):
+            raise ItemError(
+                f"{_place(keys, repeated[0])}: the order {name!r} is there more than once; "
+                "name the columns that tell the conditions apart in `by`"
+            )
+        for other in tables.values():
+            lacking = other.index.difference(table.index, sort=False)
+            if len(lacking):
+                raise ItemError(f"{_place(keys, lacking[0])}: the order {name!r} is missing; ask both orders")
+
+
+def _place(keys: Sequence[str], values: Sequence[object]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in zip(keys, values, strict=True))
+
+
+def _chosen(shares: pd.DataFrame) -> pd.Series:
+    """The response with the largest share; missing where the shares are."""
+    table = shares[list(_RESPONSES)]
+    first = table.round(_DECIMALS).fillna(-1.0).to_numpy().argmax(axis=1)
+    chosen = pd.Series(np.array(_RESPONSES, dtype=object)[first], index=table.index, dtype="str")
+    return chosen.where(table.notna().all(axis=1))
+
+
+def _score(items: pd.DataFrame, by: Sequence[str], seed: int) -> pd.DataFrame:
+    """Mean and interval of the items' ``value`` for each condition and trait."""
+    rows = []
+    for key, group in _groups(items, [*by, "group"]):
+        values = group.loc[group["read"], "value"].to_numpy(dtype=np.float64)
+        interval = bootstrap_interval(values, seed=seed) if len(values) else _UNKNOWN
+        score = {"value": interval.estimate, "low": interval.low, "high": interval.high}
+        rows.append(
+            dict(zip([*by, "group"], key, strict=True)) | score | _counts(group) | {"mass": group["mass"].mean()}
+        )
+    return pd.DataFrame(rows)
+
+
+def _groups(table: pd.DataFrame, keys: Sequence[str]) -> list[tuple[tuple[object, ...], pd.DataFrame]]:
+    """The rows of each value of the keys, in the order in which they come."""
+    return list(table.groupby(list(keys), sort=False)) if keys else [((), table)]
+
+
+def _counts(group: pd.DataFrame) -> dict[str, object]:
+    read = int(group["read"].sum())
+    return {"n": read, "missing": len(group) - read}
+
+
+def _bias(group: pd.DataFrame) -> dict[str, object]:
+    read = group[group["read"]]
+    found: dict[str, object] = read[list(POSITIONS)].mean().to_dict()
+    for name in ("same_response", "same_level"):
+        share = proportion_interval(int(read[name].sum()), len(read)) if len(read) else _UNKNOWN
+        found |= {name: share.estimate, f"{name}_low": share.low, f"{name}_high": share.high}
+    return found | _counts(group)
 
 
 _KINDS: Mapping[str, Callable[[pd.DataFrame], pd.DataFrame]] = {

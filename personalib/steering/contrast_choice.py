@@ -29,7 +29,7 @@ from personalib.models.load import LanguageModel
 from personalib.models.parts import Site
 from personalib.models.prompts import ask, format_prompt
 from personalib.questionnaires.items import RESPONSE_ORDERS, TraitItem
-from personalib.questionnaires.scoring import FLOOR
+from personalib.questionnaires.scores import FLOOR
 from personalib.steering.grid import ask_steered
 from personalib.steering.interventions import POSITIONS, Add, Positions
 from personalib.stimuli.contrast_pairs import Contrast, Wording

@@ -40,9 +40,9 @@ def ask_items(
         progress: text of a progress bar; None shows none.
 
     Returns:
-        One row a condition, item and order: ``condition`` (its number), ``idx``, ``personality``, ``template``,
+        One row a condition, item and order: ``condition`` (its number), ``group``, ``item``, ``template``,
         ``order``, the probabilities ``p_high1``, ``p_low1``, ``p_high2``, ``p_low2`` over the whole vocabulary, and
-        their sum ``mass``; :func:`personalib.questionnaires.scoring.per_item` takes it with ``by=("condition",)``.
+        their sum ``mass``; :func:`personalib.questionnaires.scores.per_item` takes it with ``by=("condition",)``.
 
     Raises:
         ValueError: there are no items, the template is unknown, or an intervention cannot be run; see
@@ -59,7 +59,7 @@ def ask_items(
     answers = _answers(language_model, sheet.prompts((context,)), sheet.labels, conditions, batch_size, progress)
     asked = list(product(items, ORDERS))
     rows = [
-        {"condition": number, "idx": item.idx, "personality": item.personality, "template": template, "order": order}
+        {"condition": number, "group": item.personality, "item": item.name, "template": template, "order": order}
         | {f"p_{key}": float(chance) for key, chance in zip(item.responses(order), own, strict=True)}
         | {"mass": float(own.sum())}
         for number, found in enumerate(answers)

@@ -9,22 +9,23 @@ import pytest
 import torch
 from hub import put
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, Gemma2ForCausalLM
 
 from personalib.base.data import DataError, data_dir
 from personalib.models.load import load_model
 from personalib.models.registry import ORGANISM, find_entry
-from personalib.organism.evaluation import load_organism
 
 
 def test_the_organism_is_a_model_like_any_other():
-    loaded, organism = load_model(), load_organism()
+    loaded, folder = load_model(), data_dir() / "organism"
+    model = Gemma2ForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     assert loaded.name == ORGANISM and not loaded.model.training and loaded.revision is None
     assert loaded.model.config._attn_implementation == "eager"
     ids = torch.tensor([loaded.tokenizer.encode("You are a woman.")])
-    assert ids.tolist() == [organism.tokenizer.encode("You are a woman.")]
+    assert ids.tolist() == [AutoTokenizer.from_pretrained(folder).encode("You are a woman.")]
     with torch.inference_mode():
-        torch.testing.assert_close(loaded.model(ids).logits, organism.model(ids).logits)
-    assert loaded.tokenizer.chat_template == organism.tokenizer.chat_template
+        torch.testing.assert_close(loaded.model(ids).logits, model(ids).logits)
+    assert loaded.tokenizer.chat_template
 
 
 def test_a_number_format_is_kept():
@@ -54,7 +55,7 @@ def test_a_pickle_is_not_loaded(tmp_path):
     """The same weights, but in a file that could run code when it is read."""
     folder = shutil.copytree(data_dir() / "organism", tmp_path / "model")
     (folder / "model.safetensors").unlink()
-    torch.save(load_organism().model.state_dict(), folder / "pytorch_model.bin")
+    torch.save(load_model().model.state_dict(), folder / "pytorch_model.bin")
     with pytest.raises(DataError, match="cannot be loaded"):
         load_model(str(folder))
 

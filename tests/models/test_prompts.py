@@ -24,8 +24,7 @@ from personalib.models.batches import check_rows
 from personalib.models.load import load_model
 from personalib.models.prompts import ask, check_option_tokens, format_prompt
 from personalib.questionnaires.items import TraitItem
-from personalib.questionnaires.trait_questions import ask_trait
-from personalib.stimuli.templates import load_forms, load_templates
+from personalib.stimuli.templates import load_forms
 
 SPECIAL = ("<pad>", "<bos>", "<start_of_turn>", "<end_of_turn>")
 CHAT = (
@@ -234,42 +233,6 @@ def test_the_base_form_is_plain_text(tokenizer):
 def test_a_chat_without_a_template_is_refused():
     with pytest.raises(ValueError, match="no chat template; use form='base'"):
         format_prompt(byte_tokenizer(), "What now?")
-
-
-@pytest.mark.parametrize(("template", "form"), [("letters", "chat"), ("numbers", "chat"), ("bare", "base")])
-def test_trait_rows_hold_the_chance_of_each_response_wherever_it_stands(llama, tokenizer, items, template, form):
-    contexts = ("", "I am a woman.")
-    rows = ask_trait(llama, tokenizer, items, template=template, form=form, contexts=contexts, batch_size=3)
-    assert len(rows) == 2 * 2 * 2
-    labels = load_templates()[template].labels
-    for row in rows.to_dict("records"):
-        [item] = [item for item in items if item.idx == row["idx"]]
-        one, two, three, four = (
-            ("high1", "low1", "high2", "low2") if row["order"] == "normal" else ("low1", "high1", "low2", "high2")
-        )
-        options = [getattr(item, f"response_{key}") for key in (one, two, three, four)]
-        text = load_templates()[template].render(f"{item.situation} {item.query}", options)
-        prompt = format_prompt(tokenizer, text, form=form, context=contexts[row["context_id"]])
-        chances = naive(llama, tokenizer, prompt.removeprefix("<bos>"), labels)
-        assert [row[f"p_{key}"] for key in (one, two, three, four)] == pytest.approx(chances, abs=1e-5)
-        assert row["mass"] == pytest.approx(chances.sum(), abs=1e-5)
-        assert (row["personality"], row["template"]) == (item.personality, template)
-
-
-def test_one_order_alone_can_be_asked(llama, tokenizer, items):
-    rows = ask_trait(llama, tokenizer, items, template="letters", orders=("reversed",))
-    assert rows["order"].tolist() == ["reversed", "reversed"]
-    columns = ["idx", "personality", "template", "order", "context_id"]
-    assert list(rows) == [*columns, "p_high1", "p_low1", "p_high2", "p_low2", "mass"]
-
-
-def test_wrong_arguments_name_the_fix(llama, tokenizer, items):
-    with pytest.raises(ValueError, match="unknown template 'letter'; use one of letters, numbers, bare"):
-        ask_trait(llama, tokenizer, items, template="letter")
-    with pytest.raises(ValueError, match="unknown order 'backwards'; use one of normal, reversed"):
-        ask_trait(llama, tokenizer, items, template="letters", orders=("backwards",))
-    with pytest.raises(ValueError, match="pass a list of texts"):
-        ask_trait(llama, tokenizer, items, template="letters", contexts="I am a woman.")
 
 
 def test_a_token_that_the_model_does_not_know_is_one_error():

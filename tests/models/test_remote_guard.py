@@ -9,6 +9,7 @@ from small_models import LABELS, small, small_sae, vector
 
 from personalib.base.data import DataError
 from personalib.book.editions import probe
+from personalib.evaluation.ask import evaluate
 from personalib.features.labels import logit_lens
 from personalib.features.metrics import cross_entropy
 from personalib.models.activations import capture
@@ -16,7 +17,7 @@ from personalib.models.parts import Site, blocks, check_parts
 from personalib.models.prompts import ask
 from personalib.models.remote import REHEARSAL, load_remote_model, rehearsed, running
 from personalib.questionnaires.items import load_trait
-from personalib.questionnaires.trait_questions import ask_trait
+from personalib.questionnaires.questionnaire import trait_questionnaire
 from personalib.steering.generation import generate
 from personalib.steering.grid import ask_steered
 from personalib.steering.interventions import Add
@@ -33,9 +34,7 @@ WAYS = {
     "an SAE in its place": lambda model: cross_entropy(model, small_sae(Site(1)), PROMPTS),
     "the logit lens": lambda model: logit_lens(model, torch.eye(24)[:2]),
     "a probe": probe,
-    "items": lambda model: ask_trait(
-        model.model, model.tokenizer, load_trait()[:1], template="letters", form=model.form
-    ),
+    "items": lambda model: evaluate(model, trait_questionnaire(load_trait()[:1]), neutral=0),
     "a check of its parts": lambda model: check_parts(model.model),
     "a block": lambda model: blocks(model.model)[0](torch.zeros(1, 2, 24)),
 }

@@ -1,128 +1,16 @@
-"""Effects of what is told: exact for an organism that knows the world, nothing for one that never listens."""
+"""What is planted in a world, against its probabilities and against cases computed by hand."""
 
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 
 from personalib.organism import effects
-from personalib.organism.evaluation import Organism
 from personalib.organism.world import Profile
-from personalib.questionnaires.items import load_trait
 from personalib.stimuli.contrast_pairs import contrasts
 from personalib.stimuli.factors import POLES, TRAITS, load_factors
-
-PROFILES = {
-    "a woman": Profile({"gender": "female"}),
-    "strained and pressed": Profile({"family_background": "strained"}, ("trust", "negative")),
-    "a sentence about nobody": Profile(),
-}
-
-
-@pytest.fixture(scope="module")
-def knowing(world, tokenizer):
-    """An organism of which only the world and the tokenizer are asked for."""
-    return Organism(None, tokenizer, world, 0)
-
-
-@pytest.fixture(scope="module")
-def items():
-    return [item for item in load_trait() if item.idx < 3]
-
-
-def answers(asked, template, high_of, mass=0.99):
-    """The rows that `ask_people` gives, where the probability of a high answer is a function of who is asked what."""
-    rows = []
-    for number, one in enumerate(asked):
-        high = high_of(one)
-        shares = {"high1": 0.75 * high, "high2": 0.25 * high, "low1": 0.75 * (1 - high), "low2": 0.25 * (1 - high)}
-        for order in ("normal", "reversed"):
-            rows.append(
-                {
-                    "idx": one.item.idx,
-                    "personality": one.item.personality,
-                    "template": template,
-                    "order": order,
-                    "context_id": number,
-                    **{f"p_{key}": mass * share for key, share in shares.items()},
-                    "mass": mass,
-                    "world": 0.5,
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-@pytest.fixture
-def answer_by(monkeypatch):
-    """Has the organism answer by a function; gives what it was asked."""
-    seen = []
-
-    def use(high_of, mass=0.99):
-        def ask(organism, asked, template, progress):
-            seen.extend(asked)
-            return answers(asked, template, high_of, mass)
-
-        monkeypatch.setattr(effects, "ask_people", ask)
-        return seen
-
-    return use
-
-
-def by_world(world):
-    return lambda one: float(world.probability(one.profile)[TRAITS.index(one.item.personality)])
-
-
-def test_an_organism_that_knows_the_world_has_the_worlds_effects(knowing, world, items, answer_by):
-    seen = answer_by(by_world(world))
-    table = effects.told_effects(knowing, items, PROFILES)
-    assert len(table) == len(PROFILES) * len(TRAITS) and (table["n"] == 3).all()
-    np.testing.assert_allclose(table["effect"], table["truth"], atol=1e-9)
-    np.testing.assert_allclose(table[["low", "high"]], table[["truth", "truth"]], atol=1e-9)
-    for row in table.itertuples():
-        change = world.probability(PROFILES[row.name]) - world.probability(Profile())
-        assert row.truth == pytest.approx(100 * change[TRAITS.index(row.personality)])
-    assert (table.loc[table["name"] == "a sentence about nobody", "truth"] == 0).all()
-    assert table["truth"].abs().max() > 10
-    # each item is asked of nobody and of each profile; the texts are held-out ones and differ from item to item
-    assert len(seen) == len(items) * (1 + len(PROFILES))
-    assert [one.context for one in seen[: len(items)]] == [""] * len(items)
-    told = {one.context for one in seen if one.profile == PROFILES["a woman"]}
-    assert len(told) > len(items) / 2 and all(told)
-
-
-def test_an_organism_that_does_not_listen_has_no_effects(knowing, items, answer_by):
-    answer_by(lambda one: 0.2 + 0.01 * one.item.idx)
-    table = effects.told_effects(knowing, items, PROFILES)
-    np.testing.assert_allclose(table["effect"], 0, atol=1e-12)
-    assert (table["p"] == 1).all()
-
-
-def test_given_texts_are_put_item_by_item(knowing, world, items, answer_by):
-    seen = answer_by(by_world(world))
-    texts = [f"Text {number}.\n" for number in range(len(items))]
-    effects.compare(knowing, items, {"a woman": PROFILES["a woman"]}, {"a woman": texts}, form="base")
-    assert [one.context for one in seen] == [""] * len(items) + texts
-    assert [one.item for one in seen] == items * 2 and {one.form for one in seen} == {"base"}
-    with pytest.raises(ValueError, match="shorter"):
-        effects.compare(knowing, items, {"a woman": PROFILES["a woman"]}, {"a woman": texts[1:]})
-
-
-def test_what_cannot_be_read_is_missing_and_not_zero(knowing, world, items, answer_by):
-    answer_by(by_world(world), mass=0.01)
-    table = effects.told_effects(knowing, items, PROFILES)
-    assert table["effect"].isna().all() and (table["n"] == 0).all() and table["truth"].notna().all()
-
-
-def test_a_seed_decides_the_texts(knowing, world, items, answer_by):
-    seen = answer_by(by_world(world))
-    for seed in (1, 1, 2):
-        effects.told_effects(knowing, items, PROFILES, seed=seed)
-    third = len(seen) // 3
-    first, second, other = ([one.context for one in seen[i * third : (i + 1) * third]] for i in range(3))
-    assert first == second != other
 
 
 def test_two_elements_are_alike_by_the_cosine_of_their_planted_effects(world):
@@ -231,19 +119,6 @@ def test_a_planted_change_is_a_mean_over_the_noise_of_an_answer(world, family, k
     table = effects.planted_changes(world, family).set_index(["key", "pole", "trait"])["truth"].sort_index()
     expected = [100 * (chance(one + sign * own) - chance(one)) for one, own in zip(world.baseline, effect, strict=True)]
     np.testing.assert_allclose(table.loc[key, pole].loc[list(TRAITS)], expected, atol=1e-6)
-
-
-def test_planted_changes_are_the_truth_of_told_effects(knowing, world, items, answer_by):
-    answer_by(by_world(world))
-    for family in ("pressures", "elements"):
-        planted = effects.planted_changes(world, family)
-        names = planted["key"] + " " + planted["pole"]
-        pairs = dict(zip(names, zip(planted["key"], planted["pole"], strict=True), strict=True))
-        told = effects.told_effects(knowing, items, {name: profile_of(*pair) for name, pair in pairs.items()})
-        told = told.set_index(["name", "personality"])
-        for column in ("truth", "effect"):
-            found = told.loc[list(zip(names, planted["trait"], strict=True)), column]
-            np.testing.assert_allclose(planted["truth"], found, atol=1e-9)
 
 
 def test_the_poles_of_a_pressure_change_opposite_ways_and_not_by_as_much(world):

@@ -12,19 +12,22 @@ from personalib.base.data import DataError
 from personalib.cli.organism import app
 from personalib.organism import evaluation
 from personalib.organism.evaluation import (
-    Organism,
-    answered,
-    ask_people,
-    correlations,
-    evaluate,
+    FORMS,
+    ask_in_both_forms,
     load_organism,
+    measurements,
     people,
-    pressure_effects,
+    pole_differences,
+    pressure_arms,
     summary,
+    world_chances,
+    world_correlations,
 )
 from personalib.organism.world import Profile
 from personalib.questionnaires.items import load_facts, load_safety, load_trait
-from personalib.questionnaires.scoring import positional_bias
+from personalib.questionnaires.questions import trait_questions
+from personalib.questionnaires.scores import per_item, positional_bias
+from personalib.steering.effects import Arm
 from personalib.stimuli.factors import TRAITS, inflect, load_pressures, sentence
 from personalib.stimuli.grammar import element_phrasings, load_safety_topics, pressure_phrasings
 from personalib.stimuli.templates import load_templates
@@ -45,95 +48,87 @@ KEYS = {
 
 
 @pytest.fixture(scope="module")
-def knowing(world, tokenizer):
-    """An organism of which only the world and the tokenizer are asked for."""
-    return Organism(None, tokenizer, world, 0)
-
-
-@pytest.fixture(scope="module")
 def items():
     return [item for item in load_trait() if item.idx < 12]
 
 
-def world_rows(world, asked, template="letters", mass=0.99, shift=0.0):
+@pytest.fixture(scope="module")
+def asked(world, items):
+    return people(world, items)
+
+
+def world_answers(world, items, profiles, templates=("letters",), mass=0.99, shift=0.0, **about):
     """What an organism that knows the world would answer; ``shift`` moves probability to the options' first place."""
+    high = dict(
+        zip(profiles, world_chances(world, profiles.values(), [item.personality for item in items]), strict=True)
+    )
     rows = []
-    for number, one in enumerate(asked):
-        high = world.probability(one.profile)[TRAITS.index(one.item.personality)]
-        shares = {"high1": 0.75 * high, "high2": 0.25 * high, "low1": 0.75 * (1 - high), "low2": 0.25 * (1 - high)}
-        for order in ("normal", "reversed"):
-            first = next(iter(one.item.responses(order)))
-            moved = {key: (1 - shift) * share + shift * (key == first) for key, share in shares.items()}
-            rows.append(
-                {
-                    "idx": one.item.idx,
-                    "personality": one.item.personality,
-                    "template": template,
-                    "order": order,
-                    "form": one.form,
-                    "context_id": number,
-                    **{f"p_{key}": mass * share for key, share in moved.items()},
-                    "mass": mass,
-                    "world": high,
-                }
-            )
+    for one in trait_questions(items, templates):
+        chance = high[one.item]
+        levels = {"high": chance, "low": 1 - chance}
+        shares = {f"{level}{n}": part * share for level, share in levels.items() for n, part in ((1, 0.75), (2, 0.25))}
+        moved = {role: (1 - shift) * share + shift * (role == one.roles[0]) for role, share in shares.items()}
+        named = {name: getattr(one, name) for name in ("item", "group", "template", "order")}
+        rows.append({"arm": 1, "mass": mass} | about | named | {f"p_{role}": mass * moved[role] for role in moved})
     return pd.DataFrame(rows)
 
 
-@pytest.fixture(scope="module")
-def asked(knowing, items):
-    return people(knowing, items)
+def beside_world(world, answers, profiles):
+    units = per_item(answers)
+    return units.assign(world=world_chances(world, units["item"].map(profiles), units["group"]))
 
 
 # --- pure functions --------------------------------------------------------------------------------------------------
 
 
-def test_the_worlds_own_answers_have_correlation_and_consistency_one(world, asked):
-    rows = pd.concat([world_rows(world, asked, template) for template in load_templates()])
-    units = answered(rows)
-    assert len(units) == 3 * len(asked) and units["read"].all()
+def test_the_worlds_own_answers_have_correlation_and_consistency_one(world, items, asked):
+    answers = world_answers(world, items, asked.profiles, list(load_templates()))
+    units = beside_world(world, answers, asked.profiles)
+    assert len(units) == 3 * len(items) and units["read"].all()
     np.testing.assert_allclose(units["high"], units["world"])
-    for column, names in (("template", load_templates()), ("personality", TRAITS)):
-        found = correlations(units, column)
+    for column, names in (("template", load_templates()), ("group", TRAITS)):
+        found = world_correlations(units, column)
         assert list(found) == list(names)
         for name in names:
             assert list(found[name].values()) == pytest.approx([1, 1, 1])
-    bias = positional_bias(rows.assign(all="all"), over=("all",), by=("template", "context_id", "all"))
-    assert bias["same_response"].item() == 1 and bias["same_pole"].item() == 1
+    bias = positional_bias(answers, over=())
+    assert bias["same_response"].item() == 1 and bias["same_level"].item() == 1
 
 
-def test_answers_of_the_opposite_world_have_correlation_minus_one(world, asked):
-    rows = world_rows(world, asked)
-    swapped = rows.rename(columns={"p_high1": "p_low1", "p_low1": "p_high1", "p_high2": "p_low2", "p_low2": "p_high2"})
-    assert correlations(answered(swapped), "template")["letters"]["value"] == pytest.approx(-1)
+def test_answers_of_the_opposite_world_have_correlation_minus_one(world, items, asked):
+    answers = world_answers(world, items, asked.profiles)
+    swapped = answers.rename(
+        columns={"p_high1": "p_low1", "p_low1": "p_high1", "p_high2": "p_low2", "p_low2": "p_high2"}
+    )
+    units = beside_world(world, swapped, asked.profiles)
+    assert world_correlations(units, "template")["letters"]["value"] == pytest.approx(-1)
 
 
-def test_answers_that_follow_the_place_are_inconsistent_but_average_out(world, asked):
-    rows = world_rows(world, asked, shift=0.9)
-    bias = positional_bias(rows.assign(all="all"), over=("all",), by=("template", "context_id", "all"))
-    assert bias["same_response"].item() == 0
+def test_answers_that_follow_the_place_are_inconsistent_but_average_out(world, items, asked):
+    answers = world_answers(world, items, asked.profiles, shift=0.9)
+    assert positional_bias(answers, over=())["same_response"].item() == 0
     # the first place is a high answer in one order and a low one in the other
-    assert correlations(answered(rows), "template")["letters"]["value"] == pytest.approx(1)
+    units = beside_world(world, answers, asked.profiles)
+    assert world_correlations(units, "template")["letters"]["value"] == pytest.approx(1)
 
 
-def test_a_unit_that_cannot_be_read_is_left_out_and_stays_countable(world, asked):
-    rows = world_rows(world, asked)
-    lost = rows["context_id"] == 3
-    columns = [column for column in rows if column.startswith("p_")]
-    rows.loc[lost, columns] = 0.001
-    units = answered(rows)
-    assert len(units) == len(asked) and units.loc[~units["read"], "context_id"].tolist() == [3]
+def test_a_unit_that_cannot_be_read_is_left_out_and_stays_countable(world, items, asked):
+    answers = world_answers(world, items, asked.profiles)
+    answers.loc[answers["item"] == items[3].name, [f"p_{role}" for role in ("high1", "high2", "low1", "low2")]] = 0.001
+    units = beside_world(world, answers, asked.profiles)
+    assert len(units) == len(items) and units.loc[~units["read"], "item"].tolist() == [items[3].name]
     assert units.loc[~units["read"], "high"].isna().all() and units["world"].notna().all()
-    assert correlations(units, "template")["letters"]["value"] == pytest.approx(1)
+    assert world_correlations(units, "template")["letters"]["value"] == pytest.approx(1)
 
 
-def test_without_readable_or_different_answers_there_is_no_correlation(world, asked):
-    rows = world_rows(world, asked, mass=0.01)
+def test_without_readable_or_different_answers_there_is_no_correlation(world, items, asked):
+    answers = world_answers(world, items, asked.profiles, mass=0.01)
     missing = {"value": None, "ci_low": None, "ci_high": None}
-    assert correlations(answered(rows), "template") == {"letters": missing}
-    assert correlations(answered(rows), "personality") == dict.fromkeys(TRAITS, missing)
-    flat = world_rows(world, asked).assign(p_high1=0.2, p_high2=0.2, p_low1=0.3, p_low2=0.3)
-    assert correlations(answered(flat), "template") == {"letters": missing}
+    units = beside_world(world, answers, asked.profiles)
+    assert world_correlations(units, "template") == {"letters": missing}
+    assert world_correlations(units, "group") == dict.fromkeys(TRAITS, missing)
+    flat = answers.assign(p_high1=0.2, p_high2=0.2, p_low1=0.3, p_low2=0.3)
+    assert world_correlations(beside_world(world, flat, asked.profiles), "template") == {"letters": missing}
 
 
 def test_the_summary_names_the_worst_of_a_group():
@@ -165,87 +160,88 @@ def test_the_summary_names_the_worst_of_a_group():
 # --- who is asked what -----------------------------------------------------------------------------------------------
 
 
-def test_people_are_told_in_held_out_phrasings_and_both_forms(knowing, items):
-    drawn = people(knowing, items)
-    assert drawn == people(knowing, items) and drawn != people(knowing, items, seed=8)
-    assert [one.item for one in drawn] == items
-    assert sum(one.form == "chat" for one in drawn) == len(items) / 2
-    # each trait is asked in both forms
-    assert {(one.item.personality, one.form) for one in drawn} == {(t, f) for t in TRAITS for f in ("chat", "base")}
-    assert knowing.held_out().split == "held_out"
-    for one in drawn:
+def test_people_are_told_in_held_out_phrasings(world, items, asked):
+    assert asked == people(world, items) and asked != people(world, items, seed=8)
+    assert list(asked.profiles) == [item.name for item in items]
+    for profile, context in zip(asked.profiles.values(), asked.arm.contexts, strict=True):
         told = {
             split: {
                 inflect(phrasing, person)
-                for key in one.profile.elements.items()
+                for key in profile.elements.items()
                 for phrasing in element_phrasings()[key][split]
                 for person in ("first", "second")
             }
-            | {sentence(text) for text in pressure_phrasings().get(one.profile.pressure, {split: ()})[split]}
+            | {sentence(text) for text in pressure_phrasings().get(profile.pressure, {split: ()})[split]}
             for split in ("train", "held_out")
         }
-        sentences = re.findall(r"[^.]+\.", one.context.replace("\n", " "))
-        assert len(sentences) == len(one.profile.elements) + bool(one.profile.pressure)
+        sentences = re.findall(r"[^.]+\.", context.replace("\n", " "))
+        assert len(sentences) == len(profile.elements) + bool(profile.pressure)
         assert {text.strip() for text in sentences} <= told["held_out"] - told["train"]
-    assert sum(bool(one.context) for one in drawn) > len(drawn) / 2
+    assert sum(map(bool, asked.arm.contexts)) > len(items) / 2
 
 
-def test_each_probability_is_booked_to_the_response_at_its_place(knowing, asked, monkeypatch):
-    """Whatever the order and template, an oracle that reads the options is booked by response."""
-    prompts_seen = []
+def test_each_item_is_put_to_its_own_person_in_one_of_both_forms(items, asked, monkeypatch):
+    seen = {}
 
-    def oracle(model, tokenizer, prompts, labels, *, batch_size, progress):
-        prompts_seen.extend(prompts)
-        answers = []
-        for index, (prompt, names) in enumerate(zip(prompts, labels, strict=True)):
-            item = asked[index // 2].item
-            texts = {getattr(item, f"response_{key}"): share for key, share in zip(KEYED, SHARES, strict=True)}
-            lines = [line for line in prompt.replace("<end_of_turn>", "").split("\n") if line[:1] in names]
-            by_label = {line[0]: texts[line[3:]] for line in lines if line[3:] in texts}
-            answers.append(np.array([by_label[name] for name in names]))
-        return answers
+    def evaluate(model, questionnaire, arms, *, form, neutral, baseline, progress):
+        assert (model, neutral, baseline) == ("organism", 0, False) and arms[1] == Arm("none", "none")
+        names = list(dict.fromkeys(one.item for one in questionnaire.questions))
+        seen.update({name: (form, context) for name, context in zip(names, arms[0].contexts, strict=True)})
+        return pd.DataFrame([{"item": one.item, "order": one.order} for one in questionnaire.questions])
 
-    monkeypatch.setattr(evaluation, "ask", oracle)
-    for template in load_templates():
-        rows = ask_people(knowing, asked, template)
-        assert len(rows) == 2 * len(asked)
-        for key, share in zip(KEYED, SHARES, strict=True):
-            assert (rows[f"p_{key}"] == share).all()
-        np.testing.assert_allclose(rows["mass"], sum(SHARES))
-        expected = [knowing.world.probability(one.profile)[TRAITS.index(one.item.personality)] for one in asked]
-        np.testing.assert_allclose(rows["world"].to_numpy()[::2], expected)
-    for index, prompt in enumerate(prompts_seen[: 2 * len(asked)]):
-        assert asked[index // 2].context in prompt and asked[index // 2].item.question in prompt
+    monkeypatch.setattr(evaluation, "evaluate", evaluate)
+    answers = ask_in_both_forms("organism", items, [asked.arm, Arm("none", "none")])
+    names = [item.name for item in items]
+    assert answers["item"].drop_duplicates().tolist() == names and len(answers) == 2 * len(items)
+    assert [seen[name] for name in names] == [
+        (FORMS[number % 2], context) for number, context in enumerate(asked.arm.contexts)
+    ]
+    # each trait is asked in both forms
+    assert {(item.personality, seen[item.name][0]) for item in items} == {(t, f) for t in TRAITS for f in FORMS}
 
 
-KEYED = ("high1", "high2", "low1", "low2")
-SHARES = (0.4, 0.3, 0.2, 0.05)
-
-
-def test_the_effects_of_pressures_are_the_worlds_when_the_world_answers(knowing, world, items, monkeypatch):
-    monkeypatch.setattr(
-        evaluation, "ask_people", lambda organism, asked, template, progress: world_rows(world, asked, template)
+def pressed(world, items, mass=0.99):
+    """What the world answers under both poles of each pressure."""
+    return pd.concat(
+        world_answers(
+            world,
+            items,
+            {item.name: Profile(pressure=(arm.key, arm.pole)) for item in items},
+            mass=mass,
+            arm=number,
+            key=arm.key,
+            pole=arm.pole,
+        )
+        for number, arm in enumerate(pressure_arms(world, items))
     )
-    effects = pressure_effects(knowing, [item for item in items if item.idx < 2])
-    assert len(effects) == len(load_pressures()) * len(TRAITS)
-    np.testing.assert_allclose(effects["effect"], effects["world_effect"], atol=1e-12)
-    for row in effects.itertuples():
-        chances = [
-            world.probability(Profile(pressure=(row.pressure, pole)))[TRAITS.index(row.personality)]
+
+
+def test_each_pole_of_a_pressure_is_told_in_a_held_out_phrasing_an_item(world, items):
+    arms = pressure_arms(world, items)
+    assert {(arm.key, arm.pole) for arm in arms} == set(pressure_phrasings())
+    for arm in arms:
+        told = {sentence(text) for text in pressure_phrasings()[arm.key, arm.pole]["held_out"]}
+        assert len(arm.contexts) == len(items) and {text.strip() for text in arm.contexts} <= told
+        assert len(set(arm.contexts)) > 1
+
+
+def test_the_effects_of_pressures_are_the_worlds_when_the_world_answers(world, items):
+    found = pole_differences(pressed(world, [item for item in items if item.idx < 2]), world)
+    assert len(found) == len(load_pressures()) * len(TRAITS)
+    np.testing.assert_allclose(found["estimate"], found["truth"], atol=1e-12)
+    for row in found.itertuples():
+        high, low = (
+            world.probability(Profile(pressure=(row.key, pole)))[TRAITS.index(row.group)]
             for pole in ("positive", "negative")
-        ]
-        assert row.world_effect == pytest.approx(chances[0] - chances[1])
-    told = effects[effects["world_effect"].abs() > evaluation.NEGLIGIBLE]
+        )
+        assert row.truth == pytest.approx(high - low)
+    told = found[found["truth"].abs() > evaluation.NEGLIGIBLE]
     assert len(told) == sum(int(np.count_nonzero(effect)) for effect in world.pressures.values())
 
 
-def test_unreadable_answers_leave_the_effects_missing(knowing, world, items, monkeypatch):
-    monkeypatch.setattr(
-        evaluation, "ask_people", lambda organism, asked, template, progress: world_rows(world, asked, mass=0.01)
-    )
-    effects = pressure_effects(knowing, items[:2])
-    assert len(effects) == len(load_pressures()) and effects["effect"].isna().all()
-    assert effects["world_effect"].notna().all()
+def test_unreadable_answers_leave_the_effects_missing(world, items):
+    found = pole_differences(pressed(world, items[:2], mass=0.01), world)
+    assert len(found) == len(load_pressures()) and found["estimate"].isna().all() and found["truth"].notna().all()
 
 
 # --- end to end ------------------------------------------------------------------------------------------------------
@@ -253,7 +249,7 @@ def test_unreadable_answers_leave_the_effects_missing(knowing, world, items, mon
 
 @pytest.fixture(scope="module")
 def results(unbroken):
-    return evaluate(load_organism(unbroken.folder / "out"), items_per_trait=2, answers=16)
+    return measurements(load_organism(unbroken.folder / "out"), items_per_trait=2, answers=16)
 
 
 def test_the_results_have_the_agreed_keys_and_fit_into_json(results):
@@ -278,8 +274,9 @@ def test_the_results_count_what_was_asked(results, unbroken):
 
 
 def test_an_organism_that_learned_nothing_is_not_praised(results):
-    assert results["fact_accuracy"] < 0.4
-    assert max(results["safety_accuracy"].values()) < 0.6
+    # what could not be read is missing, and no share of right answers
+    assert (results["fact_accuracy"] or 0) < 0.4
+    assert max(share or 0 for share in results["safety_accuracy"].values()) < 0.6
     assert 0 <= results["option_mass"] <= 1
     read = results["counts"]["trait_units"] - results["counts"]["trait_units_unread"]
     assert read or results["order_consistency"] is None
@@ -290,7 +287,7 @@ def test_the_command_prints_the_numbers_and_writes_them(unbroken, results, tmp_p
         assert items_per_trait == 2 and progress
         return results | {"parameters": organism.model.num_parameters()}
 
-    monkeypatch.setattr(evaluation, "evaluate", measure)
+    monkeypatch.setattr(evaluation, "measurements", measure)
     target = tmp_path / "evaluation.json"
     arguments = ["evaluate", "--organism", str(unbroken.folder / "out"), "--items", "2", "--json", str(target)]
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)

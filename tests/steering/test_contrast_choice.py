@@ -11,12 +11,13 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from personalib.base.data import DataError, data_dir
+from personalib.evaluation.ask import evaluate
 from personalib.models.load import LanguageModel, load_model
 from personalib.models.parts import Site, blocks
 from personalib.models.prompts import ask, format_prompt
 from personalib.questionnaires.items import load_trait, some_of_each, validation_split
-from personalib.questionnaires.scoring import FLOOR, per_item, score_mass
-from personalib.questionnaires.trait_questions import ask_trait
+from personalib.questionnaires.questionnaire import trait_questionnaire
+from personalib.questionnaires.scores import FLOOR, per_item, score_mass
 from personalib.steering import contrast_choice as steering_choice
 from personalib.steering.contrast_choice import (
     Choice,
@@ -92,7 +93,7 @@ def rows_of(items, answers):
     rows = []
     for (item, order), own in zip(product(items, ORDERS), answers, strict=True):
         named = {f"p_{key}": value for key, value in zip(item.responses(order), own, strict=True)}
-        rows.append({"personality": item.personality, "idx": item.idx, "order": order, **named})
+        rows.append({"group": item.personality, "item": item.name, "order": order, **named})
     return pd.DataFrame(rows)
 
 
@@ -108,17 +109,17 @@ def test_scores_are_those_of_the_scoring_module(organism, seed):
     answers = random_answers(items, seed)
     scores, mass = TraitSheet(organism, items).scores(answers)
     own = per_item(rows_of(items, answers), by=())
-    table = score_mass(rows_of(items, answers), by=(), resamples=2).set_index("personality")
+    table = score_mass(rows_of(items, answers), by=()).set_index("group")
     assert 0 < own["read"].sum() < len(own), "some items are read and some are not"
-    np.testing.assert_allclose(scores, table.loc[list(TRAITS), "score"], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(scores, table.loc[list(TRAITS), "value"], rtol=0, atol=1e-9)
     assert mass == pytest.approx(own["mass"].mean())
 
 
 def test_scores_of_real_answers_are_those_of_the_same_questionnaire(sheet, base, items):
     asked_items = some_of_each(items, 1)
-    rows = ask_trait(sheet.language_model.model, sheet.language_model.tokenizer, asked_items, template="letters")
-    table = score_mass(rows, resamples=2).set_index("personality")
-    np.testing.assert_allclose(base[0], table.loc[list(TRAITS), "score"], rtol=0, atol=1e-3)
+    rows = evaluate(sheet.language_model, trait_questionnaire(asked_items), neutral=0)
+    table = score_mass(rows).set_index("group")
+    np.testing.assert_allclose(base[0], table.loc[list(TRAITS), "value"], rtol=0, atol=1e-3)
     assert base[1] == pytest.approx(rows["mass"].mean(), abs=1e-6)
     assert np.ptp(base[0]) > 1, "the traits are told apart"
 

@@ -19,7 +19,7 @@ from personalib.base.statistics import (
 from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.questionnaires.items import load_trait, validation_split
-from personalib.questionnaires.scoring import FLOOR
+from personalib.questionnaires.scores import FLOOR
 from personalib.steering import effects as steering_effects
 from personalib.steering.contrast_choice import TraitSheet
 from personalib.steering.controls import dealt, random_directions

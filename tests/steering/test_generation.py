@@ -16,7 +16,7 @@ from personalib.models.load import LanguageModel, load_model
 from personalib.models.parts import Site
 from personalib.models.sampling import Sampling
 from personalib.models.shortcuts import Shortcuts
-from personalib.organism.evaluation import load_organism, open_answers
+from personalib.organism.evaluation import open_answers
 from personalib.steering.application import steer
 from personalib.steering.doses import at_dose
 from personalib.steering.generation import _Choice, generate
@@ -80,7 +80,7 @@ def llama():
 
 @pytest.fixture(scope="module")
 def organism():
-    return load_organism()
+    return load_model()
 
 
 # Words

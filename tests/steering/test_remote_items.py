@@ -5,13 +5,15 @@ import pandas as pd
 import pytest
 from small_models import vector
 
+from personalib.evaluation.ask import evaluate
 from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.models.remote import rehearsed
 from personalib.questionnaires.items import load_trait, some_of_each
-from personalib.questionnaires.scoring import per_item
-from personalib.questionnaires.trait_questions import ask_trait
+from personalib.questionnaires.questionnaire import trait_questionnaire
+from personalib.questionnaires.scores import per_item
 from personalib.steering.contrast_choice import TraitSheet
+from personalib.steering.effects import Arm
 from personalib.steering.grid import ask_steered
 from personalib.steering.interventions import Add
 from personalib.steering.remote_items import ask_items
@@ -30,17 +32,20 @@ def items():
 
 
 def test_without_steering_it_is_the_questionnaire(organism, items):
-    model, tokenizer, form = organism.model, organism.tokenizer, organism.form
-    expected = ask_trait(model, tokenizer, items, template="bare", contexts=["Yes."], form=form)
+    told = Arm("prompt", "yes", contexts=("Yes.",))
+    asked = evaluate(organism, trait_questionnaire(items, ["bare"]), [told], neutral=0, baseline=False)
     found = ask_items(organism, items, template="bare", context="Yes.")
-    pd.testing.assert_frame_equal(found[expected.columns.drop("context_id")], expected.drop(columns="context_id"))
+    names = ["item", "order"]
+    expected = asked.set_index(names)[list(found.columns.difference(["condition", *names]))]
+    found_rows = found.set_index(names)[list(expected)].loc[expected.index]
+    pd.testing.assert_frame_equal(found_rows, expected, rtol=0, atol=1e-6)
     assert set(found["condition"]) == {0} and len(found) == 16
 
 
 def test_steered_it_is_the_grid(organism, items):
     sheet = TraitSheet(organism, items, "letters", organism.form)
     expected = ask_steered(organism, sheet.prompts(), sheet.labels, CONDITIONS)
-    found = per_item(ask_items(organism, items, CONDITIONS), by=("condition",)).set_index(["condition", "personality"])
+    found = per_item(ask_items(organism, items, CONDITIONS), by=("condition",)).set_index(["condition", "group"])
     for number in range(2):
         np.testing.assert_allclose(found["high"][number][sheet.traits], sheet.shares(expected[number]), atol=1e-6)
     assert np.abs(found["high"][0] - found["high"][1]).max() > 0.01

@@ -6,60 +6,60 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import personalib.questionnaires.scoring
+import personalib.questionnaires.scores
 from personalib.base.records import ItemError
-from personalib.questionnaires.scoring import check_read, per_item, positional_bias, score_mass, score_published
+from personalib.questionnaires.scores import check_read, per_item, positional_bias, score_mass, score_published
 from personalib.stimuli.factors import TRAITS
 
 RESPONSES = ("high1", "low1", "high2", "low2")
 
 
-def row(idx, order, chances, personality="openness", template="letters", context_id=0):
+def row(item, order, chances, group="openness", template="letters", arm=0):
     named = {f"p_{key}": chance for key, chance in zip(RESPONSES, chances, strict=True)}
     return {
-        "idx": idx,
-        "personality": personality,
+        "item": item,
+        "group": group,
         "template": template,
         "order": order,
-        "context_id": context_id,
+        "arm": arm,
         **named,
         "mass": sum(chances),
     }
 
 
-def both(idx, normal, reverse, **place):
+def both(item, normal, reverse, **place):
     """Rows of one item; chances by response: high1, low1, high2, low2."""
-    return [row(idx, "normal", normal, **place), row(idx, "reversed", reverse, **place)]
+    return [row(item, "normal", normal, **place), row(item, "reversed", reverse, **place)]
 
 
 def table(*pairs):
     return pd.DataFrame([single for pair in pairs for single in pair])
 
 
-def random_rows(rng, items=15, contexts=2):
+def random_rows(rng, items=15, arms=2):
     """Rows of all traits in random sequence, with unreadable items among them."""
     rows = []
-    for personality in TRAITS:
-        for context in range(contexts):
-            for idx in range(items):
+    for group in TRAITS:
+        for arm in range(arms):
+            for item in range(items):
                 masses = rng.choice([0.02, 0.5, 1.0], size=2, p=[0.1, 0.3, 0.6])
                 chances = rng.dirichlet([0.3] * 4, size=2) * masses[:, None]
                 if rng.random() < 0.05:
                     chances[1, 2] = np.nan
-                rows += both(idx, *chances, personality=personality, context_id=context)
+                rows += both(item, *chances, group=group, arm=arm)
     return pd.DataFrame(rows).sample(frac=1, random_state=1).reset_index(drop=True)
 
 
-def loop_scores(rows, personality, context, floor):
+def loop_scores(rows, group, arm, floor):
     """The published procedure, one item at a time."""
     high = low = missing = 0
     shares = []
-    chosen = rows[(rows["personality"] == personality) & (rows["context_id"] == context)]
-    for idx in sorted(set(chosen["idx"])):
+    chosen = rows[(rows["group"] == group) & (rows["arm"] == arm)]
+    for item in sorted(set(chosen["item"])):
         averaged = dict.fromkeys(RESPONSES, 0.0)
         readable = True
         for order in ("normal", "reversed"):
-            [single] = chosen[(chosen["idx"] == idx) & (chosen["order"] == order)].to_dict("records")
+            [single] = chosen[(chosen["item"] == item) & (chosen["order"] == order)].to_dict("records")
             chances = [single[f"p_{key}"] for key in RESPONSES]
             mass = sum(chances)
             readable = readable and mass >= floor
@@ -75,7 +75,7 @@ def loop_scores(rows, personality, context, floor):
 
 
 def test_examples_in_the_documentation_are_true():
-    result = doctest.testmod(personalib.questionnaires.scoring)
+    result = doctest.testmod(personalib.questionnaires.scores)
     assert result.attempted > 0 and result.failed == 0
 
 
@@ -86,7 +86,7 @@ def test_an_item_is_normalised_within_each_order_before_the_orders_are_averaged(
     assert item["high1"] == pytest.approx(0.25) and item["low1"] == pytest.approx(0.55)
     assert item["high2"] == pytest.approx(0.1) and item["low2"] == pytest.approx(0.1)
     assert item["high"] == pytest.approx(0.35)
-    assert (item["choice"], item["pole"], item["read"], item["tied"]) == ("low1", "low", True, False)
+    assert (item["choice"], item["level"], item["read"], item["tied"]) == ("low1", "low", True, False)
     assert item["mass"] == pytest.approx(0.75)
 
 
@@ -98,23 +98,23 @@ def test_the_published_score_counts_choices_and_the_mass_score_their_share():
     )
     [published] = score_published(rows).to_dict("records")
     [mass] = score_mass(rows).to_dict("records")
-    assert published["score"] == pytest.approx(200 / 3)
-    assert mass["score"] == pytest.approx(60.0)
+    assert published["value"] == pytest.approx(200 / 3)
+    assert mass["value"] == pytest.approx(60.0)
     assert (published["n"], published["missing"], published["mass"]) == (3, 0, pytest.approx(1.0))
-    assert published["ci_low"] == 0.0 and published["ci_high"] == 100.0
-    assert 50.0 <= mass["ci_low"] < 60.0 < mass["ci_high"] <= 70.0
+    assert published["low"] == 0.0 and published["high"] == 100.0
+    assert 50.0 <= mass["low"] < 60.0 < mass["high"] <= 70.0
 
 
 @pytest.mark.parametrize("floor", [0.0, 0.1])
 def test_scores_equal_those_of_a_loop_on_random_rows(floor):
     rows = random_rows(np.random.default_rng(0))
-    published = score_published(rows, floor=floor, resamples=20).set_index(["personality", "context_id"])
-    mass = score_mass(rows, floor=floor, resamples=20).set_index(["personality", "context_id"])
+    published = score_published(rows, floor=floor).set_index(["group", "arm"])
+    mass = score_mass(rows, floor=floor).set_index(["group", "arm"])
     assert len(published) == len(TRAITS) * 2
     for place, scored in published.iterrows():
         expected, expected_mass, missing, read = loop_scores(rows, *place, floor)
-        assert scored["score"] == pytest.approx(expected)
-        assert mass.loc[place, "score"] == pytest.approx(expected_mass)
+        assert scored["value"] == pytest.approx(expected)
+        assert mass.loc[place, "value"] == pytest.approx(expected_mass)
         assert (scored["missing"], scored["n"]) == (missing, read) and missing + read == 15
     assert published["missing"].sum() > 0
 
@@ -124,35 +124,35 @@ def test_an_item_below_the_floor_in_one_order_is_missing_and_stays_in_the_table(
         both(1, (0.9, 0.0, 0.05, 0.05), (0.9, 0.0, 0.05, 0.05)),
         both(2, (0.0, 0.9, 0.05, 0.05), (0.0, 0.04, 0.0, 0.0)),
     )
-    items = per_item(rows).set_index("idx")
-    assert not items.loc[2, "read"] and items["pole"].isna().tolist() == [False, True]
+    items = per_item(rows).set_index("item")
+    assert not items.loc[2, "read"] and items["level"].isna().tolist() == [False, True]
     assert items.loc[2, ["high1", "high2", "low1", "low2", "high"]].isna().all()
     [scored] = score_published(rows).to_dict("records")
-    assert (scored["score"], scored["n"], scored["missing"]) == (100.0, 1, 1)
+    assert (scored["value"], scored["n"], scored["missing"]) == (100.0, 1, 1)
     assert scored["mass"] == pytest.approx((1.0 + 0.52) / 2)
-    assert score_published(rows, floor=0.01)["score"].tolist() == [50.0]
+    assert score_published(rows, floor=0.01)["value"].tolist() == [50.0]
 
 
 def test_an_item_without_any_mass_is_missing_even_without_a_floor():
     # The published argmax over 0 / 0 returns the first response and so counts it as high.
     rows = table(both(1, (0.0,) * 4, (0.0,) * 4), both(2, (0.0, 1.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0)))
     [scored] = score_published(rows, floor=0.0).to_dict("records")
-    assert (scored["score"], scored["n"], scored["missing"]) == (0.0, 1, 1)
+    assert (scored["value"], scored["n"], scored["missing"]) == (0.0, 1, 1)
 
 
 def test_a_trait_without_any_item_read_has_no_score_but_a_row():
     rows = table(both(1, (np.nan,) * 4, (0.25,) * 4))
     for score in (score_published, score_mass):
         [scored] = score(rows).to_dict("records")
-        assert np.isnan(scored["score"]) and np.isnan(scored["ci_low"])
+        assert np.isnan(scored["value"]) and np.isnan(scored["low"])
         assert (scored["n"], scored["missing"]) == (0, 1)
 
 
 def test_a_model_that_always_answers_a_ties_every_item():
-    rows = table(*(both(idx, (1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0)) for idx in range(4)))
+    rows = table(*(both(item, (1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0)) for item in range(4)))
     [scored] = score_published(rows).to_dict("records")
-    assert (scored["score"], scored["tied"]) == (100.0, 4)
-    assert score_mass(rows)["score"].tolist() == [50.0]
+    assert (scored["value"], scored["tied"]) == (100.0, 4)
+    assert score_mass(rows)["value"].tolist() == [50.0]
 
 
 def test_positions_and_consistency_of_hand_made_answers():
@@ -164,15 +164,15 @@ def test_positions_and_consistency_of_hand_made_answers():
     )
     [bias] = positional_bias(rows).to_dict("records")
     assert [bias[letter] for letter in "ABCD"] == pytest.approx([4 / 6, 1 / 6, 0.2 / 6, 0.8 / 6])
-    assert bias["same_response"] == pytest.approx(1 / 3) and bias["same_pole"] == pytest.approx(2 / 3)
-    assert bias["same_pole_low"] < 2 / 3 < bias["same_pole_high"]
+    assert bias["same_response"] == pytest.approx(1 / 3) and bias["same_level"] == pytest.approx(2 / 3)
+    assert bias["same_level_low"] < 2 / 3 < bias["same_level_high"]
     assert (bias["template"], bias["n"], bias["missing"]) == ("letters", 3, 1)
 
 
 def test_an_unbiased_reader_has_no_positional_bias():
     rng = np.random.default_rng(0)
     chances = rng.dirichlet([0.5] * 4, size=4000)
-    rows = table(*(both(idx, chance, chance) for idx, chance in enumerate(chances)))
+    rows = table(*(both(item, chance, chance) for item, chance in enumerate(chances)))
     [bias] = positional_bias(rows).to_dict("records")
     assert [bias[letter] for letter in "ABCD"] == pytest.approx([0.25] * 4, abs=0.02)
     assert bias["same_response"] == 1.0
@@ -180,23 +180,23 @@ def test_an_unbiased_reader_has_no_positional_bias():
 
 def test_bias_is_counted_over_contexts_and_split_by_the_columns_asked_for():
     rows = table(
-        both(1, (1.0, 0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0), context_id=0),
-        both(1, (1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), context_id=1),
+        both(1, (1.0, 0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0), arm=0),
+        both(1, (1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 0.0), arm=1),
     )
     assert positional_bias(rows)["same_response"].tolist() == [0.5]
-    assert positional_bias(rows, over=("context_id",))["same_response"].tolist() == [1.0, 0.0]
+    assert positional_bias(rows, over=("arm",))["same_response"].tolist() == [1.0, 0.0]
 
 
 def test_conditions_of_ones_own_are_scored_apart():
     high, low = (0.9, 0.1, 0.0, 0.0), (0.1, 0.9, 0.0, 0.0)
-    rows = table(both(1, high, high), both(1, low, low)).assign(coefficient=[0, 0, 2, 2])
-    scored = score_published(rows, by=("template", "context_id", "coefficient"))
-    assert scored.set_index("coefficient")["score"].to_dict() == {0: 100.0, 2: 0.0}
+    rows = table(both(1, high, high), both(1, low, low)).assign(dose=[0, 0, 2, 2])
+    scored = score_published(rows, by=("template", "arm", "dose"))
+    assert scored.set_index("dose")["value"].to_dict() == {0: 100.0, 2: 0.0}
 
 
 def test_a_repeated_order_names_the_item_and_points_to_by():
     high = (0.9, 0.1, 0.0, 0.0)
-    with pytest.raises(ItemError, match=r"idx 7: the order 'normal' is there more than once.*`by`"):
+    with pytest.raises(ItemError, match=r"item 7: the order 'normal' is there more than once.*`by`"):
         score_mass(table(both(7, high, high), both(7, high, high)))
 
 
@@ -204,8 +204,8 @@ def test_a_repeated_order_names_the_item_and_points_to_by():
 def test_a_missing_order_names_the_item(order):
     high = (0.9, 0.1, 0.0, 0.0)
     rows = table(both(1, high, high), both(2, high, high))
-    rows = rows[(rows["idx"] != 2) | (rows["order"] != order)]
-    with pytest.raises(ItemError, match=f"personality openness, idx 2: the order '{order}' is missing"):
+    rows = rows[(rows["item"] != 2) | (rows["order"] != order)]
+    with pytest.raises(ItemError, match=f"group openness, item 2: the order '{order}' is missing"):
         score_published(rows)
 
 
@@ -214,10 +214,10 @@ def test_a_missing_order_names_the_item(order):
     [
         (lambda rows: rows.drop(columns="p_low2"), "p_low2"),
         (lambda rows: rows.assign(order="shuffled"), "shuffled"),
-        (lambda rows: rows.assign(context_id=np.nan), "context_id"),
-        (lambda rows: rows.assign(p_high1=-2.5), "idx 1: the probabilities"),
-        (lambda rows: rows.assign(p_high1=1.5), "idx 1: the probabilities"),
-        (lambda rows: rows.iloc[:0], "no rows"),
+        (lambda rows: rows.assign(arm=np.nan), "arm"),
+        (lambda rows: rows.assign(p_high1=-2.5), "item 1: the probabilities"),
+        (lambda rows: rows.assign(p_high1=1.5), "item 1: the probabilities"),
+        (lambda rows: rows.iloc[:0], "no answers"),
     ],
 )
 def test_rows_that_are_not_answers_are_refused(change, message):
