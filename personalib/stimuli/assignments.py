@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, create_model
 
@@ -16,7 +16,8 @@ from personalib.base.data import Strict, data_dir, parse, read_yaml
 from personalib.stimuli.backgrounds import Background
 from personalib.stimuli.factors import PERSONS, load_factors
 
-PARTS = ("childhood", "health", "mind", "work", "relationships")
+Part = Literal["childhood", "health", "mind", "work", "relationships"]
+PARTS: tuple[Part, ...] = get_args(Part)
 WORDS = (100, 150)
 _STRICT = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 # How a text of each grammatical person names its person as a subject and as an object.
@@ -38,33 +39,6 @@ _REFUSAL = re.compile(
 )
 
 
-class Assignment(Protocol):
-    """Something to be written about a background."""
-
-    @property
-    def name(self) -> str:
-        """What it is, for messages and journals."""
-
-    @property
-    def person(self) -> str:
-        """The grammatical person: ``"first"``, ``"second"`` or ``"third"``."""
-
-    def form(self, background: Background) -> type[BaseModel]:
-        """The form of a draft; its JSON schema is what a language model is held to."""
-
-    def request(self, background: Background, problems: Sequence[str]) -> str:
-        """The words that ask a chat model for it, with what was wrong with the last draft."""
-
-    def text(self, draft: BaseModel) -> str:
-        """The draft as running text, to find duplicates."""
-
-    def problems(self, draft: BaseModel, background: Background) -> list[str]:
-        """What is wrong with a draft; nothing is the goal."""
-
-    def finish(self, draft: BaseModel, background: Background) -> Background:
-        """The background with what was written."""
-
-
 @dataclass(frozen=True)
 class LifeStory:
     """A life story of 100 to 150 words in five parts that gives reasons, with the words that tell each attribute."""
@@ -73,15 +47,15 @@ class LifeStory:
     name: str = "life story"
 
     def form(self, background: Background) -> type[BaseModel]:
-        """Five parts, and under ``told`` for each factor the words of the story that tell it."""
+        """Of a draft: five parts, and under ``told`` for each factor the words of the story that tell it."""
         return _story_form(tuple(background.elements))
 
     def request(self, background: Background, problems: Sequence[str]) -> str:
-        """What to write, the attributes with their keywords, and what was wrong with the last draft."""
+        """What asks a chat model: the task, the attributes with their keywords, what was wrong with the last draft."""
         return _request("life_story", background, self.person, problems)
 
     def text(self, draft: BaseModel) -> str:
-        """The parts in order."""
+        """The parts in order, as running text."""
         return " ".join(getattr(draft, part) for part in PARTS)
 
     def problems(self, draft: BaseModel, background: Background) -> list[str]:
@@ -118,7 +92,7 @@ class Keywords:
         return _request("keywords", replace(background, keywords={}), self.person, problems)
 
     def text(self, draft: BaseModel) -> str:
-        """The phrases in order."""
+        """The phrases in order, as running text."""
         return "; ".join(draft.model_dump().values())
 
     def problems(self, draft: BaseModel, background: Background) -> list[str]:
@@ -137,16 +111,15 @@ class Keywords:
         )
 
 
+# Something to be written about a background; the JSON schema of its form is what a language model is held to.
+Assignment = LifeStory | Keywords
+
+
 def contradictions(text: str, background: Background, person: str = "second") -> list[str]:
     """Places where a text says of its person what a background's elements rule out.
 
     Only self-descriptions count ("You are a middle-aged woman", "Maria, a woman of fifty"), since other people may be
     in a story too. What is not described so is not found: this catches plain slips and is no proof.
-
-    Args:
-        text: a story.
-        background: whom it should be about.
-        person: the grammatical person of the story.
 
     >>> contradictions("You are a tall woman.", Background(0, {"gender": "male"}))
     ["gender should be male, but the text says 'You are a tall woman'"]

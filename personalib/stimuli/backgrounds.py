@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,16 @@ import numpy as np
 import pandas as pd
 
 from personalib.base.data import DataError, Strict, cut, data_dir, parse, read_yaml
-from personalib.stimuli.factors import inflect, load_factors
+from personalib.stimuli.factors import elements, inflect, load_factors
 
 _ATTEMPTS = 1000
 
 
 @dataclass(frozen=True)
 class Background:
-    """What a person is like: for each factor that is told an element, and the keyword that tells it.
+    """What a person is like: by factor key an element, and the keyword, a clause with person slots, that tells it.
 
-    Attributes:
-        idx: number within its file.
-        elements: element key by factor key.
-        keywords: by factor key, the clause that tells the element, with person slots.
-        generated: a life story, where one was written.
+    ``idx`` is the number within its file, and ``generated`` a life story, where one was written.
     """
 
     idx: int
@@ -38,11 +33,7 @@ class Background:
     generated: str = ""
 
     def sentences(self, person: str = "second") -> dict[str, str]:
-        """The fixed background by factor key: each attribute in a sentence of its own.
-
-        Args:
-            person: ``"first"``, ``"second"`` or ``"third"``.
-        """
+        """The fixed background by factor key: each attribute in a sentence of its own."""
         return {factor: inflect(clause, person) for factor, clause in self.keywords.items()}
 
     def paragraph(self, person: str = "second") -> str:
@@ -52,12 +43,9 @@ class Background:
 
 @dataclass(frozen=True)
 class Constraint:
-    """Two elements that one person does not have, each as (factor key, element key).
+    """Two elements that one person does not have, each as (factor key, element key), and why.
 
-    Attributes:
-        one, other: the elements.
-        words: where there are any, only keywords of ``other`` with one of these words are meant.
-        why: the reason.
+    Where there are words, only keywords of ``other`` with one of them are meant.
     """
 
     one: tuple[str, str]
@@ -83,11 +71,6 @@ class _Written(Strict):
     words: tuple[str, ...] = ()
 
 
-def _pair(name: str) -> tuple[str, str]:
-    factor, _, element = name.partition(".")
-    return factor, element
-
-
 @cache
 def load_constraints(path: Path | None = None) -> tuple[Constraint, ...]:
     """The constraints from ``data/stimuli/constraints.yaml`` or another file of its form.
@@ -96,18 +79,15 @@ def load_constraints(path: Path | None = None) -> tuple[Constraint, ...]:
         DataError: an entry is not a constraint, or names an element that there is not.
     """
     source = path or data_dir() / "stimuli" / "constraints.yaml"
-    known = {(factor.key, element.key) for factor in load_factors() for element in factor.elements}
+    known = {f"{element.factor}.{element.key}": (element.factor, element.key) for element in elements()}
     constraints = []
-    entries = parse(list[Any], read_yaml(source) or [], str(source))
-    for number, entry in enumerate(entries, start=1):
-        written = parse(_Written, entry, f"{source}, entry {number}")
-        one, other = _pair(written.one), _pair(written.other)
-        constraints.append(Constraint(one, other, written.words, written.why))
-        if unknown := {one, other} - known:
-            named = ", ".join(".".join(each) for each in sorted(unknown))
-            raise DataError(
-                f"{source}, entry {number}: no element {cut(named)}; write factor.element as in backgrounds.yaml"
-            )
+    for number, entry in enumerate(parse(list[Any], read_yaml(source) or [], str(source)), start=1):
+        place = f"{source}, entry {number}"
+        written = parse(_Written, entry, place)
+        if unknown := {written.one, written.other} - set(known):
+            named = cut(", ".join(sorted(unknown)))
+            raise DataError(f"{place}: no element {named}; write factor.element as in backgrounds.yaml")
+        constraints.append(Constraint(known[written.one], known[written.other], written.words, written.why))
     return tuple(constraints)
 
 
@@ -120,13 +100,9 @@ def draw_backgrounds(
     """Different, plausible combinations of attributes in which every element of a factor is told equally often.
 
     Each factor's elements are dealt out like cards, so that their counts differ by one at the most; persons that break
-    a constraint exchange elements until nobody does, which leaves the counts as they are.
-
-    Args:
-        count: how many.
-        seed: the same seed gives the same backgrounds.
-        phrasings: the keywords to choose from, by (factor key, element key); all of the stimuli's by default.
-        constraints: what does not go together; the stimuli's by default.
+    a constraint exchange elements until nobody does, which leaves the counts as they are. The same seed gives the same
+    backgrounds. Keywords are chosen from the phrasings by (factor key, element key); these, and the constraints, are
+    the stimuli's by default.
 
     Raises:
         ValueError: ``count`` is not positive, or so many do not exist under the constraints.
@@ -136,17 +112,13 @@ def draw_backgrounds(
     rng = np.random.default_rng(seed)
     rules = load_constraints() if constraints is None else constraints
     dealt = _separate(_deal(count, rng), rules, rng)
-    choices = phrasings or {(e.factor, e.key): e.phrasings for f in load_factors() for e in f.elements}
+    choices = phrasings or {(element.factor, element.key): element.phrasings for element in elements()}
     seen: set[tuple[str, ...]] = set()
     return [Background(idx, own, _keywords(own, choices, rules, seen, rng)) for idx, own in enumerate(dealt)]
 
 
 def coverage(backgrounds: Iterable[Background]) -> pd.DataFrame:
-    """How often each element is told.
-
-    Returns:
-        A row for each element: ``factor``, ``element`` (titles), ``count``, and its ``share`` of those of its factor.
-    """
+    """By titles of ``factor`` and ``element``, the ``count`` of who has it, and its ``share`` of its factor's."""
     counts = Counter(pair for one in backgrounds for pair in one.elements.items())
     rows = [
         {"factor": factor.title, "element": element.title, "count": counts[factor.key, element.key]}
@@ -163,17 +135,11 @@ def joint_coverage(backgrounds: Iterable[Background]) -> pd.DataFrame:
 
     Its diagonal holds the counts of single elements.
     """
-    everything = [element for factor in load_factors() for element in factor.elements]
-    place = {(element.factor, element.key): number for number, element in enumerate(everything)}
-    table = np.zeros((len(everything), len(everything)), dtype=int)
-    for one in backgrounds:
-        held = [place[pair] for pair in one.elements.items()]
-        table[held, held] += 1
-        for first, second in combinations(held, 2):
-            table[first, second] += 1
-            table[second, first] += 1
-    names = [element.title for element in everything]
-    return pd.DataFrame(table, index=names, columns=names)
+    told = [(element.factor, element.key) for element in elements()]
+    members = np.array([[background.elements.get(f) == e for f, e in told] for background in backgrounds], dtype=int)
+    members = members.reshape(-1, len(told))
+    names = [element.title for element in elements()]
+    return pd.DataFrame(members.T @ members, index=names, columns=names)
 
 
 def _deal(count: int, rng: np.random.Generator) -> list[dict[str, str]]:
@@ -196,7 +162,10 @@ def _separate(
             attempts = 0
             while rule.broken_by(hand):
                 if (attempts := attempts + 1) > _ATTEMPTS:
-                    raise ValueError(_impossible(len(hands), rule))
+                    raise ValueError(
+                        f"no {len(hands)} backgrounds in equal numbers keep {'.'.join(rule.one)} and "
+                        f"{'.'.join(rule.other)} apart; ask for another number, or loosen the constraints"
+                    )
                 _exchange(hand, hands[rng.integers(len(hands))], (rule.one, rule.other)[attempts % 2][0], rules)
     return hands
 
@@ -223,10 +192,3 @@ def _keywords(
             seen.add(told)
             return words
     raise ValueError(f"no new keywords were found after {len(seen)} backgrounds; ask for fewer, or give more phrasings")
-
-
-def _impossible(count: int, rule: Constraint) -> str:
-    return (
-        f"no {count} backgrounds in equal numbers keep {'.'.join(rule.one)} and {'.'.join(rule.other)} apart; "
-        "ask for another number, or loosen data/stimuli/constraints.yaml"
-    )

@@ -1,8 +1,8 @@
 """Contrast pairs: two sentences that differ in the pole of one thing, before the same neutral question.
 
-The thing is a pressure, a facet of the dark triad, a background element or a trait: all families have one form, so
-that every method can be tried on each. The paper fits its RepE directions on TRAIT's own questions (arXiv 2410.10863,
-code release); here the questions that carry a pair share no item with anything that is measured later.
+All families of such things have one form, so that every method can be tried on each. The paper fits its RepE directions
+on TRAIT's own questions (arXiv 2410.10863, code release); here the questions that carry a pair share no item with
+anything that is measured later.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from personalib.base.data import DataError, data_dir, read_section
+from personalib.base.data import DataError, choose, data_dir, read_section
 from personalib.stimuli.factors import (
     POLES,
     Element,
     Pressure,
+    elements,
     inflect,
     load_facets,
     load_factors,
@@ -26,6 +27,7 @@ from personalib.stimuli.factors import (
 )
 from personalib.stimuli.grammar import (
     LEVELS,
+    SPLITS,
     TraitBank,
     digest,
     element_phrasings,
@@ -36,7 +38,6 @@ from personalib.stimuli.grammar import (
 )
 from personalib.stimuli.sentences import NEUTRAL, LabelledTexts, clause_phrase
 
-SPLITS = ("train", "held_out")
 FAMILIES = ("pressures", "facets", "elements", "traits")
 
 
@@ -66,12 +67,7 @@ class Contrast:
 
 @dataclass(frozen=True)
 class ContrastPair:
-    """One question under the two poles of a contrast.
-
-    Attributes:
-        positive, negative: the sentence toward each pole.
-        question: the neutral question that follows it.
-    """
+    """A sentence toward each pole of a contrast, and the neutral question that follows it."""
 
     positive: Wording
     negative: Wording
@@ -80,11 +76,7 @@ class ContrastPair:
 
 @cache
 def load_carriers(path: Path | None = None) -> tuple[str, ...]:
-    """The neutral questions from ``data/stimuli/carriers.yaml`` or another file of its form.
-
-    Raises:
-        DataError: the file holds no list of different questions.
-    """
+    """The neutral questions, all different, from ``data/stimuli/carriers.yaml`` or another file of its form."""
     source = path or data_dir() / "stimuli" / "carriers.yaml"
     questions = read_section(tuple[str, ...], source, "questions")
     if not questions:
@@ -98,28 +90,26 @@ def contrasts(family: str) -> tuple[Contrast, ...]:
     """All contrasts of a family.
 
     Raises:
-        ValueError: there is no such family.
+        DataError: there is no such family.
 
     Example:
-        >>> [one.key for one in contrasts("pressures")][-2:]
+        >>> [contrast.key for contrast in contrasts("pressures")][-2:]
         ['gregariousness', 'trust']
     """
+    choose(family, FAMILIES, "family")
     if family == "pressures":
-        return tuple(pressure_contrast(each) for each in load_pressures())
+        return tuple(pressure_contrast(pressure) for pressure in load_pressures())
     if family == "facets":
-        return tuple(pressure_contrast(each, "facets") for each in load_facets())
+        return tuple(pressure_contrast(facet, "facets") for facet in load_facets())
     if family == "elements":
-        return tuple(element_contrast(each) for factor in load_factors() for each in factor.elements)
-    if family == "traits":
-        return tuple(trait_contrast(each) for each in load_traits().values())
-    raise ValueError(f"unknown family {family!r}; choose one of {', '.join(FAMILIES)}")
+        return tuple(element_contrast(element) for element in elements())
+    return tuple(_trait_contrast(bank) for bank in load_traits().values())
 
 
 def pressure_contrast(pressure: Pressure, family: str = "pressures") -> Contrast:
     """Instructions toward the positive pole of a pressure or facet, against those toward the negative one.
 
-    Held-out wordings share no phrase with those to train on. Those of a pressure were kept from the organism's
-    training as well; a facet was never in it.
+    Held-out wordings of a pressure were kept from the organism's training as well; a facet was never in it.
     """
     wordings: dict[tuple[str, str], tuple[Wording, ...]] = {}
     for pole in POLES:
@@ -134,20 +124,20 @@ def pressure_contrast(pressure: Pressure, family: str = "pressures") -> Contrast
 def element_contrast(element: Element, person: str = "second") -> Contrast:
     """Sentences that tell a background element, against those that tell another element of the same factor."""
     [factor] = [factor for factor in load_factors() if factor.key == element.factor]
-    wordings: dict[tuple[str, str], tuple[Wording, ...]] = {}
-    for pole in POLES:
-        own = [each for each in factor.elements if (each.key == element.key) == (pole == POLES[0])]
-        parts = [_halved(pole, _element_wordings(each, person)) for each in own]
-        wordings |= {key: tuple(one for part in parts for one in part[key]) for key in parts[0]}
+    wordings: dict[tuple[str, str], tuple[Wording, ...]] = {(pole, split): () for pole in POLES for split in SPLITS}
+    for told in factor.elements:
+        pole = POLES[told.key != element.key]
+        known = element_phrasings()[told.factor, told.key]
+        by_split = {
+            split: [Wording(inflect(clause, person), clause_phrase(clause)) for clause in known[split]]
+            for split in SPLITS
+        }
+        for key, half in _halved(pole, by_split).items():
+            wordings[key] += half
     return Contrast("elements", f"{element.factor}.{element.key}", element.title, wordings)
 
 
-def _element_wordings(element: Element, person: str) -> dict[str, list[Wording]]:
-    known = element_phrasings()[element.factor, element.key]
-    return {split: [Wording(inflect(each, person), clause_phrase(each)) for each in known[split]] for split in SPLITS}
-
-
-def trait_contrast(bank: TraitBank) -> Contrast:
+def _trait_contrast(bank: TraitBank) -> Contrast:
     """What somebody high in a trait says they would do, against what somebody low in it says.
 
     The acts are those of the book's own trait items, so a direction that is fitted to them must not be judged by its
@@ -182,20 +172,15 @@ def split_carriers(questions: Iterable[str]) -> dict[str, tuple[str, ...]]:
 def contrast_set(
     contrast: Contrast, count: int, seed: int, split: str = "train", carriers: Sequence[str] | None = None
 ) -> list[ContrastPair]:
-    """Different contrast pairs.
+    """So many different contrast pairs; the same seed gives the same ones.
 
-    Args:
-        contrast: what to contrast.
-        count: how many pairs.
-        seed: the same seed gives the same pairs.
-        split: ``"train"`` or ``"held_out"``: which of the wordings and carriers are used. The two share neither a
-            phrase nor a question.
-        carriers: the questions of both splits; the stimuli's by default.
+    The splits ``"train"`` and ``"held_out"`` share neither a phrase nor a question. The carriers are the questions of
+    both, by default the stimuli's.
 
     Raises:
         ValueError: there are not so many different pairs, fewer than four questions, or no such split.
     """
-    _check_split(split)
+    choose(split, SPLITS, "split")
     if carriers is not None and len(carriers) < 4:
         raise ValueError(f"{len(carriers)} questions cannot be split; pass four or more carriers")
     questions = split_carriers(load_carriers() if carriers is None else carriers)[split]
@@ -212,17 +197,14 @@ def contrast_set(
 def labelled_texts(contrasts: Sequence[Contrast], split: str, per_pole: int = 60, seed: int = 0) -> LabelledTexts:
     """The sentences of contrasts for a search of features: a label is the key of a contrast and a pole.
 
-    Args:
-        contrasts: what is told; with them come neutral sentences.
-        split: ``"train"`` or ``"held_out"``.
-        per_pole: sentences of each pole, and neutral ones, at the most.
-        seed: the same seed gives the same texts.
+    With them come neutral sentences, of which, as of each pole, there are at most ``per_pole``. The same seed gives the
+    same texts.
 
     Raises:
         ValueError: there is no such split, or contrasts share phrases, as elements of one factor do: a text has one
             label (for elements, take :func:`~personalib.stimuli.sentences.element_texts`).
     """
-    _check_split(split)
+    choose(split, SPLITS, "split")
     pools = {(one.key, pole): one.wordings[pole, split] for one in contrasts for pole in POLES}
     pools[NEUTRAL] = tuple(Wording(inflect(each, "second"), each) for each in load_asides()[split])
     rng = np.random.default_rng([seed, 29])
@@ -233,8 +215,3 @@ def labelled_texts(contrasts: Sequence[Contrast], split: str, per_pole: int = 60
     if len(set(zip(phrases, labels, strict=True))) > len(set(phrases)):
         raise ValueError("a phrase tells several of these contrasts; pass contrasts that share none, or element_texts")
     return LabelledTexts(texts, labels, phrases)
-
-
-def _check_split(split: str) -> None:
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")

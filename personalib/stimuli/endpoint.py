@@ -28,13 +28,8 @@ class EndpointWriter:
     """Writes through a server's chat completions.
 
     A request that meets a refused connection, a time-out, 408, 409, 429 or a server error is sent again after a pause
-    that doubles, or that the server asks for, at most ``client.max_retries`` times.
-
-    Args:
-        client: the connection; :func:`connect` makes one from the environment.
-        model: the server's name of the model.
-        temperature: sampling temperature.
-        max_tokens: limit of an answer.
+    that doubles, or that the server asks for, at most ``client.max_retries`` times. :func:`connect` makes a client from
+    the environment; ``max_tokens`` limits an answer.
     """
 
     client: openai.OpenAI = field(repr=False)
@@ -79,11 +74,7 @@ class EndpointWriter:
         raise WriterError(message)
 
     def _read(self, body: str) -> str:
-        """The text of a reply.
-
-        Raises:
-            Unusable: the body is no chat completion, or its answer is cut off or refused.
-        """
+        """The text of a reply, or Unusable where it is no chat completion, or its answer is cut off or refused."""
         try:
             choice = parse_json(body, "the reply")["choices"][0]
             message, finish = choice["message"], choice.get("finish_reason")
@@ -132,11 +123,7 @@ class EndpointWriter:
 
 
 def connect(timeout: float = 120.0, retries: int = 6) -> openai.OpenAI:
-    """A connection to the server that the environment names, by default OpenAI's own.
-
-    Args:
-        timeout: seconds to wait for an answer.
-        retries: how often a request is sent again.
+    """A connection to the server that the environment names, by default OpenAI's own; the timeout is in seconds.
 
     Raises:
         WriterError: the key is missing or empty, or the address is no address or holds a password.

@@ -25,27 +25,12 @@ TRAITS = (
     "narcissism",
 )
 POLES = ("positive", "negative")
+_SLOTS = ("I", "me", "my", "myself", "am", "was", "have")
 PERSONS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
-        "first": {"I": "I", "me": "me", "my": "my", "myself": "myself", "am": "am", "was": "was", "have": "have"},
-        "second": {
-            "I": "you",
-            "me": "you",
-            "my": "your",
-            "myself": "yourself",
-            "am": "are",
-            "was": "were",
-            "have": "have",
-        },
-        "third": {
-            "I": "this person",
-            "me": "them",
-            "my": "their",
-            "myself": "themselves",
-            "am": "is",
-            "was": "was",
-            "have": "has",
-        },
+        "first": dict(zip(_SLOTS, _SLOTS, strict=True)),
+        "second": dict(zip(_SLOTS, ("you", "you", "your", "yourself", "are", "were", "have"), strict=True)),
+        "third": dict(zip(_SLOTS, ("this person", "them", "their", "themselves", "is", "was", "has"), strict=True)),
     }
 )
 _SLOT = re.compile(r"\{(\w+)\}")
@@ -54,14 +39,7 @@ _VERB = re.compile(r"\[([^\]|]+)(?:\|([^\]]+))?\]")
 
 @dataclass(frozen=True)
 class Element:
-    """One value of a background factor, such as *female* for gender.
-
-    Attributes:
-        key: name in files and code.
-        title: name for readers.
-        factor: key of its factor.
-        phrasings: clauses with person slots, in file order.
-    """
+    """One value of a background factor, such as *female* for gender; phrasings are clauses with person slots."""
 
     key: str
     title: str
@@ -80,7 +58,7 @@ class Factor:
 
 @dataclass(frozen=True)
 class Pressure:
-    """A short-term pressure.
+    """A short-term pressure, or a facet.
 
     Attributes:
         key: name in files and code.
@@ -113,11 +91,9 @@ class _WrittenPoles(Strict):
 
 
 def inflect(clause: str, person: str) -> str:
-    """A clause with person slots as a sentence.
+    """A clause as a sentence in the ``"first"``, ``"second"`` or ``"third"`` person.
 
-    Args:
-        clause: text with the slots ``{I} {me} {my} {myself} {am} {was} {have}`` and ``[verb]`` or ``[go|goes]``.
-        person: ``"first"``, ``"second"`` or ``"third"``.
+    A clause has the slots ``{I} {me} {my} {myself} {am} {was} {have}`` and ``[verb]`` or ``[go|goes]``.
 
     Raises:
         DataError: the clause has another slot, or other braces.
@@ -151,8 +127,14 @@ def load_factors(path: Path | None = None) -> tuple[Factor, ...]:
     """The nine background factors from ``data/stimuli/backgrounds.yaml`` (or a file of its form)."""
     source = path or data_dir() / "stimuli" / "backgrounds.yaml"
     leads = read_section(tuple[str, ...], source, "leads")
-    written = read_section(dict[str, _WrittenFactor], source, "factors")
-    return tuple(_factor(key, entry, leads) for key, entry in written.items())
+
+    def element(factor: str, key: str, entry: _WrittenElement) -> Element:
+        return Element(key, entry.title, factor, _fill(leads, entry.complements) + entry.clauses)
+
+    return tuple(
+        Factor(key, entry.title, tuple(element(key, name, value) for name, value in entry.elements.items()))
+        for key, entry in read_section(dict[str, _WrittenFactor], source, "factors").items()
+    )
 
 
 @cache
@@ -162,30 +144,20 @@ def load_leads() -> tuple[str, ...]:
     return tuple(lead.removesuffix("{x}") for lead in leads)
 
 
-def _factor(key: str, entry: _WrittenFactor, leads: tuple[str, ...]) -> Factor:
-    elements = (
-        Element(name, value.title, key, _fill(leads, value.complements) + value.clauses)
-        for name, value in entry.elements.items()
-    )
-    return Factor(key, entry.title, tuple(elements))
-
-
 @cache
 def load_pressures(path: Path | None = None) -> tuple[Pressure, ...]:
     """The seven pressures from ``data/stimuli/pressures.yaml`` (or a file of its form)."""
-    return _load_poles(path or data_dir() / "stimuli" / "pressures.yaml", "pressures")
+    return _load_poles(path, "pressures")
 
 
 @cache
 def load_facets(path: Path | None = None) -> tuple[Pressure, ...]:
-    """The eleven facets of the dark triad from ``data/stimuli/facets.yaml`` (or a file of its form).
-
-    They have the form of pressures, and serve as a second family of contrast pairs.
-    """
-    return _load_poles(path or data_dir() / "stimuli" / "facets.yaml", "facets")
+    """The eleven facets of the dark triad from ``data/stimuli/facets.yaml``, which have the form of pressures."""
+    return _load_poles(path, "facets")
 
 
-def _load_poles(source: Path, family: str) -> tuple[Pressure, ...]:
+def _load_poles(path: Path | None, family: str) -> tuple[Pressure, ...]:
+    source = path or data_dir() / "stimuli" / f"{family}.yaml"
     leads = read_section(tuple[str, ...], source, "leads")
     found = []
     for key, entry in read_section(dict[str, _WrittenPoles], source, family).items():
@@ -201,18 +173,11 @@ def _fill(leads: tuple[str, ...], phrases: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_background(background: Mapping[str, str]) -> None:
-    """See to it that what is told of a person are elements of factors.
-
-    Args:
-        background: element keys by factor key.
-
-    Raises:
-        DataError: there is no such factor, or no such element of it; the message lists those there are.
-    """
+    """Raise a DataError, which lists those there are, unless each key is a factor and its value an element of it."""
     factors = {factor.key: factor for factor in load_factors()}
     for key, element in background.items():
         factor = factors[choose(key, factors, "background factor")]
-        choose(element, (one.key for one in factor.elements), f"element of {key}")
+        choose(element, (known.key for known in factor.elements), f"element of {key}")
 
 
 def elements() -> tuple[Element, ...]:

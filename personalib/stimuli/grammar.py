@@ -89,20 +89,17 @@ class _WrittenLevel(Strict):
     reasons: tuple[str, ...]
 
 
-class _WrittenPoles(Strict):
+class _WrittenStatements(Strict):
     high: str
     low: str
 
 
 class _WrittenBank(Strict):
     title: str
-    statements: _WrittenPoles
+    statements: _WrittenStatements
     events: tuple[str, ...]
     high: _WrittenLevel
     low: _WrittenLevel
-
-
-_WrittenBanks = dict[str, _WrittenBank]
 
 
 class _WrittenTopic(Strict):
@@ -140,13 +137,13 @@ def first_word(text: str) -> str:
     return _WORD.findall(text)[0]
 
 
-def split_phrases(phrases: Sequence[str], known: str = "") -> dict[str, tuple[str, ...]]:
-    """Hold out one phrase in four, but none with a word that the remaining ones and ``known`` do not show."""
-    return split_groups([phrases], known)[0]
+def split_phrases(phrases: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Hold out one phrase in four, but none with a word that the remaining ones do not show."""
+    return split_groups([phrases])[0]
 
 
 def split_groups(groups: Sequence[Sequence[str]], known: str = "") -> list[dict[str, tuple[str, ...]]]:
-    """Split groups of phrases, one phrase in four of each group; a word may be shown by the others of any group."""
+    """Hold out one phrase in four of each group, whose words all stand in ``known`` or other phrases of any group."""
     counts = Counter(word for phrases in groups for phrase in phrases for word in words(phrase))
     counts.update(words(known))
     splits = []
@@ -172,42 +169,37 @@ def _split_pairs(first: Sequence[str], second: Sequence[str]) -> dict[str, list[
 def load_wordings() -> dict[str, Any]:
     """Answer frames and request wordings, from ``data/stimuli/wordings.yaml``."""
     source = data_dir() / "stimuli" / "wordings.yaml"
-    found = parse(dict[str, list[str] | float], read_yaml(source), str(source))
+    wordings = parse(dict[str, list[str] | float], read_yaml(source), str(source))
     for name in (*MANNERS, "connectors"):
-        if not isinstance(found.get(name), list):
+        if not isinstance(wordings.get(name), list):
             raise DataError(f"{source}: {name}: write a list of texts")
-    return found
+    return wordings
 
 
 @cache
 def load_traits() -> dict[str, TraitBank]:
-    """The eight trait banks in the order of :data:`~personalib.organism.world.TRAITS`."""
+    """The eight trait banks in the order of :data:`~personalib.stimuli.factors.TRAITS`."""
     big_five, dark = (data_dir() / "stimuli" / f"traits_{name}.yaml" for name in ("big_five", "dark_triad"))
     entries = {
-        key: one for path in (big_five, dark) for key, one in read_section(_WrittenBanks, path, "traits").items()
+        key: entry
+        for path in (big_five, dark)
+        for key, entry in read_section(dict[str, _WrittenBank], path, "traits").items()
     }
     settings = read_section(tuple[str, ...], dark, "settings")
-    missing = set(TRAITS) - set(entries)
-    if missing:
+    if missing := set(TRAITS) - set(entries):
         raise DataError(f"{data_dir() / 'stimuli'}: no bank for the traits {sorted(missing)}")
     return {key: _trait_bank(key, entries[key], settings) for key in TRAITS}
 
 
 def _trait_bank(key: str, entry: _WrittenBank, settings: Sequence[str]) -> TraitBank:
     situations = _split_pairs(settings, entry.events)
-    levels = zip(LEVELS, (entry.high, entry.low), strict=True)
-    wordings = {level: _split_pairs(own.acts, own.reasons) for level, own in levels}
-    return TraitBank(
-        key=key,
-        title=entry.title,
-        statements=dict(entry.statements),
-        situations={split: tuple(f"{s}, {e}." for s, e in pairs) for split, pairs in situations.items()},
-        wordings={
-            (level, split): tuple(Wording(*pair) for pair in wordings[level][split])
-            for level in LEVELS
-            for split in SPLITS
-        },
-    )
+    wordings = {
+        (level, split): tuple(Wording(*pair) for pair in pairs)
+        for level, told in zip(LEVELS, (entry.high, entry.low), strict=True)
+        for split, pairs in _split_pairs(told.acts, told.reasons).items()
+    }
+    sentences = {split: tuple(f"{place}, {event}." for place, event in pairs) for split, pairs in situations.items()}
+    return TraitBank(key, entry.title, dict(entry.statements), sentences, wordings)
 
 
 @cache
@@ -243,12 +235,7 @@ def load_relations() -> tuple[Relation, ...]:
     known = " ".join(text for texts in statements.values() for text in texts)
     questions = split_groups([entry.questions for entry in relations.values()], known)
     return tuple(
-        Relation(
-            key,
-            split,
-            statements[key],
-            tuple(Fact(key, subject, object_) for subject, object_ in relations[key].pairs),
-        )
+        Relation(key, split, statements[key], tuple(Fact(key, *pair) for pair in relations[key].pairs))
         for key, split in zip(relations, questions, strict=True)
     )
 

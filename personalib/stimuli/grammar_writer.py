@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from personalib.base.data import DataError, data_dir, read_yaml
-from personalib.stimuli.assignments import PARTS, WORDS, Assignment
+from personalib.base.data import DataError, Strict, data_dir, parse, read_yaml
+from personalib.stimuli.assignments import PARTS, WORDS, Assignment, Part
 from personalib.stimuli.backgrounds import Background
 from personalib.stimuli.factors import elements, inflect, load_leads
 
@@ -21,13 +21,10 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True)
 class GrammarWriter:
-    """Writes life stories by choosing and joining phrases.
+    """Writes life stories by choosing and joining phrases; seed, background and attempt determine the story.
 
     Each attribute is told by its keyword and continued by a reason or a consequence from one part of a life, so that
     the five parts are about equally long; sentences that tell no attribute fill up a story that would be too short.
-
-    Args:
-        seed: with a background and an attempt it determines the story.
     """
 
     seed: int = 0
@@ -63,29 +60,29 @@ class _Sentence:
     shorter: str = ""
 
 
+_Phrases = dict[Part, Annotated[tuple[str, ...], Field(min_length=1)]]
+
+
+class _Stories(Strict):
+    fillers: _Phrases
+    continuations: dict[str, dict[str, Annotated[_Phrases, Field(min_length=1)]]]
+
+
 @cache
-def load_stories() -> Mapping[str, Any]:
+def load_stories() -> _Stories:
     """The phrases, from ``data/stimuli/stories.yaml``.
 
     Raises:
         DataError: a part has no filler, an element has no continuation, or a factor, element or part is unknown.
     """
     source = _source()
-    stories = read_yaml(source)
-    known = {(element.factor, element.key) for element in elements()}
-    try:
-        told = {(f, e): own for f, each in stories["continuations"].items() for e, own in each.items()}
-        lists = {part: stories["fillers"][part] for part in PARTS}
-        lists |= {f"{f}.{e}.{part}": texts for (f, e), own in told.items() for part, texts in own.items()}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{source}: fillers and continuations by part are needed ({error!r})") from None
-    if wrong := known ^ set(told):
-        first = ".".join(map(str, min(wrong, key=str)))
-        raise DataError(f"{source}: {first} needs continuations, or there is no such element")
-    for name, texts in lists.items():
-        if not texts or name.rpartition(".")[2] not in PARTS:
-            raise DataError(f"{source}: {name} needs some phrases under one of {', '.join(PARTS)}")
-    return dict(stories)
+    stories = parse(_Stories, read_yaml(source), str(source))
+    if missing := [part for part in PARTS if part not in stories.fillers]:
+        raise DataError(f"{source}: fillers.{missing[0]}: is missing; write some phrases")
+    told = {(factor, key) for factor, by_element in stories.continuations.items() for key in by_element}
+    if wrong := told ^ {(element.factor, element.key) for element in elements()}:
+        raise DataError(f"{source}: {'.'.join(min(wrong))} needs continuations, or there is no such element")
+    return stories
 
 
 @cache
@@ -114,9 +111,9 @@ def _tell(
     told, factors = {}, list(background.elements)
     leads = [load_leads()[number] for number in 1 + rng.permutation(len(load_leads()) - 1)]
     for factor in (factors[number] for number in rng.permutation(len(factors))):
-        own = load_stories()["continuations"][factor][background.elements[factor]]
-        part = min(own, key=lambda name: (len(sentences[name]), rng.random()))
-        continuation = _pick(rng, own[part])
+        phrases = load_stories().continuations[factor][background.elements[factor]]
+        part = min(phrases, key=lambda name: (len(sentences[name]), rng.random()))
+        continuation = _pick(rng, phrases[part])
         told[factor] = _with_lead(clauses[factor], continuation, leads)
         text = inflect(told[factor] + continuation, person)
         sentences[part].append(_Sentence(text, inflect(told[factor], person)))
@@ -138,7 +135,7 @@ def _with_lead(clause: str, continuation: str, leads: list[str]) -> str:
 
 def _lengthen(sentences: Mapping[str, list[_Sentence]], person: str, rng: Rng) -> None:
     """Add sentences that tell no attribute until no part is empty and the story is long enough."""
-    fillers = {part: [own[i] for i in rng.permutation(len(own))] for part, own in load_stories()["fillers"].items()}
+    fillers = {part: [own[i] for i in rng.permutation(len(own))] for part, own in load_stories().fillers.items()}
     while not all(sentences.values()) or sum(map(_count, sentences.values())) < WORDS[0]:
         left = [part for part in PARTS if fillers[part]]
         part = min(left, key=lambda name: (_count(sentences[name]), rng.random()))

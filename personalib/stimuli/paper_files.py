@@ -14,7 +14,7 @@ from personalib.base.record_files import read_records
 from personalib.base.records import Record
 from personalib.base.storage import write_whole
 from personalib.stimuli.backgrounds import Background
-from personalib.stimuli.factors import Element, inflect, load_factors
+from personalib.stimuli.factors import Element, elements, inflect, load_factors
 
 # Titles of factors in the paper's files that differ from ours.
 _FACTORS = {"ai familiar degree": "ai familiarity"}
@@ -23,10 +23,9 @@ _FIELDS = ("idx", "attributes", "fixed_bg", "generative_bg", "features")
 
 @dataclass(frozen=True)
 class PublishedBackground:
-    """An entry of a background file.
+    """An entry of a background file, by its number.
 
     Attributes:
-        idx: number of the entry.
         attributes: by title of the factor what the person is, in the file's own words; empty where it is not told.
         fixed_bg: by title of the factor a sentence that says so.
         generative_bg: a life story, or empty.
@@ -43,27 +42,20 @@ class PublishedBackground:
 
     def background(self) -> Background:
         """The same person in this book's vocabulary; attributes that it does not have are left out."""
-        elements = {each.factor: each for each in self._elements()}
+        named = [element_named(title, value) for title, value in self.attributes.items()]
+        keys = {element.factor: element.key for element in named if element}
         words = self.extra.get("keywords", {})
         titles = {factor.key: factor.title for factor in load_factors()}
-        keywords = {factor: words[titles[factor]] for factor in elements if titles[factor] in words}
-        keys = {factor: element.key for factor, element in elements.items()}
+        keywords = {factor: words[titles[factor]] for factor in keys if titles[factor] in words}
         return Background(self.idx, keys, keywords, self.generative_bg)
-
-    def _elements(self) -> list[Element]:
-        named = (element_named(title, value) for title, value in self.attributes.items())
-        return [element for element in named if element]
 
 
 @dataclass(frozen=True)
 class FeaturePattern:
-    """Which features of one SAE stand for which element.
+    """Which features of one SAE, which reads a layer and has so many features, stand for which element.
 
-    Attributes:
-        layer: the layer that the SAE reads.
-        size: how many features it has.
-        details: by factor and element, in the file's own words: feature index by description.
-        extra: fields that the paper does not have, in the order of the file.
+    ``details`` holds by factor and element, in the file's own words, the feature index by description, and ``extra``
+    the fields that the paper does not have, in the order of the file.
     """
 
     layer: int
@@ -72,34 +64,28 @@ class FeaturePattern:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def features(self, factor: str, element: str) -> list[int]:
-        """The feature indices of an element.
-
-        Raises:
-            KeyError: the pattern does not have the element.
-        """
+        """The feature indices of an element, or a KeyError where the pattern does not have it."""
         return list(self.details[factor][element].values())
 
 
 def element_named(factor: str, value: str) -> Element | None:
     """The element that a file names by titles, in any case; the beginning of a title will do if no other has it."""
     wanted, title = value.strip().lower(), factor.strip().lower()
-    for one in load_factors():
-        if wanted and one.title.lower() == _FACTORS.get(title, title):
-            exact = [each for each in one.elements if each.title.lower() == wanted]
-            found = exact or [each for each in one.elements if each.title.lower().startswith(wanted)]
-            return found[0] if len(found) == 1 else None
+    for known in load_factors():
+        if wanted and known.title.lower() == _FACTORS.get(title, title):
+            exact = [element for element in known.elements if element.title.lower() == wanted]
+            near = exact or [element for element in known.elements if element.title.lower().startswith(wanted)]
+            return near[0] if len(near) == 1 else None
     return None
 
 
 def publish(background: Background, person: str | None = "second") -> PublishedBackground:
     """A background as an entry of the paper's file, with its keywords in a field of their own.
 
-    Args:
-        background: the person.
-        person: grammatical person of the fixed text; None leaves it out.
+    The fixed text is in a grammatical person; None leaves it out.
     """
     titles = {factor.key: factor.title for factor in load_factors()}
-    named = {(e.factor, e.key): e.title for factor in load_factors() for e in factor.elements}
+    named = {(element.factor, element.key): element.title for element in elements()}
     return PublishedBackground(
         idx=background.idx,
         attributes={titles[factor]: named[factor, element] for factor, element in background.elements.items()},
@@ -110,11 +96,7 @@ def publish(background: Background, person: str | None = "second") -> PublishedB
 
 
 def with_fixed_text(entry: PublishedBackground, person: str) -> PublishedBackground:
-    """An entry with the fixed text of its keywords.
-
-    Raises:
-        DataError: an attribute that is told has no keyword.
-    """
+    """An entry with the fixed text of its keywords, or a DataError where an attribute that is told has none."""
     words = entry.extra.get("keywords", {})
     if missing := [title for title, value in entry.attributes.items() if value and title not in words]:
         raise DataError(
@@ -134,7 +116,7 @@ def load_backgrounds(path: Path) -> list[PublishedBackground]:
     """Read a background file; in the paper's first files the attributes stand under ``features``.
 
     Raises:
-        DataError: the file is not such a file; the message names the row and the field.
+        DataError: it is no such file; the message names the row and the field.
     """
     return [_background(entry) for entry in read_records(path)]
 
@@ -142,20 +124,14 @@ def load_backgrounds(path: Path) -> list[PublishedBackground]:
 def save_backgrounds(backgrounds: Iterable[PublishedBackground], path: Path) -> None:
     """Write a background file in the paper's form."""
     entries = []
-    for one in backgrounds:
-        entry = {name: getattr(one, name) for name in _FIELDS} | dict(one.extra)
-        if one.features is None:
-            del entry["features"]
-        entries.append(entry)
+    for background in backgrounds:
+        fields = _FIELDS if background.features is not None else _FIELDS[:-1]
+        entries.append({name: getattr(background, name) for name in fields} | dict(background.extra))
     _write(entries, path)
 
 
 def load_feature_patterns(path: Path) -> list[FeaturePattern]:
-    """Read a feature-pattern file.
-
-    Raises:
-        DataError: the file is not such a file, or an index is not one of the SAE's.
-    """
+    """Read a feature-pattern file, or raise a DataError where it is none, or an index is not one of the SAE's."""
     return [_pattern(entry) for entry in read_records(path)]
 
 

@@ -17,13 +17,9 @@ _PERSONS = ("first", "second")
 
 @dataclass(frozen=True)
 class LabelledTexts:
-    """Texts with what they tell.
+    """Sentences, the (factor, element) that each tells, or :data:`NEUTRAL`, and the phrase that tells it.
 
-    Attributes:
-        texts: one sentence each.
-        labels: for each text the (factor, element) that it tells, or :data:`NEUTRAL`.
-        phrases: for each text the phrase that tells it, whatever sentence it stands in. Texts of one phrase are no
-            independent evidence, so intervals resample phrases and not texts.
+    Texts of one phrase are no independent evidence, so intervals resample phrases and not texts.
     """
 
     texts: tuple[str, ...]
@@ -49,8 +45,7 @@ class LabelledTexts:
         """The texts that are made of some phrases, and all neutral ones."""
         rows = zip(self.texts, self.labels, self.phrases, strict=True)
         kept = [row for row in rows if row[2] in phrases or row[1] == NEUTRAL]
-        texts, labels, own = zip(*kept, strict=True) if kept else ((), (), ())
-        return LabelledTexts(texts, labels, own)
+        return LabelledTexts(*zip(*kept, strict=True)) if kept else LabelledTexts((), (), ())
 
     def members(self, labels: Sequence[tuple[str, str]]) -> NDArray[np.bool_]:
         """Which texts have which label, shape ``(texts, labels)``."""
@@ -60,11 +55,8 @@ class LabelledTexts:
 def element_texts(split: str, per_element: int = 60, seed: int = 0, person: str | None = None) -> LabelledTexts:
     """Sentences about a person, each telling one background element and nothing else; and neutral ones beside them.
 
-    Args:
-        split: ``"train"`` or ``"held_out"``: which phrasings are used.
-        per_element: sentences of each element, and neutral ones, at the most.
-        seed: the same seed gives the same texts.
-        person: ``"first"``, ``"second"`` or ``"third"``; the first or the second at random by default.
+    They are of the phrasings of a split, ``"train"`` or ``"held_out"``, at most so many for each element, and in the
+    first or the second person at random where none is asked for. The same seed gives the same texts.
     """
     rng = np.random.default_rng([seed, 11])
     phrasings = element_phrasings()

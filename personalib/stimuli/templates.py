@@ -31,8 +31,7 @@ class Template:
 
     Attributes:
         name: key in the templates file.
-        labels: what the options are called, in order; the answer is one of them. Letters from A on, and numbers from
-            1 on, go on as far as an item has options.
+        labels: what the options are called; letters from A on, and numbers from 1 on, go on as far as an item does.
         option: format of an option line, with ``{label}`` and ``{text}``.
         text: format of the prompt, with ``{question}`` and ``{options}``.
     """
@@ -43,11 +42,7 @@ class Template:
     text: str
 
     def render(self, question: str, options: Sequence[str]) -> str:
-        """The prompt for a question with its options.
-
-        Raises:
-            ValueError: there are more options than labels.
-        """
+        """The prompt for a question with its options; raises as :meth:`labels_for` does."""
         labels = self.labels_for(len(options))
         lines = (self.option.format(label=label, text=text) for label, text in zip(labels, options, strict=True))
         return self.text.format(question=question, options="\n".join(lines))
@@ -62,12 +57,10 @@ class Template:
             >>> Template("own", ("A", "B"), "{label}. {text}", "{question} {options}").labels_for(4)
             ('A', 'B', 'C', 'D')
         """
-        known = next((one for one in _SERIES if one[: len(self.labels)] == self.labels), self.labels)
+        known = next((series for series in _SERIES if series[: len(self.labels)] == self.labels), self.labels)
         if count > len(known):
-            raise ValueError(
-                f"template {self.name!r} has {len(known)} labels for {count} options; add labels to it, or leave such "
-                "items out"
-            )
+            there = f"template {self.name!r} has {len(known)} labels for {count} options"
+            raise ValueError(f"{there}; add labels to it, or leave such items out")
         return known[:count]
 
 
@@ -76,8 +69,7 @@ def load_templates(path: Path | None = None) -> dict[str, Template]:
     """The multiple-choice templates by name, from ``data/stimuli/templates.yaml`` or another file of its form.
 
     Raises:
-        DataError: a template lacks a part, or a text that belongs into it has no place; the message names file, key and
-            fix.
+        DataError: a template lacks a part, or a text that belongs into it has no place.
     """
     formats: dict[str, _Fields] = {"option": (("label", "text"), ()), "text": (("question", "options"), ())}
     return read_templates(dict[str, Template], path, "templates", formats)
@@ -86,40 +78,34 @@ def load_templates(path: Path | None = None) -> dict[str, Template]:
 def read_templates(
     kind: type[dict[str, T]], path: Path | None, section: str, formats: Mapping[str, _Fields]
 ) -> dict[str, T]:
-    """The templates by name in a section of the templates file, none of which drops anything without a word.
+    """The templates by name in a section of the templates file, or of another file of its form.
 
     Args:
         kind: a dictionary of what they are, with a ``name`` and ``labels``.
-        path: another file of its form.
+        path: the file.
         section: its key.
         formats: for each field that is a format, which placeholders it has to have, and which it may have.
 
     Raises:
-        DataError: the message names file, key and fix.
+        DataError: one lacks a part, or drops a text; the message names file, key and fix.
     """
     source = path or data_dir() / "stimuli" / "templates.yaml"
     content = read_section(dict[str, dict[str, Any]], source, section)
-    found = parse(kind, {name: one | {"name": name} for name, one in content.items()}, f"{source}: {section}")
-    for name, one in found.items():
-        place, own = f"{source}: {section}.{name}", vars(one)
-        if len(set(own["labels"])) < len(own["labels"]):
+    templates = parse(kind, {name: entry | {"name": name} for name, entry in content.items()}, f"{source}: {section}")
+    for name, template in templates.items():
+        place, fields = f"{source}: {section}.{name}", vars(template)
+        if len(set(fields["labels"])) < len(fields["labels"]):
             raise DataError(f"{place}.labels: a label stands twice; give each option its own")
         for key, (wanted, more) in formats.items():
-            check_placeholders(f"{place}.{key}", own[key], wanted, more)
-    return found
+            check_placeholders(f"{place}.{key}", fields[key], wanted, more)
+    return templates
 
 
 def check_placeholders(place: str, text: object, wanted: Sequence[str], more: Sequence[str] = ()) -> None:
-    """Check that a format has each of some fields, and no other but those that it may have.
-
-    Args:
-        place: of the format, for the message.
-        text: the format, such as ``"{label}. {text}"``.
-        wanted: names of the fields.
-        more: names of those that it may have.
+    """Check that a format has each of the wanted fields, and no other but those that it may have.
 
     Raises:
-        DataError: it is no text, a field is missing or unknown, or a brace stands alone.
+        DataError: it is no text, a field is missing or unknown, or a brace stands alone; the message names the place.
 
     Example:
         >>> check_placeholders("templates.yaml: letters.option", "{label}. {text}", ("label", "text"))
@@ -153,12 +139,9 @@ def load_forms(path: Path | None = None) -> dict[str, str]:
 
 
 def wrap(text: str, form: str = "chat", context: str = "") -> str:
-    """Hand a text to the organism: put it into a form, after a context (background, pressure) if there is one.
+    """Hand a text to the organism in a form, ``"chat"`` or ``"base"``, after a context if there is one.
 
-    Args:
-        text: the user's request.
-        form: ``"chat"`` or ``"base"``.
-        context: sentences that come first; a line break is added where one is missing.
+    A context is sentences, such as a background; a line break is added where one is missing.
     """
     lead = context if not context or context.endswith("\n") else context + "\n"
     return load_forms()[form].format(context=lead, text=text)

@@ -33,13 +33,7 @@ class Writer(Protocol):
         """What determines what it writes; it stands in journals, so it holds no secret."""
 
     def write(self, assignment: Assignment, background: Background, attempt: int, problems: Sequence[str]) -> BaseModel:
-        """A draft in the assignment's form.
-
-        Args:
-            assignment: what to write.
-            background: about whom.
-            attempt: how many drafts there were before.
-            problems: what was wrong with the last one.
+        """A draft in the assignment's form, after so many attempts, of which the last one had these problems.
 
         Raises:
             Unusable: what was written is no draft in this form.
@@ -52,11 +46,7 @@ class WriterError(ValueError):
 
 
 class Unusable(ValueError):  # noqa: N818 - it is an answer that came, not a failure of the writer
-    """What a writer wrote is not in the form that was asked for.
-
-    Attributes:
-        written: what was written.
-    """
+    """What a writer wrote, kept as ``written``, is not in the form that was asked for."""
 
     def __init__(self, problem: str, written: str) -> None:
         super().__init__(problem)
@@ -88,21 +78,19 @@ def write_all(
     attempts: int = 4,
     progress: str | None = None,
 ) -> list[Background]:
-    """Have something written about each background.
+    """The backgrounds, in their order, with what a writer has written about each.
 
-    What the journal holds already, by the same writer about the same background, is not written again.
+    Every draft goes to the journal, the unusable ones too. What it holds already, by the same writer about the same
+    background, is not written again.
 
     Args:
         assignment: what to write.
         backgrounds: about whom.
         writer: who writes.
-        journal: where every draft goes, the unusable ones too.
+        journal: where drafts go.
         workers: how many are written at the same time.
         attempts: how often at the most each is asked for in this call.
         progress: text of the progress bar; None shows none.
-
-    Returns:
-        The backgrounds with what was written, in their order.
 
     Raises:
         ValueError: two backgrounds have the same idx.
@@ -111,10 +99,10 @@ def write_all(
     if repeated := [idx for idx, count in Counter(one.idx for one in backgrounds).items() if count > 1]:
         raise ValueError(f"two backgrounds have the idx {repeated[0]}; give each a number of its own")
     desk = _Desk(assignment, writer, journal, attempts)
-    todo = [one for one in backgrounds if not desk.take_over(one)]
+    todo = [background for background in backgrounds if not desk.take_over(background)]
     bar = tqdm(total=len(backgrounds), initial=len(backgrounds) - len(todo), desc=progress, disable=progress is None)
     with bar, ThreadPoolExecutor(max_workers=workers) as pool:
-        futures = [pool.submit(desk.write, one) for one in todo]
+        futures = [pool.submit(desk.write, background) for background in todo]
         try:
             for future in as_completed(futures):
                 future.result()
@@ -124,17 +112,13 @@ def write_all(
             desk.closed = True
             pool.shutdown(wait=False, cancel_futures=True)
     if desk.failed:
-        raise WriterError(_failure(desk, len(backgrounds)))
-    return [assignment.finish(desk.drafts[one.idx], one) for one in backgrounds]
-
-
-def _failure(desk: "_Desk", count: int) -> str:
-    idx, problems = next(iter(desk.failed.items()))
-    return (
-        f"{len(desk.failed)} of {count} have no usable {desk.assignment.name} after {desk.attempts} attempts, "
-        f"background {idx} for one: {'; '.join(problems)}. The others are kept in {desk.journal.path}; "
-        "run again to go on"
-    )
+        idx, problems = next(iter(desk.failed.items()))
+        raise WriterError(
+            f"{len(desk.failed)} of {len(backgrounds)} have no usable {assignment.name} after {attempts} attempts, "
+            f"background {idx} for one: {'; '.join(problems)}. The others are kept in {journal.path}; "
+            "run again to go on"
+        )
+    return [assignment.finish(desk.drafts[background.idx], background) for background in backgrounds]
 
 
 @dataclass
@@ -150,8 +134,9 @@ class _Desk:
     closed: bool = False
 
     def __post_init__(self) -> None:
-        self._known = _Known()
         self._lock = threading.Lock()
+        # by runs of five words whose texts have them, to find one that is much like another
+        self._owners: dict[tuple[str, ...], list[int]] = defaultdict(list)
         self._entries: Mapping[str, list[dict[str, Any]]] = defaultdict(list)
         for entry in self.journal.entries:
             self._entries[entry.get("key", "")].append(entry)
@@ -207,10 +192,11 @@ class _Desk:
         text = self.assignment.text(draft)
         problems = self.assignment.problems(draft, background)
         with self._lock:
-            if (other := self._known.like(text)) is not None:
+            if (other := self._alike(text)) is not None:
                 problems = [*problems, f"it is much like the {self.assignment.name} of background {other}"]
             if not problems:
-                self._known.add(background.idx, text)
+                for shingle in _shingles(text):
+                    self._owners[shingle].append(background.idx)
                 self.drafts[background.idx] = draft
         return problems
 
@@ -219,18 +205,7 @@ class _Desk:
         content = json.dumps([*told, dict(background.elements), dict(background.keywords)], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
-
-class _Known:
-    """Texts by their runs of five words, to find one that is much like another."""
-
-    def __init__(self) -> None:
-        self._owners: dict[tuple[str, ...], list[int]] = defaultdict(list)
-
-    def add(self, idx: int, text: str) -> None:
-        for shingle in _shingles(text):
-            self._owners[shingle].append(idx)
-
-    def like(self, text: str) -> int | None:
+    def _alike(self, text: str) -> int | None:
         """Whose text shares at least half of its runs with this one."""
         shingles = _shingles(text)
         shared = Counter(owner for shingle in shingles for owner in self._owners.get(shingle, ()))

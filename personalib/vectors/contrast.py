@@ -19,7 +19,8 @@ from personalib.models.activations import Tokens, capture
 from personalib.models.load import LanguageModel
 from personalib.models.parts import Site, blocks
 from personalib.models.prompts import format_prompt
-from personalib.stimuli.contrast_pairs import SPLITS, Contrast, ContrastPair, contrast_set
+from personalib.stimuli.contrast_pairs import Contrast, ContrastPair, contrast_set
+from personalib.stimuli.grammar import SPLITS
 from personalib.vectors.methods import DEFAULT_METHOD, direction
 from personalib.vectors.vector import SteeringVector, texts_hash
 

@@ -239,7 +239,7 @@ def test_words_are_lower_case_without_marks():
 def test_a_phrase_with_a_word_of_its_own_is_never_held_out():
     phrases = [f"common words {letter}" for letter in "abcdefgh"]
     assert split_phrases(phrases)["held_out"] == ()
-    assert len(split_phrases(phrases, known="a b c d e f g h")["held_out"]) == len(phrases) // 4
+    assert len(split_groups([phrases], "a b c d e f g h")[0]["held_out"]) == len(phrases) // 4
 
 
 def test_held_out_phrases_are_at_most_one_in_four_and_keep_their_order():

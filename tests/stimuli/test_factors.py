@@ -31,28 +31,11 @@ ELEMENTS = {
     "ai_familiarity": ["familiar", "unfamiliar"],
 }
 # The dark-triad facets of an earlier set of contrast pairs in the paper's code release.
-FACETS = [
-    "cynical_worldview",
-    "lack_of_morality",
-    "strategic_manipulativeness",
-    "high_impulsivity",
-    "thrill_seeking",
-    "low_empathy",
-    "low_anxiety",
-    "grandiosity",
-    "entitlement",
-    "dominance",
-    "superiority",
-]
-PRESSURES = [
-    "achievement_striving",
-    "activity",
-    "assertiveness",
-    "competence",
-    "deliberation",
-    "gregariousness",
-    "trust",
-]
+FACETS = (
+    "cynical_worldview lack_of_morality strategic_manipulativeness high_impulsivity thrill_seeking low_empathy "
+    "low_anxiety grandiosity entitlement dominance superiority"
+)
+PRESSURES = "achievement_striving activity assertiveness competence deliberation gregariousness trust"
 KEYS = [element.key for element in elements()]
 
 
@@ -128,12 +111,8 @@ def test_inflection(clause, person, text):
 
 
 def test_a_sentence_keeps_its_own_end_and_the_case_of_its_words():
-    assert [sentence(text) for text in ("go to Rome", "why?", "stop!", "done.")] == [
-        "Go to Rome.",
-        "Why?",
-        "Stop!",
-        "Done.",
-    ]
+    texts = ("go to Rome", "why?", "stop!", "done.")
+    assert [sentence(text) for text in texts] == ["Go to Rome.", "Why?", "Stop!", "Done."]
 
 
 def test_an_unknown_person_or_slot_is_an_error():
@@ -146,7 +125,7 @@ def test_an_unknown_person_or_slot_is_an_error():
 
 @pytest.mark.parametrize(("load", "keys"), [(load_pressures, PRESSURES), (load_facets, FACETS)])
 def test_pressures_and_facets_have_two_poles_with_twelve_phrasings(load, keys):
-    assert [pressure.key for pressure in load()] == keys
+    assert " ".join(pressure.key for pressure in load()) == keys
     for pressure in load():
         assert set(pressure.phrasings) == set(POLES)
         for pole in POLES:
@@ -164,41 +143,26 @@ def test_each_lead_takes_each_complement_and_clauses_stand_alone(tmp_path):
         "{cat: {title: Cat, complements: [a cat, a tom], clauses: ['{I} purr']}}}}"
     )
     (factor,) = load_factors(path)
-    assert factor.elements[0].phrasings == (
-        "{I} {am} a cat",
-        "call {me} a cat",
-        "{I} {am} a tom",
-        "call {me} a tom",
-        "{I} purr",
-    )
+    leads = [("{I} {am} a cat", "call {me} a cat"), ("{I} {am} a tom", "call {me} a tom")]
+    assert factor.elements[0].phrasings == (*leads[0], *leads[1], "{I} purr")
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("load", "content"),
     [
-        "",
-        "leads: ['{x}']",
-        "leads: ['{x}']\nfactors: [age]",
-        "leads: ['{x}']\nfactors: {age: {title: Age}}",
-        "leads: ['{x}']\nfactors: {age: {title: Age, elements: {young: {title: Young, clauses: []}}}}",
-        "factors: {}",
+        (load_factors, ""),
+        (load_factors, "leads: ['{x}']"),
+        (load_factors, "leads: ['{x}']\nfactors: [age]"),
+        (load_factors, "leads: ['{x}']\nfactors: {age: {title: Age}}"),
+        (load_factors, "leads: ['{x}']\nfactors: {age: {title: Age, elements: {young: {title: Young, clauses: []}}}}"),
+        (load_factors, "factors: {}"),
+        (load_pressures, ""),
+        (load_pressures, "leads: ['{x}']\npressures: {trust: {title: Trust, positive: [go]}}"),
+        (load_pressures, "leads: ['{x}']\npressures: [trust]"),
     ],
 )
-def test_a_bad_backgrounds_file_is_named(tmp_path, content):
-    path = tmp_path / "backgrounds.yaml"
+def test_a_bad_file_is_named_with_its_section(tmp_path, load, content):
+    path = tmp_path / "file.yaml"
     path.write_text(content)
-    with pytest.raises(DataError, match=r"yaml: (leads|factors): ") as raised:
-        load_factors(path)
-    assert str(path) in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["", "leads: ['{x}']\npressures: {trust: {title: Trust, positive: [go]}}", "leads: ['{x}']\npressures: [trust]"],
-)
-def test_a_bad_pressures_file_is_named(tmp_path, content):
-    path = tmp_path / "pressures.yaml"
-    path.write_text(content)
-    with pytest.raises(DataError, match=r"yaml: (leads|pressures): ") as raised:
-        load_pressures(path)
-    assert str(path) in str(raised.value)
+    with pytest.raises(DataError, match=r"file\.yaml: (leads|factors|pressures): "):
+        load(path)

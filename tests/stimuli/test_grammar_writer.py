@@ -108,13 +108,18 @@ def test_it_writes_nothing_but_life_stories():
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("fillers: {childhood: []}\ncontinuations: {}", "fillers and continuations by part are needed"),
-        ("fillers: {}", "fillers and continuations by part are needed"),
+        ("fillers: {childhood: []}\ncontinuations: {}", r"fillers\.childhood: it is empty; give at least one"),
+        ("fillers: {}", "continuations: is missing; add it"),
+        (f"fillers: {{mind: [a]}}\n{ALL}", r"fillers\.childhood: is missing; write some phrases"),
         (f"{FILLERS}\ncontinuations: {{}}", r"age\.older needs continuations, or there is no such element"),
-        (f"{FILLERS}\ncontinuations: {{true: {{a: {{}}}}, null: {{1: {{}}}}}}", r"\w+\.\w+ needs continuations"),
+        (
+            f"{FILLERS}\ncontinuations: {{true: {{a: {{}}}}}}",
+            r"continuations\.1.*: is True; write a text",
+        ),
         (f"{FILLERS}\n{ALL}\n  sex: {{male: {{mind: [a]}}}}", r"sex\.male needs continuations, or there is no such"),
-        (f"{FILLERS}\n{ALL.replace('mind', 'soul')}", r"gender\.female\.soul needs some phrases under one of"),
-        (f"{FILLERS.replace('[a]', '[]', 1)}\n{ALL}", "childhood needs some phrases"),
+        (f"{FILLERS}\n{ALL.replace('mind', 'soul')}", r"gender\.female\.soul.*should be 'childhood', .*not 'soul'"),
+        (f"{FILLERS}\n{ALL.replace('{mind: [a]}', '{}', 1)}", r"gender\.female: it is empty; give at least one"),
+        (f"{FILLERS.replace('[a]', '[]', 1)}\n{ALL}", r"fillers\.childhood: it is empty; give at least one"),
     ],
 )
 def test_phrases_that_are_missing_are_named(small_data, content, problem):
