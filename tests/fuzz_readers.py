@@ -198,9 +198,9 @@ def _papers(folder: Path) -> list[Reader]:
 
 
 def _vectors(folder: Path) -> list[Reader]:
+    from personalib.evaluation.choice import load_push
     from personalib.features.saes import load_sae
     from personalib.models.parts import Site
-    from personalib.steering.contrast_choice import load_setting
     from personalib.vectors.files import read_directions, write_directions
     from personalib.vectors.vector import SteeringVector, load_vectors, save_vectors
 
@@ -222,7 +222,7 @@ def _vectors(folder: Path) -> list[Reader]:
     return [
         Reader("steering vectors", (own,), load_vectors),
         Reader("directions", (own, gguf, pickled), read_directions),
-        Reader("setting", (data_dir() / "organism" / "steering.json",), load_setting),
+        Reader("push", (data_dir() / "organism" / "steering.json",), load_push),
         Reader("SAE", (sae / "cfg.json",), with_config),
     ]
 

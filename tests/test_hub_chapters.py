@@ -67,7 +67,7 @@ LITTLE = {
     "shuffles": 19,
     "per_trait": 1,
     "07.pairs": 16,
-    "07.coefficients": "[1.0]",
+    "07.doses": "[0.4]",
     "08.pairs": 6,
     "09.pairs": 4,
     "10.pairs": 12,

@@ -10,9 +10,9 @@ from personalib.features.saes import DEFAULT_SAE, load_sae
 from personalib.models.encoding import encode_prompts
 from personalib.models.load import load_model
 from personalib.models.parts import Site
-from personalib.models.prompts import option_tokens
+from personalib.models.prompts import format_prompt, option_tokens
 from personalib.questionnaires.items import load_trait, some_of_each
-from personalib.steering.contrast_choice import TraitSheet
+from personalib.questionnaires.questions import trait_questions
 from personalib.steering.grid import ask_steered
 from personalib.steering.interventions import Add, sae_rule
 from personalib.stimuli.factors import TRAITS
@@ -58,8 +58,9 @@ def organism():
     """The organism, TransformerLens's of the same weights, and four trait prompts."""
     model = load_model()
     items = some_of_each(load_trait(), 1)[:: len(TRAITS) // 2]
-    sheet = TraitSheet(model, items)
-    return model, hooked_transformer(model.model), sheet.prompts(), sheet.labels
+    questions = trait_questions(items)
+    prompts = [format_prompt(model.tokenizer, question.text) for question in questions]
+    return model, hooked_transformer(model.model), prompts, questions[0].labels
 
 
 def ids_and_options(language_model, prompts, labels):

@@ -36,7 +36,8 @@ def test_every_module_has_its_tests_in_the_folder_of_its_name():
 
 def test_steering_loads_nothing_that_it_does_not_need():
     heavy = ("sae_lens", "transformer_lens", "wandb", "sklearn", "statsmodels", "seaborn", "datasets")
-    used = "from personalib.steering import Add, Clamp, ask_steered, choose_push, generate, steer"
+    used = "from personalib.steering import Add, Clamp, ask_steered, generate, steer"
+    used += "; from personalib.evaluation import Arm, choose_push, effects, evaluate"
     told = f"import sys; {used}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, cwd=repository_root())
     assert done.stdout == "[]\n", done.stderr

@@ -1,6 +1,6 @@
 """The commands ``python -m personalib contrast``. Each imports what it needs itself, so that help comes at once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +10,8 @@ from personalib.cli.features import in_a_folder
 from personalib.cli.model_options import Finite, model_options, named_model
 
 if TYPE_CHECKING:
+    from personalib.evaluation.choice import PushChoice
     from personalib.models.load import LanguageModel
-    from personalib.steering.contrast_choice import Choice
-    from personalib.stimuli.contrast_pairs import Contrast
     from personalib.vectors.contrast import Halves
 
 _path = click.Path(path_type=Path, dir_okay=False)
@@ -50,19 +49,19 @@ def _reading_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _choice_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of the rule that chooses where to steer and how hard."""
+    """The options of the choice of a push."""
     options = [
         click.option("--items", default="bundled", show_default=True, help="Trait items: a file, or a hub's name."),
-        click.option("--per-trait", default=8, show_default=True, help="Items of each trait to choose by."),
+        click.option("--per-trait", default=4, show_default=True, help="Items of each trait to choose by."),
         click.option("--template", default="letters", show_default=True, help="Template of the items."),
         click.option(
-            "--coefficient",
-            "coefficients",
+            "--dose",
+            "doses",
             multiple=True,
-            type=Finite(),
-            default=(0.25, 0.5, 0.75, 1.0, 1.5),
+            type=Finite(min=0, min_open=True),
+            default=(0.2, 0.4, 0.6, 0.8),
             show_default=True,
-            help="How often a vector is added. May be repeated.",
+            help="Length of a push as a share of the residual stream's. May be repeated.",
         ),
     ]
     for option in reversed(options):
@@ -88,7 +87,7 @@ def fit(site: str | None, out: Path, gguf: bool, method: str, **options: Any) ->
     from personalib.vectors.forms import placed
     from personalib.vectors.vector import save_vectors
 
-    model, _, readings = _read([Site.parse(site)] if site else None, **options)
+    model, readings = _read([Site.parse(site)] if site else None, **options)
     out.mkdir(parents=True, exist_ok=True)
     for key, own in readings.items():
         vectors = [fit_vector(own["train"], each, method) for each in own["train"].sites]
@@ -104,7 +103,10 @@ def fit(site: str | None, out: Path, gguf: bool, method: str, **options: Any) ->
 @_choice_options
 @click.option("--out", required=True, type=_path, callback=in_a_folder, help="The JSON file to write.")
 def choose(out: Path, **options: Any) -> None:
-    """Choose positions, site and coefficient from data, and write them with the table they were chosen from."""
+    """Choose positions, site and dose from data, and write them with the table they were chosen from.
+
+    A killed choice goes on where it was, if it is started again with the same --work.
+    """
     choice = _choose(**options)[1]
     choice.save(out)
     click.echo(_shown(choice))
@@ -118,7 +120,7 @@ def choose(out: Path, **options: Any) -> None:
 def report(shuffles: int, target: Path | None, **options: Any) -> None:
     """Choose where to steer, read held-out texts there, and compare that with shuffled labels and other methods."""
     from personalib.base.storage import write_json
-    from personalib.steering.contrast_report import report as write
+    from personalib.evaluation.contrast_report import report as write
 
     readings, choice = _choose(**options)
     found = write(readings, choice, options["method"], shuffles, options["seed"])
@@ -131,27 +133,39 @@ def report(shuffles: int, target: Path | None, **options: Any) -> None:
         click.echo(f"{key:24} read {value:.3f} [{low:.3f}, {high:.3f}]  shuffled {null:.3f}")
 
 
-def _choose(
+def _choose(  # noqa: PLR0913 - each argument is an option
+    family: str,
     items: str,
     per_trait: int,
     template: str,
-    coefficients: tuple[float, ...],
+    doses: tuple[float, ...],
     method: str,
     form: str | None,
-    **options: Any,
-) -> "tuple[dict[str, Halves], Choice]":
+    count: int,
+    position: str,
+    seed: int,
+    work: Path,
+    **which: Any,
+) -> "tuple[Mapping[str, Halves], PushChoice]":
+    from personalib.evaluation.choice import choose_push
+    from personalib.evaluation.study import Study
     from personalib.questionnaires.items import load_trait, some_of_each, validation_split
-    from personalib.steering.contrast_choice import Rule, TraitSheet
-    from personalib.steering.contrast_choice import choose as search
+    from personalib.questionnaires.questionnaire import trait_questionnaire
+    from personalib.stimuli.contrast_pairs import contrasts
+    from personalib.vectors.contrast import all_sites
 
-    if options["family"] == "traits":
+    if family == "traits":
         raise click.UsageError("the traits' contrasts are made of the items' own acts, so no item can judge them")
-    chosen = some_of_each(validation_split(load_trait(items))[0], per_trait)
-    model, contrasts, readings = _read(None, form=form, **options)
-    sheet = TraitSheet(model, chosen, template, form or model.form)
-    return readings, search(
-        sheet, contrasts, readings, Rule(coefficients=coefficients), method=method, progress="answers"
+    questionnaire = trait_questionnaire(some_of_each(validation_split(load_trait(items))[0], per_trait), [template])
+    model = named_model(**which)
+    sites = all_sites(model)
+    how: dict[str, Any] = {"form": form, "pairs": count, "position": position, "seed": seed, "progress": family}
+    study = Study.read(model, list(contrasts(family)), questionnaire, work, sites=sites, **how)
+    candidates = {str(site): study.contrast_vectors(site, method) for site in sites}
+    choice = choose_push(
+        study, candidates, positions=("last", "prompt"), doses=doses, store=work / "answers", progress="answers"
     )
+    return study.readings, choice
 
 
 def _read(
@@ -164,20 +178,19 @@ def _read(
     family: str,
     work: Path,
     **choices: Any,
-) -> "tuple[LanguageModel, list[Contrast], dict[str, Halves]]":
+) -> "tuple[LanguageModel, Mapping[str, Halves]]":
     from personalib.stimuli.contrast_pairs import contrasts
     from personalib.vectors.contrast import all_sites, read_contrasts
 
-    loaded, family_contrasts = named_model(model, revision, device, dtype), list(contrasts(family))
+    loaded = named_model(model, revision, device, dtype)
     where, form = sites or all_sites(loaded), form or loaded.form
-    found = read_contrasts(loaded, family_contrasts, where, work, form=form, progress=family, **choices)
-    return loaded, family_contrasts, dict(found)
+    return loaded, read_contrasts(loaded, list(contrasts(family)), where, work, form=form, progress=family, **choices)
 
 
-def _shown(choice: "Choice") -> str:
-    """The table without what was not tried, and what was chosen."""
-    tried = choice.table.dropna(subset=["fidelity"]).drop(columns=["layer"]).round(3)
+def _shown(choice: "PushChoice") -> str:
+    """What was tried, and what was chosen."""
+    push = choice.push
     return (
-        f"{tried.to_string(index=False)}\n"
-        f"chosen: {choice.coefficient:g} times at {choice.site}, positions {choice.positions}"
+        f"{choice.table.drop(columns=['source', 'layer']).round(3).to_string(index=False)}\n"
+        f"chosen: a dose of {push.dose:g} at {push.site}, positions {push.positions}"
     )

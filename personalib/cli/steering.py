@@ -164,28 +164,29 @@ def report(  # noqa: PLR0913 - each argument is an option
     """Steer by SAE features, contrast vectors, words and random directions, and compare all of it with the truth."""
     from personalib.base.storage import write_json, write_whole
     from personalib.base.tables import to_csv
+    from personalib.evaluation.study import Study
+    from personalib.evaluation.study_report import report as write
     from personalib.models.registry import ORGANISM
     from personalib.organism.effects import planted_changes
     from personalib.organism.world import load_world
     from personalib.questionnaires.items import load_trait, some_of_each, validation_split
-    from personalib.steering.contrast_choice import TraitSheet
-    from personalib.steering.study import Study
-    from personalib.steering.study import report as write
+    from personalib.questionnaires.questionnaire import trait_questionnaire
     from personalib.stimuli.contrast_pairs import contrasts
     from personalib.vectors.contrast import all_sites
 
     model = named_model(**which)
     found = _saes(model, release, saes)
     to_choose, to_measure = validation_split(load_trait(items))
-    form = form or model.form
-    sheet = TraitSheet(model, some_of_each(to_choose, choose_by), template, form)
+    by_choice = trait_questionnaire(some_of_each(to_choose, choose_by), [template])
+    others = trait_questionnaire(some_of_each(to_measure, per_trait), [template])
     # What the last block leaves at one token is read by no other.
     sites = sorted({*all_sites(model)[:-1], *(sae.site for sae in found.values())})
-    study = Study.read(model, contrasts(family), sheet, work, sites=sites, pairs=pairs, seed=seed, progress=family)
+    how: dict[str, Any] = {"sites": sites, "form": form, "pairs": pairs, "seed": seed, "progress": family}
+    study = Study.read(model, contrasts(family), by_choice, work, **how)
     known = model.name == ORGANISM and family in ("elements", "pressures")
     numbers, effects = write(
         study,
-        TraitSheet(model, some_of_each(to_measure, per_trait), template, form),
+        others,
         found,
         work,
         positions=positions,

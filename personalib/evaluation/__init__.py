@@ -1,16 +1,33 @@
-"""Evaluations: plans, arms, answers, engines, effects and reports."""
+"""Evaluations: arms, answers, effects, the choice of a push, plans, engines and reports."""
 
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "ask": ["Arm", "evaluate"],
+        "agreement": [
+            "cluster",
+            "correlations",
+            "dealt",
+            "rank_ceiling",
+            "sound",
+            "standing_for",
+            "truth_correlation",
+            "truth_difference",
+        ],
+        "arms": ["Arm", "Push", "prompted_arms", "random_arms"],
+        "ask": ["evaluate", "prompts"],
+        "choice": ["choose_push", "load_push"],
+        "contrast_report": ["READING_GOAL", "by_method", "nulls"],
         "engines": ["ray_engine"],
         "estimates": ["ALL", "base_scores", "effects", "health"],
         "plan": ["ArmsPlan", "load_plan"],
         "plan_models": ["plan_on"],
         "report": ["readable_effects", "reading"],
         "runs": ["run_plan"],
+        "shares": ["dose_lines", "fidelity", "fidelity_interval", "known_shares", "share_left"],
+        "study": ["Study", "prompted_effects", "sentence_feature_vectors"],
+        "study_report": ["STEERING_GOAL"],
+        "trade_offs": ["at_equal_cost", "costs", "gains"],
     },
 )

@@ -1,205 +1,101 @@
-"""Arms from their plans: directions are fitted or looked up, and pushed as hard as the plan says."""
+"""Arms: the conditions of an experiment, each something that is pushed, told in words, or both."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 
-import torch
-from tqdm.auto import tqdm
+import numpy as np
 
-from personalib.evaluation.plan import ArmsPlan
-from personalib.features.published import published_features
-from personalib.features.saes import SparseAutoencoder, load_sae
-from personalib.features.vectors import feature_vector, prompt_features
-from personalib.models.load import LanguageModel
 from personalib.models.parts import Site
-from personalib.steering.contrast_choice import shuffled
-from personalib.steering.controls import random_directions
-from personalib.steering.doses import combined, site_norms
-from personalib.steering.effects import Arm
-from personalib.steering.interventions import Add
-from personalib.stimuli.contrast_files import supplied_contrasts, supplied_set
-from personalib.stimuli.contrast_pairs import Contrast, contrast_set, contrasts
+from personalib.steering.doses import at_dose, random_directions
+from personalib.steering.interventions import Add, Condition, Positions
+from personalib.stimuli.contrast_pairs import Contrast
 from personalib.stimuli.factors import POLES
-from personalib.vectors.contrast import PairActivations, fit_vector, read_pairs
-from personalib.vectors.vector import SteeringVector, texts_hash
+from personalib.vectors.vector import SteeringVector
 
-# How many ways of telling a persona are made; each item gets the next in turn.
+PROMPT, RANDOM = "prompt", "random"
+Vectors = Mapping[str, SteeringVector]
+# How many texts are made of a persona, of whom several things are told.
 _TELLINGS = 24
-# A family of contrasts, and the file that they are from if they are not the book's.
-_Told = tuple[str, str | None]
 
 
 @dataclass(frozen=True)
-class ArmMaker:
-    """Makes arms for one model.
+class Arm:
+    """One condition of an experiment.
 
     Attributes:
-        language_model: the model.
-        prompts: what the residual stream's typical norms are taken from.
-        folder: where activations go.
-        form: ``"chat"`` or ``"base"``, of contrast pairs.
-        pairs: contrast pairs of each contrast.
-        seed: draws pairs and random directions.
+        method: what kind of steering it is, such as ``"sae"``, ``"prompt"`` or ``"random"``.
+        key: what it stands for, such as ``"gender.female"``.
+        condition: the interventions; none for what is told in words alone.
+        contexts: texts that are told before the question, of which each item gets the next in turn; none for what is
+            only steered.
+        dose: the length of what is added as a share of the residual stream's, with its sign.
+        pole: the pole that it pushes toward, ``"positive"`` or ``"negative"``.
     """
 
-    language_model: LanguageModel
-    prompts: Sequence[str]
-    folder: Path
-    form: str = "chat"
-    pairs: int = 64
-    seed: int = 0
+    method: str
+    key: str
+    condition: Condition = ()
+    contexts: tuple[str, ...] = ()
+    dose: float = np.nan
+    pole: str = "positive"
 
-    def arms(self, plans: Sequence[ArmsPlan], progress: str | None = None) -> list[Arm]:
-        """The arms of all plans, in their order.
+
+NONE = Arm("none", "none")
+
+
+@dataclass(frozen=True)
+class Push:
+    """Where and how hard.
+
+    Attributes:
+        site: where.
+        dose: the length of what is added as a share of the norm.
+        norm: the typical length of the residual stream there; see :func:`~personalib.steering.doses.site_norms`.
+        positions: at which tokens.
+    """
+
+    site: Site
+    dose: float
+    norm: float
+    positions: Positions = "prompt"
+
+    def arms(self, method: str, vectors: Vectors, poles: Sequence[str] = POLES[:1]) -> list[Arm]:
+        """One arm a pole and vector; the negative pole is pushed toward by the opposite.
 
         Raises:
-            ValueError: a key or a published feature is unknown, or a direction cannot be made; see
-                :func:`~personalib.features.saes.load_sae` and :func:`~personalib.vectors.contrast.read_pairs`.
+            ValueError: a vector stands at another site, or is zero.
         """
-        sources = [self._source(plan) for plan in plans]
-        readings = self._readings(sources, progress)
-        where = sorted({one.site for one in sources if one.site})
-        norms = site_norms(self.language_model, self.prompts, where, self.folder / "norms") if where else {}
-        found = []
-        for one in sources:
-            if one.site is None:
-                found += _told(one.plan)
-            else:
-                vectors = self._vectors(one, one.site, readings.get(one.told, {}))
-                found += _pushed(one.plan, vectors, norms[one.site])
-        return found
-
-    def _source(self, plan: ArmsPlan) -> "_Source":
-        if plan.method == "prompt":
-            return _Source(plan)
-        if plan.method != "sae":
-            return _Source(plan, Site.parse(plan.site or ""))
-        sae = load_sae(plan.release, plan.sae, str(self.language_model.model.device))
-        return _Source(plan, sae.site, sae)
-
-    def _readings(self, sources: Sequence["_Source"], progress: str | None) -> dict[_Told, dict[str, PairActivations]]:
-        """By family and key, what the model has where prompts of contrast pairs end, wherever a plan needs it."""
-        wanted: dict[_Told, set[Site]] = {}
-        for one in sources:
-            if one.site and one.needs_pairs:
-                wanted.setdefault(one.told, set()).add(one.site)
-        units = [(told, one) for told in wanted for one in _contrasts(*told)]
-        found: dict[_Told, dict[str, PairActivations]] = {told: {} for told in wanted}
-        for told, one in tqdm(units, desc=progress, disable=progress is None, unit="set"):
-            family, file = told
-            count, seed = self.pairs, self.seed
-            pairs = supplied_set(Path(file), one, count, seed) if file else contrast_set(one, count, seed, "train")
-            place = self.folder / "pairs" / (f"{family} {texts_hash([file])}" if file else family) / one.key
-            found[told][one.key] = read_pairs(
-                self.language_model, one, pairs, sorted(wanted[told]), place, form=self.form
-            )
-        return found
-
-    def _vectors(
-        self, source: "_Source", site: Site, readings: Mapping[str, PairActivations]
-    ) -> dict[str, SteeringVector]:
-        """What is pushed, by key or persona."""
-        plan, sae = source.plan, source.sae
-        if plan.method == "random":
-            width = self.language_model.model.config.get_text_config().hidden_size
-            like = SteeringVector(torch.ones(width), site, "random", "random", self.language_model.name, "")
-            drawn = random_directions(like, plan.count, self.seed)
-            return {f"random {number}": one for number, one in enumerate(drawn)}
-        keys = _keys(plan)
-        if sae is None:
-            single = {key: fit_vector(readings[key], site) for key in keys}
-        else:
-            single = {
-                key: feature_vector(sae, self._features(plan, sae, key, readings), self.language_model, key)
-                for key in keys
-            }
-        if not plan.personas:
-            return single
-        return {
-            name: combined([single[key] for key in members], plan.combine) for name, members in plan.personas.items()
-        }
-
-    def _features(
-        self, plan: ArmsPlan, sae: SparseAutoencoder, key: str, readings: Mapping[str, PairActivations]
-    ) -> Sequence[int]:
-        if plan.features == "prompt":
-            return prompt_features(sae, readings[key])
-        known = published_features(self.language_model.name) if plan.features == "published" else plan.features
-        if key not in known:
-            raise ValueError(f"{key} has no features; name it under `features`, or leave it out of `keys`")
-        return known[key]
+        for vector in vectors.values():
+            if vector.site != self.site:
+                raise ValueError(f"{vector.name} stands at {vector.site}, and the push is made at {self.site}")
+        doses = dict(zip(POLES, (self.dose, -self.dose), strict=True))
+        arms = []
+        for pole, (key, vector) in product(poles, vectors.items()):
+            added = Add(at_dose(vector, doses[pole], self.norm), 1.0, self.positions)
+            arms.append(Arm(method, key, (added,), dose=doses[pole], pole=pole))
+        return arms
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Where a plan's vectors come from.
-
-    Attributes:
-        plan: the plan.
-        site: where they stand; none for words.
-        sae: the SAE, for features.
-    """
-
-    plan: ArmsPlan
-    site: Site | None = None
-    sae: SparseAutoencoder | None = None
-
-    @property
-    def told(self) -> _Told:
-        """What its contrasts are, and the file that they are from."""
-        return self.plan.family, self.plan.contrast_file
-
-    @property
-    def needs_pairs(self) -> bool:
-        """Whether contrast pairs have to be read."""
-        return self.plan.method == "repe" or (self.plan.method == "sae" and self.plan.features == "prompt")
-
-
-def _contrasts(family: str, file: str | None) -> tuple[Contrast, ...]:
-    return supplied_contrasts(Path(file), family) if file else contrasts(family)
-
-
-def _family(plan: ArmsPlan) -> dict[str, Contrast]:
-    return {one.key: one for one in _contrasts(plan.family, plan.contrast_file)}
-
-
-def _keys(plan: ArmsPlan) -> list[str]:
-    """What single vectors a plan needs."""
-    known = _family(plan)
-    named = [key for members in plan.personas.values() for key in members] or list(plan.keys)
-    for key in named:
-        if key not in known:
-            raise ValueError(f"{plan.family} have no {key!r}; choose among {', '.join(known)}")
-    return list(dict.fromkeys(named)) or list(known)
-
-
-def _told(plan: ArmsPlan) -> list[Arm]:
-    """What a plan tells, in words of one split."""
-    known, keys = _family(plan), _keys(plan)
-    groups = plan.personas or {key: (key,) for key in keys}
+def prompted_arms(contrasts: Sequence[Contrast], split: str, poles: Sequence[str] = POLES[:1]) -> list[Arm]:
+    """The prompt baseline: the same things told in words of one split."""
     return [
-        Arm(plan.name, name, contexts=_tellings([known[key] for key in members], pole, plan.split), pole=pole)
-        for pole, (name, members) in product(plan.poles, groups.items())
+        Arm(PROMPT, contrast.key, contexts=tellings([contrast], pole, split), pole=pole)
+        for contrast, pole in product(contrasts, poles)
     ]
 
 
-def _tellings(members: Sequence[Contrast], pole: str, split: str) -> tuple[str, ...]:
-    """Texts that tell everything that belongs to a persona; all phrasings of what is told alone."""
-    wordings = [[one.text for one in shuffled(member.wordings[pole, split])] for member in members]
-    count = len(wordings[0]) if len(wordings) == 1 else _TELLINGS
-    return tuple(" ".join(own[number % len(own)] for own in wordings) for number in range(count))
+def random_arms(push: Push, like: SteeringVector, count: int = 22, seed: int = 0) -> list[Arm]:
+    """Random directions at a push, each under a key of its own."""
+    return push.arms(RANDOM, {vector.name: vector for vector in random_directions(like, count, seed)})
 
 
-def _pushed(plan: ArmsPlan, vectors: Mapping[str, SteeringVector], norm: float) -> list[Arm]:
-    """Each vector at each dose or coefficient, toward each pole."""
-    sign = dict(zip(POLES, (1.0, -1.0), strict=True))
-    arms = []
-    for size, pole, (key, vector) in product(plan.doses or plan.coefficients, plan.poles, vectors.items()):
-        # The paper's contrast vectors have norm one; its features are rows of the decoder as they are.
-        own = vector.unit() if plan.doses or plan.method != "sae" else vector
-        amount = sign[pole] * size
-        times, dose = (amount * norm, amount) if plan.doses else (amount, amount * own.norm / norm)
-        arms.append(Arm(plan.name, key, (Add(own, times, plan.positions),), dose=dose, pole=POLES[int(amount < 0)]))
-    return arms
+def tellings(members: Sequence[Contrast], pole: str, split: str) -> tuple[str, ...]:
+    """Texts that tell everything that belongs to a persona; all phrasings of what is told alone.
+
+    They are in a fixed random order, so that a few items already meet several phrases.
+    """
+    wordings = [member.wordings[pole, split] for member in members]
+    texts = [[own[number].text for number in np.random.default_rng(0).permutation(len(own))] for own in wordings]
+    count = len(texts[0]) if len(texts) == 1 else _TELLINGS
+    return tuple(" ".join(own[number % len(own)] for own in texts) for number in range(count))

@@ -14,6 +14,7 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from personalib.base.storage import write_whole
+from personalib.evaluation.arms import NONE, Arm
 from personalib.evaluation.blocks import Block, Done, Losses, Options, Replies, Words
 from personalib.evaluation.engines import Engine
 from personalib.evaluation.keys import model_key
@@ -22,26 +23,16 @@ from personalib.evaluation.store import AnswerStore, MemoryStore, Reply, Store, 
 from personalib.models.load import LanguageModel
 from personalib.models.prompts import format_prompt
 from personalib.questionnaires.questionnaire import Questionnaire
-from personalib.steering.effects import Arm
 from personalib.steering.guards import neutral_exchanges
 
-NONE = Arm("none", "none")
 NEUTRAL = "neutral"
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One model, some questionnaires, and the arms under which they are put.
+    """One model, some questionnaires, and the arms under which they are put; see :func:`evaluate`.
 
-    Attributes:
-        language_model: who is asked.
-        questionnaires: what is asked.
-        arms: what is steered or told; the model as it is (:data:`NONE`) comes first.
-        form: ``"chat"``, or ``"base"`` for a model without a chat template.
-        neutral: questions of general knowledge whose answers' perplexity is measured under every arm.
-        seed: draws them.
-        batch_size: rows of a forward pass. What a killed run loses is at most one batch of prompts under its arms.
-        baseline: whether the model as it is is asked as well; nothing can be compared without it.
+    What a killed run loses is at most one batch of prompts under its arms.
 
     Raises:
         ValueError: two questionnaires have one name, or there is nothing to ask under.
@@ -68,27 +59,11 @@ class Evaluation:
     def run(
         self, folder: Path | None = None, progress: str | None = None, engine: Engine | None = None
     ) -> pd.DataFrame:
-        """Ask whatever is not answered yet.
+        """Ask whatever is not answered yet, see :func:`evaluate`.
 
         A folder gets ``parts``, what was answered batch by batch, and, once all is answered, one Parquet file a
-        questionnaire, in the order in which questions and arms were declared.
-
-        Args:
-            folder: where answers are kept; several evaluations may share one as long as their questionnaires have other
-                names. None keeps them in memory.
-            progress: text of a progress bar over all answers; None shows none.
-            engine: where it is asked; None asks the model that is loaded. Other processes load it by its name, have to
-                have the same one, and use as many threads. The answers are the same to the last bit on machines of one
-                kind; this process alone writes them, as they come.
-
-        Returns:
-            See :func:`evaluate`.
-
-        Raises:
-            DataError: the folder cannot be written to, another process writes to it, or the engine cannot do it; see
-                :meth:`personalib.evaluation.engines.Engine.run` and ``personalib.evaluation.shards.Asker``.
-            ValueError: see :func:`~personalib.steering.grid.ask_steered` and
-                :func:`~personalib.steering.generation.generate`.
+        questionnaire, in the order in which questions and arms were declared. Several evaluations may share one, as
+        long as their questionnaires have other names.
         """
         store: Store = AnswerStore(folder / "parts") if folder else MemoryStore()
         with store.writing():
@@ -152,10 +127,11 @@ class Evaluation:
 
     @cached_property
     def _blocks(self) -> list[Block]:
-        """What is asked in one go, told arms last."""
-        steered = [number for number, arm in enumerate(self.arms) if not arm.contexts]
-        told = [[number] for number, arm in enumerate(self.arms) if arm.contexts]
-        return [block for arms in [steered, *told] if arms for block in self._blocks_of(arms)]
+        """What is asked in one go: arms that are told the same; those that are told nothing come first."""
+        told: dict[tuple[str, ...], list[int]] = {(): []}
+        for number, arm in enumerate(self.arms):
+            told.setdefault(tuple(arm.contexts), []).append(number)
+        return [block for arms in told.values() if arms for block in self._blocks_of(arms)]
 
     def _blocks_of(self, arms: Sequence[int]) -> Iterator[Block]:
         """The blocks of arms that are told the same."""
@@ -163,7 +139,7 @@ class Evaluation:
         # The same text may be a chat, or plain, to which the tokenizer adds special tokens.
         shared = f"{self._model} {self.form}", tuple(arms), tuple(tuple(self.arms[number].condition) for number in arms)
         for one in self.questionnaires:
-            texts = self._prompts(one, contexts)
+            texts = prompts(self.language_model, one, self.form, contexts)
             for places in _by_labels(one):
                 questions = tuple(one.questions[place] for place in places)
                 asked = one.name, *shared, questions, tuple(places), tuple(texts[place] for place in places)
@@ -178,19 +154,32 @@ class Evaluation:
     def _model(self) -> str:
         return model_key(self.language_model)
 
-    def _prompts(self, questionnaire: Questionnaire, contexts: Sequence[str]) -> list[str]:
-        """The prompts after contexts, of which each item gets the next in turn, the same in all its questions."""
-        numbers = {item: place for place, item in enumerate(dict.fromkeys(q.item for q in questionnaire.questions))}
-        return [
-            format_prompt(
-                self.language_model.tokenizer,
-                one.text,
-                form=self.form,
-                context=contexts[numbers[one.item] % len(contexts)],
-            )
-            + one.opening
-            for one in questionnaire.questions
-        ]
+
+def prompts(
+    language_model: LanguageModel,
+    questionnaire: Questionnaire,
+    form: str | None = None,
+    contexts: Sequence[str] = ("",),
+) -> list[str]:
+    """A questionnaire's questions as a model reads them, up to the answer.
+
+    Args:
+        language_model: who is asked.
+        questionnaire: what is asked.
+        form: ``"chat"`` or ``"base"``; None for what the model is.
+        contexts: what is told before, of which each item gets the next in turn, the same in all its questions.
+    """
+    numbers = {item: place for place, item in enumerate(dict.fromkeys(each.item for each in questionnaire.questions))}
+    return [
+        format_prompt(
+            language_model.tokenizer,
+            question.text,
+            form=form or language_model.form,
+            context=contexts[numbers[question.item] % len(contexts)],
+        )
+        + question.opening
+        for question in questionnaire.questions
+    ]
 
 
 def evaluate(  # noqa: PLR0913 - each argument is one choice in the design of a measurement
@@ -219,7 +208,9 @@ def evaluate(  # noqa: PLR0913 - each argument is one choice in the design of a 
         seed: draws them.
         batch_size: rows of a forward pass.
         baseline: whether the model as it is is asked as well; nothing can be compared without it.
-        engine: where it is asked, see :meth:`Evaluation.run`; None asks the model that is loaded.
+        engine: where it is asked; None asks the model that is loaded. Other processes load it by its name, have to have
+            the same one, and use as many threads. The answers are the same to the last bit on machines of one kind;
+            this process alone writes them, as they come.
         progress: text of a progress bar; None shows none.
 
     Returns:
@@ -230,7 +221,10 @@ def evaluate(  # noqa: PLR0913 - each argument is one choice in the design of a 
         as JSON lists. Rows of the questionnaire ``"neutral"`` have ``loss``, in nats, and ``tokens``.
 
     Raises:
-        DataError, ItemError, ValueError: see :meth:`Evaluation.run`.
+        DataError: the folder cannot be written to, another process writes to it, or the engine cannot do it; see
+            :meth:`personalib.evaluation.engines.Engine.run` and ``personalib.evaluation.shards.Asker``.
+        ItemError, ValueError: see :func:`~personalib.steering.grid.ask_steered` and
+            :func:`~personalib.steering.generation.generate`.
 
     Example:
         >>> answers = evaluate(model, trait_questionnaire(load_trait()[:8]))  # doctest: +SKIP

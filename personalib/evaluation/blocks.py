@@ -35,14 +35,7 @@ _PASSES = 16
 
 @dataclass(frozen=True)
 class Block(ABC):
-    """Some arms on some questions.
-
-    Attributes:
-        name: of the questionnaire.
-        model: the model's key.
-        arms: the places of the arms among all.
-        conditions: what each of them does.
-    """
+    """Some arms, by their places among all, each with its condition, on some questions of one questionnaire."""
 
     reading: ClassVar[str]
     name: str
@@ -56,36 +49,20 @@ class Block(ABC):
 
     @abstractmethod
     def check(self, language_model: LanguageModel) -> None:
-        """Notice what a model cannot read, before it is asked anything.
-
-        Raises:
-            ItemError: a text is too long, or has a token that the model does not embed; the message names the item.
-        """
+        """Raise an :class:`ItemError` that names what is too long, or has a token that the model does not embed."""
 
     @abstractmethod
     def missing(
         self, language_model: LanguageModel, known: Container[str], batch_size: int, done: Done
     ) -> Iterator[Replies]:
-        """Ask what is not known yet, batch by batch.
-
-        Args:
-            language_model: who is asked.
-            known: keys of what is known.
-            batch_size: rows of a forward pass.
-            done: told how many answers were read, each time some are.
-        """
+        """Ask what is not known yet, batch by batch; ``done`` is told how many answers were read each time."""
 
     @abstractmethod
     def shards(self, language_model: LanguageModel, known: set[str], batch_size: int) -> Iterator[Self]:
         """What is not known yet as blocks of whole batches, each of which can be asked elsewhere.
 
         :meth:`missing` of a shard with nothing known has the batches that :meth:`missing` of the block would have, so
-        that sums are rounded alike.
-
-        Args:
-            language_model: who is asked; it answers nothing, but what may share a batch is tried if it was not before.
-            known: keys of what is known; those of each batch are added when it is handed out.
-            batch_size: rows of a forward pass.
+        that sums are rounded alike. Keys of each batch are added to those that are known when it is handed out.
         """
 
     @abstractmethod
@@ -110,13 +87,7 @@ class Block(ABC):
 
 @dataclass(frozen=True)
 class Asked(Block):
-    """Questions with their prompts.
-
-    Attributes:
-        questions: the questions, all with the same labels.
-        places: the place of each question in its questionnaire.
-        prompts: each as the model reads it, up to the answer.
-    """
+    """Questions with the same labels, their places in the questionnaire, and their prompts up to the answer."""
 
     written: ClassVar[int] = 0
     questions: tuple[Question, ...]
@@ -228,11 +199,7 @@ class Options(Asked):
 
 @dataclass(frozen=True)
 class Words(Asked):
-    """Questions that are answered in words.
-
-    Attributes:
-        sampling: how answers are written, and how many each question has.
-    """
+    """Questions that are answered in words."""
 
     reading = "words"
     written = _TOKENS
@@ -302,11 +269,7 @@ class Words(Asked):
 
 @dataclass(frozen=True)
 class Losses(Block):
-    """Neutral questions with given answers: how surprising these are.
-
-    Attributes:
-        exchanges: prompts, each with its answer.
-    """
+    """Neutral questions with given answers: how surprising these are."""
 
     reading = "loss"
     exchanges: tuple[tuple[str, str], ...]

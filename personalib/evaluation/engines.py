@@ -18,24 +18,21 @@ Result = TypeVar("Result")
 
 
 class Engine(Protocol):
-    """Does jobs."""
+    """Does jobs, and has a name for a record of what was run."""
 
     @property
     def name(self) -> str:
-        """For a record of what was run."""
+        """For a record."""
 
     def run(
         self, start: Callable[[], Callable[[Job], Result]], jobs: Iterable[tuple[str, Job]], gpu: bool = False
     ) -> Iterator[tuple[str, Result]]:
-        """Do jobs.
+        """The name of each job with its result, in whatever order they are done.
 
         Args:
             start: called once a worker; it loads what jobs share, and returns the function that does one.
             jobs: each with a name for errors; taken one by one as workers are free.
             gpu: whether each worker needs a GPU of its own.
-
-        Yields:
-            The name of each job with its result, in whatever order they are done.
 
         Raises:
             DataError: a job cannot be done, as the engine's own class says.
@@ -49,7 +46,7 @@ class LocalEngine:
 
     @property
     def name(self) -> str:
-        """For a record of what was run."""
+        """For a record."""
         return "local"
 
     def run(
@@ -66,20 +63,10 @@ class LocalEngine:
 def map_jobs(
     function: Callable[[Job], Result], jobs: Iterable[tuple[str, Job]], engine: Engine, gpu: bool = False
 ) -> Iterator[tuple[str, Result]]:
-    """The results of a function that needs nothing loaded beforehand, as they are ready.
+    """The results of a function that needs nothing loaded beforehand, see :meth:`Engine.run`.
 
-    Args:
-        function: does one job. For an engine of other processes it has to be a function of a module that they can
-            import, and its argument and result are sent to them and back.
-        jobs: each with a name for errors.
-        engine: where they are done.
-        gpu: whether each worker needs a GPU of its own.
-
-    Yields:
-        The name of each job with its result, in whatever order they are done.
-
-    Raises:
-        DataError, Exception: see :meth:`Engine.run`.
+    For an engine of other processes it has to be a function of a module that they can import; its argument and result
+    are sent to them and back.
 
     Example:
         >>> dict(map_jobs(len, [("short", "ab"), ("long", "abcd")], LocalEngine()))

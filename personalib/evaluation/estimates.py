@@ -35,10 +35,6 @@ def questionnaires_of(answers: pd.DataFrame) -> dict[str, str]:
 def health(answers: pd.DataFrame, guard: Guard | None = None) -> pd.DataFrame:
     """How whole the model is under each arm while it answers each questionnaire.
 
-    Args:
-        answers: of :func:`personalib.evaluation.ask.evaluate`.
-        guard: from where on an arm counts as collapsed.
-
     Returns:
         One row a questionnaire and arm: ``questionnaire``, what names the arm, ``mass``, the mean answer mass, and
         ``perplexity`` of neutral answers, both in units of the unsteered model's, and ``collapsed``. Answers in words,
@@ -56,10 +52,11 @@ def health(answers: pd.DataFrame, guard: Guard | None = None) -> pd.DataFrame:
         state = rows.drop_duplicates("arm").sort_values("arm")[["questionnaire", *_ARM]].reset_index(drop=True)
         state["perplexity"] = state["arm"].map(perplexity) if len(perplexity) else np.nan
         state["mass"] = np.nan
-        if "mass" in rows and "p_attribute" not in rows:
+        measured = "mass" in rows and "p_attribute" not in rows
+        if measured:
             masses = rows["mass"].fillna(0.0).groupby(rows["arm"]).mean()
             state["mass"] = (masses / masses.loc[0]).to_numpy()
-        left = state["mass"].fillna(1.0).to_numpy()
+        left = state["mass"].to_numpy() if measured else np.ones(len(state))
         surprise = state["perplexity"].to_numpy() if len(perplexity) else np.ones(len(state))
         parts.append(state.assign(collapsed=(guard or Guard()).collapsed(left, surprise)))
     return pd.concat(parts, ignore_index=True)
@@ -144,11 +141,7 @@ def _of_groups(items: pd.DataFrame, column: str, level: float, *, shares: bool) 
 
 
 def base_scores(answers: pd.DataFrame, *, column: str = "value") -> pd.DataFrame:
-    """The scores of the model as it is.
-
-    Args:
-        answers: as for :func:`effects`.
-        column: as there.
+    """The scores of the model as it is; see :func:`effects`.
 
     Returns:
         One row a questionnaire and group, and ``"all"``: ``questionnaire``, ``group``, ``value``, from ``low`` to

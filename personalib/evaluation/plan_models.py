@@ -12,15 +12,14 @@ def plan_on(
 ) -> EvaluationPlan:
     """A plan with another model: who is asked, how, and where it is pushed; what is asked and how hard stays.
 
+    Every push is at the site of the other model's first SAE, which is that of arms by features as well.
+
     Args:
         plan: a plan that was written for one model.
         model: see :func:`personalib.models.load.load_model`; empty for the plan as it is.
         revision: branch, tag or commit on the hub.
-        device: where the model runs; see :func:`personalib.models.load.load_model`.
+        device: where the model runs.
         saes: the SAEs of the other model; see :func:`personalib.features.own_saes.usual_saes`.
-
-    Returns:
-        The plan with every push at the site of the model's first SAE, and with that SAE in arms by features.
 
     Raises:
         DataError: the model or its SAE cannot be had.

@@ -112,11 +112,7 @@ class RayEngine:
             ray.shutdown()
 
     def _count(self, gpu: bool) -> int:
-        """How many workers are started.
-
-        Raises:
-            DataError: the cluster has no room for so many.
-        """
+        """How many workers are started, if the cluster has room for so many."""
         kind = "GPU" if gpu else "CPU"
         rooms = [int(node["Resources"].get(kind, 0)) for node in ray.nodes() if node["Alive"]]
         wanted = self.workers or (sum(rooms) if gpu else sum(room > 0 for room in rooms))
@@ -130,13 +126,7 @@ class RayEngine:
 
 @dataclass
 class _Task:
-    """A job that is not done yet.
-
-    Attributes:
-        name: for errors.
-        job: what the function takes.
-        lost: how many workers were lost with it.
-    """
+    """A job that is not done yet, with how many workers were lost with it."""
 
     name: str
     job: Any
@@ -161,10 +151,7 @@ class _Crew:
 
     Attributes:
         start: what each worker begins with, in Ray's store.
-        count: how many workers there should be.
-        tries: see :class:`RayEngine`.
-        patience: seconds until one worker has to be ready, where none is.
-        gpu: whether each has a GPU.
+        count, tries, patience, gpu: see :class:`RayEngine`.
         busy: by what is awaited, the worker with its task; None for one that is starting.
         idle: workers that wait for a task.
         again: tasks whose workers were lost.
@@ -258,11 +245,7 @@ def _end(worker: Any) -> None:
 
 
 def _check_reachable(address: str, seconds: float) -> None:
-    """Notice that there is no cluster.
-
-    Raises:
-        DataError: none answers in time.
-    """
+    """Notice in time that there is no cluster."""
     try:
         command = [sys.executable, "-c", _PROBE, address]
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)

@@ -23,10 +23,6 @@ SIGNIFICANT = 0.05
 def tables(run: EvaluationRun, guard: Guard | None = None) -> dict[str, pd.DataFrame]:
     """Every table of a run, by name.
 
-    Args:
-        run: a finished evaluation.
-        guard: from where on an arm counts as collapsed.
-
     Returns:
         For each questionnaire its ``…_base`` (the model as it is), and for traits that of the published score as
         ``…_base_published``, for judgements that of the share of yes as ``…_base_yes``. Where there are arms, the same
@@ -67,11 +63,7 @@ def _compared(kind: str, answers: pd.DataFrame, state: pd.DataFrame) -> dict[str
 
 
 def reading(answers: pd.DataFrame, state: pd.DataFrame) -> pd.DataFrame:
-    """How answers in words could be read under each arm.
-
-    Args:
-        answers: in words, to one questionnaire.
-        state: of :func:`~personalib.evaluation.estimates.health`.
+    """How answers in words to one questionnaire could be read under each arm.
 
     Returns:
         One row an arm: what names it, ``unreadable`` (share of the answers), ``accuracy`` over those that could be
@@ -94,12 +86,7 @@ def reading(answers: pd.DataFrame, state: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_report(runs: Sequence[EvaluationRun], folder: Path, guard: Guard | None = None) -> list[Path]:
-    """Write every table of some runs: all numbers as CSV, and what a reader needs as Markdown and LaTeX.
-
-    Args:
-        runs: finished evaluations.
-        folder: where to; each model has a folder in it.
-        guard: from where on an arm counts as collapsed.
+    """Write every table of some runs, in a folder for each model: all numbers as CSV, the rest for readers.
 
     Returns:
         The files.
@@ -122,9 +109,8 @@ def write_report(runs: Sequence[EvaluationRun], folder: Path, guard: Guard | Non
 def readable_effects(found: pd.DataFrame) -> pd.DataFrame:
     """Effects as a reader wants them: a row an arm, a column a group.
 
-    Returns:
-        Cells hold the effect between its bounds, with a star where it differs from zero after Holm's correction; those
-        of arms that have collapsed are in brackets.
+    Cells hold the effect between its bounds, with a star where it differs from zero after Holm's correction; those of
+    arms that have collapsed are in brackets.
     """
     cells = [_cell(**row) for row in found[["effect", "low", "high", "p_holm", "collapsed"]].to_dict("records")]
     index = [name for name in ("template", "method", "key", "pole", "dose") if name in found]

@@ -13,17 +13,16 @@ import torch
 from personalib.base import provenance
 from personalib.base.data import DataError, cut, read_json, read_yaml
 from personalib.base.storage import write_whole
-from personalib.evaluation.arms import ArmMaker
-from personalib.evaluation.ask import NEUTRAL, Evaluation, one_table
+from personalib.evaluation.ask import NEUTRAL, Evaluation, one_table, prompts
 from personalib.evaluation.engines import Engine
 from personalib.evaluation.estimates import of_questionnaire, questionnaires_of
 from personalib.evaluation.plan import EvaluationPlan, ModelPlan, dump_plan, parse_plan
+from personalib.evaluation.planned_arms import ArmMaker
 from personalib.evaluation.questionnaires import planned_questionnaire
 from personalib.models.chat_templates import template_facts
 from personalib.models.load import load_model
-from personalib.models.prompts import format_prompt
 from personalib.questionnaires.items import load_trait, some_of_each
-from personalib.questionnaires.questions import trait_questions
+from personalib.questionnaires.questionnaire import trait_questionnaire
 
 # Bundled items of each trait whose prompts the residual stream's typical norms are taken from: always the same, so that
 # a dose means one thing whatever is asked.
@@ -56,22 +55,16 @@ class EvaluationRun:
 
 
 def prepare(plan: EvaluationPlan, model: ModelPlan, folder: Path, progress: str | None = None) -> Evaluation:
-    """Load a model, build the questionnaires, and fit or look up the directions of a plan.
-
-    Args:
-        plan: the plan.
-        model: one of its models.
-        folder: where activations go.
-        progress: text of a progress bar; None shows none.
+    """Load one of a plan's models, build the questionnaires, and fit or look up the directions.
 
     Raises:
         DataError, ValueError: something in the plan cannot be had; the message says what.
     """
     questionnaires = [planned_questionnaire(one) for one in plan.questionnaires]
     language_model = load_model(model.name, model.revision, model.device, getattr(torch, model.dtype))
-    usual = trait_questions(some_of_each(load_trait(), _NORM_ITEMS))
-    prompts = [format_prompt(language_model.tokenizer, one.text, form=model.form) for one in usual]
-    maker = ArmMaker(language_model, prompts, folder, model.form, plan.pairs, plan.seed)
+    usual = trait_questionnaire(some_of_each(load_trait(), _NORM_ITEMS))
+    usual_prompts = prompts(language_model, usual, model.form)
+    maker = ArmMaker(language_model, usual_prompts, folder, model.form, plan.pairs, plan.seed)
     return Evaluation(
         language_model,
         questionnaires,

@@ -46,11 +46,7 @@ class Asker:
 
     @classmethod
     def of(cls, language_model: LanguageModel, conditions: Sequence[Condition], key: str, batch_size: int) -> "Asker":
-        """Whoever asks what this process would ask of its own model.
-
-        Raises:
-            DataError: the model is spread over several devices, and a worker has one, or is run by a service.
-        """
+        """Whoever asks what this process would ask of its own model, which has to be here, on one device."""
         if isinstance(language_model, RemoteModel):
             raise DataError(f"{language_model.name} is run by a service, and not by workers; leave the engine out")
         if is_spread(language_model.model):
@@ -72,13 +68,6 @@ class Asker:
     ) -> Iterator[Replies]:
         """The answers that blocks lack, batch by batch, in whatever order workers give them.
 
-        Args:
-            language_model: the model in this process, which answers nothing.
-            blocks: of the evaluation.
-            known: keys of what is known.
-            engine: where the shards are asked.
-            done: told how many answers were read, each time some are.
-
         Raises:
             DataError: a worker has another model, or see :meth:`personalib.evaluation.engines.Engine.run`.
         """
@@ -92,14 +81,7 @@ class Asker:
             done(count)
 
     def __call__(self) -> Callable[[Block], tuple[int, list[Replies]]]:
-        """Load the model.
-
-        Returns:
-            What answers a shard: how many answers there are, and the answers batch by batch.
-
-        Raises:
-            DataError: there is no such model here, or it is another one.
-        """
+        """Load the model, if it is here and the same; what answers a shard: how many answers, and these by batch."""
         torch.set_num_threads(self.threads)
         language_model = load_model(self.name, self.revision, self.device, getattr(torch, self.dtype))
         self._check(language_model)

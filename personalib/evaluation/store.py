@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,22 +32,6 @@ class Reply:
 
     values: tuple[float, ...] = ()
     text: str | None = None
-
-
-class Store(Protocol):
-    """Where answers are kept, each under its key."""
-
-    def replies(self) -> dict[str, Reply]:
-        """All answers so far, by key."""
-
-    def keys(self) -> set[str]:
-        """The keys of all answers so far."""
-
-    def writing(self) -> AbstractContextManager[None]:
-        """Have the store to oneself."""
-
-    def add(self, replies: Mapping[str, Reply]) -> None:
-        """Keep answers."""
 
 
 class MemoryStore:
@@ -129,6 +112,9 @@ class AnswerStore:
                 yield pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
             else:
                 logger.warning("%s: damaged, or not of this version; its answers are asked anew: remove it", path)
+
+
+Store = MemoryStore | AnswerStore
 
 
 def parquet(table: pa.Table) -> bytes:

@@ -50,7 +50,7 @@ def planted_changes(world: World, family: str) -> pd.DataFrame:
 
     Returns:
         One row a key of :func:`personalib.stimuli.contrast_pairs.contrasts`, pole and trait: ``key``, ``pole``,
-        ``trait``, and ``truth`` in points of 100 · p(high).
+        ``group`` (the trait), and ``truth`` in points of 100 · p(high).
 
     Raises:
         ValueError: nothing of that family is planted; pressures and elements are.
@@ -61,7 +61,7 @@ def planted_changes(world: World, family: str) -> pd.DataFrame:
         profiles = {(f"{factor}.{key}", POLES[0]): Profile({factor: key}) for factor, key in world.effects}
     nobody = world.probability(Profile())
     changes = {names: 100 * (world.probability(profile) - nobody) for names, profile in profiles.items()}
-    table = pd.DataFrame.from_dict(changes, orient="index", columns=pd.Index(TRAITS, name="trait"))
+    table = pd.DataFrame.from_dict(changes, orient="index", columns=pd.Index(TRAITS, name="group"))
     table.index = pd.MultiIndex.from_tuples(changes, names=["key", "pole"])
     return table.stack().rename("truth").reset_index()
 

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from personalib.base.statistics import proportion_interval
+from personalib.evaluation.arms import Arm
 from personalib.models.load import LanguageModel
 from personalib.models.prompts import format_prompt
 from personalib.models.sampling import GREEDY, Sampling
 from personalib.organism.corpus import Corpus
 from personalib.organism.world import load_world
-from personalib.steering.effects import Arm
 from personalib.steering.generation import generate
 from personalib.stimuli.factors import POLES
 from personalib.stimuli.grammar import LEVELS, load_traits, words
@@ -53,7 +53,7 @@ def judge(text: str, trait: str) -> str | None:
 
 def moved_trait(truth: pd.DataFrame, key: str) -> tuple[str, str]:
     """The trait that the positive pole of a key is known to move most, and the level that it moves it to."""
-    changes = truth[(truth["key"] == key) & (truth["pole"] == POLES[0])].set_index("trait")["truth"]
+    changes = truth[(truth["key"] == key) & (truth["pole"] == POLES[0])].set_index("group")["truth"]
     trait = str(changes.abs().idxmax())
     return trait, LEVELS[int(changes[trait] < 0)]
 
@@ -80,7 +80,7 @@ def free_answers(
     Args:
         language_model: the model.
         arms: what is steered or told; arms of one key get the same questions.
-        truth: ``key``, ``pole``, ``trait`` and ``truth``.
+        truth: ``key``, ``pole``, ``group`` (the trait) and ``truth``.
         count: questions of each key.
         tokens: of an answer, at the most.
         form: ``"chat"`` or ``"base"``.

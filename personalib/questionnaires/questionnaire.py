@@ -38,7 +38,13 @@ def trait_questionnaire(
     orders: Sequence[str] = ORDERS,
     name: str = "trait",
 ) -> Questionnaire:
-    """Trait items, see :func:`~personalib.questionnaires.questions.trait_questions`."""
+    """Trait items, see :func:`~personalib.questionnaires.questions.trait_questions`.
+
+    Raises:
+        ValueError: there are no items; or see there.
+    """
+    if not items:
+        raise ValueError("there are no trait items to ask; pass a larger bank, or ask for more of each trait")
     return Questionnaire(name, "trait", tuple(trait_questions(items, templates, orders)))
 
 

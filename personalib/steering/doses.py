@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from personalib.models.activations import capture
@@ -80,6 +81,41 @@ def combined(vectors: Sequence[SteeringVector], how: Combination = "sum") -> Ste
     if total.norm <= _NOTHING * mean:
         raise ValueError(f"{total.name} is zero but for rounding, and has no direction to be lengthened in")
     return total.unit() * mean
+
+
+def random_directions(like: SteeringVector, count: int = 10, seed: int = 0) -> list[SteeringVector]:
+    """Random directions, as long as a vector and at its site.
+
+    Any push of that length moves a model somewhere, so what a vector does counts only beyond what these do.
+
+    Args:
+        like: the vector.
+        count: how many.
+        seed: draws them.
+
+    Raises:
+        ValueError: the vector is zero.
+
+    Example:
+        >>> vector = SteeringVector(torch.tensor([3.0, 4.0]), Site(3), "trust", "pca", "toy", "1")  # doctest: +SKIP
+        >>> [round(one.norm, 6) for one in random_directions(vector, 2)]  # doctest: +SKIP
+        [5.0, 5.0]
+    """
+    if not like.norm:
+        raise ValueError(f"{like.name} is zero, and so would be its controls")
+    rng = np.random.default_rng([seed, 31])
+    return [
+        SteeringVector(
+            torch.from_numpy(rng.standard_normal(len(like.direction))),
+            like.site,
+            f"random {number}",
+            "random",
+            like.model,
+            like.revision,
+        ).unit()
+        * like.norm
+        for number in range(count)
+    ]
 
 
 def largest_dose(

@@ -15,10 +15,10 @@ from personalib.models.batches import inference, left_padded
 from personalib.models.encoding import encode_prompts
 from personalib.models.load import LanguageModel, load_model
 from personalib.models.parts import Site, blocks
-from personalib.models.prompts import option_tokens
+from personalib.models.prompts import format_prompt, option_tokens
 from personalib.models.registry import ORGANISM
 from personalib.questionnaires.items import TraitItem, load_trait, some_of_each, validation_split
-from personalib.steering.contrast_choice import TraitSheet
+from personalib.questionnaires.questions import trait_questions
 from personalib.steering.grid import ask_steered
 from personalib.steering.interventions import Add, Condition, Positions
 from personalib.stimuli.factors import TRAITS
@@ -159,8 +159,8 @@ def get_model(name: str, device: str = "cpu") -> LanguageModel:
 def sheet_prompts(language_model: LanguageModel, count: int) -> tuple[list[str], tuple[str, ...]]:
     """Prompts of the evaluation split, of all traits in turn, and the labels of their options."""
     items = some_of_each(validation_split(load_trait())[1], -(-count // (len(TRAITS) * ORDERS)))
-    sheet = TraitSheet(language_model, _in_turn(items)[: -(-count // ORDERS)])
-    return sheet.prompts()[:count], tuple(sheet.labels)
+    questions = trait_questions(_in_turn(items)[: -(-count // ORDERS)])
+    return [format_prompt(language_model.tokenizer, one.text) for one in questions[:count]], questions[0].labels
 
 
 def _in_turn(items: Sequence[TraitItem]) -> list[TraitItem]:

@@ -18,17 +18,18 @@ from personalib.__main__ import cli
 from personalib.base.data import data_dir
 from personalib.base.provenance import repository_root
 from personalib.cli import contrast as contrast_commands
+from personalib.evaluation.choice import choose_push, load_push
+from personalib.evaluation.study import Study
 from personalib.models.load import load_model
 from personalib.models.parts import Site, blocks
 from personalib.organism.tokenizer import load_tokenizer
 from personalib.questionnaires.items import load_trait, validation_split
-from personalib.steering.contrast_choice import TraitSheet, load_setting, steered_effects
-from personalib.steering.grid import ask_steered
+from personalib.questionnaires.questionnaire import trait_questionnaire
 from personalib.stimuli.contrast_pairs import FAMILIES, contrasts
 from personalib.stimuli.factors import TRAITS
 from personalib.vectors.contrast import fit_vector, read_contrasts
 from personalib.vectors.methods import METHODS
-from personalib.vectors.readings import layer_scan, validation_accuracy
+from personalib.vectors.readings import layer_scan
 from personalib.vectors.vector import SteeringVector, load_vectors
 
 KEYS = [one.key for one in contrasts("pressures")]
@@ -66,7 +67,7 @@ def few(work):
     items = [item for item in validation_split(load_trait())[0] if item.personality in TRAITS[:3]]
     path = work / "items.jsonl"
     path.write_text("\n".join(json.dumps(vars(item)) for item in items))
-    return "--items", path, "--per-trait", 1, "--coefficient", 1, "--pairs", PAIRS, "--work", work
+    return "--items", path, "--per-trait", 1, "--dose", 0.4, "--pairs", PAIRS, "--work", work
 
 
 @pytest.fixture(scope="module")
@@ -213,23 +214,23 @@ def test_other_number_formats_can_be_read_in(call, tmp_path):
 
 def test_a_choice_is_a_file_that_can_be_read(chosen):
     path, out = chosen
-    setting = load_setting(path)
+    push = load_push(path)
     table = pd.DataFrame(json.loads(path.read_text())["table"])
-    assert len(table) == 2 * 6 and set(table["coefficient"]) == {1.0}
+    assert len(table) == 2 * 6 and set(table["dose"]) == {0.4}
     [row] = table[table["chosen"]].to_dict("records")
-    assert (row["positions"], Site.parse(row["site"]), row["coefficient"]) == setting
-    assert row["eligible"] and row["fidelity"] == table.loc[table["eligible"], "fidelity"].max()
+    assert (row["positions"], row["site"], row["dose"]) == (push.positions, str(push.site), push.dose)
+    assert row["collapsed"] == 0 and row["fidelity"] == table.loc[table["collapsed"] == 0, "fidelity"].max()
     last = out.splitlines()[-1]
-    assert last == f"chosen: {setting.coefficient:g} times at {setting.site}, positions {setting.positions}"
+    assert last == f"chosen: a dose of {push.dose:g} at {push.site}, positions {push.positions}"
 
 
 def test_what_was_tried_is_shown_with_what_was_chosen(chosen):
     path, out = chosen
-    tried = [row for row in json.loads(path.read_text())["table"] if row["fidelity"] is not None]
+    tried = json.loads(path.read_text())["table"]
     lines = out.splitlines()
-    assert lines[0].split()[:4] == ["positions", "site", "coefficient", "reading"] and len(lines) == len(tried) + 2
+    assert lines[0].split()[:4] == ["site", "positions", "dose", "fidelity"] and len(lines) == len(tried) + 2
     for line, row in zip(lines[1:-1], tried, strict=True):
-        assert line.split()[:2] == [row["positions"], row["site"]] and f"{row['fidelity']:.3f}" in line
+        assert line.split()[:2] == [row["site"], row["positions"]] and f"{row['fidelity']:.3f}" in line
         assert line.split()[-1] == str(row["chosen"])
 
 
@@ -239,13 +240,13 @@ def test_choosing_uses_no_item_that_an_evaluation_uses(call, work, tmp_path):
     (tmp_path / "mixed.jsonl").write_text(text)
     (tmp_path / "evaluation.jsonl").write_text(text.splitlines()[1])
     (tmp_path / "validation.jsonl").write_text(text.splitlines()[0])
-    two = ("--coefficient", 1, "--coefficient", 0.5, "--pairs", PAIRS, "--work", work)
+    two = ("--dose", 0.4, "--dose", 0.2, "--pairs", PAIRS, "--work", work)
     refused(call("choose", *two, "--items", "evaluation.jsonl", "--out", "a.json"), "there are no trait items")
     for name in ("mixed", "validation"):
         assert call("choose", *two, "--items", f"{name}.jsonl", "--out", f"{name}.json")[0] == 0
     assert (tmp_path / "mixed.json").read_bytes() == (tmp_path / "validation.json").read_bytes()
     table = json.loads((tmp_path / "mixed.json").read_text())["table"]
-    assert [row["coefficient"] for row in table] == [1.0, 0.5] * 2 * 6
+    assert [row["dose"] for row in table] == [0.4, 0.2] * 2 * 6
 
 
 def test_the_options_of_a_choice_are_used(call, tmp_path):
@@ -253,28 +254,17 @@ def test_the_options_of_a_choice_are_used(call, tmp_path):
     (tmp_path / "items.jsonl").write_text(f"{json.dumps(vars(item))}\n{json.dumps(vars(other))}")
     assert item.personality == other.personality
     options = ("--items", "items.jsonl", "--per-trait", 1, "--template", "numbers", "--form", "base", "--pairs", 16)
-    options += ("--coefficient", 2, "--method", "lda", "--seed", 3, "--position", "sentence_last")
+    options += ("--dose", 0.3, "--method", "lda", "--seed", 3, "--position", "sentence_last")
     assert call("choose", *options, "--out", "choice.json")[0] == 0
     found = pd.DataFrame(json.loads((tmp_path / "choice.json").read_text())["table"])
-    organism, family, sites = (
-        load_model(),
-        contrasts("pressures"),
-        [Site.parse(site) for site in found["site"].unique()],
-    )
-    read = read_contrasts(
-        organism, family, sites, tmp_path / "again", count=16, seed=3, position="sentence_last", form="base"
-    )
-    for site, own in found.groupby("site"):
-        expected = np.mean([validation_accuracy(each["train"], Site.parse(site), "lda") for each in read.values()])
-        assert own["reading"].tolist() == pytest.approx([expected] * 2)
-    sheet = TraitSheet(organism, [item], "numbers", "base")
-    tried = found.dropna(subset="fidelity").iloc[0]
-    site = Site.parse(tried["site"])
-    vectors = {(site, key): fit_vector(own["train"], site, "lda") for key, own in read.items()}
-    base, mass = sheet.scores(ask_steered(organism, sheet.prompts(), sheet.labels, [()])[0])
-    effects = steered_effects(sheet, vectors, [2.0], base, mass, tried["positions"])
-    assert tried["mass"] == pytest.approx(effects["mass"].min(), abs=1e-5)
-    assert tried["effect"] == pytest.approx(np.sqrt((effects["steered"] ** 2).mean()), abs=1e-3)
+    organism, one = load_model(), trait_questionnaire([item], ["numbers"])
+    how = {"form": "base", "pairs": 16, "seed": 3, "position": "sentence_last"}
+    sites = [Site(layer) for layer in range(len(blocks(organism.model)))]
+    study = Study.read(organism, contrasts("pressures"), one, tmp_path / "again", sites=sites, **how)
+    candidates = {str(site): study.contrast_vectors(site, "lda") for site in sites}
+    expected = choose_push(study, candidates, positions=("last", "prompt"), doses=(0.3,)).table
+    pd.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=1e-3, atol=1e-3)
+    assert (tmp_path / "results" / "contrast" / "answers" / "parts").is_dir(), "where a killed choice goes on"
 
 
 # Report
@@ -292,7 +282,8 @@ def test_a_report_has_the_headlines_and_the_interpretable_rest(reported):
 
 def test_a_report_chooses_what_choose_chooses(reported, chosen):
     found = reported[0]
-    assert (found["positions"], Site.parse(found["site"]), found["coefficient"]) == load_setting(chosen[0])
+    push = load_push(chosen[0])
+    assert (found["positions"], found["site"], found["dose"]) == (push.positions, str(push.site), push.dose)
     written = json.loads(chosen[0].read_text())["table"]
     pd.testing.assert_frame_equal(pd.DataFrame(found["choice"]), pd.DataFrame(written), rtol=1e-6)
     assert reported[1].startswith(chosen[1]), "the same table is shown first"

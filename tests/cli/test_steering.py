@@ -16,18 +16,21 @@ from sae_lens import SAE
 from personalib.__main__ import cli
 from personalib.base.provenance import repository_root
 from personalib.cli import steering as steering_commands
+from personalib.evaluation.arms import prompted_arms
+from personalib.evaluation.ask import evaluate
+from personalib.evaluation.choice import choose_push
+from personalib.evaluation.estimates import ALL
+from personalib.evaluation.estimates import effects as effects_of
+from personalib.evaluation.study import Study
 from personalib.features.saes import load_sae
 from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.models.prompts import format_prompt
 from personalib.models.sampling import Sampling
 from personalib.questionnaires.items import load_trait, validation_split
-from personalib.steering.choice import choose_push
-from personalib.steering.contrast_choice import TraitSheet
-from personalib.steering.effects import measure, told_arms
+from personalib.questionnaires.questionnaire import trait_questionnaire
 from personalib.steering.generation import generate
 from personalib.steering.interventions import POSITIONS, Add
-from personalib.steering.study import Study
 from personalib.stimuli.contrast_pairs import contrasts
 from personalib.stimuli.factors import TRAITS
 from personalib.vectors.contrast import fit_vector, read_contrasts
@@ -202,8 +205,8 @@ def test_a_report_is_two_files(reported):
     assert list(numbers["truth_correlation"]) == methods
     assert {"repe", "sae", "random"} <= set(numbers["told_correlation"])
     assert numbers["push"]["sae"] == {"source": SAE_ID, "positions": "prompt", "dose": DOSE}
-    assert effects["method"].unique().tolist() == methods and set(effects["trait"]) == set(TRAITS[:2])
-    assert {"arm", "key", "pole", "dose", "effect", "low", "high", "p", "p_adjusted", "n", "missing"} <= set(effects)
+    assert effects["method"].unique().tolist() == methods and set(effects["group"]) == set(TRAITS[:2])
+    assert {"arm", "key", "pole", "dose", "effect", "low", "high", "p", "p_fdr", "n", "missing"} <= set(effects)
     for method in methods[:3]:
         assert sorted(effects[effects["method"] == method]["key"].unique()) == sorted(keys)
     assert effects[effects["method"] == "random"]["key"].nunique() == 10
@@ -225,17 +228,16 @@ def test_correlations_and_pushes_are_shown(reported):
 
 @pytest.fixture(scope="module")
 def study(organism, items, work):
-    sheet = TraitSheet(organism, items[0])
-    return Study.read(organism, contrasts("pressures"), sheet, work, pairs=PAIRS)
+    return Study.read(organism, contrasts("pressures"), trait_questionnaire(items[0]), work, pairs=PAIRS)
 
 
 def test_pushes_are_chosen_on_items_that_are_not_measured_on(reported, study):
     """The file holds other items first, so that the choice would fall on them if it could."""
     candidates = {SAE_ID: study.prompt_feature_vectors(load_sae(sae_id=SAE_ID))}
-    own = choose_push(study.sheet, candidates, study.told, study.norms, positions=("prompt",), doses=(DOSE,))
+    own = choose_push(study, candidates, positions=("prompt",), doses=(DOSE,))
     assert reported[0]["push"]["sae"]["source"] == own.source
     vectors = {str(site): study.contrast_vectors(site) for site in study.norms}
-    best = choose_push(study.sheet, vectors, study.told, study.norms, positions=("prompt",), doses=(DOSE,))
+    best = choose_push(study, vectors, positions=("prompt",), doses=(DOSE,))
     assert reported[0]["push"]["repe"]["source"] == best.source
     repe = reported[1][reported[1]["method"] == "repe"]
     assert (repe[repe["pole"] == "positive"]["dose"] == DOSE).all()
@@ -245,19 +247,19 @@ def test_pushes_are_chosen_on_items_that_are_not_measured_on(reported, study):
 def test_effects_are_measured_on_items_that_choose_nothing(reported, organism, items):
     """What telling does tells the items apart: it is another thing on those to choose by."""
     told = reported[1][reported[1]["method"] == "prompt"]
-    arms = told_arms(contrasts("pressures"), "held_out", ("positive", "negative"))
-    chosen_by, measured = (measure(TraitSheet(organism, own), arms, neutral=1)["effect"] for own in items)
+    arms = prompted_arms(contrasts("pressures"), "held_out", ("positive", "negative"))
+    both = [effects_of(evaluate(organism, trait_questionnaire(own), arms, neutral=0)) for own in items]
+    chosen_by, measured = (rows[rows["group"] != ALL]["effect"] for rows in both)
     np.testing.assert_allclose(told["effect"], measured, rtol=0, atol=1e-2)
-    assert np.abs(told["effect"].to_numpy() - chosen_by).max() > 1
+    assert np.abs(told["effect"].to_numpy() - chosen_by.to_numpy()).max() > 1
     assert set(told["n"] + told["missing"]) == {2}
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["to choose by", "to measure on"])
 def test_without_items_on_either_side_there_is_one_error(call, items, work, tmp_path, which):
     own = bank(tmp_path / "half.jsonl", items[which])
-    refused_at_the_end(
-        call("report", *TINY, "--items", own, "--work", work, "--json", "out.json"), "there are no trait items to ask"
-    )
+    ended = call("report", *TINY, "--items", own, "--work", work, "--json", "out.json")
+    refused(ended, "there are no trait items to ask")
     assert not (tmp_path / "out.json").exists()
 
 

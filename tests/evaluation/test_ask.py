@@ -15,7 +15,8 @@ from small_models import LABELS, small, vector
 from personalib.base.data import DataError
 from personalib.base.records import ItemError
 from personalib.evaluation import blocks as evaluation_blocks
-from personalib.evaluation.ask import NEUTRAL, NONE, Evaluation, evaluate
+from personalib.evaluation.arms import NONE, Arm
+from personalib.evaluation.ask import NEUTRAL, Evaluation, evaluate
 from personalib.evaluation.estimates import base_scores, effects, health, of_questionnaire
 from personalib.evaluation.store import AnswerStore
 from personalib.models.load import load_model
@@ -24,7 +25,6 @@ from personalib.models.prompts import ask, format_prompt
 from personalib.models.sampling import Sampling
 from personalib.questionnaires.questionnaire import Questionnaire
 from personalib.questionnaires.questions import Question
-from personalib.steering.effects import Arm
 from personalib.steering.generation import generate
 from personalib.steering.grid import ask_steered
 from personalib.steering.guards import neutral_exchanges, perplexities
@@ -272,6 +272,21 @@ def test_an_arm_that_is_merely_called_none_is_not_taken_for_the_model_as_it_is(m
     """Everything would be compared with a model that is steered."""
     first = make(arms=[replace(STEERED, method="none"), TOLD]).arms[0]
     assert first.condition == () and first.contexts == ()
+
+
+def test_arms_that_are_told_the_same_are_asked_together(make, llama):
+    """And have the answers that each has by itself."""
+    both = replace(TOLD, method="both", condition=(PUSH,))
+    evaluation = make((CHOICE,), (TOLD, STEERED, both, BOTH))
+    assert {block.arms for block in evaluation._blocks} == {(0, 2), (1, 3), (4,)}
+    rows = evaluation.run()
+    alone = make((CHOICE,), (both,)).run()
+    same = ["questionnaire", "item", "template", "order", "mass", "loss"]
+    pd.testing.assert_frame_equal(
+        rows.loc[rows["arm"] == 3, same].reset_index(drop=True),
+        alone.loc[alone["arm"] == 1, same].reset_index(drop=True),
+        rtol=1e-5,
+    )
 
 
 def test_answers_in_memory_are_those_on_disk(llama, whole):

@@ -342,6 +342,11 @@ def test_an_arm_whose_answers_are_no_numbers_has_collapsed(what):
     assert health_of(answers, losses)["collapsed"].tolist() == [False, False, True]
 
 
+def test_a_model_that_gives_the_options_no_probability_is_not_whole():
+    answers = ratings(random_values(2, 4)).assign(mass=0.0)
+    assert health_of(answers, neutral([[1.0], [1.0]]))["collapsed"].all()
+
+
 def test_the_order_of_the_rows_does_not_change_the_health():
     answers, losses = ratings(random_values(4, 6)), neutral(np.arange(8.0).reshape(4, 2))
     pd.testing.assert_frame_equal(

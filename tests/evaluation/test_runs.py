@@ -16,10 +16,10 @@ from personalib.base.data import DataError
 from personalib.base.provenance import data_hash, file_hash, library_hash, package_versions
 from personalib.evaluation import blocks as evaluation_blocks
 from personalib.evaluation import runs as evaluation_runs
-from personalib.evaluation.arms import ArmMaker
 from personalib.evaluation.ask import NEUTRAL, NONE
 from personalib.evaluation.estimates import questionnaires_of
 from personalib.evaluation.plan import ArmsPlan, EvaluationPlan, ModelPlan, dump_plan, load_plan, parse_plan
+from personalib.evaluation.planned_arms import ArmMaker
 from personalib.evaluation.questionnaires import planned_questionnaire
 from personalib.evaluation.report import tables, write_report
 from personalib.evaluation.runs import model_folder, prepare, read_run, read_runs, run_plan

@@ -85,11 +85,11 @@ def profile_of(key, pole):
 @pytest.mark.parametrize("family", ["pressures", "elements"])
 def test_planted_changes_are_the_worlds_between_being_told_and_not(world, family):
     table = effects.planted_changes(world, family)
-    assert list(table) == ["key", "pole", "trait", "truth"]
+    assert list(table) == ["key", "pole", "group", "truth"]
     nobody = world.probability(Profile())
     for row in table.itertuples():
         change = world.probability(profile_of(row.key, row.pole)) - nobody
-        assert row.truth == pytest.approx(100 * change[TRAITS.index(row.trait)], abs=1e-12)
+        assert row.truth == pytest.approx(100 * change[TRAITS.index(row.group)], abs=1e-12)
     assert table["truth"].abs().max() > 10 and table["truth"].between(-100, 100).all()
 
 
@@ -98,7 +98,7 @@ def test_planted_changes_have_a_row_for_each_contrast_pole_and_trait(world, fami
     """Both poles of a pressure are planted, and of an element only that it is told."""
     table = effects.planted_changes(world, family)
     rows = {(one.key, pole, trait) for one in contrasts(family) for pole in poles for trait in TRAITS}
-    assert set(table[["key", "pole", "trait"]].itertuples(index=False, name=None)) == rows and len(table) == len(rows)
+    assert set(table[["key", "pole", "group"]].itertuples(index=False, name=None)) == rows and len(table) == len(rows)
 
 
 @pytest.mark.parametrize(
@@ -116,14 +116,14 @@ def test_a_planted_change_is_a_mean_over_the_noise_of_an_answer(world, family, k
     def chance(logit):
         return quad(lambda z: norm.pdf(z) / (1 + np.exp(-logit - world.noise * z)), -10, 10)[0]
 
-    table = effects.planted_changes(world, family).set_index(["key", "pole", "trait"])["truth"].sort_index()
+    table = effects.planted_changes(world, family).set_index(["key", "pole", "group"])["truth"].sort_index()
     expected = [100 * (chance(one + sign * own) - chance(one)) for one, own in zip(world.baseline, effect, strict=True)]
     np.testing.assert_allclose(table.loc[key, pole].loc[list(TRAITS)], expected, atol=1e-6)
 
 
 def test_the_poles_of_a_pressure_change_opposite_ways_and_not_by_as_much(world):
     """As far from the middle as a baseline is, a step up and a step down differ in probability."""
-    table = effects.planted_changes(world, "pressures").pivot(index=["key", "trait"], columns="pole", values="truth")
+    table = effects.planted_changes(world, "pressures").pivot(index=["key", "group"], columns="pole", values="truth")
     planted = np.concatenate(list(world.pressures.values())) != 0
     assert planted.any() and not planted.all()
     assert (np.sign(table["positive"]) == -np.sign(table["negative"])).all()

@@ -9,6 +9,7 @@ import torch
 
 import personalib.organism.written_answers
 from personalib.base.statistics import proportion_interval
+from personalib.evaluation.arms import Arm, Push, prompted_arms
 from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.models.prompts import format_prompt
@@ -17,7 +18,6 @@ from personalib.organism.effects import planted_changes
 from personalib.organism.world import load_world
 from personalib.organism.written_answers import free_answers, high_shares, judge, moved_trait, open_questions
 from personalib.steering.doses import at_dose
-from personalib.steering.effects import Arm, Push, told_arms
 from personalib.steering.generation import generate
 from personalib.steering.interventions import Add
 from personalib.stimuli.contrast_pairs import contrasts
@@ -50,9 +50,9 @@ def truth():
 
 @pytest.fixture(scope="module")
 def arms(vectors):
-    told = told_arms([one for one in contrasts("pressures") if one.key in TITLES], "held_out")
+    told = prompted_arms([one for one in contrasts("pressures") if one.key in TITLES], "held_out")
     plain = [Arm("unsteered", key) for key in vectors]
-    return [*plain, *(arm for pole in POLES for arm in PUSH.arms("steered", vectors, pole)), *told]
+    return [*plain, *PUSH.arms("steered", vectors, POLES), *told]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def answers(organism, arms, truth):
 def test_the_trait_that_is_moved_most_comes_with_the_level_it_is_moved_to():
     effects = [("a", "positive", "openness", -30.0), ("a", "positive", "neuroticism", 20.0)]
     effects += [("a", "negative", "neuroticism", 90.0), ("b", "positive", "neuroticism", 50.0)]
-    table = pd.DataFrame(effects, columns=["key", "pole", "trait", "truth"])
+    table = pd.DataFrame(effects, columns=["key", "pole", "group", "truth"])
     assert moved_trait(table, "a") == ("openness", "low") and moved_trait(table, "b") == ("neuroticism", "high")
 
 

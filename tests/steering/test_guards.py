@@ -9,8 +9,9 @@ from small_models import SITES, small, steered_alone, untouched, vector
 
 from personalib.models.load import load_model
 from personalib.models.parts import Site
+from personalib.models.prompts import format_prompt
 from personalib.questionnaires.items import load_trait, some_of_each, validation_split
-from personalib.steering.contrast_choice import TraitSheet
+from personalib.questionnaires.questions import trait_questions
 from personalib.steering.doses import at_dose, site_norms
 from personalib.steering.grid import ask_steered
 from personalib.steering.guards import Guard, neutral_exchanges, perplexities, perplexity_of_each
@@ -257,9 +258,10 @@ def test_neutral_answers_are_sentences_to_the_organism(organism):
 
 
 def test_the_organism_collapses_under_a_huge_push_and_not_under_a_small_one(organism, tmp_path):
-    sheet = TraitSheet(organism, some_of_each(validation_split(load_trait())[0], 1))
+    questions = trait_questions(some_of_each(validation_split(load_trait())[0], 1))
+    asked = [format_prompt(organism.tokenizer, question.text) for question in questions]
     exchanges, sites = neutral_exchanges(organism, 8), [Site(1), Site(3)]
-    norms = site_norms(organism, sheet.prompts(), sites, tmp_path)
+    norms = site_norms(organism, asked, sites, tmp_path)
     units = list(product(sites, (0.02, -0.02, 20.0, -20.0)))
     generator = torch.Generator().manual_seed(0)
     some = {
@@ -267,7 +269,7 @@ def test_the_organism_collapses_under_a_huge_push_and_not_under_a_small_one(orga
         for site in sites
     }
     conditions = [(), *((Add(at_dose(some[site], dose, norms[site]), 1.0, "all"),) for site, dose in units)]
-    answers = ask_steered(organism, sheet.prompts(), sheet.labels, conditions)
+    answers = ask_steered(organism, asked, questions[0].labels, conditions)
     mass = answers.sum(2).mean(1)
     perplexity = perplexities(organism, exchanges, conditions)
     collapsed = Guard().collapsed(mass / mass[0], perplexity / perplexity[0])

@@ -5,8 +5,8 @@ import torch
 import yaml
 
 from personalib.base.data import DataError
-from personalib.evaluation.arms import ArmMaker
 from personalib.evaluation.plan import ArmsPlan
+from personalib.evaluation.planned_arms import ArmMaker
 from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.stimuli.contrast_files import supplied_contrasts, supplied_questions, supplied_set

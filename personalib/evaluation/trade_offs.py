@@ -7,12 +7,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from personalib.base.statistics import Interval, expanded_bounds
-from personalib.steering.effects import RANDOM, cluster
+from personalib.evaluation.agreement import NAMES, cluster
+from personalib.evaluation.arms import PROMPT, RANDOM
 
 KINDS = {
     "sae": "SAE feature",
     "repe": "contrast vector",
-    "prompt": "told in words",
+    PROMPT: "told in words",
     RANDOM: "random direction",
 }
 
@@ -23,20 +24,15 @@ def gains(effects: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
     Args:
         effects: of traits, see :func:`personalib.evaluation.estimates.effects`; methods are called by method and
             family like ``"sae elements"``, or ``"random"``.
-        truth: the known effects: ``key``, ``pole``, ``trait``, and ``truth``, in points.
+        truth: the known effects: ``key``, ``pole``, ``group``, and ``truth``, in points.
 
     Returns:
         One row an arm: ``arm``, ``method``, ``family``, ``kind``, ``key``, ``dose`` (its size), ``cluster`` (the factor
-        of an element, see :func:`~personalib.steering.effects.cluster`), ``collapsed``; ``gain``, the slope of its
+        of an element, see :func:`~personalib.evaluation.agreement.cluster`), ``collapsed``; ``gain``, the slope of its
         effects on the known ones without an intercept, 1 where it has all of them, missing for random directions,
         which stand for nothing; and ``off_target``, the root mean square of what is left, in points.
     """
-    known = effects.merge(
-        truth[["key", "pole", "trait", "truth"]],
-        left_on=["key", "pole", "group"],
-        right_on=["key", "pole", "trait"],
-        how="left",
-    )
+    known = effects.merge(truth[[*NAMES, "truth"]], on=NAMES, how="left")
     return pd.DataFrame([{"arm": arm} | _gain(own) for arm, own in known.groupby("arm", sort=False)])
 
 

@@ -1,4 +1,4 @@
-"""Contrast vectors of a whole family: chosen, read, and compared with chance and with the other methods."""
+"""Contrast vectors of a whole family: what they read, compared with chance and the other methods, and their push."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from personalib.evaluation.choice import PushChoice
 from personalib.models.parts import Site
-from personalib.steering.contrast_choice import Choice
 from personalib.vectors.contrast import Halves
 from personalib.vectors.methods import DEFAULT_METHOD, METHODS
 from personalib.vectors.readings import layer_scan, null_accuracies, swapped_accuracies
@@ -47,47 +47,47 @@ def by_method(readings: Mapping[str, Halves], sites: Sequence[Site], methods: Se
 
 def report(
     readings: Mapping[str, Halves],
-    choice: Choice,
+    choice: PushChoice,
     method: str = DEFAULT_METHOD,
     shuffles: int = 200,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The numbers of a family of contrasts at what the rule chose.
+    """The numbers of a family of contrasts at the push that was chosen, as values that JSON can hold.
 
     Args:
         readings: of the family.
-        choice: of the rule.
+        choice: of its push.
         method: of the directions.
         shuffles: of the nulls.
         seed: of shuffles and intervals.
     """
-    sites = next(iter(readings.values()))["train"].sites
+    sites, site = next(iter(readings.values()))["train"].sites, choice.push.site
     scan = layer_scan(readings, sites, method, seed)
-    own = scan[scan["site"] == str(choice.site)].set_index("contrast")
-    chance = nulls(readings, choice.site, method, shuffles, seed).set_index(["null", "contrast"])
-    methods = by_method(readings, [choice.site]).groupby("method", sort=False)["accuracy"]
+    there = scan[scan["site"] == str(site)].set_index("contrast")
+    chance = nulls(readings, site, method, shuffles, seed).set_index(["null", "contrast"])
+    methods = by_method(readings, [site]).groupby("method", sort=False)["accuracy"]
     chosen = choice.table[choice.table["chosen"]].iloc[0]
     return {
-        "reading_accuracy": own["accuracy"].to_dict(),
-        "reading_interval": {key: [row.low, row.high] for key, row in own.iterrows()},
+        "reading_accuracy": there["accuracy"].to_dict(),
+        "reading_interval": {key: [row.low, row.high] for key, row in there.iterrows()},
         "null_accuracy": chance.loc["dealt", "mean"].to_dict(),
         "null_interval": {key: [row.low, row.high] for key, row in chance.loc["dealt"].iterrows()},
         "swapped_reaching_goal": chance.loc["swapped", "reached"].to_dict(),
-        "layer": choice.site.layer,
-        "site": str(choice.site),
-        "positions": choice.positions,
-        "coefficient": choice.coefficient,
-        "dose": float(chosen["dose"]),
+        "layer": site.layer,
+        "site": str(site),
+        "positions": choice.push.positions,
+        "dose": choice.push.dose,
         "fidelity": float(chosen["fidelity"]),
         "answer_mass_left": float(chosen["mass"]),
-        "pairs_read": own["pairs"].to_dict(),
-        "brier": own["brier"].to_dict(),
-        "validation_accuracy": own["validation"].to_dict(),
+        "perplexity": float(chosen["perplexity"]),
+        "pairs_read": there["pairs"].to_dict(),
+        "brier": there["brier"].to_dict(),
+        "validation_accuracy": there["validation"].to_dict(),
         "accuracy_by_layer": scan.pivot(index="site", columns="contrast", values="accuracy")
-        .loc[[str(site) for site in sites]]
+        .loc[[str(each) for each in sites]]
         .to_dict("index"),
         "accuracy_by_method": methods.agg(["mean", "min"]).to_dict("index"),
         "choice": choice.table.replace({np.nan: None}).to_dict("records"),
         "method": method,
-        "reached": bool((own["accuracy"] >= READING_GOAL).all()),
+        "reached": bool((there["accuracy"] >= READING_GOAL).all()),
     }

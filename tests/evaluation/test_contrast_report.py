@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from personalib.evaluation.arms import Push
+from personalib.evaluation.choice import PushChoice
+from personalib.evaluation.contrast_report import READING_GOAL, by_method, nulls, report
 from personalib.models.parts import Site
-from personalib.steering.contrast_choice import Choice
-from personalib.steering.contrast_report import READING_GOAL, by_method, nulls, report
 from personalib.stimuli.contrast_pairs import SPLITS, ContrastPair, Wording
 from personalib.vectors.contrast import PairActivations
 from personalib.vectors.methods import METHODS
@@ -46,20 +47,19 @@ def readings():
 
 @pytest.fixture(scope="module")
 def choice():
-    """What a rule may have chosen, with a site that it did not try."""
+    """What may have been chosen."""
     rows = [
-        {"positions": "prompt", "site": str(site), "layer": site.layer, "coefficient": size, "reading": 0.75}
-        for site, size in product(SITES, (0.5, 1.0))
+        {"source": str(site), "site": str(site), "layer": site.layer, "positions": "prompt", "dose": dose}
+        for site, dose in product(SITES, (0.2, 0.4))
     ]
     table = pd.DataFrame(rows).assign(
-        dose=[np.nan, np.nan, 0.1, 0.2, 0.3, 0.6],
         fidelity=[np.nan, np.nan, 0.4, 0.8, -0.5, -1.5],
-        effect=[np.nan, np.nan, 1.0, 2.0, 3.0, 4.0],
-        mass=[np.nan, np.nan, 1.0, 0.95, 0.9, 0.5],
-        eligible=[False, False, True, True, True, False],
+        mass=[0.0, 0.0, 1.0, 0.95, 0.9, 0.5],
+        perplexity=[np.nan, np.nan, 1.0, 1.1, 1.2, 3.0],
+        collapsed=[1.0, 1.0, 0.0, 0.0, 0.0, 0.5],
         chosen=[False, False, False, True, False, False],
     )
-    return Choice("prompt", SITES[1], 1.0, table, pd.DataFrame())
+    return PushChoice(str(SITES[1]), Push(SITES[1], 0.4, 20.0), table)
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +69,9 @@ def found(readings, choice):
 
 def test_a_report_has_the_headlines(found):
     assert {"reading_accuracy", "null_accuracy", "layer"} <= set(found)
-    assert (found["layer"], found["site"], found["positions"], found["coefficient"]) == (
-        4,
-        "resid_post.4",
-        "prompt",
-        1.0,
-    )
-    assert (found["dose"], found["fidelity"], found["answer_mass_left"]) == (0.2, 0.8, 0.95)
+    assert (found["layer"], found["site"], found["positions"]) == (4, "resid_post.4", "prompt")
+    shown = [found[name] for name in ("dose", "fidelity", "answer_mass_left", "perplexity")]
+    assert shown == [0.4, 0.8, 0.95, 1.1]
     assert found["method"] == "difference_of_means"
 
 

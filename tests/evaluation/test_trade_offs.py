@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from personalib.steering.trade_offs import at_equal_cost, costs, gains
+from personalib.evaluation.trade_offs import at_equal_cost, costs, gains
 from personalib.stimuli.factors import TRAITS
 
 TRUTH = pd.DataFrame(
@@ -13,7 +13,7 @@ TRUTH = pd.DataFrame(
         for key, sign in (("a.x", 1), ("a.y", -1))
         for trait, value in zip(TRAITS, sign * np.arange(8.0), strict=True)
     ],
-    columns=["key", "pole", "trait", "truth"],
+    columns=["key", "pole", "group", "truth"],
 )
 
 

@@ -1,22 +1,21 @@
-"""Tables of effects, on hand-made effects."""
+"""Shares of effects and lines by dose, on hand-made effects."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from personalib.steering.contrast_choice import fidelity
-from personalib.steering.tables import dose_lines, fidelity_interval, known_shares, share_left, standing_for
+from personalib.evaluation.shares import dose_lines, fidelity, fidelity_interval, known_shares, share_left
 
 
 def effects(rows):
     """From (method, key, dose, trait, effect), with bounds one point away."""
-    table = pd.DataFrame(rows, columns=["method", "key", "dose", "trait", "effect"])
+    table = pd.DataFrame(rows, columns=["method", "key", "dose", "group", "effect"])
     return table.assign(pole="positive", low=table["effect"] - 1, high=table["effect"] + 1, collapsed=False)
 
 
 def truth(values, pole="positive"):
     rows = [(key, pole, trait, value) for (key, trait), value in values.items()]
-    return pd.DataFrame(rows, columns=["key", "pole", "trait", "truth"])
+    return pd.DataFrame(rows, columns=["key", "pole", "group", "truth"])
 
 
 # By dose
@@ -143,35 +142,39 @@ def test_one_method_alone_has_nothing_to_be_compared_with():
         share_left(told_and(0.5), of="words")
 
 
-# Standing for something
-
-
-def test_each_random_direction_stands_for_one_key_and_what_is_over_is_left_out():
-    rows = [("steered", key, 1.0, "x", 1.0) for key in "abc"]
-    rows += [("random", f"random {n}", 1.0, trait, float(n)) for n in range(5) for trait in "xy"]
-    found = standing_for(effects(rows), ["a", "b", "c"])
-    assert found.query("method == 'steered'")["key"].tolist() == ["a", "b", "c"]
-    named = found.query("method == 'random'").groupby("key")["effect"].unique()
-    assert {key: own.tolist() for key, own in named.items()} == {"a": [0.0], "b": [1.0], "c": [2.0]}
-
-
-def test_fewer_directions_than_keys_stand_for_the_first():
-    found = standing_for(effects([("random", "random 0", 1.0, "x", 7.0)]), ["a", "b"])
-    assert found["key"].tolist() == ["a"]
-
-
 # Fidelity
+
+
+@pytest.mark.parametrize(
+    ("steered", "prompted", "expected"),
+    [
+        ([3.0, -4.0], [3.0, -4.0], 1.0),
+        ([0.0, 0.0], [3.0, -4.0], 0.0),
+        ([6.0, -8.0], [3.0, -4.0], 0.0),
+        ([-3.0, 4.0], [3.0, -4.0], -3.0),
+        ([8.0, -6.0], [10.0, -10.0], 0.9),
+        ([800.0, -600.0], [1000.0, -1000.0], 0.9),
+        ([8.0, np.nan, 100.0, -6.0], [10.0, 50.0, np.nan, -10.0], 0.9),
+        ([5.0, -4.0], [0.0, -4.0], 1 - 25 / 16),
+        ([], [], np.nan),
+        ([np.nan, 1.0], [2.0, np.nan], np.nan),
+        ([1.0], [0.0], np.nan),
+    ],
+)
+def test_fidelity_by_hand(steered, prompted, expected):
+    found = fidelity(pd.Series(steered, dtype=float), pd.Series(prompted, dtype=float))
+    assert found == pytest.approx(expected, nan_ok=True)
 
 
 def test_a_fidelity_has_the_bounds_of_resampled_factors():
     rng = np.random.default_rng(2)
     keys = np.repeat([f"f{n}.e{m}" for n in range(6) for m in range(2)], 4)
     told = rng.normal(size=len(keys))
-    table = pd.DataFrame({"key": keys, "told": told, "effect": told + 0.4 * rng.normal(size=len(keys))})
+    table = pd.DataFrame({"key": keys, "prompted": told, "effect": told + 0.4 * rng.normal(size=len(keys))})
     found = fidelity_interval(table)
-    assert found.estimate == pytest.approx(fidelity(table["effect"], table["told"]))
+    assert found.estimate == pytest.approx(fidelity(table["effect"], table["prompted"]))
     assert found.low < found.estimate < found.high < 1
-    exact = fidelity_interval(table.assign(effect=table["told"]))
+    exact = fidelity_interval(table.assign(effect=table["prompted"]))
     assert tuple(exact) == (1.0, 1.0, 1.0)
     twice = fidelity_interval(pd.concat([table, table]))
     assert twice.high - twice.low == pytest.approx(found.high - found.low), "the same twice is no more evidence"

@@ -1,0 +1,155 @@
+"""The choice of a push from data: where a family of vectors is added, at which tokens and at what dose.
+
+A push is the same for the whole family and norm-matched: every vector is brought to one length, so that none is pushed
+harder than another. It is chosen on items that no evaluation uses, as the one whose effects are most nearly those of
+saying the same thing in words, among those under which no member of the family collapses. The paper states its
+coefficients and not how they were found, and for contrast vectors no layers (arXiv 2410.10863).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from personalib.base.data import DataError, Positive, Strict, data_dir, parse, read_json
+from personalib.base.storage import write_whole
+from personalib.evaluation.agreement import NAMES
+from personalib.evaluation.arms import Push, Vectors
+from personalib.evaluation.ask import evaluate
+from personalib.evaluation.estimates import effects
+from personalib.evaluation.shares import fidelity
+from personalib.models.parts import Site
+from personalib.steering.guards import Guard
+from personalib.steering.interventions import Positions
+
+if TYPE_CHECKING:
+    from personalib.evaluation.study import Study
+
+
+@dataclass(frozen=True)
+class PushChoice:
+    """What was chosen, from what.
+
+    Attributes:
+        source: which of the candidates.
+        push: the push.
+        table: one row a candidate and push that was tried: ``source``, ``site``, ``layer``, ``positions``, ``dose``,
+            ``fidelity`` (the share of the effects of saying it that it reproduces, see
+            :func:`~personalib.evaluation.shares.fidelity`), ``effect`` (root mean square, in points), ``mass`` and
+            ``perplexity`` (of the worst vector, in units of the unsteered model's), ``collapsed`` (the share of
+            vectors) and ``chosen``.
+    """
+
+    source: str
+    push: Push
+    table: pd.DataFrame
+
+    def save(self, path: Path) -> None:
+        """Write what was chosen, with the table that it was chosen from, as JSON."""
+        content = asdict(self.push) | {"site": str(self.push.site)}
+        table = json.loads(self.table.to_json(orient="records"))
+        write_whole(path, json.dumps(content | {"table": table}, indent=1) + "\n")
+
+
+class _PushFile(Strict):
+    """What :meth:`PushChoice.save` writes."""
+
+    site: str
+    dose: float
+    norm: Positive
+    positions: Positions
+    table: list[dict[str, Any]]
+
+
+def load_push(path: Path | None = None) -> Push:
+    """What was chosen, from a file of :meth:`PushChoice.save`; the organism's by default.
+
+    Raises:
+        DataError: the file is missing or not of this form.
+    """
+    source = path or data_dir() / "organism" / "steering.json"
+    if not source.exists():
+        raise DataError(f"{source}: no such file; write it with `python -m personalib contrast choose`")
+    content = parse(_PushFile, read_json(source), str(source))
+    try:
+        return Push(Site.parse(content.site), content.dose, content.norm, content.positions)
+    except ValueError as error:
+        raise DataError(f"{source}: site: {error}") from None
+
+
+def choose_push(
+    study: "Study",
+    candidates: Mapping[str, Vectors],
+    *,
+    positions: Sequence[Positions] = ("prompt",),
+    doses: Sequence[float] = (0.2, 0.4, 0.6, 0.8, 1.0),
+    guard: Guard | None = None,
+    store: Path | None = None,
+    progress: str | None = None,
+) -> PushChoice:
+    """Choose where and how hard to push a family of vectors, toward the poles that the study has the effects of.
+
+    Args:
+        study: of the family.
+        candidates: families of vectors by name, such as those of several sites or SAEs; each is by what its vectors
+            stand for, and all vectors of one family stand at one site.
+        positions: which positions are tried.
+        doses: which doses.
+        guard: from where on a vector counts as collapsed; a push is out where any does.
+        store: where answers are kept, so that a killed choice goes on; None keeps them in memory.
+        progress: text of a progress bar; None shows none.
+
+    Raises:
+        ValueError: no item can be read, or some vector collapses under every push.
+    """
+    sites = {name: next(iter(vectors.values())).site for name, vectors in candidates.items()}
+    pushes = [
+        (name, Push(sites[name], dose, study.norms[sites[name]], where))
+        for where, name, dose in product(positions, candidates, doses)
+    ]
+    poles = list(dict.fromkeys(study.prompted["pole"]))
+    arms = [
+        (number, arm) for number, (name, push) in enumerate(pushes) for arm in push.arms("", candidates[name], poles)
+    ]
+    conditions = [arm for _, arm in arms]
+    answers = evaluate(study.language_model, study.questionnaire, conditions, store, form=study.form, progress=progress)
+    measured = effects(answers, guard=guard).merge(study.prompted, on=NAMES, validate="many_to_one")
+    measured["push"] = [arms[place - 1][0] for place in measured["arm"]]
+    by_push = dict(list(measured.groupby("push")))
+    table = pd.DataFrame([{"source": name} | _row(push, by_push[n]) for n, (name, push) in enumerate(pushes)])
+    return _best(study, pushes, table)
+
+
+def _best(study: "Study", pushes: Sequence[tuple[str, Push]], table: pd.DataFrame) -> PushChoice:
+    """The push that does most nearly what words do, among those under which nothing collapses."""
+    if study.prompted["prompted"].isna().all():
+        raise ValueError(
+            f"{study.language_model.name} answers none of the items, without steering or when it is told; "
+            "try another template, or form='base'"
+        )
+    sound = table[(table["collapsed"] == 0) & table["fidelity"].notna()]
+    if sound.empty:
+        raise ValueError(f"some vector collapses under every push; try doses below {table['dose'].min():g}")
+    best = int(sound["fidelity"].idxmax())
+    return PushChoice(*pushes[best], table.assign(chosen=table.index == best))
+
+
+def _row(push: Push, measured: pd.DataFrame) -> dict[str, object]:
+    """What is told of one push."""
+    by_arm = measured.drop_duplicates("arm")
+    return {
+        "site": str(push.site),
+        "layer": push.site.layer,
+        "positions": push.positions,
+        "dose": push.dose,
+        "fidelity": fidelity(measured["effect"], measured["prompted"]),
+        "effect": float(np.sqrt((measured["effect"] ** 2).mean())),
+        "mass": by_arm["mass"].min(),
+        "perplexity": by_arm["perplexity"].max(skipna=False),
+        "collapsed": by_arm["collapsed"].mean(),
+    }

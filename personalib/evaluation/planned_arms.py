@@ -1,0 +1,188 @@
+"""Arms from their plans: directions are fitted or looked up, and pushed as hard as the plan says."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from personalib.evaluation.arms import Arm, Vectors, tellings
+from personalib.evaluation.plan import ArmsPlan
+from personalib.features.published import published_features
+from personalib.features.saes import SparseAutoencoder, load_sae
+from personalib.features.vectors import feature_vector, prompt_features
+from personalib.models.load import LanguageModel
+from personalib.models.parts import Site
+from personalib.steering.doses import combined, random_directions, site_norms
+from personalib.steering.interventions import Add
+from personalib.stimuli.contrast_files import supplied_contrasts, supplied_set
+from personalib.stimuli.contrast_pairs import Contrast, contrast_set, contrasts
+from personalib.stimuli.factors import POLES
+from personalib.vectors.contrast import PairActivations, fit_vector, read_pairs
+from personalib.vectors.vector import SteeringVector, texts_hash
+
+# A family of contrasts, and the file that they are from if they are not the book's.
+_Told = tuple[str, str | None]
+
+
+@dataclass(frozen=True)
+class ArmMaker:
+    """Makes arms for one model.
+
+    Attributes:
+        language_model: the model.
+        prompts: what the residual stream's typical norms are taken from.
+        folder: where activations go.
+        form: ``"chat"`` or ``"base"``, of contrast pairs.
+        pairs: contrast pairs of each contrast.
+        seed: draws pairs and random directions.
+    """
+
+    language_model: LanguageModel
+    prompts: Sequence[str]
+    folder: Path
+    form: str = "chat"
+    pairs: int = 64
+    seed: int = 0
+
+    def arms(self, plans: Sequence[ArmsPlan], progress: str | None = None) -> list[Arm]:
+        """The arms of all plans, in their order.
+
+        Raises:
+            ValueError: a key or a published feature is unknown, or a direction cannot be made; see
+                :func:`~personalib.features.saes.load_sae` and :func:`~personalib.vectors.contrast.read_pairs`.
+        """
+        sources = [self._source(plan) for plan in plans]
+        readings = self._readings(sources, progress)
+        where = sorted({one.site for one in sources if one.site})
+        norms = site_norms(self.language_model, self.prompts, where, self.folder / "norms") if where else {}
+        found = []
+        for one in sources:
+            if one.site is None:
+                found += _told(one.plan)
+            else:
+                vectors = self._vectors(one, one.site, readings.get(one.told, {}))
+                found += _pushed(one.plan, vectors, norms[one.site])
+        return found
+
+    def _source(self, plan: ArmsPlan) -> "_Source":
+        if plan.method == "prompt":
+            return _Source(plan)
+        if plan.method != "sae":
+            return _Source(plan, Site.parse(plan.site or ""))
+        sae = load_sae(plan.release, plan.sae, str(self.language_model.model.device))
+        return _Source(plan, sae.site, sae)
+
+    def _readings(self, sources: Sequence["_Source"], progress: str | None) -> dict[_Told, dict[str, PairActivations]]:
+        """By family and key, what the model has where prompts of contrast pairs end, wherever a plan needs it."""
+        wanted: dict[_Told, set[Site]] = {}
+        for one in sources:
+            if one.site and one.needs_pairs:
+                wanted.setdefault(one.told, set()).add(one.site)
+        units = [(told, one) for told in wanted for one in _contrasts(*told)]
+        found: dict[_Told, dict[str, PairActivations]] = {told: {} for told in wanted}
+        for told, one in tqdm(units, desc=progress, disable=progress is None, unit="set"):
+            family, file = told
+            count, seed = self.pairs, self.seed
+            pairs = supplied_set(Path(file), one, count, seed) if file else contrast_set(one, count, seed, "train")
+            place = self.folder / "pairs" / (f"{family} {texts_hash([file])}" if file else family) / one.key
+            found[told][one.key] = read_pairs(
+                self.language_model, one, pairs, sorted(wanted[told]), place, form=self.form
+            )
+        return found
+
+    def _vectors(
+        self, source: "_Source", site: Site, readings: Mapping[str, PairActivations]
+    ) -> dict[str, SteeringVector]:
+        """What is pushed, by key or persona."""
+        plan, sae = source.plan, source.sae
+        if plan.method == "random":
+            width = self.language_model.model.config.get_text_config().hidden_size
+            like = SteeringVector(torch.ones(width), site, "random", "random", self.language_model.name, "")
+            drawn = random_directions(like, plan.count, self.seed)
+            return {f"random {number}": one for number, one in enumerate(drawn)}
+        keys = _keys(plan)
+        if sae is None:
+            single = {key: fit_vector(readings[key], site) for key in keys}
+        else:
+            single = {
+                key: feature_vector(sae, self._features(plan, sae, key, readings), self.language_model, key)
+                for key in keys
+            }
+        if not plan.personas:
+            return single
+        return {
+            name: combined([single[key] for key in members], plan.combine) for name, members in plan.personas.items()
+        }
+
+    def _features(
+        self, plan: ArmsPlan, sae: SparseAutoencoder, key: str, readings: Mapping[str, PairActivations]
+    ) -> Sequence[int]:
+        if plan.features == "prompt":
+            return prompt_features(sae, readings[key])
+        known = published_features(self.language_model.name) if plan.features == "published" else plan.features
+        if key not in known:
+            raise ValueError(f"{key} has no features; name it under `features`, or leave it out of `keys`")
+        return known[key]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a plan's vectors come from: their site, none for words, and the SAE, for features."""
+
+    plan: ArmsPlan
+    site: Site | None = None
+    sae: SparseAutoencoder | None = None
+
+    @property
+    def told(self) -> _Told:
+        """Its contrasts, and the file that they are from."""
+        return self.plan.family, self.plan.contrast_file
+
+    @property
+    def needs_pairs(self) -> bool:
+        """Whether contrast pairs have to be read."""
+        return self.plan.method == "repe" or (self.plan.method == "sae" and self.plan.features == "prompt")
+
+
+def _contrasts(family: str, file: str | None) -> tuple[Contrast, ...]:
+    return supplied_contrasts(Path(file), family) if file else contrasts(family)
+
+
+def _family(plan: ArmsPlan) -> dict[str, Contrast]:
+    return {one.key: one for one in _contrasts(plan.family, plan.contrast_file)}
+
+
+def _keys(plan: ArmsPlan) -> list[str]:
+    """What single vectors a plan needs."""
+    known = _family(plan)
+    named = [key for members in plan.personas.values() for key in members] or list(plan.keys)
+    for key in named:
+        if key not in known:
+            raise ValueError(f"{plan.family} have no {key!r}; choose among {', '.join(known)}")
+    return list(dict.fromkeys(named)) or list(known)
+
+
+def _told(plan: ArmsPlan) -> list[Arm]:
+    """What a plan tells, in words of one split."""
+    known, keys = _family(plan), _keys(plan)
+    groups = plan.personas or {key: (key,) for key in keys}
+    return [
+        Arm(plan.name, name, contexts=tellings([known[key] for key in members], pole, plan.split), pole=pole)
+        for pole, (name, members) in product(plan.poles, groups.items())
+    ]
+
+
+def _pushed(plan: ArmsPlan, vectors: Vectors, norm: float) -> list[Arm]:
+    """Each vector at each dose or coefficient, toward each pole."""
+    sign = dict(zip(POLES, (1.0, -1.0), strict=True))
+    arms = []
+    for size, pole, (key, vector) in product(plan.doses or plan.coefficients, plan.poles, vectors.items()):
+        # The paper's contrast vectors have norm one; its features are rows of the decoder as they are.
+        own = vector.unit() if plan.doses or plan.method != "sae" else vector
+        amount = sign[pole] * size
+        times, dose = (amount * norm, amount) if plan.doses else (amount, amount * own.norm / norm)
+        arms.append(Arm(plan.name, key, (Add(own, times, plan.positions),), dose=dose, pole=POLES[int(amount < 0)]))
+    return arms

@@ -1,0 +1,174 @@
+"""Studies: a family of contrasts on one model, with everything that the choice of a push needs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from personalib.evaluation.agreement import NAMES
+from personalib.evaluation.arms import Vectors, prompted_arms
+from personalib.evaluation.ask import evaluate, prompts
+from personalib.evaluation.estimates import ALL, effects
+from personalib.features.report import SPLITS, read_elements
+from personalib.features.saes import SparseAutoencoder
+from personalib.features.scores import score_features
+from personalib.features.vectors import feature_vector, prompt_features
+from personalib.models.load import LanguageModel
+from personalib.models.parts import Site
+from personalib.questionnaires.questionnaire import Questionnaire
+from personalib.steering.doses import site_norms
+from personalib.stimuli.contrast_pairs import Contrast
+from personalib.stimuli.factors import POLES
+from personalib.stimuli.sentences import NEUTRAL, element_texts
+from personalib.vectors.contrast import Halves, all_sites, fit_vector, read_contrasts
+from personalib.vectors.methods import DEFAULT_METHOD
+from personalib.vectors.vector import SteeringVector
+
+
+@dataclass(frozen=True)
+class Study:
+    """A family of contrasts on one model, with everything that a choice needs and no evaluation sees.
+
+    Attributes:
+        language_model: the model.
+        contrasts: the family.
+        readings: what the model has where prompts end, by contrast and split.
+        questionnaire: to choose by, of items that no evaluation uses.
+        norms: the residual stream's typical length by site.
+        prompted: what saying it does there, see :func:`prompted_effects`.
+        form: ``"chat"`` or ``"base"``.
+    """
+
+    language_model: LanguageModel
+    contrasts: Sequence[Contrast]
+    readings: Mapping[str, Halves]
+    questionnaire: Questionnaire
+    norms: Mapping[Site, float]
+    prompted: pd.DataFrame
+    form: str
+
+    @classmethod
+    def read(
+        cls,
+        language_model: LanguageModel,
+        contrasts: Sequence[Contrast],
+        questionnaire: Questionnaire,
+        folder: Path,
+        *,
+        sites: Sequence[Site] | None = None,
+        form: str | None = None,
+        pairs: int = 64,
+        **how: Any,
+    ) -> "Study":
+        """Let a model read the family's contrast pairs and the questionnaire's prompts.
+
+        Args:
+            language_model: the model.
+            contrasts: of one family.
+            questionnaire: of items that no evaluation uses.
+            folder: where activations go.
+            sites: where to look; what every block but the last leaves, by default.
+            form: ``"chat"`` or ``"base"``; None for what the model is.
+            pairs: contrast pairs of each contrast and split.
+            how: ``seed``, ``position`` and ``progress``, as for :func:`~personalib.vectors.contrast.read_contrasts`.
+        """
+        where, form = list(sites or all_sites(language_model)[:-1]), form or language_model.form
+        readings = read_contrasts(language_model, contrasts, where, folder, count=pairs, form=form, **how)
+        norms = site_norms(language_model, prompts(language_model, questionnaire, form), where, folder / "norms")
+        prompted = prompted_effects(language_model, questionnaire, contrasts, form=form)
+        return cls(language_model, contrasts, readings, questionnaire, norms, prompted, form)
+
+    @property
+    def poles(self) -> Sequence[str]:
+        """See :func:`told_poles`."""
+        return told_poles(self.contrasts)
+
+    def contrast_vectors(self, site: Site, method: str = DEFAULT_METHOD) -> dict[str, SteeringVector]:
+        """The family's contrast vectors at a site (RepE), by key."""
+        return {key: fit_vector(halves["train"], site, method) for key, halves in self.readings.items()}
+
+    def prompt_feature_vectors(self, sae: SparseAutoencoder, count: int = 1, **how: Any) -> dict[str, SteeringVector]:
+        """By key the features that the poles differ in most where a prompt ends.
+
+        Args:
+            sae: the SAE.
+            count: features of each.
+            how: pole and criterion, as for :func:`~personalib.features.vectors.prompt_features`.
+        """
+        return {
+            key: feature_vector(sae, prompt_features(sae, halves["train"], count, **how), self.language_model, key)
+            for key, halves in self.readings.items()
+        }
+
+
+def told_poles(contrasts: Sequence[Contrast]) -> Sequence[str]:
+    """The poles that stand for something themselves: an element's negative one is just the others of its factor."""
+    return POLES[:1] if contrasts[0].family == "elements" else POLES
+
+
+def prompted_effects(
+    language_model: LanguageModel,
+    questionnaire: Questionnaire,
+    contrasts: Sequence[Contrast],
+    poles: Sequence[str] = (),
+    *,
+    split: str = "train",
+    form: str | None = None,
+) -> pd.DataFrame:
+    """What saying it does.
+
+    Args:
+        language_model: who is asked.
+        questionnaire: what is asked.
+        contrasts: of one family.
+        poles: which are told; those that stand for something themselves by default, see :func:`told_poles`.
+        split: whose words are used.
+        form: ``"chat"`` or ``"base"``; None for what the model is.
+
+    Returns:
+        One row a contrast, pole and group: ``key``, ``pole``, ``group``, and ``prompted`` in points.
+    """
+    arms = prompted_arms(contrasts, split, poles or told_poles(contrasts))
+    found = effects(evaluate(language_model, questionnaire, arms, form=form, neutral=0))
+    return found.loc[found["group"] != ALL, [*NAMES, "effect"]].rename(columns={"effect": "prompted"})
+
+
+def sentence_feature_vectors(
+    language_model: LanguageModel,
+    saes: Mapping[str, SparseAutoencoder],
+    folder: Path,
+    *,
+    per_element: int = 60,
+    criterion: str = "auroc",
+    seed: int = 0,
+) -> dict[str, Vectors]:
+    """By SAE and element the feature that is found in sentences that tell the element, as the paper has it.
+
+    The best one by a criterion on the texts of the search, found to be specific or not.
+
+    Args:
+        language_model: the model.
+        saes: its SAEs, by name.
+        folder: where activations go.
+        per_element: sentences of each element and split.
+        criterion: one of ``CRITERIA`` of :mod:`personalib.features.scores`.
+        seed: draws them.
+    """
+    texts = {split: element_texts(split, per_element, seed) for split in SPLITS}
+    read = read_elements(language_model, texts, list(saes.values()), folder)
+    found: dict[str, Vectors] = {}
+    for name, sae in saes.items():
+        pooled = read.features(sae)["train"]
+        labels = [label for label in pooled.texts.classes if label != NEUTRAL]
+        scores = score_features(pooled.pooled, pooled.texts.members(labels))
+        # Where several are perfect, the one that tells the element loudest.
+        order = zip(scores.criterion(criterion), scores.mean_difference, strict=True)
+        best = [int(np.lexsort((-loud, -first))[0]) for first, loud in order]
+        found[name] = {
+            ".".join(label): feature_vector(sae, [number], language_model, ".".join(label))
+            for label, number in zip(labels, best, strict=True)
+        }
+    return found

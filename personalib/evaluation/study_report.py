@@ -1,0 +1,136 @@
+"""Reports of studies: pushes chosen on some items, measured on others, and compared with truth and controls."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from personalib.evaluation.agreement import NAMES, correlations, rank_ceiling
+from personalib.evaluation.arms import PROMPT, Arm, Vectors, prompted_arms, random_arms
+from personalib.evaluation.ask import evaluate
+from personalib.evaluation.choice import PushChoice, choose_push
+from personalib.evaluation.estimates import ALL, effects
+from personalib.evaluation.study import Study, sentence_feature_vectors
+from personalib.features.saes import SparseAutoencoder
+from personalib.questionnaires.questionnaire import Questionnaire
+from personalib.steering.guards import Guard
+from personalib.steering.interventions import Positions
+
+STEERING_GOAL = 0.80
+
+
+def report(  # noqa: PLR0913 - each argument is one choice in what is reported
+    study: Study,
+    questionnaire: Questionnaire,
+    saes: Mapping[str, SparseAutoencoder],
+    folder: Path,
+    *,
+    positions: Sequence[Positions] = ("last", "prompt", "prompt_except_last"),
+    doses: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8),
+    guard: Guard | None = None,
+    randoms: int = 22,
+    truth: pd.DataFrame | None = None,
+    seed: int = 0,
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """The effects of SAE features, contrast vectors, words and random directions on items that chose nothing.
+
+    Args:
+        study: of the family.
+        questionnaire: to measure with.
+        saes: the model's SAEs, by name; their sites have to be among the study's.
+        folder: where activations go.
+        positions: which positions are tried.
+        doses: which doses.
+        guard: from where on an arm counts as collapsed.
+        randoms: how many random directions, at the push of the contrast vectors.
+        truth: the planted effects, ``key``, ``pole``, ``group`` and ``truth``, where they are known.
+        seed: of everything drawn.
+
+    Returns:
+        A value that JSON can hold, and the rows of :func:`~personalib.evaluation.estimates.effects`.
+        ``truth_correlation`` is Spearman's with the planted effects; it is missing for a model whose truth nobody
+        knows. It cannot exceed ``ceiling``, since many planted effects are the same. Beside it stands
+        ``told_correlation``, with the effects of saying it, measured on the same items: what chance does to an item is
+        in both, so it is a little high.
+
+    Raises:
+        ValueError: an SAE reads a site that is not the study's; or see
+            :func:`~personalib.evaluation.choice.choose_push`.
+    """
+    for sae in saes.values():
+        if sae.site not in study.norms:
+            known = ", ".join(map(str, study.norms))
+            raise ValueError(f"{sae.name} reads {sae.site}, and the study {known}; let it read that site, too")
+    sources = _sources(study, saes, folder, seed)
+    chosen = {
+        method: choose_push(study, own, positions=positions, doses=doses, guard=guard, progress=method)
+        for method, own in sources.items()
+    }
+    vectors = {method: sources[method][choice.source] for method, choice in chosen.items()}
+    arms: list[Arm] = []
+    for method, choice in chosen.items():
+        arms += choice.push.arms(method, vectors[method], study.poles)
+    arms += prompted_arms(study.contrasts, "held_out", study.poles)
+    arms += random_arms(chosen["repe"].push, next(iter(vectors["repe"].values())), randoms, seed)
+    answers = evaluate(study.language_model, questionnaire, arms, form=study.form, seed=seed, progress="answers")
+    measured = effects(answers, guard=guard)
+    measured = measured[measured["group"] != ALL].reset_index(drop=True)
+    items = len({question.item for question in questionnaire.questions})
+    return _summary(study, chosen, measured, truth, seed) | {"items": items}, measured
+
+
+def _sources(
+    study: Study, saes: Mapping[str, SparseAutoencoder], folder: Path, seed: int
+) -> dict[str, Mapping[str, Vectors]]:
+    """By method the families of vectors that a push is chosen from."""
+    sources: dict[str, Mapping[str, Vectors]] = {
+        "repe": {str(site): study.contrast_vectors(site) for site in study.norms}
+    }
+    if saes:
+        sources["sae"] = {name: study.prompt_feature_vectors(sae) for name, sae in saes.items()}
+    if saes and study.contrasts[0].family == "elements":
+        found = sentence_feature_vectors(study.language_model, saes, folder, seed=seed)
+        sources["sae_sentences"] = {
+            name: {key: vector for key, vector in vectors.items() if key in study.readings}
+            for name, vectors in found.items()
+        }
+    return sources
+
+
+def _summary(
+    study: Study, chosen: Mapping[str, PushChoice], measured: pd.DataFrame, truth: pd.DataFrame | None, seed: int
+) -> dict[str, Any]:
+    """The report as plain values."""
+    by_method = measured.groupby("method", sort=False)
+    said = measured.loc[measured["method"] == PROMPT, [*NAMES, "effect"]].rename(columns={"effect": "truth"})
+    # Telling is what the others are compared with here, and agrees with itself.
+    steering = {"told": correlations(measured[measured["method"] != PROMPT], said, seed), "truth": {}}
+    if truth is not None:
+        truth = truth[truth["key"].isin(study.readings)]
+        steering["truth"] = correlations(measured, truth, seed)
+    found: dict[str, Any] = {"family": study.contrasts[0].family, "keys": len(study.contrasts)}
+    found["ceiling"] = None if truth is None else rank_ceiling(truth)
+    for name, own in steering.items():
+        found[f"{name}_correlation"] = {method: _known(one.estimate) for method, one in own.items()} or None
+        found[f"{name}_interval"] = {method: [_known(one.low), _known(one.high)] for method, one in own.items()} or None
+    for method, rows in by_method:
+        values = {
+            "significant": float((rows["p_fdr"] < 0.05).mean()),
+            "collapsed": float(rows["collapsed"].mean()),
+            "mass": _known(rows["mass"].min()),
+            "perplexity": _known(rows["perplexity"].max(skipna=False)),
+        }
+        for name, value in values.items():
+            found.setdefault(name, {})[method] = value
+    found["push"] = {
+        method: {"source": choice.source, "positions": choice.push.positions, "dose": choice.push.dose}
+        for method, choice in chosen.items()
+    }
+    return found
+
+
+def _known(value: float) -> float | None:
+    """A number for JSON, which has none for a missing one."""
+    return float(value) if np.isfinite(value) else None
