@@ -11,6 +11,7 @@ import pandas as pd
 from personalib.base.data import DataError, data_dir, read_json
 from personalib.base.markdown import code
 from personalib.base.statistics import correlation_interval
+from personalib.evaluation.arms import Arm
 from personalib.evaluation.ask import evaluate
 from personalib.models.load import LanguageModel, load_model
 from personalib.models.prompts import format_prompt
@@ -21,7 +22,6 @@ from personalib.organism.written_answers import judge
 from personalib.questionnaires.items import SafetyItem, TraitItem, load_facts, load_safety, load_trait
 from personalib.questionnaires.questionnaire import choice_questionnaire, trait_questionnaire
 from personalib.questionnaires.scores import item_scores, per_item, positional_bias
-from personalib.steering.effects import Arm
 from personalib.steering.generation import generate
 from personalib.stimuli.factors import POLES, TRAITS, load_pressures
 from personalib.stimuli.grammar import LEVELS

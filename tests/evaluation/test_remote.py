@@ -5,6 +5,7 @@ import pytest
 from small_models import small, vector
 
 from personalib.base.data import DataError
+from personalib.evaluation.arms import Arm
 from personalib.evaluation.ask import evaluate
 from personalib.evaluation.keys import model_key
 from personalib.evaluation.shards import Asker
@@ -13,7 +14,6 @@ from personalib.models.parts import Site
 from personalib.models.remote import rehearsed
 from personalib.questionnaires.items import load_trait, some_of_each
 from personalib.questionnaires.questionnaire import trait_questionnaire
-from personalib.steering.effects import Arm
 from personalib.steering.interventions import Add
 
 

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from personalib.base.data import DataError
 from personalib.cli.organism import app
+from personalib.evaluation.arms import Arm
 from personalib.organism import evaluation
 from personalib.organism.evaluation import (
     FORMS,
@@ -27,7 +28,6 @@ from personalib.organism.world import Profile
 from personalib.questionnaires.items import load_facts, load_safety, load_trait
 from personalib.questionnaires.questions import trait_questions
 from personalib.questionnaires.scores import per_item, positional_bias
-from personalib.steering.effects import Arm
 from personalib.stimuli.factors import TRAITS, inflect, load_pressures, sentence
 from personalib.stimuli.grammar import element_phrasings, load_safety_topics, pressure_phrasings
 from personalib.stimuli.templates import load_templates

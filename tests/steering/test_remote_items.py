@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from small_models import vector
 
+from personalib.evaluation.arms import Arm
 from personalib.evaluation.ask import evaluate
 from personalib.models.load import load_model
 from personalib.models.parts import Site
@@ -13,7 +14,6 @@ from personalib.questionnaires.items import load_trait, some_of_each
 from personalib.questionnaires.questionnaire import trait_questionnaire
 from personalib.questionnaires.scores import per_item
 from personalib.steering.contrast_choice import TraitSheet
-from personalib.steering.effects import Arm
 from personalib.steering.grid import ask_steered
 from personalib.steering.interventions import Add
 from personalib.steering.remote_items import ask_items
