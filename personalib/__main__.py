@@ -10,15 +10,15 @@ from pathlib import Path
 import click
 
 from personalib.book.chapters import RunError
+from personalib.cli import options
 from personalib.cli.backgrounds import backgrounds
-from personalib.cli.chapter_options import jobs_option, parameter_option
-from personalib.cli.compare import compare
 from personalib.cli.contrast import contrast
 from personalib.cli.directions import directions
-from personalib.cli.evaluate import evaluate, report
+from personalib.cli.evaluate import compare, evaluate, report
 from personalib.cli.features import features
 from personalib.cli.models import models
-from personalib.cli.reproduce import reproduce
+from personalib.cli.organism import organism
+from personalib.cli.reproduce import executed_and_unchanged, reproduce
 from personalib.cli.sae import sae
 from personalib.cli.steering import steering
 from personalib.cli.sweep import sweep
@@ -31,13 +31,9 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("notebook")
-@parameter_option
-@click.option(
-    "--output-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Where the outputs go.  [default: results/runs]",
-)
-@click.option("--force", is_flag=True, help="Execute even where nothing changed.")
+@options.parameter
+@options.folder("--output-dir", "Where the outputs go.  [default: results/runs]")
+@options.flag("--force", "Execute even where nothing changed.")
 def run(notebook: str, parameters: tuple[tuple[str, str], ...], output_dir: Path | None, force: bool) -> None:
     """Execute one notebook: a file, or the name of a chapter."""
     from personalib.base.provenance import repository_root
@@ -55,15 +51,11 @@ def run(notebook: str, parameters: tuple[tuple[str, str], ...], output_dir: Path
 
 
 @cli.command()
-@parameter_option
+@options.parameter
 @click.option("--only", multiple=True, metavar="CHAPTER", help="Execute this chapter alone. May be repeated.")
-@click.option("--force", is_flag=True, help="Execute chapters even where nothing changed.")
-@jobs_option
-@click.option(
-    "--root",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="The folder with _config.yml.  [default: this repository]",
-)
+@options.flag("--force", "Execute chapters even where nothing changed.")
+@options.jobs
+@options.folder("--root", "The folder with _config.yml.  [default: this repository]")
 def book(
     parameters: tuple[tuple[str, str], ...], only: tuple[str, ...], force: bool, jobs: int, root: Path | None
 ) -> None:
@@ -73,9 +65,7 @@ def book(
     from personalib.book.pages import Book
 
     built = build_book(Book(root or repository_root()), dict(parameters), only, force, jobs)
-    executed = [done for done in built.runs if not done.reused]
-    seconds = sum(done.manifest["seconds"] for done in executed)
-    click.echo(f"chapters: {len(executed)} executed in {seconds:.0f} s, {len(built.runs) - len(executed)} unchanged")
+    click.echo(executed_and_unchanged(built.runs))
     if built.index is None:
         click.echo(f"no pages: {', '.join(built.outdated)} out of date; run without --only to build them")
         return
@@ -83,16 +73,8 @@ def book(
     click.echo(_shown(built.index))
 
 
-@cli.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False)
-@click.pass_context
-def organism(context: click.Context) -> None:
-    """Train and evaluate the model organism."""
-    from personalib.cli.organism import app  # brings torch
-
-    app(args=context.args, prog_name="python -m personalib organism")
-
-
 for command in (
+    organism,
     models,
     reproduce,
     backgrounds,

@@ -1,50 +1,13 @@
-import subprocess
-import sys
-import time
-from types import ModuleType
-
 import pytest
 
-from personalib.__main__ import main
-from personalib.base.provenance import repository_root
 
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Runs the command line in this process; returns the exit code and what was printed."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["personalib", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        captured = capsys.readouterr()
-        return caught.value.code or 0, captured.out, captured.err
-
-    return run
-
-
-def test_help_comes_at_once():
-    started = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "personalib", "--help"],
-        cwd=repository_root(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    # about a quarter of a second on an idle machine; what takes seconds is torch or papermill
-    assert time.perf_counter() - started < 2
-    for command in ("book", "organism", "run"):
-        assert f"\n  {command} " in done.stdout
-
-
-def test_run_prints_the_executed_notebook(call, write_notebook, small_data, tmp_path):
+def test_run_prints_the_executed_notebook(command_line, write_notebook, small_data, tmp_path):
     notebook = write_notebook("print(seed)", parameters="seed: int = 1")
-    code, out, _ = call("run", notebook, "-p", "seed", "-3", "--output-dir", tmp_path / "out")
+    code, out, _ = command_line("run", notebook, "-p", "seed", "-3", "--output-dir", tmp_path / "out")
     assert code == 0
-    assert out.splitlines()[-1] == str(tmp_path / "out" / "01_tiny.ipynb")
+    assert out.splitlines()[-1] == "out/01_tiny.ipynb", "as one would type it here"
     assert "-3" in (tmp_path / "out" / "01_tiny.ipynb").read_text()
-    _, out, _ = call("run", notebook, "-p", "seed", "-3", "--output-dir", tmp_path / "out")
+    _, out, _ = command_line("run", notebook, "-p", "seed", "-3", "--output-dir", tmp_path / "out")
     assert "unchanged since" in out
 
 
@@ -56,8 +19,8 @@ def test_run_prints_the_executed_notebook(call, write_notebook, small_data, tmp_
         (("-p", "hf_token", "x"), "looks like a secret"),
     ],
 )
-def test_what_the_library_refuses_is_one_message_and_code_2(call, write_notebook, arguments, message):
-    code, out, err = call("run", write_notebook(parameters="seed: int = 1"), *arguments)
+def test_what_the_library_refuses_is_one_message_and_code_2(command_line, write_notebook, arguments, message):
+    code, out, err = command_line("run", write_notebook(parameters="seed: int = 1"), *arguments)
     assert code == 2
     assert out == ""
     assert err.startswith("error: ")
@@ -65,46 +28,37 @@ def test_what_the_library_refuses_is_one_message_and_code_2(call, write_notebook
     assert len(err.splitlines()) == 1
 
 
-def test_a_chapter_can_be_called_by_its_name(call):
-    code, _, err = call("run", "99_nowhere")
+def test_a_chapter_can_be_called_by_its_name(command_line):
+    code, _, err = command_line("run", "99_nowhere")
     assert code == 2
     assert "notebooks/99_nowhere.ipynb: no such notebook" in err
 
 
-def test_book_refuses_an_unknown_parameter(call, tmp_path, write_notebook):
+def test_book_refuses_an_unknown_parameter(command_line, tmp_path, write_notebook):
     write_notebook(parameters="seed: int = 1")
     (tmp_path / "book").mkdir()
     (tmp_path / "book" / "_toc.yml").write_text("format: jb-book\nroot: notebooks/01_tiny\n")
-    code, _, err = call("book", "--root", tmp_path, "-p", "sed", "1")
+    code, _, err = command_line("book", "--root", tmp_path, "-p", "sed", "1")
     assert code == 2
     assert "no chapter has a parameter 'sed'" in err
 
 
-def test_organism_commands_get_their_arguments_as_they_are(call, monkeypatch):
-    seen = []
-    module = ModuleType("personalib.cli.organism")
-    module.app = lambda args, prog_name: seen.append((args, prog_name))
-    monkeypatch.setitem(sys.modules, "personalib.cli.organism", module)
-    assert call("organism", "evaluate", "--json", "out.json", "--help")[0] == 0
-    assert seen == [(["evaluate", "--json", "out.json", "--help"], "python -m personalib organism")]
-
-
-def test_what_the_system_refuses_is_one_line_with_the_path(call, write_notebook, tmp_path):
+def test_what_the_system_refuses_is_one_line_with_the_path(command_line, write_notebook, tmp_path):
     (tmp_path / "file").touch()
     notebook = write_notebook("1")
     for folder in (tmp_path / "file" / "inside", tmp_path / ("x" * 300)):
-        code, out, err = call("run", notebook, "--output-dir", folder)
+        code, out, err = command_line("run", notebook, "--output-dir", folder)
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert err.startswith(f"error: {folder}: cannot be written to: ")
-    code, out, err = call("run", "x" * 300)
+    code, out, err = command_line("run", "x" * 300)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("error: ") and err.endswith("xxx …: no such notebook\n")
 
 
 @pytest.mark.parametrize(("command", "option"), [("run", "--output-dir"), ("book", "--root")])
-def test_a_file_is_no_folder_for_outputs(call, tmp_path, command, option):
+def test_a_file_is_no_folder_for_outputs(command_line, tmp_path, command, option):
     (tmp_path / "file").touch()
-    code, _, err = call(command, *(["01"] if command == "run" else []), option, tmp_path / "file")
+    code, _, err = command_line(command, *(["01"] if command == "run" else []), option, tmp_path / "file")
     assert code == 2 and f"Invalid value for '{option}'" in err and "is a file" in err
 
 
@@ -116,9 +70,9 @@ def test_a_file_is_no_folder_for_outputs(call, tmp_path, command, option):
         (OSError(), "OSError"),
     ],
 )
-def test_any_refusal_of_the_system_is_one_line(call, monkeypatch, error, said):
+def test_any_refusal_of_the_system_is_one_line(command_line, monkeypatch, error, said):
     def refuse(*_, **__):
         raise error
 
     monkeypatch.setattr("personalib.book.chapters.Chapter.read", refuse)
-    assert call("run", "01_tiny") == (2, "", f"error: {said}\n")
+    assert command_line("run", "01_tiny") == (2, "", f"error: {said}\n")

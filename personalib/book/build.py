@@ -19,14 +19,7 @@ from personalib.book.runs import Run, read_run, run_notebook
 
 @dataclass(frozen=True)
 class BuiltBook:
-    """What a build has done.
-
-    Attributes:
-        runs: the selected chapters, in reading order.
-        index: the first page, or None where other chapters are out of date.
-        outdated: names of the chapters that were not selected and are out of date.
-        pages_reused: whether the pages were found unchanged.
-    """
+    """What a build has done: the selected chapters' runs, and the first page unless other chapters are out of date."""
 
     runs: tuple[Run, ...]
     index: Path | None
@@ -35,11 +28,7 @@ class BuiltBook:
 
 
 def build_book(
-    book: Book,
-    texts: Mapping[str, str] | None = None,
-    only: Collection[str] = (),
-    force: bool = False,
-    jobs: int = 1,
+    book: Book, texts: Mapping[str, str] | None = None, only: Collection[str] = (), force: bool = False, jobs: int = 1
 ) -> BuiltBook:
     """Execute the chapters whose inputs changed, and build the pages if they changed.
 
@@ -60,35 +49,24 @@ def build_book(
     """
     chapters = book.chapters()
     _check_contents(book, chapters)
-    parameters = distribute(chapters, texts or {})
-    selected = _select(chapters, only)
+    given = distribute(chapters, texts or {})
+    selected = select(chapters, only)
     with alone(book.products, doing="builds the book"):
-        return _build(book, chapters, selected, parameters, force, jobs)
-
-
-def _build(
-    book: Book,
-    chapters: Sequence[Chapter],
-    selected: Sequence[Chapter],
-    parameters: Mapping[str, Mapping[str, Any]],
-    force: bool,
-    jobs: int,
-) -> BuiltBook:
-    found = {chapter.name: read_run(chapter.path, parameters[chapter.name], book.executed) for chapter in chapters}
-    valid = {name: run for name, run in found.items() if run}
-    outdated = tuple(one.name for one in chapters if one not in selected and one.name not in valid)
-    waiting = [one for one in selected if force or one.name not in valid]
-    if waiting or outdated:
-        remove(book.html)
-    if waiting and not outdated:
-        check_pages(book, chapters)
-    everything = _run_chapters(book, waiting, valid, parameters, jobs)
-    runs = tuple(everything[chapter.name] for chapter in selected)
-    if outdated:
-        return BuiltBook(runs, None, outdated, pages_reused=False)
-    in_order = [everything[chapter.name] for chapter in chapters]
-    pages_reused = build_pages(book, [run.notebook for run in in_order], status_page(in_order))
-    return BuiltBook(runs, book.html / "index.html", (), pages_reused)
+        found = {chapter.name: read_run(chapter.path, given[chapter.name], book.executed) for chapter in chapters}
+        runs = {name: run for name, run in found.items() if run}
+        outdated = tuple(each.name for each in chapters if each not in selected and each.name not in runs)
+        waiting = [chapter for chapter in selected if force or chapter.name not in runs]
+        if waiting or outdated:
+            remove(book.html)
+        if waiting and not outdated:
+            check_pages(book, chapters)
+        runs |= _run_chapters(book, waiting, given, jobs, len(chapters) - len(waiting) - len(outdated))
+        done = tuple(runs[chapter.name] for chapter in selected)
+        if outdated:
+            return BuiltBook(done, None, outdated, pages_reused=False)
+        in_order = [runs[chapter.name] for chapter in chapters]
+        reused = build_pages(book, [run.notebook for run in in_order], status_page(in_order))
+        return BuiltBook(done, book.html / "index.html", (), reused)
 
 
 def _check_contents(book: Book, chapters: Sequence[Chapter]) -> None:
@@ -129,22 +107,23 @@ def distribute(chapters: Sequence[Chapter], texts: Mapping[str, str]) -> dict[st
     """
     found: dict[str, dict[str, str]] = {chapter.name: {} for chapter in chapters}
     for name, text in sorted(texts.items(), key=lambda item: "." in item[0]):
-        own, _, parameter = name.rpartition(".")
-        meant = [one for one in chapters if own in ("", one.name, one.name.partition("_")[0])]
+        where, _, parameter = name.rpartition(".")
+        meant = [chapter for chapter in chapters if where in ("", chapter.name, chapter.name.partition("_")[0])]
         if not meant:
-            raise RunError(f"{name}: no chapter {own!r}; there are {', '.join(found)}")
-        declaring = [one for one in meant if parameter in one.parameters]
+            raise RunError(f"{name}: no chapter {where!r}; there are {', '.join(found)}")
+        declaring = [chapter for chapter in meant if parameter in chapter.parameters]
         if not declaring:
-            declared = sorted({each for one in meant for each in one.parameters})
+            declared = sorted({each for chapter in meant for each in chapter.parameters})
             near = get_close_matches(parameter, declared, n=3) or declared
-            start = f"chapter {meant[0].name} has no" if own else "no chapter has a"
+            start = f"chapter {meant[0].name} has no" if where else "no chapter has a"
             raise RunError(f"{start} parameter {parameter!r}; there are {', '.join(near) or 'none'}")
-        for one in declaring:
-            found[one.name][parameter] = text
+        for chapter in declaring:
+            found[chapter.name][parameter] = text
     return {chapter.name: chapter.parse(found[chapter.name]) for chapter in chapters}
 
 
-def _select(chapters: Sequence[Chapter], only: Collection[str]) -> list[Chapter]:
+def select(chapters: Sequence[Chapter], only: Collection[str]) -> list[Chapter]:
+    """The chapters of these names, all where there are none; an unknown name is a :class:`RunError`."""
     names = [chapter.name for chapter in chapters]
     for name in only:
         if name not in names:
@@ -153,45 +132,37 @@ def _select(chapters: Sequence[Chapter], only: Collection[str]) -> list[Chapter]
 
 
 def _run_chapters(
-    book: Book,
-    waiting: Sequence[Chapter],
-    valid: Mapping[str, Run],
-    parameters: Mapping[str, Mapping[str, Any]],
-    jobs: int,
+    book: Book, waiting: Sequence[Chapter], given: Mapping[str, Mapping[str, Any]], jobs: int, done: int
 ) -> dict[str, Run]:
-    """The runs by chapter: those that are valid, and those of the chapters that wait to be executed."""
-    found = {name: run for name, run in valid.items() if name not in {chapter.name for chapter in waiting}}
-    with progress_bar(len(found) + len(waiting), "chapter") as bar:
-        bar.update(len(found))
+    """The runs of the chapters that wait to be executed, by name; the bar counts those that are done already, too."""
+    found: dict[str, Run] = {}
+    with progress_bar(done + len(waiting), "chapter") as bar, threads(shared_threads(jobs)):
+        bar.update(done)
         bar.set_description(waiting[0].name if waiting else "chapters")
-        with threads(shared_threads(jobs)):
-            for run in _executed(waiting, parameters, book.executed, jobs):
-                found[run.name] = run
-                left = [chapter.name for chapter in waiting if chapter.name not in found]
-                bar.set_description(left[0] if left else "chapters")
-                bar.update()
+        for run in _executed(waiting, given, book.executed, jobs):
+            found[run.name] = run
+            left = [chapter.name for chapter in waiting if chapter.name not in found]
+            bar.set_description(left[0] if left else "chapters")
+            bar.update()
     return found
 
 
 def _executed(
-    chapters: Sequence[Chapter], parameters: Mapping[str, Mapping[str, Any]], folder: Path, jobs: int
+    chapters: Sequence[Chapter], given: Mapping[str, Mapping[str, Any]], folder: Path, jobs: int
 ) -> Iterator[Run]:
-    """Each chapter's run as it ends; an error of one lets those that are under way come to their end.
-
-    An interrupt ends them at once.
-    """
+    """Each chapter's run as it ends; an error of one lets those under way come to their end, an interrupt ends them."""
+    # The lines below the book's own bar, one for each chapter that runs.
     lines: SimpleQueue[int] = SimpleQueue()
+    for line in range(1, jobs + 1):
+        lines.put(line)
 
     def execute(chapter: Chapter) -> Run:
         line = lines.get()
         try:
-            return run_notebook(chapter.path, parameters[chapter.name], folder, reuse=False, position=line)
+            return run_notebook(chapter.path, given[chapter.name], folder, reuse=False, position=line)
         finally:
             lines.put(line)
 
-    # The lines below the book's own bar, one for each chapter that runs.
-    for line in range(1, jobs + 1):
-        lines.put(line)
     if jobs == 1:  # in this thread, where it can be interrupted
         yield from map(execute, chapters)
         return
@@ -226,23 +197,21 @@ def status_page(runs: Sequence[Run]) -> str:
         for run in runs
     ]
     versions = {"python": latest["machine"]["python"], **latest["packages"]}
-    return "\n".join(
-        [
-            "| Chapter | Executed (UTC) | Seconds | Commit |",
-            "| :-- | :-- | --: | :-- |",
-            *chapters,
-            "",
-            f"Platform: {latest['machine']['platform']}, {latest['machine']['cores']} cores.",
-            f"Data: `{latest['hashes']['data'][:12]}`, library: `{latest['hashes']['library'][:12]}` (SHA-256).",
-            "",
-            "```{dropdown} Packages",
-            "| Package | Version |",
-            "| :-- | :-- |",
-            *(f"| {name} | {version} |" for name, version in versions.items()),
-            "```",
-            "",
-        ]
-    )
+    rows = "\n".join(chapters)
+    packages = "\n".join(f"| {name} | {version} |" for name, version in versions.items())
+    return f"""| Chapter | Executed (UTC) | Seconds | Commit |
+| :-- | :-- | --: | :-- |
+{rows}
+
+Platform: {latest["machine"]["platform"]}, {latest["machine"]["cores"]} cores.
+Data: `{latest["hashes"]["data"][:12]}`, library: `{latest["hashes"]["library"][:12]}` (SHA-256).
+
+```{{dropdown}} Packages
+| Package | Version |
+| :-- | :-- |
+{packages}
+```
+"""
 
 
 def _commit_mark(git: Mapping[str, Any] | None) -> str:

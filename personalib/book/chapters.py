@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -23,8 +23,6 @@ class RunError(RuntimeError):
 
 
 class _Metadata(BaseModel):
-    """Of a cell, as far as it is looked at."""
-
     tags: list[str] = []
 
 
@@ -44,23 +42,14 @@ class _Notebook(BaseModel):
 
 @dataclass(frozen=True)
 class Chapter:
-    """One source notebook.
-
-    Attributes:
-        path: the file.
-        cells: its cells in the notebook format's own form.
-    """
+    """One source notebook: its file, and its cells in the notebook format's own form."""
 
     path: Path
     cells: tuple[Mapping[str, Any], ...]
 
     @classmethod
     def read(cls, path: Path) -> "Chapter":
-        """Read a notebook.
-
-        Raises:
-            RunError: there is no such file, or it is no notebook.
-        """
+        """Read a notebook; a missing file and one of another form are a :class:`RunError`."""
         if not (exists(path) and path.is_file()):
             raise RunError(_missing(path))
         try:
@@ -82,11 +71,7 @@ class Chapter:
 
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
-        """The declared parameters by name; empty where no cell is tagged ``parameters``.
-
-        Raises:
-            RunError: the cell holds anything but literal assignments, or there are several such cells.
-        """
+        """The declared parameters by name; a :class:`RunError` where their cell holds anything but literals."""
         tagged = [cell for cell in self.cells if "parameters" in cell["metadata"].get("tags", ())]
         if len(tagged) > 1:
             raise RunError(f"{self.path}: {len(tagged)} cells are tagged 'parameters'; keep one")
@@ -96,15 +81,8 @@ class Chapter:
             raise RunError(f"{self.path}: {error}") from None
 
     def parse(self, texts: Mapping[str, str]) -> dict[str, Any]:
-        """Parameters given as text on the command line, in their declared types.
-
-        Raises:
-            RunError: a parameter is not declared, or a text is not of its type.
-        """
-        try:
-            return {name: self._declared(name).parse(text) for name, text in texts.items()}
-        except ParameterError as error:
-            raise RunError(f"{self.name}: {error}") from None
+        """Parameters given as text on the command line, in their declared types; see :meth:`merge` for errors."""
+        return self._each(texts, Parameter.parse)
 
     def merge(self, given: Mapping[str, object]) -> dict[str, Any]:
         """All parameters with their values: the given ones, and the defaults of the others.
@@ -113,10 +91,7 @@ class Chapter:
             RunError: a parameter is not declared, is of another type, or looks like a secret.
         """
         defaults = {name: parameter.default for name, parameter in self.parameters.items()}
-        try:
-            return defaults | {name: self._declared(name).check(value) for name, value in given.items()}
-        except ParameterError as error:
-            raise RunError(f"{self.name}: {error}") from None
+        return defaults | self._each(given, Parameter.check)
 
     def overrides(self, merged: Mapping[str, object]) -> dict[str, object]:
         """Those of the merged parameters whose value is not the default."""
@@ -134,12 +109,23 @@ class Chapter:
         ]
         return hashlib.sha256(json.dumps(essence, sort_keys=True).encode()).hexdigest()
 
+    def _each(self, given: Mapping[str, Any], read: Callable[[Parameter, Any], Any]) -> dict[str, Any]:
+        """What a parameter makes of each value that is given."""
+        try:
+            return {name: read(self._declared(name), value) for name, value in given.items()}
+        except ParameterError as error:
+            raise RunError(f"{self.name}: {error}") from None
+
     def _declared(self, name: str) -> Parameter:
         refuse_secret(name)
         if name in self.parameters:
             return self.parameters[name]
         near = get_close_matches(name, self.parameters, n=3)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "it has " + _listed(self.parameters)
+        hint = (
+            f"did you mean {' or '.join(map(repr, near))}?"
+            if near
+            else f"it has {', '.join(self.parameters) or 'none'}"
+        )
         raise ParameterError(f"no parameter {name!r}; {hint}")
 
 
@@ -157,10 +143,6 @@ def headings(cells: tuple[Mapping[str, Any], ...]) -> list[str]:
         titles = [line.lstrip("#").strip() for line in lines if line.startswith("#")]
         found.append(titles[-1] if titles else found[-1])
     return found[1:]
-
-
-def _listed(names: Mapping[str, Parameter]) -> str:
-    return ", ".join(names) if names else "none"
 
 
 def _missing(path: Path) -> str:

@@ -47,24 +47,17 @@ class Comparison:
 def plan_comparison(
     model: str, device: str, texts: Mapping[str, str] | None = None, grid: str | None = None
 ) -> Comparison | None:
-    """What an edition is going to compare.
+    """What an edition is going to compare, with ``missing`` where items of the model's own plan cannot be read.
 
     Args:
         model: see :func:`personalib.models.load.load_model`.
         device: where the model runs.
         texts: the edition's parameters; of these, ``revision``, ``protocol`` (the paper's by default) and ``prompts``.
-        grid: a plan; by default the one in ``data/grids`` that has the model's name.
-
-    Returns:
-        The comparison; none where no plan is named, and nothing was published of the model or there is no plan of its
-        name. Where items of such a plan cannot be read, ``missing`` says why.
+        grid: a plan; by default the one in ``data/grids`` that has the model's name. Without one, and where nothing was
+            published of the model, nothing is compared.
 
     Raises:
         DataError, ValueError: a plan is named, and nothing was published of the model or an item cannot be read.
-
-    Example:
-        >>> plan_comparison("gpt2", "cpu") is None
-        True
     """
     given, published = texts or {}, published_name(model)
     name = grid or published
@@ -75,7 +68,8 @@ def plan_comparison(
     protocol = load_protocol(given.get("protocol") or "paper", given.get("prompts") or None)
     # The protocol has features and coefficients by the published name.
     plan = apply_protocol(load_plan(name), protocol, published)
-    plan = _asked_of(plan, model, given.get("revision") or find_entry(model).revision, device)
+    revision = given.get("revision") or find_entry(model).revision
+    plan = _asked_of(plan, {"name": model, "revision": revision, "device": device})
     try:
         questions = sum(len(planned_questionnaire(one).questions) for one in plan.questionnaires)
     except (DataError, ValueError) as error:
@@ -86,36 +80,19 @@ def plan_comparison(
 
 
 def published_name(model: str) -> str:
-    """What the tables of published numbers call a model, if they have it.
-
-    Args:
-        model: see :func:`personalib.models.load.load_model`.
-
-    Returns:
-        The name of the table's entry for the same model of the hub; for any other model, such as a copy in a folder,
-        its own name without its owner or place.
-
-    Raises:
-        DataError: see :func:`personalib.models.registry.find_entry`.
+    """What the tables of published numbers call a model of the hub; any other's own name without its owner or place.
 
     Example:
         >>> published_name("google/Gemma-2-9B-it"), published_name("/data/models/gemma-2b-it/")
         ('gemma-2-9b-it', 'gemma-2b-it')
     """
     hub = (find_entry(model).hub or model).lower()
-    same = [one.name for one in load_registry().values() if one.hub and one.hub.lower() == hub]
+    same = [entry.name for entry in load_registry().values() if entry.hub and entry.hub.lower() == hub]
     return same[0] if same else bare_name(model)
 
 
 def make_comparison(comparison: Comparison, folder: Path) -> Path:
-    """Ask what is not answered yet, and write the report.
-
-    Args:
-        comparison: of :func:`plan_comparison`.
-        folder: the answers go to ``evaluation`` in it, the report to ``reproduction``.
-
-    Returns:
-        The report's page, see :func:`personalib.paper.report.write_reproduction`.
+    """Ask what is not answered yet, into ``evaluation``, write the report into ``reproduction``, and return its page.
 
     Raises:
         DataError, ValueError: see :func:`personalib.evaluation.runs.run_plan`.
@@ -128,15 +105,7 @@ def make_comparison(comparison: Comparison, folder: Path) -> Path:
 
 
 def earlier_page(comparison: Comparison, folder: Path) -> Path | None:
-    """The page that :func:`make_comparison` has written before, of the same plan, protocol, library and data.
-
-    Args:
-        comparison: of :func:`plan_comparison`.
-        folder: as it was given then.
-
-    Returns:
-        The page; none where there is none, or one that was made of something else.
-    """
+    """The page that :func:`make_comparison` has written before of the same plan, protocol, library and data, if any."""
     place = model_folder(folder / "reproduction", ModelPlan(name=comparison.published))
     page, record = place / "reproduction.md", place / _MADE_OF
     same = page.is_file() and record.is_file() and record.read_text() == _made_of(comparison)
@@ -161,13 +130,10 @@ def _with_features(comparison: Comparison) -> EvaluationPlan:
 
 def _as_published(run: EvaluationRun, comparison: Comparison) -> EvaluationRun:
     """A run of the plan as it was meant, under the name that its model was published by."""
-    plan, name = comparison.plan, comparison.published
-    who = plan.models[0].model_copy(update={"name": name})
-    told = plan.model_copy(update={"models": (who,)}).model_dump(mode="json")
-    return replace(run, model=name, manifest={**run.manifest, "plan": told})
+    plan = _asked_of(comparison.plan, {"name": comparison.published}).model_dump(mode="json")
+    return replace(run, model=comparison.published, manifest={**run.manifest, "plan": plan})
 
 
-def _asked_of(plan: EvaluationPlan, model: str, revision: str | None, device: str) -> EvaluationPlan:
-    """A plan for one model, which may be a copy in a folder of the one that the plan names."""
-    who = plan.models[0].model_copy(update={"name": model, "revision": revision, "device": device})
-    return plan.model_copy(update={"models": (who,)})
+def _asked_of(plan: EvaluationPlan, model: Mapping[str, str | None]) -> EvaluationPlan:
+    """A plan for one model, such as a copy in a folder of the one that the plan names."""
+    return plan.model_copy(update={"models": (plan.models[0].model_copy(update=model),)})

@@ -12,7 +12,7 @@ import torch
 
 from personalib.base.data import DataError, data_dir, read_json
 from personalib.base.provenance import repository_root
-from personalib.book.build import BuiltBook, build_book, distribute
+from personalib.book.build import BuiltBook, build_book, distribute, select
 from personalib.book.chapters import Chapter, RunError
 from personalib.book.comparison import Comparison, earlier_page, make_comparison
 from personalib.book.pages import Book
@@ -42,15 +42,7 @@ _TOKENS = 768
 
 @dataclass(frozen=True)
 class ChapterPlan:
-    """What is known of a chapter before it runs.
-
-    Attributes:
-        name: of the notebook.
-        asks: whether it asks the model; the others are about published numbers or the organism, and the same in every
-            edition.
-        done: whether an earlier run with these inputs is there.
-        seconds: how long it will take, by the probe; none where nothing is known.
-    """
+    """What is known of a chapter before it runs: whether it asks the model, is done, and how long it will take."""
 
     name: str
     asks: bool
@@ -68,8 +60,7 @@ class EditionPlan:
         chapters: in reading order.
         memory: what the largest batch of a chapter needs; none where it is not estimated, as without attention.
         spread: over how many GPUs the model is spread evenly; 1 for one device, and for places of its own.
-        free: bytes that are free on the device, before the model is loaded; on the fullest of those that it is spread
-            over evenly.
+        free: bytes that are free on the device, or the fullest of several, before the model is loaded.
         rate: prompts a second, by the probe; none where no chapter that is left asks the model.
         at_once: how many chapters with a model of their own there will be at a time; 0 where none is left.
     """
@@ -90,16 +81,7 @@ class EditionPlan:
 
 
 def edition_book(model: str, folder: Path | None = None, root: Path | None = None) -> Book:
-    """The book of one model, with products of its own in ``results/editions``.
-
-    Args:
-        model: see :func:`personalib.models.load.load_model`.
-        folder: where its products go; by default one of the name of :func:`edition_name`.
-        root: of the sources; by default the repository.
-
-    Raises:
-        DataError: see :func:`personalib.models.registry.find_entry`.
-    """
+    """The book of one model, from the sources in ``root``, with products of its own, below ``results/editions``."""
     home = root or repository_root()
     return Book(home, folder or home / "results" / "editions" / edition_name(model))
 
@@ -107,12 +89,8 @@ def edition_book(model: str, folder: Path | None = None, root: Path | None = Non
 def edition_name(model: str) -> str:
     """A name for the folder of a model's edition, which no other model has.
 
-    Returns:
-        For a model of the table its name there; for another one of the hub its owner's and its own; for a folder or a
-        YAML file its name with a short hash of its place.
-
-    Raises:
-        DataError: see :func:`personalib.models.registry.find_entry`.
+    For a model of the table it is its name there; for another one of the hub its owner's and its own; for a folder or a
+    YAML file its name with a short hash of its place.
 
     Example:
         >>> edition_name("google/gemma-2b-it"), edition_name("somebody/some-model")
@@ -135,11 +113,7 @@ def edition_texts(model: str, texts: Mapping[str, str]) -> dict[str, str]:
 
 
 def check_presence(entry: Entry) -> None:
-    """Notice before anything runs that a model has to be fetched.
-
-    Raises:
-        DataError: it is not on this machine; the message says how large it is and what to type.
-    """
+    """Raise before anything runs where a model has to be fetched; the message says how large it is and what to type."""
     there = model_presence(entry)
     if there != Presence.WHOLE:
         raise DataError(f"{entry.name} is {there} on this machine; {how_to_have(entry)}")
@@ -168,20 +142,17 @@ def plan_edition(
     check_presence(entry)
     device = given.get("device", AUTO)
     device = usual_device(model) if device == AUTO else device
-    unknown = set(only) - {one.name for one in book.chapters()}
-    if unknown:
-        raise RunError(f"no chapter {min(unknown)!r}; there are {', '.join(one.name for one in book.chapters())}")
+    chapters = select(book.chapters(), only)
     parameters = distribute(book.chapters(), given)
-    chapters = [one for one in book.chapters() if not only or one.name in only]
-    left = [one for one in chapters if read_run(one.path, parameters[one.name], book.executed) is None]
+    left = [each for each in chapters if read_run(each.path, parameters[each.name], book.executed) is None]
     at_once = min(jobs, sum(map(_asks, left)))
     memory, (spread, free) = _memory(model, entry, device), _room(device)
     if memory and at_once:
         _check_memory(model, memory, spread, free, at_once, device)
     rate = _measured_rate(model, entry.revision, device) if at_once else None
     plans = [
-        ChapterPlan(one.name, _asks(one), one not in left, _seconds(one.name, rate if _asks(one) else None))
-        for one in chapters
+        ChapterPlan(each.name, _asks(each), each not in left, _seconds(each.name, rate if _asks(each) else None))
+        for each in chapters
     ]
     return EditionPlan(model, device, tuple(plans), memory, spread, free, rate, at_once)
 
@@ -197,14 +168,7 @@ def make_edition(
     """Execute the chapters on a model, those that are done left as they are, and build the pages.
 
     With a comparison the pages are built twice: as soon as there are chapters to read, and once more with the report.
-
-    Args:
-        book: see :func:`edition_book`.
-        model: see :func:`personalib.models.load.load_model`.
-        texts: other parameters, as written on the command line.
-        only: names of chapters; all where it is empty.
-        jobs: how many chapters are executed at a time.
-        comparison: see :func:`personalib.book.comparison.plan_comparison`; one that misses items is left out.
+    One that misses items is left out. The other arguments are those of :func:`plan_edition`.
 
     Raises:
         DataError: the model is not on this machine.
@@ -249,11 +213,7 @@ def _room(device: str) -> tuple[int, int]:
 
 
 def _check_memory(model: str, memory: MemoryEstimate, spread: int, free: int, at_once: int, device: str) -> None:
-    """Notice before anything is loaded that a device is too small.
-
-    Raises:
-        DataError: it is.
-    """
+    """Raise before anything is loaded where a device is too small."""
     needed, room = memory.share(spread), f"{free / 1e9:.1f} GB are free"
     if needed > free and spread > 1:
         raise DataError(

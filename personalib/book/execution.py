@@ -1,7 +1,4 @@
-"""Execution of one notebook by papermill, with a progress bar that names the chapter and the cell.
-
-Kept apart from :mod:`personalib.book.runs` because papermill takes seconds to import.
-"""
+"""Execution of one notebook by papermill, which takes seconds to import; a bar names the chapter and the cell."""
 
 import math
 import os
@@ -37,12 +34,7 @@ _CLIENTS: set[PapermillNotebookClient] = set()
 
 
 class CellError(Exception):
-    """A cell failed.
-
-    Attributes:
-        place: the cell's number in the source notebook and its heading.
-        reason: the error's type and the first line of its message.
-    """
+    """A cell failed: its ``place``, by number and heading, and the ``reason``, an error's type and first line."""
 
     def __init__(self, place: str, error: str, message: str) -> None:
         super().__init__(place, error, message)

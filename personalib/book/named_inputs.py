@@ -24,16 +24,11 @@ _SAMPLES, _SAMPLE = 64, 2**16
 
 
 def named_inputs(parameters: Mapping[str, object]) -> dict[str, str]:
-    """Hashes of what parameters name, by the name.
+    """Hashes of what parameters name, by the name: SHA-256 of a file or folder, and the commit of a model of the hub.
 
-    Args:
-        parameters: with their values. A text is a name if a file or a folder has it as its path, but for one that the
-            working directory lies in, or if a model of the hub has it that is in this machine's cache. What a YAML file
-            names is looked at, too.
-
-    Returns:
-        SHA-256 of a file or folder, hidden files left out, and the commit of a model of the hub; empty where nothing
-        is named. Files of ``LARGE`` bytes and more are known by their size and by samples of their bytes.
+    A text is a name if a file or a folder has it as its path, but for one that the working directory lies in, or if a
+    model of the hub has it that is in this machine's cache. What a YAML file names is looked at, too. Hidden files are
+    left out, and files of ``LARGE`` bytes and more are known by their size and by samples of their bytes.
 
     Raises:
         DataError: a file or folder that is named cannot be read.
@@ -55,10 +50,6 @@ def without_places(text: str, parameters: Mapping[str, object]) -> str:
 
     A path is named by the way to it from the working directory, as whoever gave it there could have done, unless that
     leads over the root of the file system. It is looked for as it stands, in Markdown, in HTML and in JSON.
-
-    Args:
-        text: of a notebook, a table or a manifest.
-        parameters: with their values.
     """
     here = Path.cwd()
     paths = {name for name in _texts(parameters.values()) if name.startswith("/") and _path(name)}

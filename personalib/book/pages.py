@@ -1,7 +1,7 @@
 """The pages of the book: staged from the sources and the chapters, then read or written by Jupyter Book.
 
 What can be wrong with a page before its chapter is executed is found by reading all pages with the chapters as they
-are in the sources. The pages beside the chapters are read once for both.
+are in the sources.
 """
 
 import hashlib
@@ -23,7 +23,6 @@ from personalib.base.progress import progress_bar
 from personalib.base.provenance import files_hash, library_hash, repository_root
 from personalib.book.chapters import Chapter, RunError
 
-_SOURCES_FILE = ".sources.sha256"
 # What a build complains of: warnings with what they announce in the next line, and the last line of each traceback,
 # whose other lines are indented.
 _COMPLAINT = re.compile(
@@ -61,11 +60,6 @@ class Book:
     pages: tuple[Path, ...] = ()
 
     @property
-    def config(self) -> Path:
-        """Sphinx's settings."""
-        return self.root / "_config.yml"
-
-    @property
     def toc(self) -> Path:
         """The table of contents."""
         return self.root / "book" / "_toc.yml"
@@ -91,20 +85,16 @@ class Book:
 
 
 def check_pages(book: Book, chapters: Sequence[Chapter]) -> None:
-    """Read all pages with the chapters as they are, with a blank picture for each figure.
-
-    Does nothing if the same pages were checked before.
+    """Read all pages with the chapters as they are, with a blank picture for each figure, unless that was done before.
 
     Raises:
         BookError: a page has a warning or cannot be read.
     """
     source = _stage(book, [chapter.path for chapter in chapters], "No chapter was executed yet.\n")
-    hashed = _pages_hash(source)
-    record = book.products / "draft" / ".checked"
-    if record.is_file() and record.read_text() == hashed:
-        return
-    _sphinx(book, source, "dummy")
-    record.write_text(hashed)
+    hashed, record = _pages_hash(source), book.products / "checked.sha256"
+    if not (record.is_file() and record.read_text() == hashed):
+        _sphinx(book, source, "dummy")
+        record.write_text(hashed)
 
 
 def build_pages(book: Book, notebooks: Sequence[Path], status: str) -> bool:
@@ -119,13 +109,12 @@ def build_pages(book: Book, notebooks: Sequence[Path], status: str) -> bool:
         BookError: a page has a warning or cannot be read.
     """
     source = _stage(book, notebooks, status)
-    hashed = _pages_hash(source)
-    record = book.html / _SOURCES_FILE
+    hashed, record = _pages_hash(source), book.html / ".sources.sha256"
     if record.is_file() and record.read_text() == hashed and (book.html / "index.html").is_file():
         return True
     remove(book.html)
     written = _sphinx(book, source, "html")
-    (written / _SOURCES_FILE).write_text(hashed)
+    (written / record.name).write_text(hashed)
     written.rename(book.html)
     return False
 
@@ -135,7 +124,7 @@ def _stage(book: Book, notebooks: Sequence[Path], status: str) -> Path:
     source = book.products / "source"
     remove(source)
     shutil.copytree(book.root / "book", source / "book", ignore=shutil.ignore_patterns("_build", ".*", "_generated"))
-    shutil.copy(book.config, source)
+    shutil.copy(book.root / "_config.yml", source)
     (source / "notebooks").mkdir()
     for notebook in notebooks:
         _stage_notebook(notebook, source / "notebooks" / notebook.name)
@@ -173,16 +162,9 @@ def _stage_notebook(notebook: Path, target: Path) -> None:
 
 
 def _sphinx(book: Book, source: Path, builder: str) -> Path:
-    """Run Jupyter Book with warnings as errors; return the folder of what it has written.
-
-    What failed is not tried again before anything has changed.
-    """
-    draft, failure = book.products / "draft", book.products / "pages.failed"
-    tried = f"{builder} {_pages_hash(source)}"
-    earlier, _, said = failure.read_text(encoding="utf-8").partition("\n") if failure.is_file() else ("", "", "")
-    if earlier == tried:
-        raise BookError(f"{said}\nNothing has changed since this was found; to look again, remove {failure}.")
-    _keep_what_was_read(draft, source)
+    """Run Jupyter Book with warnings as errors; return the folder of what it has written."""
+    draft = book.products / "draft"
+    remove(draft)  # what was read with a warning would be taken without one the next time
     command = [
         *(sys.executable, "-c", _JUPYTER_BOOK, "build", str(source), *_BUILDERS[builder]),
         *("--config", str(source / "_config.yml"), "--toc", str(source / "book" / "_toc.yml")),
@@ -194,56 +176,25 @@ def _sphinx(book: Book, source: Path, builder: str) -> Path:
         environment = {**os.environ, "PYTHONPATH": path, "TMPDIR": scratch}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         bar.update()
-    failure.unlink(missing_ok=True)
     if done.returncode:
-        remove(draft)  # what was read with a warning would be taken without one the next time
-        complaints = _complaints(done.stdout + done.stderr, source)
-        message = _message(complaints)
-        if complaints and all("WARNING" in line for line in complaints):
-            failure.write_text(f"{tried}\n{message}", encoding="utf-8")
-        raise BookError(message)
+        raise BookError(_complaints(done.stdout + done.stderr, source))
     return draft / "_build" / builder
 
 
-def _keep_what_was_read(draft: Path, source: Path) -> None:
-    """Remove what the last build has read of the pages beside the chapters, unless they are the same now.
-
-    The notebooks and the status are always read again: they are newer than what was read of them.
-    """
-    beside = [
-        path for path in source.rglob("*") if path.is_file() and path.parent.name not in ("notebooks", "_generated")
-    ]
-    hashed = _pages_hash(source, beside)
-    record = draft / ".read"
-    if not record.is_file() or record.read_text() != hashed:
-        remove(draft)
-        draft.mkdir()
-        record.write_text(hashed)
-    for path in beside:
-        os.utime(path, (0, 0))
-    for builder in _BUILDERS:
-        remove(draft / "_build" / builder)
-
-
-def _pages_hash(source: Path, files: Sequence[Path] | None = None) -> str:
+def _pages_hash(source: Path) -> str:
     """SHA-256 of all that pages are made of: their sources, the library with its docstrings, what is installed."""
-    read = [path for path in source.rglob("*") if path.is_file()] if files is None else files
+    files = [path for path in source.rglob("*") if path.is_file()]
     installed = sorted(found.name for path in sys.path if path for found in Path(path).glob("*.dist-info"))
-    essence = (files_hash(source, read), library_hash(), sys.version, *installed)
+    essence = (files_hash(source, files), library_hash(), sys.version, *installed)
     return hashlib.sha256("\n".join(essence).encode()).hexdigest()
 
 
-def _complaints(output: str, source: Path) -> list[str]:
+def _complaints(output: str, source: Path) -> str:
     """What Sphinx warned of or failed with, with the files named as the author knows them."""
     text = _COLOUR.sub("", output).replace(f"{source.resolve()}/", "")
-    return list(dict.fromkeys(found.strip() for found in _COMPLAINT.findall(text))) or text.splitlines()[-20:]
-
-
-def _message(complaints: Sequence[str]) -> str:
-    lines = ["the pages are not built; warnings count as errors:", *complaints]
-    if any("No module named" in line for line in complaints):
-        lines.append(_MODULE_MISSING)
-    return "\n".join(lines)
+    found = list(dict.fromkeys(line.strip() for line in _COMPLAINT.findall(text))) or text.splitlines()[-20:]
+    missing = [_MODULE_MISSING] if any("No module named" in line for line in found) else []
+    return "\n".join(["the pages are not built; warnings count as errors:", *found, *missing])
 
 
 def remove(folder: Path) -> None:

@@ -31,20 +31,14 @@ class ParameterError(ValueError):
 
 @dataclass(frozen=True)
 class Parameter:
-    """One typed assignment of a parameters cell.
-
-    Attributes:
-        name: the variable's name.
-        annotation: its type as written, or the name of the default's type.
-        default: its literal value.
-    """
+    """One typed assignment of a parameters cell; without an annotation its type is that of the default."""
 
     name: str
     annotation: str
     default: object
 
     def check(self, value: object) -> Any:
-        """The value in this parameter's type (an int becomes a float where a float is due).
+        """The value in this parameter's type; an int becomes a float where a float is due.
 
         Raises:
             ParameterError: the value is of another type, or not finite where the default is.
@@ -70,7 +64,7 @@ class Parameter:
         for candidate in [text] if self.annotation == "str" else _readings(text):
             with suppress(ParameterError):
                 value = self.check(candidate)
-                return _absolute(value) if isinstance(value, str) else value
+                return absolute(value) if isinstance(value, str) else value
         raise self._refused(text)
 
     def _refused(self, value: object) -> ParameterError:
@@ -111,11 +105,7 @@ def declared_parameters(source: str) -> dict[str, Parameter]:
 
 
 def refuse_secret(name: str) -> None:
-    """Stop where a name looks like a secret's: parameters are written into notebooks and manifests.
-
-    Raises:
-        ParameterError: the name looks like that of a key, a token or a password.
-    """
+    """Raise where a name looks like that of a key, a token or a password: parameters are published."""
     if _SECRET.search(name.lower()):
         raise ParameterError(
             f"parameter {name!r} looks like a secret, and parameters are published with the notebook; "
@@ -124,7 +114,6 @@ def refuse_secret(name: str) -> None:
 
 
 def _parameter(statement: ast.stmt) -> Parameter:
-    """One statement of a parameters cell as a parameter."""
     match statement:
         case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=ast.expr() as value):
             return Parameter(name, ast.unparse(annotation), _literal(name, value))
@@ -146,11 +135,7 @@ def _literal(name: str, value: ast.expr) -> object:
 
 
 def _type(node: ast.expr) -> Any:
-    """The type that an annotation names.
-
-    Raises:
-        ValueError: it names another one than those of ``_TYPES``, or is none.
-    """
+    """The type that an annotation names; a ``ValueError`` where it is none of ``_TYPES``."""
     match node:
         case ast.Constant(value=None):
             return None
@@ -176,7 +161,7 @@ def _finite(value: object) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-def _absolute(text: str) -> str:
+def absolute(text: str) -> str:
     """A path that is there, from the root of the file system; a mere name, such as that of a method, stays as it is."""
     is_path = "/" in text or text.endswith((".yaml", ".yml"))
     meant = exists(text) if is_path else _is_loadable(text)

@@ -36,43 +36,20 @@ class Run:
     reused: bool
 
 
-@dataclass(frozen=True)
 class _Outputs:
     """The files that a run of one chapter may leave in an output folder."""
 
-    folder: Path
-    name: str
-
-    @property
-    def published(self) -> Path:
-        return self.folder / f"{self.name}.ipynb"
-
-    @property
-    def partial(self) -> Path:
-        return self.folder / f"{self.name}.partial.ipynb"
-
-    @property
-    def failed(self) -> Path:
-        return self.folder / f"{self.name}.failed.ipynb"
-
-    @property
-    def manifest(self) -> Path:
-        return self.folder / f"{self.name}.manifest.json"
-
-    @property
-    def loaded(self) -> Path:
-        return self.folder / f"{self.name}.loaded.jsonl"
-
-    @property
-    def results(self) -> Path:
-        return self.folder / "results" / self.name
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder
+        self.published = folder / f"{name}.ipynb"
+        self.partial = folder / f"{name}.partial.ipynb"
+        self.failed = folder / f"{name}.failed.ipynb"
+        self.manifest = folder / f"{name}.manifest.json"
+        self.loaded = folder / f"{name}.loaded.jsonl"
+        self.results = folder / "results" / name
 
     def spare(self, source: Path) -> None:
-        """See to it that the source notebook is none of them, by whatever path or link.
-
-        Raises:
-            RunError: it is, or it lies among the results.
-        """
+        """Stop where a run would replace its own source notebook, by whatever path or link."""
         notebooks = (self.published, self.partial, self.failed)
         replaced = any(path.exists() and path.samefile(source) for path in notebooks)
         if replaced or source.resolve().is_relative_to(self.results.resolve()):
@@ -126,11 +103,6 @@ def run_notebook(
         RunError: a parameter is unknown, of another type or a secret, or the outputs would replace the source (nothing
             has run then); or a cell failed.
         DataError: another process runs the chapter in that folder, or it cannot be written to.
-
-    Example:
-        >>> run = run_notebook(Path("notebooks/00_start_here.ipynb"), {}, Path("results/runs"))  # doctest: +SKIP
-        >>> run.manifest["seconds"]  # doctest: +SKIP
-        21.4
     """
     chapter = Chapter.read(notebook)
     merged = chapter.merge(parameters)
@@ -147,21 +119,13 @@ def run_notebook(
 
 
 def read_run(notebook: Path, parameters: Mapping[str, object], output_dir: Path) -> Run | None:
-    """The valid run of a notebook with these parameters, or None; nothing is executed.
-
-    Raises:
-        RunError: a parameter is unknown, of another type or a secret.
-    """
+    """The valid run of a notebook with these parameters, or None; nothing is executed."""
     chapter = Chapter.read(notebook)
     return _earlier(chapter, chapter.merge(parameters), _Outputs(output_dir, chapter.name))
 
 
 def inputs_hash(notebook: Path, parameters: Mapping[str, object]) -> str:
-    """SHA-256 of all that determines a run: notebook, parameters and what they name, library, data and pinned versions.
-
-    Raises:
-        RunError: a parameter is unknown, of another type or a secret.
-    """
+    """SHA-256 of all that determines a run: notebook, parameters and what they name, library, data, pinned versions."""
     chapter = Chapter.read(notebook)
     return _hashes(chapter, chapter.merge(parameters))["inputs"]
 
@@ -181,21 +145,17 @@ def _hashes(chapter: Chapter, merged: Mapping[str, object]) -> dict[str, Any]:
 
 
 def _earlier(chapter: Chapter, merged: Mapping[str, object], outputs: _Outputs) -> Run | None:
-    """An earlier run that is still valid, or None."""
-    manifest = _read_valid(outputs, _hashes(chapter, merged)["inputs"])
-    return None if manifest is None else Run(chapter.name, outputs.published, manifest, reused=True)
-
-
-def _read_valid(outputs: _Outputs, inputs: str) -> dict[str, Any] | None:
-    """The manifest of an earlier run if its inputs are these and its outputs are as it left them."""
+    """An earlier run whose inputs were these and whose outputs are as it left them, or None."""
+    inputs = _hashes(chapter, merged)["inputs"]
     try:
         manifest = json.loads(outputs.manifest.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
     match manifest:
         case {"hashes": {"inputs": known}, "outputs": left, "started": str(), "seconds": float(), "git": _}:
-            return manifest if known == inputs and left == outputs.hashes() else None
-    return None  # torn, or something else
+            if known == inputs and left == outputs.hashes():
+                return Run(chapter.name, outputs.published, manifest, reused=True)
+    return None  # stale or torn, or something else
 
 
 def _execute(chapter: Chapter, merged: Mapping[str, Any], outputs: _Outputs, position: int) -> Run:
@@ -209,7 +169,14 @@ def _execute(chapter: Chapter, merged: Mapping[str, Any], outputs: _Outputs, pos
     seconds = round(time.perf_counter() - clock, 2)
     outputs.partial.replace(outputs.published)
     outputs.hide_places(merged)
-    manifest = _manifest(chapter, merged, hashes) | {
+    manifest = {
+        "chapter": chapter.name,
+        "parameters": dict(merged),
+        **{name: merged.get(name) for name in ("model", "device", "dtype", "seed")},
+        "hashes": {**hashes, "organism": provenance.organism_hash()},
+        "git": provenance.commit(),
+        "packages": provenance.package_versions(),
+        "machine": provenance.machine(),
         "started": started.isoformat(timespec="seconds"),
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": seconds,
@@ -226,16 +193,9 @@ def _execute(chapter: Chapter, merged: Mapping[str, Any], outputs: _Outputs, pos
 def _run_cells(
     chapter: Chapter, merged: Mapping[str, Any], outputs: _Outputs, position: int
 ) -> list[dict[str, str | None]]:
-    """Run a chapter's cells; returns what they have loaded.
-
-    Raises:
-        RunError: a cell failed; the notebook up to there is all that is left.
-        DataError: the notebook cannot be written.
-    """
-    from personalib.book.execution import (  # papermill: seconds to import, and not needed to reuse a run
-        CellError,
-        execute,
-    )
+    """Run a chapter's cells; gives what they loaded. Where one fails, the notebook up to there is all that stays."""
+    # papermill: seconds to import, and not needed to reuse a run
+    from personalib.book.execution import CellError, execute
 
     try:
         with writing(outputs.partial):
@@ -248,16 +208,3 @@ def _run_cells(
         raise RunError(f"{where}\n{error.reason}") from None
     finally:
         outputs.loaded.unlink(missing_ok=True)
-
-
-def _manifest(chapter: Chapter, merged: Mapping[str, Any], hashes: Mapping[str, Any]) -> dict[str, Any]:
-    """All that is known about a run before it is over."""
-    return {
-        "chapter": chapter.name,
-        "parameters": dict(merged),
-        **{name: merged.get(name) for name in ("model", "device", "dtype", "seed")},
-        "hashes": {**hashes, "organism": provenance.organism_hash()},
-        "git": provenance.commit(),
-        "packages": provenance.package_versions(),
-        "machine": provenance.machine(),
-    }

@@ -1,39 +1,47 @@
-"""Sweeps: one chapter at every combination of some of its parameters, declared in a YAML file.
+"""Sweeps: one chapter at every combination of some of its parameters, as a YAML file declares it.
 
-A sweep says which parameters vary and over which values, which are fixed, and what is made of the results. Everything
-is checked against the chapter's own parameters before anything runs. A sweep's points are run by
-:mod:`personalib.book.sweep_runs`, and their results are put together by :mod:`personalib.book.sweep_tables`.
+All values are checked against the chapter's own parameters before anything runs. A point's folder holds what
+:func:`personalib.book.runs.run_notebook` leaves, its manifest written last, so that a killed run loses only the points
+under way. The results of all points are put together, each row with its point's parameters.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
+import pandas as pd
 from pydantic import Field
 
 from personalib.base.data import DataError, Strict, exists, named_file, parse, read_yaml
+from personalib.base.progress import progress_bar
 from personalib.base.provenance import repository_root
+from personalib.base.storage import alone, write_whole, writing
+from personalib.base.tables import to_csv
+from personalib.base.threads import threads, told_threads
 from personalib.book.chapters import Chapter, RunError
-from personalib.book.parameters import ParameterError, refuse_secret
+from personalib.book.parameters import absolute
+from personalib.book.runs import inputs_hash, read_run, run_notebook
+from personalib.evaluation.engines import Engine, LocalEngine, map_jobs
 
-Values = Annotated[tuple[Any, ...], Field(min_length=1)]
-
-# Longer names are cut: a name of a file has 255 bytes at the most, and somebody has to read it.
-_LONGEST_NAME = 100
-_NAME = re.compile(r"[a-z_][a-z0-9_]*")
-# What a folder may be called as it stands. It begins with a letter, so that it is not taken for a number.
-_WORD = re.compile(r"[a-z][a-z0-9_.+-]*")
+#: What a worker gets: the notebook's path in the repository or its whole path, parameters, hash of inputs, threads.
+Job = tuple[Path, Mapping[str, Any], str, str | None]
+_CLASH = "parameter."
+_CHANGED = "an input was changed while points were run; run it again"
+# A text that no number or constant is written like, and what a folder may be called on every file system.
+_WORD = re.compile(r"(?!(?:true|false|null)$)[a-z][a-z0-9_.+-]*")
 _NUMBER = re.compile(r"[-+.0-9e]+")
-_CONSTANTS = ("true", "false", "null")
+_FOLDER_NAME = re.compile(r"[a-z0-9_.+=,-]{1,100}")
 
 
 class FigurePlan(Strict):
-    """A figure of one collected table. All names are of columns of that table.
+    """A figure of one collected table; all names but the table's are of its columns.
 
     Attributes:
         table: the table's name.
@@ -57,8 +65,7 @@ class SweepPlan(Strict):
     """What a sweep's file holds.
 
     Attributes:
-        chapter: the name of a chapter, or a notebook's file; its path is read from the folder of the sweep's file, or
-            else from the working directory.
+        chapter: the name of a chapter, or a notebook's file, beside the sweep's file or from the working directory.
         vary: parameters with their values. Every combination is a point; the last parameter varies fastest.
         fixed: other parameters with the one value that they have at all points.
         collect: names of the chapter's results; all where it is empty.
@@ -66,7 +73,7 @@ class SweepPlan(Strict):
     """
 
     chapter: str
-    vary: Annotated[dict[str, Values], Field(min_length=1)]
+    vary: Annotated[dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]], Field(min_length=1)]
     fixed: dict[str, Any] = Field(default={})
     collect: tuple[str, ...] = ()
     show: FigurePlan | None = None
@@ -74,41 +81,25 @@ class SweepPlan(Strict):
 
 @dataclass(frozen=True)
 class Point:
-    """One combination of values.
-
-    Attributes:
-        varied: the parameters that vary, with their values here.
-        parameters: these and the fixed ones.
-    """
+    """One combination of values: of the parameters that vary, and of these and the fixed ones together."""
 
     varied: Mapping[str, Any]
     parameters: Mapping[str, Any]
 
     @property
     def name(self) -> str:
-        """What the point's folder is called, on every file system: ``model=organism,seed=0``.
-
-        Values that cannot be part of such a name are written with other signs, and a hash of all values is added.
-        """
-        parts = [(name, text_of(value), _plain(value)) for name, value in self.varied.items()]
-        readable = ",".join(f"{name}={_safe(text) if plain is None else plain}" for name, text, plain in parts)
-        exact = all(_NAME.fullmatch(name) and plain is not None for name, _, plain in parts)
-        if exact and len(readable) <= _LONGEST_NAME:
+        """What the point's folder is called: ``model=organism,seed=0``, with a hash where that would not be safe."""
+        readable = ",".join(f"{name}={text_of(value)}" for name, value in self.varied.items())
+        if all(map(_is_plain, self.varied.values())) and _FOLDER_NAME.fullmatch(readable):
             return readable
         essence = json.dumps(list(self.varied.items()), sort_keys=True)
-        return f"{_safe(readable)[:_LONGEST_NAME]}~{hashlib.sha256(essence.encode()).hexdigest()[:16]}"
+        safe = re.sub(r"[^A-Za-z0-9_.+=,-]+", "_", readable)[:100]
+        return f"{safe}~{hashlib.sha256(essence.encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A checked sweep.
-
-    Attributes:
-        name: the file's, without its suffix.
-        plan: what the file holds.
-        chapter: the source notebook.
-        points: all combinations, in order.
-    """
+    """A checked sweep: its file's name and contents, the source notebook, and all points in order."""
 
     name: str
     plan: SweepPlan
@@ -116,11 +107,24 @@ class Sweep:
     points: tuple[Point, ...]
 
 
-def load_sweep(source: str | Path) -> Sweep:
-    """Read a sweep and check it against its chapter.
+@dataclass(frozen=True)
+class Outcome:
+    """What there is of a point: its folder; results and seconds once it is done; or what failed, in one line."""
 
-    Args:
-        source: a file, or the name of one of the sweeps in ``data/sweeps``.
+    point: Point
+    folder: Path
+    results: Path | None = None
+    seconds: float | None = None
+    failure: str | None = None
+
+    @property
+    def state(self) -> str:
+        """What there is, in a word or two."""
+        return "done" if self.results else "failed" if self.failure else "to do"
+
+
+def load_sweep(source: str | Path) -> Sweep:
+    """Read a sweep from a file, or by its name in ``data/sweeps``, and check it against its chapter.
 
     Raises:
         DataError: the file is missing, is no sweep, or does not fit the chapter; the message names file, key and fix.
@@ -130,35 +134,118 @@ def load_sweep(source: str | Path) -> Sweep:
         'pairs=16,seed=0'
     """
     path = named_file(source, "sweeps", "sweep")
-    return parse_sweep(read_yaml(path), path.stem, str(path), path.parent)
-
-
-def parse_sweep(content: Any, name: str = "sweep", where: str = "the sweep", folder: Path = Path()) -> Sweep:
-    """A sweep from plain values, as YAML holds them.
-
-    Args:
-        content: the values.
-        name: of the sweep.
-        where: they come from, for errors.
-        folder: in which the notebook is looked for first, where it is given as a file.
-
-    Raises:
-        DataError: see :func:`load_sweep`.
-    """
-    plan = parse(SweepPlan, content, where)
+    plan = parse(SweepPlan, read_yaml(path), str(path))
     try:
-        chapter = Chapter.read(_notebook(plan.chapter, folder))
-        vary, fixed = _checked(chapter, plan)
+        chapter = Chapter.read(_notebook(plan.chapter, path.parent))
+        vary = {name: _values(chapter, name, values) for name, values in plan.vary.items()}
+        fixed = {name: _value(chapter, "fixed", name, value) for name, value in plan.fixed.items()}
         _check_names(plan)
     except (RunError, ValueError) as error:
-        raise DataError(f"{where}: {error}") from None
+        raise DataError(f"{path}: {error}") from None
     combinations = (dict(zip(vary, values, strict=True)) for values in product(*vary.values()))
-    return Sweep(name, plan, chapter, tuple(Point(varied, varied | fixed) for varied in combinations))
+    return Sweep(path.stem, plan, chapter, tuple(Point(varied, varied | fixed) for varied in combinations))
 
 
-def text_of(value: Any) -> str:
-    """A value as it is written in tables: text as it stands, anything else as in JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def run_sweep(sweep: Sweep, folder: Path, engine: Engine | None = None) -> tuple[Outcome, ...]:
+    """Run the points that are not done, one after the other or on an engine, and write the tables of all that are.
+
+    A point that fails stops no other. One that is done is not run again as long as notebook, parameters, library, data
+    and pinned dependencies are what they were.
+
+    Args:
+        sweep: what to run.
+        folder: for everything. ``points/NAME`` has each point's files, ``points.csv`` a row for each point, and
+            ``tables/NAME.csv`` all points' rows of a result, each after the varied parameters and with its values as
+            the chapter wrote them; a parameter that a column has the name of is ``parameter.NAME`` there.
+            ``figures/TABLE.png`` is the figure, with its numbers as CSV.
+        engine: workers of a cluster need the same library, data and notebook. Each has a GPU of its own where the
+            parameter ``device`` names one, such as ``"cuda"``.
+
+    Raises:
+        DataError: another process runs a sweep in the folder, it cannot be written to, a worker has other inputs, the
+            engine fails, a result is no table, or the figure does not fit the table; what is done by then is kept.
+    """
+    with alone(folder, doing="runs a sweep"):
+        waiting = [outcome.point for outcome in outcomes(sweep, folder) if outcome.state != "done"]
+        # Points and plan may be others by now: no table is ever stale.
+        (folder / "points.csv").unlink(missing_ok=True)
+        for name in ("tables", "figures"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        failures: dict[str, str] = {}
+        with progress_bar(len(sweep.points), "point") as bar:
+            bar.set_description(sweep.name)
+            bar.update(len(sweep.points) - len(waiting))
+            for name, (files, failure) in _products(sweep, waiting, engine or LocalEngine()):
+                _publish(files, folder / "points" / name)
+                failures[name] = failure or _CHANGED
+                bar.update()
+        found = outcomes(sweep, folder, failures)
+        _write_tables(sweep, found, folder)
+    return found
+
+
+def outcomes(sweep: Sweep, folder: Path, failures: Mapping[str, str] | None = None) -> tuple[Outcome, ...]:
+    """What there is of each point, with the failures that are known by its name; a failed one is tried again."""
+    found = []
+    for point in sweep.points:
+        place = folder / "points" / point.name
+        run = read_run(sweep.chapter.path, point.parameters, place)
+        if run:
+            seconds = float(run.manifest["seconds"])
+            found.append(Outcome(point, place, place / "results" / run.name, seconds))
+        else:
+            failed = (place / f"{sweep.chapter.name}.failed.ipynb").is_file()
+            known = (failures or {}).get(point.name)
+            found.append(Outcome(point, place, failure=known or ("an earlier run failed" if failed else None)))
+    return tuple(found)
+
+
+def _products(sweep: Sweep, points: list[Point], engine: Engine) -> Iterator[tuple[str, tuple[dict[str, bytes], str]]]:
+    """What :func:`_run_point` gives, by the name of the point."""
+    notebook = sweep.chapter.path.resolve()
+    if notebook.is_relative_to(repository_root()):  # which may lie elsewhere on another machine
+        notebook = notebook.relative_to(repository_root())
+
+    def job(point: Point) -> Job:
+        return notebook, point.parameters, inputs_hash(sweep.chapter.path, point.parameters), told_threads()
+
+    devices = [str(sweep.chapter.merge(point.parameters).get("device")) for point in points]
+    gpu = any(device.startswith("cuda") for device in devices)
+    return map_jobs(_run_point, ((point.name, job(point)) for point in points), engine, gpu)
+
+
+def _run_point(job: Job) -> tuple[dict[str, bytes], str]:
+    """Run a point in whatever process; gives the files that it leaves, by their path, and what failed in one line."""
+    path, parameters, inputs, told = job
+    notebook = repository_root() / path
+    try:
+        same = inputs_hash(notebook, parameters) == inputs
+    except RunError:  # there is no such notebook
+        same = False
+    if not same:
+        raise DataError(
+            f"{notebook}: a worker has another version of the notebook, of personalib, of its data or of its pinned "
+            "dependencies, or one was changed meanwhile; have the same on every machine, and run it again"
+        )
+    with TemporaryDirectory(prefix="sweep-") as scratch, threads(told):
+        folder, failure = Path(scratch), ""
+        try:
+            run_notebook(notebook, parameters, folder, reuse=False, position=1)
+        except RunError as error:
+            # The notebook goes where the caller puts it, and is told of there.
+            there = f"; the notebook up to there is {folder / notebook.stem}.failed.ipynb"
+            failure = ": ".join(str(error).replace(there, "").splitlines())
+        files = [file for file in folder.rglob("*") if file.is_file()]
+        return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}, failure
+
+
+def _publish(files: Mapping[str, bytes], place: Path) -> None:
+    """Put a point's files in their place, last the manifest, without which the others are no run."""
+    with writing(place):
+        shutil.rmtree(place, ignore_errors=True)
+        for name in sorted(files, key=lambda name: name.endswith(".manifest.json")):
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            write_whole(place / name, files[name])
 
 
 def _notebook(chapter: str, folder: Path) -> Path:
@@ -169,30 +256,22 @@ def _notebook(chapter: str, folder: Path) -> Path:
     return beside if exists(beside) else Path(chapter)
 
 
-def _checked(chapter: Chapter, plan: SweepPlan) -> tuple[dict[str, list[Any]], dict[str, Any]]:
-    """The values of what varies and of what is fixed, in their declared types."""
-    vary: dict[str, list[Any]] = {}
-    for name, values in plan.vary.items():
-        vary[name] = [_value(chapter, "vary", name, value) for value in values]
-        seen = [json.dumps(value, sort_keys=True) for value in vary[name]]
-        for place, text in enumerate(seen):
-            if text in seen[:place]:
-                raise ValueError(f"vary.{name}: {text} is there twice; remove one")
-    return vary, {name: _value(chapter, "fixed", name, value) for name, value in plan.fixed.items()}
+def _values(chapter: Chapter, name: str, given: Sequence[Any]) -> list[Any]:
+    values = [_value(chapter, "vary", name, value) for value in given]
+    texts = [json.dumps(value, sort_keys=True) for value in values]
+    twice = [text for text in texts if texts.count(text) > 1]
+    if twice:
+        raise ValueError(f"vary.{name}: {twice[0]} is there twice; remove one")
+    return values
 
 
 def _value(chapter: Chapter, key: str, name: str, value: Any) -> Any:
     """A value in the type that the chapter declares; a path that is there from the root of the file system."""
     try:
-        refuse_secret(name)
-        if name not in chapter.parameters:
-            there = ", ".join(chapter.parameters) or "none"
-            raise ParameterError(f"chapter {chapter.name} has no such parameter; it has {there}")
-        checked = chapter.parameters[name].check(value)
-    except ParameterError as error:
+        checked = chapter.merge({name: value})[name]
+    except RunError as error:
         raise ValueError(f"{key}.{name}: {error}") from None
-    read = chapter.parameters[name].parse(checked) if isinstance(checked, str) else checked
-    return read if isinstance(read, str) else checked
+    return absolute(checked) if isinstance(checked, str) else checked
 
 
 def _check_names(plan: SweepPlan) -> None:
@@ -205,20 +284,121 @@ def _check_names(plan: SweepPlan) -> None:
         raise ValueError(f"show.table: {plan.show.table!r} is not collected; add it under collect")
 
 
-def _plain(value: Any) -> str | None:
-    """A value as part of a folder's name that no other value has, or None where there is none."""
+def _is_plain(value: Any) -> bool:
+    """Whether no other value is written as this one is, and it is written without brackets and spaces."""
     if isinstance(value, str):
-        return value if _WORD.fullmatch(value) and value not in _CONSTANTS else None
-    if isinstance(value, list | tuple) and value and all(map(_is_number, value)):
-        # One number alone keeps the sign that several have between them: it is not the number itself.
-        return "_".join(map(json.dumps, value)) + "_" * (len(value) == 1)
-    return json.dumps(value) if _is_number(value) or value is None or isinstance(value, bool) else None
+        return bool(_WORD.fullmatch(value))
+    return value is None or isinstance(value, bool) or bool(_NUMBER.fullmatch(json.dumps(value)))
 
 
-def _is_number(value: Any) -> bool:
-    return not isinstance(value, bool) and isinstance(value, int | float) and bool(_NUMBER.fullmatch(json.dumps(value)))
+def text_of(value: Any) -> str:
+    """A value as it is written in tables: text as it stands, anything else as in JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _safe(text: str) -> str:
-    """A text with signs that every file system takes; not all texts stay different."""
-    return re.sub(r"[^A-Za-z0-9_.+=,-]+", "_", text)
+def _write_tables(sweep: Sweep, found: Sequence[Outcome], folder: Path) -> None:
+    rows = [
+        {**_written(each.point), "state": each.state, "seconds": each.seconds, "failure": each.failure}
+        for each in found
+    ]
+    places = [each.folder.relative_to(folder).as_posix() for each in found]
+    _write(pd.DataFrame(rows).assign(folder=places), folder / "points.csv")
+    show = sweep.plan.show
+    try:
+        results = _results(sweep.plan, found)
+        for name, parts in results.items():
+            _write(_joined(parts), folder / "tables" / f"{name}.csv")
+        if show and results:
+            numbers = figure_numbers(pd.read_csv(folder / "tables" / f"{show.table}.csv"), show)
+            _write(numbers, folder / "figures" / f"{show.table}.csv")
+            _draw(numbers, show, folder / "figures" / f"{show.table}.png")
+    except DataError as error:
+        raise DataError(f"{sweep.name}: {error}") from None
+
+
+def _results(plan: SweepPlan, found: Sequence[Outcome]) -> dict[str, list[tuple[Point, Path]]]:
+    """The files that are to be collected from finished points, by the name of the result."""
+    files: dict[str, list[tuple[Point, Path]]] = {}
+    done = [(outcome.point, outcome.results) for outcome in found if outcome.results]
+    for point, results in done:
+        for path in sorted(results.rglob("*.csv")):
+            files.setdefault(path.relative_to(results).with_suffix("").as_posix(), []).append((point, path))
+    for name in [*plan.collect, *([plan.show.table] if plan.show else [])]:
+        if done and name not in files:
+            raise DataError(
+                f"the chapter has no result {name!r}, but {', '.join(sorted(files)) or 'none'}; "
+                "correct collect or show, and run it again: points that are done stay done"
+            )
+    return {name: parts for name, parts in files.items() if not plan.collect or name in plan.collect}
+
+
+def _joined(parts: Sequence[tuple[Point, Path]]) -> pd.DataFrame:
+    """The rows of several points' files as text, so that no value changes, each with the parameters of its point."""
+    tables = []
+    for point, path in parts:
+        try:
+            tables.append((point, pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)))
+        except ValueError as error:
+            raise DataError(f"{path}: not a table: {error}") from None
+    taken = {column for _, table in tables for column in table}
+    whole = []
+    for point, table in tables:
+        varied = {_CLASH * (name in taken) + name: text for name, text in _written(point).items()}
+        whole.append(pd.concat([pd.DataFrame(varied, index=table.index, dtype=str), table], axis=1))
+    return pd.concat(whole, ignore_index=True).fillna("")
+
+
+def _written(point: Point) -> dict[str, str]:
+    return {name: text_of(value) for name, value in point.varied.items()}
+
+
+def figure_numbers(table: pd.DataFrame, plan: FigurePlan) -> pd.DataFrame:
+    """What a figure of a table draws: by ``x`` and ``kind`` the mean ``value``, the ends ``low``, ``high``, and ``n``.
+
+    Raises:
+        DataError: a column is missing, nothing is left, or what is measured is no number.
+    """
+    used = {"x": plan.x, "y": plan.y, "by": plan.by, "over": plan.over} | {f"where.{name}": name for name in plan.where}
+    for key, name in used.items():
+        if name is not None and name not in table:
+            raise DataError(f"show.{key}: {plan.table!r} has no column {name!r}, but {', '.join(table)}")
+    for name, wanted in plan.where.items():
+        table = table[table[name] == wanted]
+    if table.empty:
+        raise DataError(f"show.where: no row of {plan.table!r} has these values")
+    if not pd.api.types.is_numeric_dtype(table[plan.y]) or table[plan.y].isna().all():
+        raise DataError(f"show.y: {plan.y!r} of {plan.table!r} has no numbers")
+    kinds = table[plan.by].astype(str) if plan.by else ""
+    over = table[plan.over] if plan.over else range(len(table))
+    rows = pd.DataFrame({"x": table[plan.x], "kind": kinds, "over": over, "value": table[plan.y]})
+    means = rows.dropna(subset="value").groupby(["x", "kind", "over"], sort=False)["value"].mean()
+    found = means.groupby(["x", "kind"], sort=False).agg(["mean", "std", "size"]).fillna({"std": 0.0}).reset_index()
+    ends = {"low": found["mean"] - found["std"], "high": found["mean"] + found["std"], "n": found["size"]}
+    return found[["x", "kind"]].assign(value=found["mean"], **ends)
+
+
+def _draw(numbers: pd.DataFrame, plan: FigurePlan, path: Path) -> None:
+    """Draw the numbers of a figure: lines over numbers, rows of dots over anything else."""
+    from matplotlib import pyplot as plt  # seconds to import, and not needed where nothing is drawn
+
+    from personalib.base import plots
+
+    plots.set_theme()
+    x, y, by, over = ((name or "").removeprefix(_CLASH) for name in (plan.x, plan.y, plan.by, plan.over))
+    label = f"{y}, mean ± 1 SD" + (f" over {over}" if over else "")
+    if pd.api.types.is_numeric_dtype(numbers["x"]):
+        figure, [axes] = plots.new_figure()
+        plots.dose_curve(numbers.rename(columns={"x": "coefficient"}), axes, label=label).set_xlabel(x)
+    else:
+        figure, [axes] = plots.new_figure(height=1.2 + 0.32 * numbers["x"].nunique())
+        plots.interval_dots(numbers.rename(columns={"x": "category"}), axes, label=label).set_ylabel(x)
+    legend = axes.get_legend()
+    if legend and by:
+        legend.set_title(by)
+    figure.savefig(path, metadata={"Software": None})
+    plt.close(figure)
+
+
+def _write(table: pd.DataFrame, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(to_csv(table), encoding="utf-8")

@@ -1,13 +1,12 @@
 """The commands ``python -m personalib backgrounds``. Each imports what it needs itself, so that help comes at once."""
 
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from personalib.cli.model_options import Finite
+from personalib.cli import options
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -16,27 +15,16 @@ if TYPE_CHECKING:
     from personalib.stimuli.backgrounds import Background
     from personalib.stimuli.writers import Writer
 
-_seed = click.option("--seed", default=0, show_default=True, help="The same seed gives the same file.")
-_out = click.option(
-    "--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The JSON file to write."
+_source = click.argument("source", type=options.FILE)
+_person = options.choice("--person", ["first", "second", "third"], "second", "Grammatical person.")
+_writer_options = options.group(
+    options.text("--model", "The endpoint's name of a model; or a folder or a hub's name, for chat."),
+    options.text("--revision", "Branch, tag or commit of a hub's model, for chat."),
+    options.text("--device", "auto, cpu, cuda, cuda:1, mps …, for chat.", "auto"),
+    options.number("--temperature", 1.0, "Of the language model.", min=0, max=2),
+    options.count("--workers", 4, "Requests at a time.", 1),
+    options.count("--attempts", 4, "Drafts of each text.", 1),
 )
-_source = click.argument("source", type=click.Path(path_type=Path, dir_okay=False))
-_person = click.option("--person", type=click.Choice(["first", "second", "third"]), default="second", show_default=True)
-
-
-def _writer_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say how a language model writes."""
-    options = [
-        click.option("--model", help="The endpoint's name of a model; or a folder or a hub's name, for chat."),
-        click.option("--revision", help="Branch, tag or commit of a hub's model, for chat."),
-        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps …, for chat."),
-        click.option("--temperature", default=1.0, show_default=True, type=Finite(0.0, 2.0)),
-        click.option("--workers", default=4, show_default=True, type=click.IntRange(1), help="Requests at a time."),
-        click.option("--attempts", default=4, show_default=True, type=click.IntRange(1), help="Drafts of each text."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 @click.group()
@@ -45,17 +33,16 @@ def backgrounds() -> None:
 
 
 @backgrounds.command()
-@click.option("--num", default=200, show_default=True, help="How many persons.")
-@click.option(
+@options.count("--num", 200, "How many persons.")
+@options.choice(
     "--writer",
-    type=click.Choice(["stimuli", "endpoint", "chat"]),
-    default="stimuli",
-    show_default=True,
-    help="Who words the keywords: the book's phrases, an OpenAI-compatible endpoint, or a chat model on this machine.",
+    ["stimuli", "endpoint", "chat"],
+    "stimuli",
+    "Who words the keywords: the book's phrases, an OpenAI-compatible endpoint, or a chat model on this machine.",
 )
 @_writer_options
-@_seed
-@_out
+@options.seed
+@options.out
 def keywords(num: int, writer: str, seed: int, out: Path, **settings: Any) -> None:
     """Draw different, plausible combinations of attributes that tell every element equally often.
 
@@ -68,7 +55,7 @@ def keywords(num: int, writer: str, seed: int, out: Path, **settings: Any) -> No
     drawn = draw_backgrounds(num, seed)
     if writer != "stimuli":
         drawn = _write(Keywords(), drawn, writer, seed, out, settings)
-    save_backgrounds((publish(one, person=None) for one in drawn), out)
+    save_backgrounds((publish(background, person=None) for background in drawn), out)
     _show_coverage(coverage(drawn))
     click.echo(f"{out}: {len(drawn)} backgrounds")
 
@@ -76,12 +63,12 @@ def keywords(num: int, writer: str, seed: int, out: Path, **settings: Any) -> No
 @backgrounds.command()
 @_source
 @_person
-@_out
+@options.out
 def fixed(source: Path, person: str, out: Path) -> None:
     """Tell each attribute of the backgrounds in SOURCE in a sentence of its own."""
     from personalib.stimuli.paper_files import load_backgrounds, save_backgrounds, with_fixed_text
 
-    told = [with_fixed_text(one, person) for one in load_backgrounds(source)]
+    told = [with_fixed_text(entry, person) for entry in load_backgrounds(source)]
     save_backgrounds(told, out)
     click.echo(f"{out}: {len(told)} backgrounds")
 
@@ -89,16 +76,15 @@ def fixed(source: Path, person: str, out: Path) -> None:
 @backgrounds.command()
 @_source
 @_person
-@click.option(
+@options.choice(
     "--writer",
-    type=click.Choice(["grammar", "endpoint", "chat"]),
-    default="grammar",
-    show_default=True,
-    help="Who writes: the book's grammar, an OpenAI-compatible endpoint, or a chat model on this machine.",
+    ["grammar", "endpoint", "chat"],
+    "grammar",
+    "Who writes: the book's grammar, an OpenAI-compatible endpoint, or a chat model on this machine.",
 )
 @_writer_options
-@_seed
-@_out
+@options.seed
+@options.out
 def generated(source: Path, person: str, writer: str, seed: int, out: Path, **settings: Any) -> None:
     """Write a life story of 100 to 150 words for each of the backgrounds in SOURCE.
 
@@ -109,8 +95,8 @@ def generated(source: Path, person: str, writer: str, seed: int, out: Path, **se
     from personalib.stimuli.paper_files import load_backgrounds, save_backgrounds, with_story
 
     entries = load_backgrounds(source)
-    written = _write(LifeStory(person), [one.background() for one in entries], writer, seed, out, settings)
-    told = [with_story(entry, one.generated) for entry, one in zip(entries, written, strict=True)]
+    written = _write(LifeStory(person), [entry.background() for entry in entries], writer, seed, out, settings)
+    told = [with_story(entry, each.generated) for entry, each in zip(entries, written, strict=True)]
     save_backgrounds(told, out)
     click.echo(f"{out}: {len(written)} life stories")
 
@@ -122,7 +108,7 @@ def coverage(source: Path) -> None:
     from personalib.stimuli.backgrounds import coverage as count
     from personalib.stimuli.paper_files import load_backgrounds
 
-    _show_coverage(count(one.background() for one in load_backgrounds(source)))
+    _show_coverage(count(entry.background() for entry in load_backgrounds(source)))
 
 
 def _write(

@@ -1,20 +1,19 @@
 """The commands ``python -m personalib directions``. Each imports what it needs itself, so that help comes at once."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from personalib.base.data import DataError
+from personalib.cli import options
 
 if TYPE_CHECKING:
     from personalib.models.load import LanguageModel
     from personalib.vectors.forms import Rows
     from personalib.vectors.vector import SteeringVector
 
-_path = click.Path(path_type=Path, dir_okay=False)
 _FORMS = ["personalib", "gguf", "persona-vectors", "steering-vectors", "axbench", "safetensors"]
 # What can be written, with its suffix.
 _SUFFIXES = {
@@ -37,28 +36,16 @@ class _Source(NamedTuple):
     language_model: "LanguageModel | None"
 
 
-def _source_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The file, and what it may not say itself: what :func:`_read` takes."""
-    options = [
-        click.argument("file", type=_path),
-        click.option(
-            "--form", default="auto", show_default=True, type=click.Choice(["auto", *_FORMS]), help="Form of the file."
-        ),
-        click.option("--site", help="Site of the directions where the file names none, such as resid_post.3."),
-        click.option("--concepts", type=_path, help="AxBench's metadata.jsonl.  [default: the one beside the weights]"),
-        click.option(
-            "--rows",
-            default="blocks",
-            show_default=True,
-            type=click.Choice(["blocks", "hidden_states"]),
-            help="What the rows of a named tensor are.",
-        ),
-        click.option("--model", help="Check against this model: the organism, a folder, or a hub's name."),
-        click.option("--revision", help="Branch, tag or commit of a hub's model."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+# The file, and what it may not say itself: what :func:`_read` takes.
+_source_options = options.group(
+    click.argument("file", type=options.FILE),
+    options.choice("--form", ["auto", *_FORMS], "auto", "Form of the file."),
+    options.text("--site", "Site of the directions where the file names none, such as resid_post.3."),
+    options.file("--concepts", "AxBench's metadata.jsonl.  [default: the one beside the weights]"),
+    options.choice("--rows", ["blocks", "hidden_states"], "blocks", "What the rows of a named tensor are."),
+    options.text("--model", "Check against this model: the organism, a folder, or a hub's name."),
+    options.text("--revision", "Branch, tag or commit of a hub's model."),
+)
 
 
 @click.group()
@@ -73,12 +60,12 @@ def show(**chosen: Any) -> None:
     source = _read(**chosen)
     vectors = source.vectors
     click.echo(f"{source.file}: {len(vectors)} x {len(vectors[0].direction)}, {vectors[0].model}")
-    for method in sorted({one.method for one in vectors}):
+    for method in sorted({vector.method for vector in vectors}):
         click.echo(method)
-    width = max(len(one.name) for one in vectors)
+    width = max(len(vector.name) for vector in vectors)
     click.echo(f"{'name':{width}}  {'site':14}  {'norm':>10}  form")
-    for one in vectors:
-        click.echo(f"{one.name:{width}}  {one.site!s:14}  {one.norm:10.4g}  {source.form}")
+    for vector in vectors:
+        click.echo(f"{vector.name:{width}}  {vector.site!s:14}  {vector.norm:10.4g}  {source.form}")
 
 
 @directions.command()
@@ -97,15 +84,16 @@ def convert(out: Path, target: str, **chosen: Any) -> None:
 
     source = _read(**chosen)
     vectors = placed(source.vectors, target)
-    left_out = ", ".join(sorted({str(one.site) for one in source.vectors} - {str(one.site) for one in vectors}))
+    sites, kept = ({str(vector.site) for vector in each} for each in (source.vectors, vectors))
+    left_out = ", ".join(sorted(sites - kept))
     if not vectors:
         raise DataError(
             f"{source.file}: holds nothing but {left_out}, where {target} has no place: llama.cpp leaves block 0 out, "
             "and steering-vectors what comes before it; fit other sites, or write another form"
         )
     files = _files(vectors, out, _SUFFIXES[target])
-    for path, own in files.items():
-        write_directions(own, path, target, source.language_model)
+    for path, held in files.items():
+        write_directions(held, path, target, source.language_model)
     click.echo(f"{out}: {len(vectors)} directions as {target}, files: {len(files)}")
     if left_out:
         click.echo(f"left out: {left_out}, where {target} has no place")
@@ -136,37 +124,21 @@ def _read(
 
 
 def _files(vectors: "list[SteeringVector]", out: Path, suffix: str) -> "dict[Path, list[SteeringVector]]":
-    """What goes into which file: all into one, or a name into each of a folder's, which is made.
-
-    Raises:
-        DataError: the folder cannot be made.
-        ValueError: two names give one file.
-    """
+    """What goes into which file: all into one, or a name into each of a folder's, which is made."""
     try:
         if out.suffix and not out.is_dir():
             return {out: vectors}
-        files = _one_a_name(vectors, out, suffix)
+        files: dict[Path, list[SteeringVector]] = {}
+        for name in dict.fromkeys(vector.name for vector in vectors):
+            # Names are a concept's description in some forms, with characters that a file's name cannot have.
+            stem = re.sub(r"[^\w.-]+", "_", name).encode()[:_NAME_BYTES].decode(errors="ignore").strip("._")
+            path = out / f"{stem or 'direction'}{suffix}"
+            if path in files:
+                raise ValueError(f"{out}: two of the names give one file; write one file as personalib or safetensors")
+            files[path] = [vector for vector in vectors if vector.name == name]
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(
             f"{out}: no folder can be made there ({error.strerror}); name another, or a file with a suffix"
         ) from None
-    return files
-
-
-def _one_a_name(vectors: "list[SteeringVector]", folder: Path, suffix: str) -> "dict[Path, list[SteeringVector]]":
-    """The vectors of each name with a file named after it.
-
-    Raises:
-        ValueError: two names give one file.
-    """
-    named: dict[str, list[SteeringVector]] = {}
-    for one in vectors:
-        named.setdefault(one.name, []).append(one)
-    # Names are a concept's description in some forms, with characters that a file's name cannot have.
-    kept = {name: re.sub(r"[^\w.-]+", "_", name).encode()[:_NAME_BYTES].decode(errors="ignore") for name in named}
-    stems = {name: stem.strip("._") or "direction" for name, stem in kept.items()}
-    files = {folder / (stems[name] + suffix): own for name, own in named.items()}
-    if len(files) < len(named):
-        raise ValueError(f"{folder}: two of the names give one file; write one file as personalib or safetensors")
     return files

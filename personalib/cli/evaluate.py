@@ -1,39 +1,32 @@
-"""The commands ``evaluate`` and ``report``. Each imports what it needs itself, so that help comes at once."""
+"""The commands ``evaluate``, ``report`` and ``compare``. Each imports what it needs itself: help comes at once."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from personalib.cli.engine_options import engine_options, named_engine
-from personalib.cli.model_options import Finite
+from personalib.cli import options
 
 if TYPE_CHECKING:
     from personalib.evaluation.engines import Engine
     from personalib.evaluation.plan import EvaluationPlan
     from personalib.evaluation.runs import EvaluationRun
 
-_folder = click.Path(path_type=Path, file_okay=False)
-
 
 @click.command()
 @click.argument("grids", metavar="GRID...", nargs=-1, required=True)
-@click.option(
-    "--output-dir", type=_folder, help="Where the answers go.  [default: results/evaluation/NAME OF THE PLAN]"
-)
-@click.option("--protocol", help="Ask and push as it says: paper, book, or a YAML file.  [default: as the plan says]")
-@click.option("--prompts", help="A YAML file of templates and contrast prompts that the protocol has instead.")
-@click.option("--plan", "show", is_flag=True, help="Show the plan with its defaults, and ask nothing.")
-@engine_options
+@options.folder("--output-dir", "Where the answers go.  [default: results/evaluation/NAME OF THE PLAN]")
+@options.text("--protocol", "Ask and push as it says: paper, book, or a YAML file.  [default: as the plan says]")
+@options.prompts
+@options.flag("--plan show", "Show the plan with its defaults, and ask nothing.")
+@options.engine
 def evaluate(
     grids: tuple[str, ...],
     output_dir: Path | None,
     protocol: str | None,
     prompts: str | None,
     show: bool,
-    where: str,
-    address: str | None,
-    workers: int | None,
+    **engine: Any,
 ) -> None:
     """Put questionnaires to models under many arms, as each GRID declares: a YAML file, or a name in data/grids.
 
@@ -44,12 +37,12 @@ def evaluate(
 
     if output_dir and len(grids) > 1:
         raise click.UsageError("--output-dir is the place of one plan; leave it out for several")
-    engine = named_engine(where, address, workers)
+    backend = options.named_engine(**engine)
     for name, plan in [_planned(grid, protocol, prompts) for grid in grids]:
         if show:
             click.echo(dump_plan(plan), nl=False)
         else:
-            _evaluate(name, plan, output_dir, engine)
+            _evaluate(name, plan, output_dir, backend)
 
 
 def _planned(grid: str, protocol: str | None, prompts: str | None) -> "tuple[str, EvaluationPlan]":
@@ -70,50 +63,85 @@ def _planned(grid: str, protocol: str | None, prompts: str | None) -> "tuple[str
 
 def _evaluate(grid: str, plan: "EvaluationPlan", output_dir: Path | None, engine: "Engine | None") -> None:
     """Run one plan, and say where its answers are."""
+    from personalib.evaluation.plan import plan_name
     from personalib.evaluation.runs import model_folder, run_plan
     from personalib.features.published import bare_name
     from personalib.paper.published_cells import reference_models
 
-    folder = output_dir or _default(grid)
+    folder = output_dir or Path("results") / "evaluation" / plan_name(grid)
     for run, model in zip(run_plan(plan, folder, True, engine), plan.models, strict=True):
         count = len(run.answers)
         click.echo(f"{run.model}: {count:,} answers of {run.manifest['arms']} arms in {model_folder(folder, model)}")
         _say_what_is_left_out(run)
     where = f" --output-dir {output_dir}" if output_dir else ""
     click.echo(f"tables: python -m personalib report {grid}{where}")
-    if any(bare_name(one.name) in reference_models() for one in plan.models):
+    if any(bare_name(model.name) in reference_models() for model in plan.models):
         click.echo(f"beside the published numbers: python -m personalib compare {grid}{where}")
 
 
 @click.command()
 @click.argument("grid")
-@click.option("--output-dir", type=_folder, help="Where `evaluate` put the answers; the tables go to its `report`.")
-@click.option("--mass", default=0.9, show_default=True, type=Finite(0, 1), help="Least answer mass of an arm.")
-@click.option("--perplexity", default=2.0, show_default=True, type=Finite(min=1), help="Largest perplexity of an arm.")
-def report(grid: str, output_dir: Path | None, mass: float, perplexity: float) -> None:
+@options.folder("--output-dir", "Where `evaluate` put the answers; the tables go to its `report`.")
+@options.guard
+def report(grid: str, output_dir: Path | None, **guard: float) -> None:
     """Write the tables of an evaluation as CSV, Markdown and LaTeX: effects, intervals, corrected p-values, guards.
 
     Mass and perplexity, in units of the unsteered model's, say from where on an arm counts as collapsed.
     """
     from personalib.evaluation.report import write_report
     from personalib.evaluation.runs import read_runs
-    from personalib.steering.guards import Guard
+    from personalib.steering.settings import Guard
 
-    folder = output_dir or _default(grid)
+    folder = options.answers_folder(grid, output_dir)
     runs = read_runs(folder)
-    written = write_report(runs, folder / "report", Guard(mass, perplexity))
+    written = write_report(runs, folder / "report", Guard(**guard))
     for run in runs:
         _say_what_is_left_out(run)
     click.echo(f"{len(written)} files in {folder / 'report'}")
 
 
 def _say_what_is_left_out(run: "EvaluationRun") -> None:
-    for name, own in run.left_out.groupby("questionnaire", sort=False):
-        first = own.iloc[0]
-        click.echo(f"{name}: {len(own):,} rows left out, the first: {first['where']}: {first['problem']}")
+    for name, rows in run.left_out.groupby("questionnaire", sort=False):
+        first = rows.iloc[0]
+        click.echo(f"{name}: {len(rows):,} rows left out, the first: {first['where']}: {first['problem']}")
 
 
-def _default(grid: str) -> Path:
-    from personalib.evaluation.plan import plan_name
+@click.command()
+@click.argument("grid")
+@options.folder("--output-dir", "Where `evaluate` put the answers; the report goes to its `reproduction`.")
+@options.text("--protocol", "Whose scoring is used: a file, or a name.", "paper")
+@options.prompts
+@options.number("--width", 10.0, "Points of agreement.", min=0, min_open=True)
+@options.guard
+def compare(
+    grid: str,
+    output_dir: Path | None,
+    protocol: str,
+    prompts: str | None,
+    width: float,
+    **guard: float,
+) -> None:
+    """Compare a finished evaluation with the numbers that were published of its model, cell by cell.
 
-    return Path("results") / "evaluation" / plan_name(grid)
+    GRID is the plan that `evaluate` ran, or the folder of its answers. A cell agrees where the interval of its
+    difference holds zero and reaches no further than --width points to either side.
+    """
+    from personalib.evaluation.runs import read_runs
+    from personalib.features.published import bare_name
+    from personalib.paper.protocol import load_protocol
+    from personalib.paper.published_cells import reference_models
+    from personalib.paper.report import reproduce, write_reproduction
+    from personalib.paper.reproduction import VERDICTS, Rule
+    from personalib.steering.settings import Guard
+
+    folder = options.answers_folder(grid, output_dir)
+    manner, rule = load_protocol(protocol, prompts), Rule(width=width)
+    runs = read_runs(folder)
+    published = [run for run in runs if bare_name(run.model) in reference_models()]
+    # Where nothing was published of any model, the first one's error says so.
+    for run in published or runs:
+        found = reproduce(run, manner, rule, Guard(**guard))
+        written = write_reproduction(found, folder / "reproduction")
+        counts = found.cells["verdict"].value_counts()
+        told = ", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in VERDICTS)
+        click.echo(f"{run.model}: {told}; {len(written)} files in {written[0].parent}")

@@ -1,21 +1,20 @@
-"""``python -m personalib organism``: draw the world, write the items, train, evaluate."""
+"""The commands ``python -m personalib organism``. Each imports what it needs itself, so that help comes at once."""
 
 from pathlib import Path
 
 import click
 
 from personalib.base.data import data_dir
-
-_folder = click.Path(path_type=Path)
+from personalib.cli import options
 
 
 @click.group()
-def app() -> None:
+def organism() -> None:
     """Train and evaluate the model organism."""
 
 
-@app.command()
-@click.option("--seed", default=2026, show_default=True, help="Where the effects are drawn from.")
+@organism.command()
+@options.count("--seed", 2026, "Where the effects are drawn from.")
 def world(seed: int) -> None:
     """Draw the planted effects into data/organism/world.yaml; the organism has to be trained again then."""
     from personalib.base.storage import write_whole
@@ -26,7 +25,7 @@ def world(seed: int) -> None:
     click.echo(path)
 
 
-@app.command()
+@organism.command()
 def items() -> None:
     """Write the held-out item banks into data/items."""
     from personalib.organism.bank import write_banks
@@ -36,16 +35,9 @@ def items() -> None:
         click.echo(f"{name}: {count} items")
 
 
-@app.command()
-@click.option("--recipe", type=_folder, help="The training recipe.  [default: data/organism/training.yaml]")
-@click.option(
-    "--work", type=_folder, default=Path("checkpoints/organism"), show_default=True, help="Checkpoint and log."
-)
-@click.option("--out", type=_folder, help="Where the trained organism goes.  [default: data/organism]")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps …")
-@click.option(
-    "--compile", "compiled", is_flag=True, help="Compile the model first: faster where there is a C++ compiler."
-)
+@organism.command()
+@options.training("data/organism/training.yaml", "checkpoints/organism", "data/organism")
+@options.flag("--compile compiled", "Compile the model first: faster where there is a C++ compiler.")
 def train(recipe: Path | None, work: Path, out: Path | None, device: str, compiled: bool) -> None:
     """Train the organism from its seed, or go on from the checkpoint in the work folder."""
     from personalib.base.storage import alone
@@ -63,10 +55,10 @@ def train(recipe: Path | None, work: Path, out: Path | None, device: str, compil
     click.echo(f"{out}: {trainer.progress.tokens:,} tokens in {trainer.progress.seconds / 60:.0f} minutes")
 
 
-@app.command()
-@click.option("--organism", "folder", type=_folder, help="A trained organism.  [default: data/organism]")
-@click.option("--items", "items_per_trait", default=60, show_default=True, help="Items of each trait.")
-@click.option("--json", "target", type=_folder, help="Write the numbers to this file.")
+@organism.command()
+@options.folder("--organism folder", "A trained organism.  [default: data/organism]")
+@options.count("--items items_per_trait", 60, "Items of each trait.")
+@options.json
 def evaluate(folder: Path | None, items_per_trait: int, target: Path | None) -> None:
     """Measure the organism on held-out wordings only."""
     from personalib.base.storage import write_json

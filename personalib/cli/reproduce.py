@@ -1,26 +1,28 @@
 """The command ``python -m personalib reproduce``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from personalib.cli.chapter_options import jobs_option, parameter_option
+from personalib.cli import options
 
 if TYPE_CHECKING:
     from personalib.book.comparison import Comparison
     from personalib.book.editions import EditionPlan
+    from personalib.book.runs import Run
 
 
 @click.command()
-@click.option("--model", required=True, help="A name of the table of models or of the hub, a folder, or a YAML file.")
+@click.option("--model", required=True, help=options.MODEL_HELP)
 @click.option("--chapters", multiple=True, metavar="CHAPTER", help="Execute this chapter alone. May be repeated.")
-@parameter_option
-@jobs_option
+@options.parameter
+@options.jobs
 @click.option("--compare", "grid", metavar="GRID", help="Compare this plan with what was published of the model.")
-@click.option("--no-compare", is_flag=True, help="Leave that out; by default it is done where the model has a plan.")
-@click.option("--plan", "only_plan", is_flag=True, help="Say what it will take, and do nothing.")
-@click.option("--output-dir", type=click.Path(path_type=Path), help="Where it goes.  [default: results/editions/MODEL]")
+@options.flag("--no-compare", "Leave that out; by default it is done where the model has a plan.")
+@options.flag("--plan only_plan", "Say what it will take, and do nothing.")
+@options.folder("--output-dir", "Where it goes.  [default: results/editions/MODEL]")
 def reproduce(
     model: str,
     chapters: tuple[str, ...],
@@ -50,8 +52,7 @@ def reproduce(
     if only_plan:
         return
     built = make_edition(book, model, texts, chapters, jobs, comparison)
-    executed = [run for run in built.runs if not run.reused]
-    click.echo(f"chapters: {len(executed)} executed, {len(built.runs) - len(executed)} unchanged")
+    click.echo(executed_and_unchanged(built.runs))
     click.echo(f"results: {book.executed / 'results'}")
     if comparison and not comparison.missing:
         click.echo(f"compared: {book.products / 'reproduction'}")
@@ -59,6 +60,13 @@ def reproduce(
         click.echo(f"no pages yet: {len(built.outdated)} chapters have not been executed on {model}")
     else:
         click.echo(f"pages: {built.index}")
+
+
+def executed_and_unchanged(runs: "Sequence[Run]") -> str:
+    """How many of a build's chapters were executed, and how long that took."""
+    executed = [run for run in runs if not run.reused]
+    seconds = sum(run.manifest["seconds"] for run in executed)
+    return f"chapters: {len(executed)} executed in {seconds:.0f} s, {len(runs) - len(executed)} unchanged"
 
 
 def _shown_comparison(comparison: "Comparison", rate: float | None) -> str:

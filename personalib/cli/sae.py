@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-_folder = click.Path(path_type=Path)
+from personalib.cli import options
 
 
 @click.group()
@@ -13,12 +13,7 @@ def sae() -> None:
 
 
 @sae.command()
-@click.option("--recipe", type=_folder, help="What is trained, and how.  [default: data/organism/saes.yaml]")
-@click.option(
-    "--work", type=_folder, default=Path("checkpoints/saes"), show_default=True, help="Activations and checkpoints."
-)
-@click.option("--out", type=_folder, help="Where the SAEs go.  [default: data/organism/saes]")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, mps …")
+@options.training("data/organism/saes.yaml", "checkpoints/saes", "data/organism/saes")
 def train(recipe: Path | None, work: Path, out: Path | None, device: str) -> None:
     """Train the organism's SAEs from their seed, or go on from the checkpoints in the work folder."""
     from personalib.base.data import data_dir
@@ -38,9 +33,9 @@ def train(recipe: Path | None, work: Path, out: Path | None, device: str) -> Non
 
 
 @sae.command()
-@click.option("--documents", default=400, show_default=True, help="Held-out documents to measure on.")
-@click.option("--work", type=_folder, default=Path("results/saes"), show_default=True, help="Where activations go.")
-@click.option("--json", "target", type=_folder, help="Write the numbers to this file.")
+@options.count("--documents", 400, "Held-out documents to measure on.")
+@options.work("results/saes")
+@options.json
 def evaluate(documents: int, work: Path, target: Path | None) -> None:
     """Measure the organism's SAEs on held-out documents."""
     from personalib.base.storage import write_json

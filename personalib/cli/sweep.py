@@ -1,71 +1,62 @@
 """The command ``python -m personalib sweep``. It imports what it needs itself, so that help comes at once."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from personalib.cli.engine_options import engine_options, named_engine
+from personalib.cli import options
 
 if TYPE_CHECKING:
-    from personalib.book.sweep_tables import Outcome
-    from personalib.book.sweeps import Sweep
-
-_folder = click.Path(path_type=Path, file_okay=False)
+    from personalib.book.sweeps import Outcome
 
 
 @click.command()
 @click.argument("source", metavar="SWEEP")
-@click.option("--output-dir", type=_folder, help="Where everything goes.  [default: results/sweeps/NAME]")
-@click.option("--plan", "only_plan", is_flag=True, help="List the points and what is done, and run nothing.")
-@engine_options
-def sweep(
-    source: str, output_dir: Path | None, only_plan: bool, where: str, address: str | None, workers: int | None
-) -> None:
+@options.folder("--output-dir", "Where everything goes.  [default: results/sweeps/NAME]")
+@options.flag("--plan only_plan", "List the points and what is done, and run nothing.")
+@options.engine
+def sweep(source: str, output_dir: Path | None, only_plan: bool, **engine: Any) -> None:
     """Execute one chapter at every combination of parameters that SWEEP declares.
 
     SWEEP is a YAML file, or a name in data/sweeps. A run that was stopped goes on where it was when the command is
     given again, with whichever engine.
     """
-    from personalib.book.sweep_runs import run_sweep
-    from personalib.book.sweeps import load_sweep
+    from personalib.book.sweeps import load_sweep, outcomes, run_sweep
 
-    engine = named_engine(where, address, workers)
+    backend = options.named_engine(**engine)
     declared = load_sweep(source)
     folder = output_dir or Path("results") / "sweeps" / declared.name
+    found = outcomes(declared, folder) if only_plan else run_sweep(declared, folder, backend)
+    done = sum(outcome.state == "done" for outcome in found)
     if only_plan:
-        click.echo(_shown(declared, folder))
+        click.echo(f"{declared.chapter.name}, {len(found)} points, {done} done, in {folder}\n\n{_shown(found)}")
         return
-    outcomes = run_sweep(declared, folder, engine)
-    done = sum(one.state == "done" for one in outcomes)
-    click.echo(f"{declared.name}: {done} of {len(outcomes)} points done; tables and figure in {folder}")
-    _tell_failures(outcomes)
+    click.echo(f"{declared.name}: {done} of {len(found)} points done; tables and figure in {folder}")
+    _tell_failures(declared.chapter.name, found)
 
 
-def _shown(sweep: "Sweep", folder: Path) -> str:
+def _shown(found: "Sequence[Outcome]") -> str:
     """The points with what is there of them."""
     from tabulate import tabulate
 
-    from personalib.book.sweep_runs import point_states
     from personalib.book.sweeps import text_of
 
-    states = point_states(sweep, folder)
-    rows = [[*map(text_of, point.varied.values()), state] for point, state in states]
-    table = tabulate(rows, [*sweep.plan.vary, "state"], disable_numparse=True)
-    done = sum(state == "done" for _, state in states)
-    return f"{sweep.chapter.name}, {len(states)} points, {done} done, in {folder}\n\n{table}"
+    rows = [[*map(text_of, outcome.point.varied.values()), outcome.state] for outcome in found]
+    return tabulate(rows, [*found[0].point.varied, "state"], disable_numparse=True)
 
 
-def _tell_failures(outcomes: "tuple[Outcome, ...]") -> None:
-    """Stop with one line for each point that failed.
-
-    Raises:
-        RunError: some did.
-    """
+def _tell_failures(chapter: str, found: "Sequence[Outcome]") -> None:
+    """Stop with one line for each point that failed."""
     from personalib.book.chapters import RunError
 
-    failed = [one for one in outcomes if one.failure is not None]
-    if failed:
-        lines = [f"{one.point.name}: {one.failure}" for one in failed]
-        points = "1 point" if len(failed) == 1 else f"{len(failed)} points"
+    lines = []
+    for outcome in found:
+        if outcome.failure:
+            notebook = outcome.folder / f"{chapter}.failed.ipynb"
+            place = f"; the notebook up to there is {notebook}" if notebook.is_file() else ""
+            lines.append(f"{outcome.point.name}: {outcome.failure}{place}")
+    if lines:
+        points = "1 point" if len(lines) == 1 else f"{len(lines)} points"
         raise RunError("\n".join([f"{points} failed; the tables hold the others", *lines]))

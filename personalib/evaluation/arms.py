@@ -8,7 +8,8 @@ import numpy as np
 
 from personalib.models.parts import Site
 from personalib.steering.doses import at_dose, random_directions
-from personalib.steering.interventions import Add, Condition, Positions
+from personalib.steering.interventions import Add, Condition
+from personalib.steering.settings import Positions
 from personalib.stimuli.contrast_pairs import Contrast
 from personalib.stimuli.factors import POLES
 from personalib.vectors.vector import SteeringVector

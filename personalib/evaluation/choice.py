@@ -24,8 +24,7 @@ from personalib.evaluation.ask import evaluate
 from personalib.evaluation.estimates import effects
 from personalib.evaluation.shares import fidelity
 from personalib.models.parts import Site
-from personalib.steering.guards import Guard
-from personalib.steering.interventions import Positions
+from personalib.steering.settings import Guard, Positions
 
 if TYPE_CHECKING:
     from personalib.evaluation.study import Study

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from personalib.base.statistics import adjust, clustered_interval, effect_size, paired_means, proportion_interval
 from personalib.evaluation.ask import NEUTRAL
 from personalib.questionnaires.scores import item_scores
-from personalib.steering.guards import Guard
+from personalib.steering.settings import Guard
 
 Array = NDArray[np.float64]
 ALL = "all"

@@ -12,7 +12,7 @@ from personalib.evaluation.estimates import base_scores, effects, health, questi
 from personalib.evaluation.runs import EvaluationRun
 from personalib.models.sampling import GREEDY, Sampling
 from personalib.questionnaires.scores import item_scores, named_options
-from personalib.steering.guards import Guard
+from personalib.steering.settings import Guard
 
 # What is compared beside the score itself, by kind.
 _BESIDES: Mapping[str, Sequence[str]] = {"trait": ("published",), "judgement": ("yes",)}

@@ -15,8 +15,7 @@ from personalib.evaluation.estimates import ALL, effects
 from personalib.evaluation.study import Study, sentence_feature_vectors
 from personalib.features.saes import SparseAutoencoder
 from personalib.questionnaires.questionnaire import Questionnaire
-from personalib.steering.guards import Guard
-from personalib.steering.interventions import Positions
+from personalib.steering.settings import Guard, Positions
 
 STEERING_GOAL = 0.80
 

@@ -20,7 +20,7 @@ from personalib.paper.published_cells import BASE, CELL, CHANGE, OPTIONS, SAFETY
 from personalib.paper.tables import PERSONAS, SAFETY_CATEGORIES
 from personalib.questionnaires.items import RESPONSE_ORDERS
 from personalib.questionnaires.scores import POSITIONS, item_scores, per_item
-from personalib.steering.guards import Guard
+from personalib.steering.settings import Guard
 from personalib.stimuli.contrast_files import supplied_contrasts
 from personalib.stimuli.contrast_pairs import contrasts
 from personalib.stimuli.factors import POLES

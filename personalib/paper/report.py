@@ -19,7 +19,7 @@ from personalib.paper.measured_cells import used_questionnaires
 from personalib.paper.protocol import Protocol
 from personalib.paper.published_cells import CHANGE
 from personalib.paper.reproduction import COLLAPSED, MISSING, VERDICTS, Rule, compare_run, summary
-from personalib.steering.guards import Guard
+from personalib.steering.settings import Guard
 
 _INTERVALS = (
     ("published", "published_low", "published_high"),

@@ -18,7 +18,7 @@ from personalib.evaluation.runs import EvaluationRun
 from personalib.paper.measured_cells import LEVEL, measured_cells
 from personalib.paper.protocol import Protocol
 from personalib.paper.published_cells import CELL, OPTIONS, QUANTITIES, reference_cells
-from personalib.steering.guards import Guard
+from personalib.steering.settings import Guard
 
 AGREES, DIFFERS, UNSURE, COLLAPSED, MISSING = "agrees", "differs", "cannot tell", "collapsed", "not measured"
 VERDICTS = (AGREES, DIFFERS, UNSURE, COLLAPSED, MISSING)

@@ -10,8 +10,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "doses": ["at_dose", "combined", "largest_dose", "random_directions", "site_norms"],
         "generation": ["generate"],
         "grid": ["ask_steered"],
-        "guards": ["Guard"],
         "interventions": ["Ablate", "Add", "Clamp", "POSITIONS", "repe_rule", "repository_rule", "sae_rule"],
         "remote_items": ["ask_items"],
+        "settings": ["Guard"],
     },
 )

@@ -8,7 +8,6 @@ alone, and where these are steered too, it is guarded more strictly.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,38 +20,6 @@ from personalib.stimuli.grammar import load_relations
 
 Array = NDArray[np.float64]
 Exchanges = Sequence[tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class Guard:
-    """From where on a condition counts as collapsed.
-
-    Attributes:
-        mass: the least share of the unsteered answer mass that has to be left.
-        perplexity: how many times its unsteered value the perplexity of neutral answers may be.
-
-    Raises:
-        ValueError: no condition could pass, not even the unsteered one.
-    """
-
-    mass: float = 0.9
-    perplexity: float = 2.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.mass <= 1 <= self.perplexity:
-            raise ValueError(
-                f"mass {self.mass:g}, perplexity {self.perplexity:g}; take a mass of 0 to 1 and a perplexity of at "
-                "least 1, or the unsteered model has collapsed as well"
-            )
-
-    def collapsed(self, mass: Array, perplexity: Array) -> NDArray[np.bool_]:
-        """Which conditions have collapsed.
-
-        Args:
-            mass: answer mass as a share of the unsteered one, of any shape.
-            perplexity: of neutral answers, in units of the unsteered one, of the same shape.
-        """
-        return ~((np.asarray(mass) >= self.mass) & (np.asarray(perplexity) <= self.perplexity))
 
 
 def neutral_exchanges(

@@ -6,7 +6,7 @@ stand at one site; the empty sequence is the model as it is.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -14,6 +14,7 @@ from personalib.features.saes import SparseAutoencoder
 from personalib.features.vectors import feature_vector
 from personalib.models.load import LanguageModel
 from personalib.models.parts import Site, blocks
+from personalib.steering.settings import Positions
 from personalib.vectors.vector import SteeringVector
 
 # What is done to the residual stream, of any shape (..., d_model). Each is a function within a function, of torch and
@@ -21,7 +22,6 @@ from personalib.vectors.vector import SteeringVector
 Change = Callable[[torch.Tensor], torch.Tensor]
 # By name of the positions which tokens they mean, shape (rows, tokens), boolean.
 Where = Mapping[str, torch.Tensor]
-Positions = Literal["last", "prompt", "prompt_except_last", "response", "all"]
 # By name: which tokens of the prompt, and which of the answer once they are read back in.
 POSITIONS: dict[str, tuple[str, str]] = {
     "last": ("last", "all"),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +21,9 @@ from personalib.models.parts import Site, blocks
 from personalib.models.prompts import format_prompt
 from personalib.stimuli.contrast_pairs import Contrast, ContrastPair, contrast_set
 from personalib.stimuli.grammar import SPLITS
-from personalib.vectors.methods import DEFAULT_METHOD, direction
+from personalib.vectors.methods import DEFAULT_METHOD, Position, direction
 from personalib.vectors.vector import SteeringVector, texts_hash
 
-Position = Literal["last", "sentence_last", "sentence_mean"]
 POSITIONS: Mapping[str, Tokens] = {"last": "last", "sentence_last": "last", "sentence_mean": "mean"}
 
 

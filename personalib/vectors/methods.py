@@ -7,6 +7,7 @@ mean of the positive one, as far as the direction goes.
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from personalib.base.data import choose
 
 Array = NDArray[np.float64]
 DEFAULT_METHOD = "difference_of_means"
+#: The token of a text that is read: the prompt's last, the last of the sentence, or the mean over the sentence.
+Position = Literal["last", "sentence_last", "sentence_mean"]
 
 
 def difference_of_means(positive: Array, negative: Array) -> Array:

@@ -24,7 +24,8 @@ from steering_case import SEED, SHAPES, Array, Case, get_model, make_case
 
 from personalib.features.saes import SparseAutoencoder
 from personalib.models.memory import Workload, estimate_memory
-from personalib.steering.interventions import Add, Clamp, Condition, Positions
+from personalib.steering.interventions import Add, Clamp, Condition
+from personalib.steering.settings import Positions
 
 PACKAGES = ("torch", "transformers", "sae-lens", "numpy")
 MODELS = ("gemma-2-2b", "gemma-2-9b")

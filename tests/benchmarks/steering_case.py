@@ -20,7 +20,8 @@ from personalib.models.registry import ORGANISM
 from personalib.questionnaires.items import TraitItem, load_trait, some_of_each, validation_split
 from personalib.questionnaires.questions import trait_questions
 from personalib.steering.grid import ask_steered
-from personalib.steering.interventions import Add, Condition, Positions
+from personalib.steering.interventions import Add, Condition
+from personalib.steering.settings import Positions
 from personalib.stimuli.factors import TRAITS
 from personalib.vectors.vector import SteeringVector
 

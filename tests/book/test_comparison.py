@@ -1,7 +1,6 @@
 """An edition of a model that something was published of has a page that compares it with that; others have none."""
 
 import json
-import shutil
 from dataclasses import replace
 
 import pytest
@@ -10,7 +9,6 @@ from click.testing import CliRunner
 
 from personalib.__main__ import cli
 from personalib.base.data import DataError, data_dir
-from personalib.base.provenance import repository_root
 from personalib.book import comparison as edition_comparison
 from personalib.book import editions
 from personalib.book.build import BuiltBook
@@ -54,15 +52,10 @@ def grid(tmp_path):
 
 
 @pytest.fixture
-def book(tmp_path, write_notebook):
+def book(lay_out, tmp_path, write_notebook):
     """A book of one chapter and a last page."""
-    root = tmp_path / "root"
-    shutil.copytree(repository_root() / "book" / "_static", root / "book" / "_static")
-    shutil.copy(repository_root() / "_config.yml", root)
-    (root / "book" / "_toc.yml").write_text(yaml.safe_dump({"format": "jb-book", "root": "book/index", "parts": PARTS}))
-    for name in ("index", "end"):
-        (root / "book" / f"{name}.md").write_text(f"# A page: {name}\n")
-    (root / "book" / "references.bib").write_text("")
+    toc = yaml.safe_dump({"format": "jb-book", "root": "book/index", "parts": PARTS})
+    root = lay_out(toc, index="# A page\n", end="# The end\n")
     write_notebook("print(model)", name="00_asks", parameters='model: str = ""  # who', folder=root / "notebooks")
     return Book(root, tmp_path / "edition")
 

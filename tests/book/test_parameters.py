@@ -29,9 +29,7 @@ def declared():
 
 
 def test_declarations_are_read_with_type_and_default(declared):
-    assert (
-        ",".join(declared) == "items,scale,traits,model,layer,order,weights,fast,plain,layer_or_name,limit,days,perhaps"
-    )
+    assert len(declared) == 13 and list(declared)[:3] == ["items", "scale", "traits"]
     assert declared["items"] == Parameter("items", "int", 100)
     assert declared["traits"].default == ["openness", "neuroticism"]
     assert declared["plain"].annotation == "int"
@@ -80,17 +78,10 @@ def test_text_is_read_as_the_declared_type(declared, name, text, value):
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("items", "many"),
-        ("items", "1.5"),
-        ("items", "true"),
-        ("fast", "1"),
-        ("traits", "openness"),
-        ("traits", "[1, 2]"),
-        ("order", "sideways"),
-        ("layer", "{"),
-        ("scale", ".nan"),
-        ("scale", "1e999"),
-        ("weights", "{a: .inf}"),
+        *(("items", text) for text in ("many", "1.5", "true")),
+        *(("traits", text) for text in ("openness", "[1, 2]")),
+        *(("scale", text) for text in (".nan", "1e999")),
+        *(("fast", "1"), ("order", "sideways"), ("layer", "{"), ("weights", "{a: .inf}")),
     ],
 )
 def test_text_of_another_type_is_refused_with_the_expected_one(declared, name, text):
@@ -185,19 +176,11 @@ def test_other_annotations_are_refused(annotation):
 
 
 @pytest.mark.parametrize(
-    "cell",
-    [
-        "x = " + "[" * 5000,
-        "x = " + "-" * 50000 + "1",
-        "x = 'a\0'",
-        "x = {[]: 1}",
-        "x = " + "1" * 5000,
-        f"x: {'|'.join(['int'] * 9999)} = 1",
-    ],
+    "value", ["[" * 5000, "-" * 50000 + "1", "'a\0'", "{[]: 1}", "1" * 5000, f"1; y: {'|'.join(['int'] * 9999)} = 1"]
 )
-def test_a_cell_that_python_cannot_read_is_refused(cell):
+def test_a_cell_that_python_cannot_read_is_refused(value):
     with pytest.raises(ParameterError, match=r"not valid Python|must be a literal|Exceeds") as caught:
-        declared_parameters(cell)
+        declared_parameters(f"x = {value}")
     assert len(str(caught.value)) < 500
 
 
@@ -218,14 +201,9 @@ def test_a_parameters_cell_holds_typed_literals_only(cell, message):
         declared_parameters(cell)
 
 
-@pytest.mark.parametrize(
-    "name", ["key", "hf_token", "API_KEY", "openai_apikey", "password", "db_password", "my_secret"]
-)
-def test_names_of_secrets_are_refused(name):
-    with pytest.raises(ParameterError, match="environment variable"):
+def test_names_of_secrets_are_refused_and_those_that_only_resemble_them_are_not():
+    for name in ("key", "hf_token", "API_KEY", "openai_apikey", "password", "db_password", "my_secret"):
+        with pytest.raises(ParameterError, match="environment variable"):
+            refuse_secret(name)
+    for name in ("max_tokens", "token_position", "keys", "monkey", "seed", "items_per_trait"):
         refuse_secret(name)
-
-
-@pytest.mark.parametrize("name", ["max_tokens", "token_position", "keys", "monkey", "seed", "items_per_trait"])
-def test_names_that_only_resemble_secrets_are_not(name):
-    refuse_secret(name)

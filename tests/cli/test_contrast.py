@@ -2,22 +2,18 @@
 
 import json
 import re
-import subprocess
-import sys
 from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from click.testing import CliRunner
+from calls import assert_refused, printed
 from gguf import GGUFReader
+from small_models import LLAMA
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from personalib.__main__ import cli
 from personalib.base.data import data_dir
-from personalib.base.provenance import repository_root
-from personalib.cli import contrast as contrast_commands
 from personalib.evaluation.choice import choose_push, load_push
 from personalib.evaluation.study import Study
 from personalib.models.load import load_model
@@ -25,7 +21,7 @@ from personalib.models.parts import Site, blocks
 from personalib.organism.tokenizer import load_tokenizer
 from personalib.questionnaires.items import load_trait, validation_split
 from personalib.questionnaires.questionnaire import trait_questionnaire
-from personalib.stimuli.contrast_pairs import FAMILIES, contrasts
+from personalib.stimuli.contrast_pairs import contrasts
 from personalib.stimuli.factors import TRAITS
 from personalib.vectors.contrast import fit_vector, read_contrasts
 from personalib.vectors.methods import METHODS
@@ -39,20 +35,6 @@ PAIRS = 24
 @pytest.fixture
 def call(command_line):
     return partial(command_line, "contrast")
-
-
-def done(*arguments):
-    """Runs a command that has to succeed, and returns what it prints."""
-    found = CliRunner().invoke(cli, ["contrast", *map(str, arguments)], catch_exceptions=False)
-    assert found.exit_code == 0, found.output
-    return found.stdout
-
-
-def refused(ended, problem):
-    """Whether a call ended with one error and no result, not even a traceback."""
-    code, out, err = ended
-    assert code == 2 and not out and "Traceback" not in err
-    assert re.search(f"^[Ee]rror: .*{re.escape(problem)}", err.splitlines()[-1]), err
 
 
 @pytest.fixture(scope="module")
@@ -82,21 +64,21 @@ def readings(work):
 def fitted(work, tmp_path_factory):
     """The folder that ``fit`` writes, and what it prints."""
     folder = tmp_path_factory.mktemp("fitted") / "new" / "vectors"
-    return folder, done("fit", "--pairs", PAIRS, "--gguf", "--work", work, "--out", folder)
+    return folder, printed("contrast", "fit", "--pairs", PAIRS, "--gguf", "--work", work, "--out", folder)
 
 
 @pytest.fixture(scope="module")
 def chosen(few, tmp_path_factory):
     """The file that ``choose`` writes, and what it prints."""
     path = tmp_path_factory.mktemp("chosen") / "steering.json"
-    return path, done("choose", *few, "--out", path)
+    return path, printed("contrast", "choose", *few, "--out", path)
 
 
 @pytest.fixture(scope="module")
 def reported(few, tmp_path_factory):
     """The numbers that ``report`` writes, and what it prints."""
     path = tmp_path_factory.mktemp("reported") / "report.json"
-    out = done("report", *few, "--shuffles", 10, "--json", path)
+    out = printed("contrast", "report", *few, "--shuffles", 10, "--json", path)
     return json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON")), out
 
 
@@ -106,16 +88,8 @@ def other(tmp_path_factory):
     folder = tmp_path_factory.mktemp("other")
     tokenizer = load_tokenizer(data_dir() / "organism")
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=24,
-        intermediate_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
+    marks = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    config = LlamaConfig(**LLAMA, **marks, vocab_size=len(tokenizer))
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -241,7 +215,7 @@ def test_choosing_uses_no_item_that_an_evaluation_uses(call, work, tmp_path):
     (tmp_path / "evaluation.jsonl").write_text(text.splitlines()[1])
     (tmp_path / "validation.jsonl").write_text(text.splitlines()[0])
     two = ("--dose", 0.4, "--dose", 0.2, "--pairs", PAIRS, "--work", work)
-    refused(call("choose", *two, "--items", "evaluation.jsonl", "--out", "a.json"), "there are no trait items")
+    assert_refused(call("choose", *two, "--items", "evaluation.jsonl", "--out", "a.json"), "there are no trait items")
     for name in ("mixed", "validation"):
         assert call("choose", *two, "--items", f"{name}.jsonl", "--out", f"{name}.json")[0] == 0
     assert (tmp_path / "mixed.json").read_bytes() == (tmp_path / "validation.json").read_bytes()
@@ -321,13 +295,13 @@ def test_a_line_for_each_contrast_is_shown(reported):
     ],
 )
 def test_what_cannot_be_fitted_is_one_error(call, tmp_path, arguments, problem):
-    refused(call("fit", "--pairs", 4, *arguments, "--out", "vectors"), problem)
+    assert_refused(call("fit", "--pairs", 4, *arguments, "--out", "vectors"), problem)
     assert not [*tmp_path.glob("vectors/*")]
 
 
 def test_a_folder_of_vectors_that_is_a_file_is_one_error(call, tmp_path):
     (tmp_path / "taken").write_text("")
-    refused(call("fit", "--pairs", 4, "--out", "taken"), "'taken' is a file")
+    assert_refused(call("fit", "--pairs", 4, "--out", "taken"), "'taken' is a file")
 
 
 @pytest.mark.parametrize(
@@ -339,47 +313,24 @@ def test_a_folder_of_vectors_that_is_a_file_is_one_error(call, tmp_path):
     ],
 )
 def test_where_nothing_can_be_chosen_there_is_one_error(call, work, tmp_path, arguments, problem):
-    refused(call("choose", "--pairs", PAIRS, "--work", work, *arguments, "--out", "choice.json"), problem)
+    assert_refused(call("choose", "--pairs", PAIRS, "--work", work, *arguments, "--out", "choice.json"), problem)
     assert not (tmp_path / "choice.json").exists()
 
 
 def test_a_report_without_shuffles_is_one_error(call, few):
-    refused(call("report", *few, "--shuffles", 0), "shuffle")
+    assert_refused(call("report", *few, "--shuffles", 0), "shuffle")
 
 
 @pytest.mark.parametrize("command", [("choose", "--out"), ("report", "--json")], ids=lambda words: words[0])
 def test_a_missing_folder_for_the_result_is_noticed_before_anything_is_loaded(call, tmp_path, command):
     name, option = command
     ended = call(name, "--model", "/no/such/model", option, "nowhere/found.json")
-    refused(ended, "there is no folder nowhere; make it first")
+    assert_refused(ended, "there is no folder nowhere; make it first")
     assert not [*tmp_path.iterdir()]
 
 
 def test_an_unknown_way_is_refused_before_anything_is_loaded(call):
     for option in ("--family", "--position", "--form", "--method", "--dtype"):
-        refused(call("fit", option, "any", "--out", "vectors"), f"Invalid value for '{option}'")
-    refused(call("fit"), "Missing option '--out'")
-    refused(call("choose"), "Missing option '--out'")
-
-
-def test_the_ways_on_offer_are_those_of_the_library():
-    choices = {
-        option.name: option.type.choices for option in contrast_commands.fit.params if hasattr(option.type, "choices")
-    }
-    assert tuple(choices["method"]) == tuple(METHODS) and tuple(choices["family"]) == FAMILIES
-    assert tuple(choices["position"]) == ("last", "sentence_last", "sentence_mean")
-
-
-def test_help_comes_without_loading_a_model():
-    """What takes seconds is torch; none of the help texts needs it."""
-    code = (
-        "import sys\nfrom personalib.__main__ import cli\n"
-        "for command in ('fit', 'choose', 'report'):\n"
-        "    cli(['contrast', command, '--help'], standalone_mode=False)\n"
-        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=repository_root(), capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert len(re.findall(r"^ +--family", ended.stdout, re.MULTILINE)) == 3 and "--shuffles" in ended.stdout
+        assert_refused(call("fit", option, "any", "--out", "vectors"), f"Invalid value for '{option}'")
+    assert_refused(call("fit"), "Missing option '--out'")
+    assert_refused(call("choose"), "Missing option '--out'")

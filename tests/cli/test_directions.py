@@ -1,8 +1,5 @@
 """What a user of ``python -m personalib directions`` sees: a table, files that other tools read, or one error."""
 
-import subprocess
-import sys
-import time
 from functools import partial
 
 import pytest
@@ -10,7 +7,6 @@ import torch
 from safetensors.torch import save_file
 from small_models import WIDTH, small, vector
 
-from personalib.base.provenance import repository_root
 from personalib.cli import directions as direction_commands
 from personalib.models.load import load_model
 from personalib.models.parts import Site
@@ -38,20 +34,6 @@ def evil(tmp_path):
 
 def named(name, *layers):
     return [SteeringVector(torch.ones(WIDTH) * layer, Site(layer), name, "pca", "toy", "1") for layer in layers]
-
-
-def test_help_comes_at_once():
-    started = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "personalib", "directions", "--help"],
-        cwd=repository_root(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert time.perf_counter() - started < 2
-    for command in ("show", "convert"):
-        assert f"\n  {command} " in done.stdout
 
 
 def test_the_forms_of_the_options_are_those_of_the_library():

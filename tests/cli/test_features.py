@@ -1,26 +1,20 @@
 """What a user of ``python -m personalib features`` sees: with another model and SAE the same commands do the same."""
 
 import json
-import re
-import subprocess
-import sys
 from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from calls import assert_refused, printed
 from sae_lens import SAE
 from transformers import AutoModelForCausalLM, GPT2Config
 
-from personalib.__main__ import cli, main
 from personalib.base.data import data_dir
-from personalib.base.provenance import repository_root
 from personalib.features.report import HEADLINES
 from personalib.features.saes import DEFAULT_SAE, load_sae
 from personalib.models.encoding import encode
 from personalib.models.load import LanguageModel, load_model
-from personalib.models.registry import ORGANISM
 from personalib.organism.corpus import held_out_documents
 from personalib.organism.tokenizer import load_tokenizer
 from personalib.stimuli.factors import elements, load_factors
@@ -31,21 +25,6 @@ LABELS = [(each.factor, each.key) for each in elements()]
 TITLES = {(each.factor, each.key): (factor.title, each.title) for factor in load_factors() for each in factor.elements}
 D_MODEL, WIDTH = 48, 64
 FEW = ("--per-element", 6, "--shuffles", 59)
-
-
-@pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    """Runs the command line in this process, in an empty folder; returns the exit code and what was printed."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["personalib", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        captured = capsys.readouterr()
-        return caught.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 def told_by(tokenizer):
@@ -104,18 +83,11 @@ def other(tmp_path_factory):
     )
 
 
-def done(*arguments):
-    """Runs a command that has to succeed, and returns what it prints."""
-    found = CliRunner().invoke(cli, list(map(str, arguments)), catch_exceptions=False)
-    assert found.exit_code == 0, found.output
-    return found.stdout
-
-
 @pytest.fixture(scope="module")
 def searched(other, tmp_path_factory):
     """The pattern file that the search writes for the other model, and what it prints."""
     folder = tmp_path_factory.mktemp("searched")
-    out = done("features", "discover", *other[1], *FEW, "--work", folder / "work", "--out", folder / "pattern.json")
+    out = printed("features", "discover", *other[1], *FEW, "--work", folder / "work", "--out", folder / "pattern.json")
     return folder / "pattern.json", out
 
 
@@ -128,8 +100,8 @@ def pattern(searched):
 def people(tmp_path_factory):
     """A file with four people and their life stories, and one of whom nothing is told."""
     folder = tmp_path_factory.mktemp("people")
-    done("backgrounds", "keywords", "--num", 4, "--seed", 3, "--out", folder / "people.json")
-    done("backgrounds", "generated", folder / "people.json", "--out", folder / "told.json")
+    printed("backgrounds", "keywords", "--num", 4, "--seed", 3, "--out", folder / "people.json")
+    printed("backgrounds", "generated", folder / "people.json", "--out", folder / "told.json")
     nobody = {"idx": 9, "attributes": {"Gender": ""}, "fixed_bg": {}, "generative_bg": "", "note": "kept"}
     entries = json.loads((folder / "told.json").read_text())
     (folder / "told.json").write_text(json.dumps([*entries, nobody]))
@@ -139,13 +111,6 @@ def people(tmp_path_factory):
 def tokens(language_model, texts):
     """How many tokens of some texts count."""
     return sum(len(one.places) for one in encode(language_model.tokenizer, texts))
-
-
-def refused(ended, problem):
-    """Whether a call ended with one error and nothing else, not even a traceback."""
-    code, _, err = ended
-    assert code == 2 and "Traceback" not in err
-    assert err.splitlines()[-1].startswith("error: ") and problem in err.splitlines()[-1]
 
 
 # Search
@@ -163,49 +128,6 @@ def test_another_model_and_sae_are_a_change_of_parameters_only(pattern, other):
     assert all(scores["auroc"]["estimate"] > 0.95 for scores in found.extra["scores"])
 
 
-def test_an_sae_of_the_models_own_entry_needs_no_option(pattern, other, tmp_path):
-    entry, place = tmp_path / "mine.yaml", other[1][1].parent
-    entry.write_text(f"hub: {place / 'model'}\nsaes: {{release: {place / 'sae'}}}\n")
-    done("features", "discover", "--model", entry, *FEW, "--work", tmp_path / "work", "--out", tmp_path / "own.json")
-    (first,), (own,) = load_feature_patterns(pattern), load_feature_patterns(tmp_path / "own.json")
-    assert own.extra["sae"] == first.extra["sae"]
-    assert all(own.features(*TITLES[label]) == first.features(*TITLES[label]) for label in LABELS)
-
-
-def test_features_are_labelled_by_the_words_that_were_planted(pattern, other):
-    tokenizer = other[0].tokenizer
-    own = {
-        label: {tokenizer.decode([token]).strip().lower() for token in ids} for label, ids in told_by(tokenizer).items()
-    }
-    for label, scores in zip(LABELS, load_feature_patterns(pattern)[0].extra["scores"], strict=True):
-        (feature,) = scores["features"]
-        assert feature["threshold"] == pytest.approx(2, abs=0.1)
-        assert any(part in word for word in feature["words"] for part in own[label])
-
-
-def test_the_search_on_the_organism_is_the_same_command(call, tmp_path):
-    arguments = (
-        "features",
-        "discover",
-        "--sae-id",
-        DEFAULT_SAE,
-        "--per-element",
-        3,
-        "--shuffles",
-        19,
-        "--out",
-        "p.json",
-    )
-    code, out, _ = call(*arguments)
-    assert code == 0 and "p.json: " in out.splitlines()[-1] and "of 23 elements have a feature of AUROC 0.95" in out
-    (found,) = load_feature_patterns(tmp_path / "p.json")
-    sae = load_sae(sae_id=DEFAULT_SAE)
-    assert (found.layer, found.size) == (sae.site.layer, sae.width) and found.extra["sae"] == sae.record()
-    assert {(factor, element) for factor, own in found.details.items() for element in own} == set(TITLES.values())
-    assert found.extra["model"]["name"] == ORGANISM and found.extra["model"]["digest"] == load_model().digest()
-    assert found.extra["search"]["shuffles"] == 19 and found.extra["search"]["pooling"] == "max"
-
-
 def test_what_is_shown_has_a_line_for_each_element_with_the_words_of_its_feature(searched):
     path, out = searched
     lines = out.splitlines()
@@ -216,14 +138,14 @@ def test_what_is_shown_has_a_line_for_each_element_with_the_words_of_its_feature
         assert f"({label[1]} 1.00" in line, "the label says what texts it fires in"
 
 
-def test_the_same_search_writes_the_same_bytes(call, pattern, other, tmp_path):
-    assert call("features", "discover", *other[1], *FEW, "--out", "again.json")[0] == 0
+def test_the_same_search_writes_the_same_bytes(command_line, pattern, other, tmp_path):
+    assert command_line("features", "discover", *other[1], *FEW, "--out", "again.json")[0] == 0
     assert (tmp_path / "again.json").read_bytes() == pattern.read_bytes()
 
 
-def test_the_options_of_a_search_are_used(call, other, tmp_path):
+def test_the_options_of_a_search_are_used(command_line, other, tmp_path):
     options = ("--criterion", "f1", "--max-features", 1, "--person", "third", "--pooling", "last", "--seed", 4)
-    assert call("features", "discover", *other[1], *FEW, *options, "--out", "p.json")[0] == 0
+    assert command_line("features", "discover", *other[1], *FEW, *options, "--out", "p.json")[0] == 0
     (found,) = load_feature_patterns(tmp_path / "p.json")
     search = found.extra["search"]
     assert (search["criterion"], search["max_features"], search["pooling"], search["seed"]) == ("f1", 1, "last", 4)
@@ -236,8 +158,10 @@ def test_the_options_of_a_search_are_used(call, other, tmp_path):
 # Features of backgrounds
 
 
-def test_backgrounds_get_the_features_of_their_attributes_and_of_their_stories(call, pattern, people, other, tmp_path):
-    code, out, _ = call("features", "convert", pattern, people, *other[1], "--out", "with.json")
+def test_backgrounds_get_the_features_of_their_attributes_and_of_their_stories(
+    command_line, pattern, people, other, tmp_path
+):
+    code, out, _ = command_line("features", "convert", pattern, people, *other[1], "--out", "with.json")
     assert code == 0 and out.splitlines()[-1] == (
         "with.json: 5 backgrounds, 4 of them with the features of a life story"
     )
@@ -265,10 +189,12 @@ def test_backgrounds_get_the_features_of_their_attributes_and_of_their_stories(c
     assert read > 20 and right > 0.7 * read, "a story has the features of the element that it tells"
 
 
-def test_backgrounds_without_stories_need_no_model(call, pattern, tmp_path):
+def test_backgrounds_without_stories_need_no_model(command_line, pattern, tmp_path):
     entry = {"idx": 3, "attributes": {"Gender": "female", "Age": ""}, "fixed_bg": {}, "generative_bg": ""}
     (tmp_path / "b.json").write_text(json.dumps([entry]))
-    code, out, _ = call("features", "convert", pattern, "b.json", "--model", "/no/such/model", "--out", "c.json")
+    code, out, _ = command_line(
+        "features", "convert", pattern, "b.json", "--model", "/no/such/model", "--out", "c.json"
+    )
     assert code == 0 and "c.json: 1 backgrounds, 0 of them with the features of a life story" in out
     number = 40 + LABELS.index(("gender", "female"))
     assert json.loads((tmp_path / "c.json").read_text()) == [
@@ -276,37 +202,20 @@ def test_backgrounds_without_stories_need_no_model(call, pattern, tmp_path):
     ]
 
 
-def test_a_file_with_several_patterns_is_refused(call, pattern, people, tmp_path):
+def test_a_file_with_several_patterns_is_refused(command_line, pattern, people, tmp_path):
     save_feature_patterns(load_feature_patterns(pattern) * 2, tmp_path / "two.json")
-    code, _, err = call("features", "convert", "two.json", people, "--out", "c.json")
+    code, _, err = command_line("features", "convert", "two.json", people, "--out", "c.json")
     assert code == 2 and "two.json holds 2 patterns; keep the one that is meant" in err
     assert not (tmp_path / "c.json").exists()
-
-
-def test_a_pattern_of_another_sae_is_one_error(call, pattern, people, other, tmp_path):
-    path = tmp_path / "wide.json"
-    path.write_text(pattern.read_text().replace(f'"size": {WIDTH}', f'"size": {4 * WIDTH}'))
-    ended = call("features", "convert", path, people, *other[1], "--out", "c.json")
-    refused(ended, f"the pattern is of an SAE with {4 * WIDTH} features")
 
 
 # Report
 
 
-def test_a_report_on_another_model_has_the_headlines_and_the_bounds(call, other, tmp_path):
-    code, out, _ = call("features", "report", *other[1], *FEW, "--json", "report.json")
+def test_a_report_on_another_model_has_the_headlines_and_the_bounds(command_line, other, tmp_path):
+    code, out, _ = command_line("features", "report", *other[1], *FEW, "--json", "report.json")
     assert code == 0
     found = json.loads((tmp_path / "report.json").read_text())
-    assert set(HEADLINES) == {
-        "elements_found",
-        "elements_total",
-        "auroc",
-        "null_auroc",
-        "explained_variance",
-        "cross_entropy_recovered",
-        "dead_fraction",
-        "l0",
-    }
     assert set(HEADLINES) < set(found)
     assert (found["elements_found"], found["elements_total"]) == (23, 23)
     assert list(found["auroc"]) == list(found["null_auroc"]) == [".".join(label) for label in LABELS]
@@ -321,51 +230,27 @@ def test_a_report_on_another_model_has_the_headlines_and_the_bounds(call, other,
     assert "23 of 23 elements" in out and "resid_pre.0" in out
 
 
-def test_a_report_on_the_organism_measures_its_sae_on_documents(call, tmp_path):
-    options = ("--per-element", 3, "--shuffles", 19, "--documents", 2)
-    code, out, _ = call("features", "report", "--sae-id", DEFAULT_SAE, *options, "--json", "report.json")
+def test_a_report_takes_all_of_the_organisms_saes_its_default_first_on_documents(command_line, organism_saes, tmp_path):
+    organism_saes("resid_post.0/width_24", DEFAULT_SAE)
+    options = ("--per-element", 2, "--shuffles", 19, "--documents", 2)
+    code, out, _ = command_line("features", "report", *options, "--json", "report.json")
     assert code == 0 and DEFAULT_SAE in out
-    found = json.loads((tmp_path / "report.json").read_text())
-    assert set(HEADLINES) < set(found) and found["elements_total"] == 23 and found["sae"] == f"organism/{DEFAULT_SAE}"
-    sae = load_sae(sae_id=DEFAULT_SAE)
-    own = found["saes"][found["sae"]]
-    assert list(found["baselines"]) == [str(sae.site)] and own["sae"] == sae.record()
-    assert own["tokens"] == tokens(load_model(), held_out_documents(2))
-    assert 0 < found["cross_entropy_recovered"] <= 1.5 and 0 < found["explained_variance"] < 1
-
-
-def test_a_report_takes_all_of_the_organisms_saes_and_its_default_first(call, tmp_path, monkeypatch):
-    """With an organism beside which two tiny SAEs lie."""
-    folder = tmp_path / "data"
-    (folder / "organism" / "saes").mkdir(parents=True)
-    for path in data_dir().iterdir():
-        if path.name != "organism":
-            (folder / path.name).symlink_to(path)
-    for path in (data_dir() / "organism").iterdir():
-        if path.name != "saes":
-            (folder / "organism" / path.name).symlink_to(path)
-    for sae_id in ("resid_post.0/width_24", DEFAULT_SAE):
-        layer = sae_id.split("/")[0].split(".")[1]
-        metadata = {"hook_name": f"blocks.{layer}.hook_resid_post"}
-        torch.manual_seed(0)
-        made = SAE.from_dict({"architecture": "standard", "d_in": 128, "d_sae": 24, "metadata": metadata})
-        made.save_model(folder / "organism" / "saes" / sae_id)
-    monkeypatch.setenv("PERSONALIB_DATA", str(folder))
-    options = ("--per-element", 2, "--shuffles", 19, "--documents", 1)
-    assert call("features", "report", *options, "--json", "report.json")[0] == 0
     found = json.loads((tmp_path / "report.json").read_text())
     assert list(found["saes"]) == [f"organism/{DEFAULT_SAE}", "organism/resid_post.0/width_24"]
     assert found["sae"] == f"organism/{DEFAULT_SAE}" and len(found["baselines"]) == 2
+    measures = found["saes"][found["sae"]]
+    assert measures["sae"] == load_sae(sae_id=DEFAULT_SAE).record()
+    assert measures["tokens"] == tokens(load_model(), held_out_documents(2))
 
 
 # What is refused
 
 
 @pytest.mark.parametrize("command", ["discover", "report"])
-def test_an_sae_of_another_width_than_the_models_is_one_error(call, other, command):
+def test_an_sae_of_another_width_than_the_models_is_one_error(command_line, other, command):
     out = ("--out", "p.json") if command == "discover" else ()
-    ended = call("features", command, "--sae", other[1][3], *FEW, *out)
-    refused(ended, "reads 48 coordinates and organism has 128; it was trained on small-gpt2")
+    ended = command_line("features", command, "--sae", other[1][3], *FEW, *out)
+    assert_refused(ended, "reads 48 coordinates and organism has 128; it was trained on small-gpt2")
 
 
 @pytest.mark.parametrize(
@@ -378,33 +263,13 @@ def test_an_sae_of_another_width_than_the_models_is_one_error(call, other, comma
         (("--shuffles", 0), "shuffle the labels at least once"),
     ],
 )
-def test_what_cannot_be_searched_is_one_error(call, arguments, problem):
-    refused(call("features", "discover", *arguments, "--out", "p.json"), problem)
+def test_what_cannot_be_searched_is_one_error(command_line, arguments, problem):
+    assert_refused(command_line("features", "discover", *arguments, "--out", "p.json"), problem)
 
 
-def test_an_unknown_way_is_refused_before_anything_is_loaded(call):
+def test_an_unknown_way_is_refused_before_anything_is_loaded(command_line):
     for option in ("--criterion", "--pooling", "--person", "--dtype"):
-        code, _, err = call("features", "discover", option, "any", "--out", "p.json")
+        code, _, err = command_line("features", "discover", option, "any", "--out", "p.json")
         assert code == 2 and f"Invalid value for '{option}'" in err
-    code, _, err = call("features", "discover")
+    code, _, err = command_line("features", "discover")
     assert code == 2 and "Missing option '--out'" in err
-
-
-def test_a_pattern_that_is_none_is_named(call, people, tmp_path):
-    (tmp_path / "p.json").write_text('[{"Layer": "two", "size": 3}]')
-    refused(call("features", "convert", "p.json", people, "--out", "c.json"), "field 'Layer'")
-
-
-def test_help_comes_without_loading_a_model():
-    """What takes seconds is torch; none of the help texts needs it."""
-    code = (
-        "import sys\nfrom personalib.__main__ import cli\n"
-        "for command in ('discover', 'convert', 'report'):\n"
-        "    cli(['features', command, '--help'], standalone_mode=False)\n"
-        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=repository_root(), capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert len(re.findall(r"^ +--sae-id", ended.stdout, re.MULTILINE)) == 3 and "--shuffles" in ended.stdout

@@ -4,14 +4,11 @@ import json
 from functools import partial
 
 import pytest
-import torch
 import yaml
-from sae_lens import SAE
 from sae_lens.training.sae_trainer import SAETrainer
 
-from personalib.base.data import data_dir
 from personalib.features.report import faithfulness, measure
-from personalib.features.saes import DEFAULT_SAE, load_sae, organism_saes
+from personalib.features.saes import DEFAULT_SAE, load_sae
 from personalib.models.encoding import encode
 from personalib.models.load import load_model
 from personalib.models.parts import Site
@@ -111,26 +108,9 @@ def test_a_recipe_that_cannot_be_followed_is_one_error(call, recipe, change, pro
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
-@pytest.fixture
-def two_saes(tmp_path, monkeypatch):
-    """A data folder in which two tiny SAEs lie beside the organism."""
-    folder = tmp_path / "data"
-    (folder / "organism" / "saes").mkdir(parents=True)
-    for source in (data_dir(), data_dir() / "organism"):
-        for path in source.iterdir():
-            if path.name not in ("organism", "saes"):
-                (folder / path.relative_to(data_dir())).symlink_to(path)
-    ids = ["resid_post.0/width_24", "resid_post.4/width_24"]
-    for number, sae_id in enumerate(ids):
-        torch.manual_seed(number)
-        metadata = {"hook_name": f"blocks.{4 * number}.hook_resid_post"}
-        made = SAE.from_dict({"architecture": "standard", "d_in": 128, "d_sae": 24, "metadata": metadata})
-        made.save_model(folder / "organism" / "saes" / sae_id)
-    monkeypatch.setenv("PERSONALIB_DATA", str(folder))
-    return ids
-
-
-def test_all_saes_of_the_organism_are_measured(call, two_saes, tmp_path):
+def test_all_saes_of_the_organism_are_measured(call, organism_saes, tmp_path):
+    two_saes = ["resid_post.0/width_24", "resid_post.4/width_24"]
+    organism_saes(*two_saes)
     code, out, _ = call("evaluate", "--documents", 3, "--json", "measures.json")
     assert code == 0 and [line.split()[0] for line in out.splitlines()] == two_saes
     found = json.loads((tmp_path / "measures.json").read_text())
@@ -146,7 +126,6 @@ def test_all_saes_of_the_organism_are_measured(call, two_saes, tmp_path):
 
 def test_the_saes_that_come_with_the_book_can_be_measured(tmp_path):
     """Whichever they are: their reconstruction explains something, and keeps something of what the model does."""
-    assert DEFAULT_SAE in organism_saes()
     found = faithfulness(measure(load_model(), load_sae(sae_id=DEFAULT_SAE), held_out_documents(3), tmp_path))
     assert 0 < found["explained_variance"] < 1 and 0 < found["cross_entropy_recovered"] < 1.1
     assert 0 <= found["dead_fraction"] < 1 and 0 < found["l0"] < 128

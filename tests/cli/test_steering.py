@@ -2,20 +2,15 @@
 
 import json
 import re
-import subprocess
-import sys
 from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from click.testing import CliRunner
+from calls import assert_refused, printed
 from sae_lens import SAE
 
-from personalib.__main__ import cli
-from personalib.base.provenance import repository_root
-from personalib.cli import steering as steering_commands
 from personalib.evaluation.arms import prompted_arms
 from personalib.evaluation.ask import evaluate
 from personalib.evaluation.choice import choose_push
@@ -30,7 +25,7 @@ from personalib.models.sampling import Sampling
 from personalib.questionnaires.items import load_trait, validation_split
 from personalib.questionnaires.questionnaire import trait_questionnaire
 from personalib.steering.generation import generate
-from personalib.steering.interventions import POSITIONS, Add
+from personalib.steering.interventions import Add
 from personalib.stimuli.contrast_pairs import contrasts
 from personalib.stimuli.factors import TRAITS
 from personalib.vectors.contrast import fit_vector, read_contrasts
@@ -47,20 +42,6 @@ TINY += ("--position", "prompt", "--dose", DOSE, "--randoms", 10)
 @pytest.fixture
 def call(command_line):
     return partial(command_line, "steering")
-
-
-def done(*arguments):
-    """Runs a command that has to succeed, and returns what it prints."""
-    found = CliRunner().invoke(cli, ["steering", *map(str, arguments)], catch_exceptions=False)
-    assert found.exit_code == 0, found.output
-    return found.stdout
-
-
-def refused(ended, problem):
-    """Whether a call ended with one error and no result, not even a traceback."""
-    code, out, err = ended
-    assert code == 2 and not out and "Traceback" not in err
-    assert re.search(f"^[Ee]rror: .*{re.escape(problem)}", err.splitlines()[-1]), err
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +95,7 @@ def reported(source, work, tmp_path_factory):
     """The numbers and the effects that ``report`` writes, and what it prints."""
     folder = tmp_path_factory.mktemp("reported")
     numbers, effects = folder / "numbers.json", folder / "effects.csv"
-    out = done("report", *TINY, "--items", source, "--work", work, "--json", numbers, "--table", effects)
+    out = printed("steering", "report", *TINY, "--items", source, "--work", work, "--json", numbers, "--table", effects)
     read = json.loads(numbers.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     return read, pd.read_csv(effects), out
 
@@ -124,7 +105,7 @@ def reported(source, work, tmp_path_factory):
 
 def test_a_question_is_answered_with_so_much_of_a_vector(organism, files):
     vector, model = SteeringVector.load(files / "one.safetensors"), organism
-    out = done("ask", QUESTION, "--vector", files / "one.safetensors", "--tokens", 12)
+    out = printed("steering", "ask", QUESTION, "--vector", files / "one.safetensors", "--tokens", 12)
     prompt = format_prompt(model.tokenizer, QUESTION)
     sizes = (-2.0, -1.0, 0.0, 1.0, 2.0)
     expected = [generate(model, [prompt], [Add(vector, size, "all")], tokens=12)[0] for size in sizes]
@@ -134,7 +115,9 @@ def test_a_question_is_answered_with_so_much_of_a_vector(organism, files):
 
 def test_the_options_of_a_question_are_used(organism, files):
     options = ("--site", "resid_post.1", "--coefficient", 3, "--coefficient", -0.5, "--positions", "last")
-    out = done("ask", QUESTION, "--vector", files / "two.safetensors", *options, "--form", "base", "--tokens", 6)
+    out = printed(
+        "steering", "ask", QUESTION, "--vector", files / "two.safetensors", *options, "--form", "base", "--tokens", 6
+    )
     read = fit_of(files, "resid_post.1")
     prompt = format_prompt(organism.tokenizer, QUESTION, form="base")
     expected = [generate(organism, [prompt], [Add(read, size, "last")], tokens=6)[0] for size in (3.0, -0.5)]
@@ -144,7 +127,7 @@ def test_the_options_of_a_question_are_used(organism, files):
 def test_an_answer_is_sampled_as_the_options_say(organism, files):
     how = ("--temperature", 1.5, "--top-p", 0.95, "--frequency-penalty", 0.5, "--seed", 16, "--samples", 3)
     vector = ("--vector", files / "one.safetensors", "--coefficient", 1)
-    out = done("ask", QUESTION, *vector, *how, "--tokens", 12)
+    out = printed("steering", "ask", QUESTION, *vector, *how, "--tokens", 12)
     sampling = Sampling(temperature=1.5, top_p=0.95, frequency_penalty=0.5, seed=16, samples=3)
     push = Add(SteeringVector.load(files / "one.safetensors"), 1.0, "all")
     expected = generate(organism, [format_prompt(organism.tokenizer, QUESTION)], [push], tokens=12, sampling=sampling)
@@ -154,7 +137,7 @@ def test_an_answer_is_sampled_as_the_options_say(organism, files):
 def test_an_answer_under_which_the_model_overflows_is_told_each_time(files):
     sizes = ("--coefficient", 3e38, "--coefficient", 0, "--coefficient", -3e38)
     with pytest.warns(UserWarning, match="organism: 1 of 1 answers are left empty") as warned:
-        out = done("ask", QUESTION, "--vector", files / "one.safetensors", *sizes, "--tokens", 3)
+        out = printed("steering", "ask", QUESTION, "--vector", files / "one.safetensors", *sizes, "--tokens", 3)
     first, middle, last = out.splitlines()
     assert (first, last) == ("+3e+38  (no answer)", "-3e+38  (no answer)") and len(warned) == 2
     assert middle.startswith("+0  ") and "no answer" not in middle
@@ -187,11 +170,11 @@ def fit_of(files, site):
     ],
 )
 def test_a_question_that_cannot_be_asked_is_one_error(call, files, name, options, problem):
-    refused(call("ask", QUESTION, "--vector", files / f"{name}.safetensors", *options), problem)
+    assert_refused(call("ask", QUESTION, "--vector", files / f"{name}.safetensors", *options), problem)
 
 
 def test_a_question_needs_a_vector(call):
-    refused(call("ask", QUESTION), "Missing option '--vector'")
+    assert_refused(call("ask", QUESTION), "Missing option '--vector'")
 
 
 # Report
@@ -259,15 +242,8 @@ def test_effects_are_measured_on_items_that_choose_nothing(reported, organism, i
 def test_without_items_on_either_side_there_is_one_error(call, items, work, tmp_path, which):
     own = bank(tmp_path / "half.jsonl", items[which])
     ended = call("report", *TINY, "--items", own, "--work", work, "--json", "out.json")
-    refused(ended, "there are no trait items to ask")
+    assert_refused(ended, "there are no trait items to ask")
     assert not (tmp_path / "out.json").exists()
-
-
-def refused_at_the_end(ended, problem):
-    """Whether a call ended with one error after a progress bar may have been shown."""
-    code, out, err = ended
-    assert code == 2 and not out and "Traceback" not in err
-    assert err.splitlines()[-1].startswith("error: ") and problem in err.splitlines()[-1], err
 
 
 @pytest.mark.parametrize(
@@ -281,7 +257,7 @@ def refused_at_the_end(ended, problem):
     ],
 )
 def test_a_report_that_cannot_be_made_is_one_error(call, work, options, problem):
-    refused(call("report", *TINY, "--work", work, *options), problem)
+    assert_refused(call("report", *TINY, "--work", work, *options), problem)
 
 
 @pytest.mark.parametrize(
@@ -301,14 +277,14 @@ def test_a_report_that_cannot_be_made_is_one_error(call, work, options, problem)
     ],
 )
 def test_what_is_wrong_is_noticed_before_anything_is_loaded(call, tmp_path, options, problem):
-    refused(call("report", "--model", "/no/such/model", *options), problem)
+    assert_refused(call("report", "--model", "/no/such/model", *options), problem)
     assert not [*tmp_path.iterdir()]
 
 
 def test_where_every_push_collapses_there_is_one_error(call, source, work):
     few = [*TINY[: TINY.index("--dose")], "--dose", 60]
     ended = call("report", *few, "--items", source, "--work", work, "--json", "out.json")
-    refused_at_the_end(ended, "some vector collapses under every push; try doses below 60")
+    assert_refused(ended, "some vector collapses under every push; try doses below 60")
 
 
 def test_an_sae_of_any_site_can_be_reported_on(organism, source, work, tmp_path):
@@ -319,40 +295,5 @@ def test_an_sae_of_any_site_can_be_reported_on(organism, source, work, tmp_path)
     made = SAE.from_dict({"architecture": "standard", "d_in": width, "d_sae": 32, "metadata": metadata})
     made.save_model(tmp_path / "sae")
     few = [*TINY[:2], *TINY[4:]]
-    out = done("report", *few, "--sae", tmp_path / "sae", "--items", source, "--work", work)
+    out = printed("steering", "report", *few, "--sae", tmp_path / "sae", "--items", source, "--work", work)
     assert re.search(r"^sae +source ", out, re.MULTILINE)
-
-
-# Help
-
-
-def test_the_ways_on_offer_are_those_of_the_library():
-    for command, name in (("ask", "positions"), ("report", "positions")):
-        [option] = [one for one in getattr(steering_commands, command).params if one.name == name]
-        assert set(option.type.choices) <= set(POSITIONS)
-
-
-def test_help_comes_without_loading_a_model():
-    """What takes seconds is torch; none of the help texts needs it."""
-    code = (
-        "import sys\nfrom personalib.__main__ import cli\n"
-        "for command in ('ask', 'report'):\n"
-        "    cli(['steering', command, '--help'], standalone_mode=False)\n"
-        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=repository_root(), capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert "--coefficient" in ended.stdout and "--randoms" in ended.stdout
-
-
-def test_both_commands_are_listed():
-    ended = subprocess.run(
-        [sys.executable, "-m", "personalib", "steering", "--help"],
-        cwd=repository_root(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert re.findall(r"^  (ask|report) ", ended.stdout, re.MULTILINE) == ["ask", "report"]

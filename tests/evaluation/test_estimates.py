@@ -7,7 +7,7 @@ from scipy import stats
 
 from personalib.base.statistics import adjust, effect_size, proportion_interval
 from personalib.evaluation.estimates import ALL, base_scores, effects, health
-from personalib.steering.guards import Guard
+from personalib.steering.settings import Guard
 
 ARMS = [("none", "none", np.nan), ("repe", "a", 0.4), ("repe", "b", 0.4), ("prompt", "a", np.nan)]
 

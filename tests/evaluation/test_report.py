@@ -12,7 +12,7 @@ from personalib.evaluation.ask import NEUTRAL, one_table
 from personalib.evaluation.estimates import base_scores, effects, health
 from personalib.evaluation.report import SIGNIFICANT, readable_effects, reading, tables, write_report
 from personalib.evaluation.runs import EvaluationRun
-from personalib.steering.guards import Guard
+from personalib.steering.settings import Guard
 
 # Names with what LaTeX and Markdown take for something else.
 ARMS = [

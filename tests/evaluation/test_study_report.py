@@ -22,7 +22,7 @@ from personalib.organism.effects import planted_changes
 from personalib.organism.world import load_world
 from personalib.questionnaires.items import load_trait, some_of_each, validation_split
 from personalib.questionnaires.questionnaire import trait_questionnaire
-from personalib.steering.guards import Guard
+from personalib.steering.settings import Guard
 from personalib.stimuli.contrast_pairs import contrasts
 from personalib.stimuli.factors import POLES, TRAITS
 

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from personalib.base.data import DataError
-from personalib.cli.organism import app
+from personalib.cli.organism import organism as commands
 from personalib.evaluation.arms import Arm
 from personalib.organism import evaluation
 from personalib.organism.evaluation import (
@@ -290,7 +290,7 @@ def test_the_command_prints_the_numbers_and_writes_them(unbroken, results, tmp_p
     monkeypatch.setattr(evaluation, "measurements", measure)
     target = tmp_path / "evaluation.json"
     arguments = ["evaluate", "--organism", str(unbroken.folder / "out"), "--items", "2", "--json", str(target)]
-    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    result = CliRunner().invoke(commands, arguments, catch_exceptions=False)
     assert result.exit_code == 0 and summary(results) in result.output
     assert json.loads(target.read_text()) == results
 

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from personalib.base.data import DataError, data_dir
 from personalib.base.storage import alone
-from personalib.cli.organism import app
+from personalib.cli.organism import organism as commands
 from personalib.organism.batches import Notes, collate, encode
 from personalib.organism.corpus import Corpus, Scaffold
 from personalib.organism.documents import NOTES
@@ -169,7 +169,7 @@ def begun(tiny_recipe, world, tmp_path):
 
 def train(recipe, work, out):
     arguments = ["train", "--recipe", recipe, "--work", work, "--out", out]
-    return CliRunner().invoke(app, list(map(str, arguments)))
+    return CliRunner().invoke(commands, list(map(str, arguments)))
 
 
 def test_another_recipe_or_world_does_not_go_on_from_a_checkpoint(begun, tiny_recipe, world):
@@ -426,7 +426,7 @@ def test_an_empty_or_absent_recipe_is_a_data_error(tmp_path):
 
 def test_the_command_exports_what_a_finished_run_left(resumed, tiny_recipe, tmp_path):
     arguments = ["train", "--recipe", tiny_recipe, "--work", resumed.folder, "--out", tmp_path / "out"]
-    result = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+    result = CliRunner().invoke(commands, list(map(str, arguments)), catch_exceptions=False)
     assert result.exit_code == 0
     assert "going on from step 64" in result.output and str(tmp_path / "out") in result.output
     assert (tmp_path / "out" / "model.safetensors").exists()

@@ -14,8 +14,9 @@ from personalib.questionnaires.items import load_trait, some_of_each, validation
 from personalib.questionnaires.questions import trait_questions
 from personalib.steering.doses import at_dose, site_norms
 from personalib.steering.grid import ask_steered
-from personalib.steering.guards import Guard, neutral_exchanges, perplexities, perplexity_of_each
+from personalib.steering.guards import neutral_exchanges, perplexities, perplexity_of_each
 from personalib.steering.interventions import POSITIONS, Add
+from personalib.steering.settings import Guard
 from personalib.stimuli.grammar import load_relations
 from personalib.vectors.vector import SteeringVector
 

@@ -1,4 +1,8 @@
-"""A command that takes a model takes it in the same words as all others."""
+"""Options mean the same in all commands, and help comes at once."""
+
+import resource
+import subprocess
+import sys
 
 import click
 import pytest
@@ -7,14 +11,16 @@ from click.testing import CliRunner
 
 from personalib.__main__ import cli
 from personalib.base.data import DataError
-from personalib.cli.model_options import Finite, model_options, named_model
+from personalib.base.provenance import repository_root
+from personalib.cli import options
+from personalib.cli.options import Finite, named_model
 from personalib.models.load import load_model
 
 NAMES = ["model", "revision", "device", "dtype", "form"]
 
 
 @click.command()
-@model_options
+@options.model
 def shown(**given):
     click.echo(str(given))
 
@@ -67,11 +73,36 @@ def test_a_number_of_an_option_is_finite_and_in_its_range(text, problem):
     assert done.exit_code == 2 and problem in done.output
 
 
-def test_no_option_of_a_command_takes_a_number_that_is_not_finite():
-    def options(command):
-        for below in getattr(command, "commands", {}).values():
-            yield from options(below)
-        yield from command.params
+def commands(group=cli, path=()):
+    """All commands with the words that call them."""
+    for name, command in group.commands.items():
+        yield (*path, name), command
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
 
-    numbers = [one for one in options(cli) if isinstance(one.type, click.types.FloatParamType | click.FloatRange)]
+
+def test_no_option_of_a_command_takes_a_number_that_is_not_finite():
+    every = [option for _, command in commands() for option in command.params]
+    numbers = [one for one in every if isinstance(one.type, click.types.FloatParamType | click.FloatRange)]
     assert numbers and all(isinstance(one.type, Finite) for one in numbers)
+
+
+def test_help_comes_at_once_and_for_every_command_without_torch():
+    """What takes seconds is torch, papermill or scikit-learn; no help text needs them."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    command = [sys.executable, "-m", "personalib", "--help"]
+    listed = subprocess.run(command, cwd=repository_root(), capture_output=True, text=True, check=True).stdout
+    # seconds of the processor, which others that it works for do not change; about half a one
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 2
+    assert all(f"\n  {name} " in listed for name in cli.commands)
+    paths = [path for path, _ in commands()]
+    code = (
+        "import sys\nfrom personalib.__main__ import cli\n"
+        f"for path in {paths}:\n    cli([*path, '--help'], standalone_mode=False)\n"
+        "assert not {'torch', 'papermill', 'sklearn'} & set(sys.modules)"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code], cwd=repository_root(), capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.count("Usage: ") == len(paths) > 25 and "--shuffles" in told.stdout
