@@ -93,11 +93,11 @@ def as_pattern(
 
 def fixed_features(pattern: FeaturePattern, entry: PublishedBackground) -> dict[str, list[int]]:
     """The features of a background's attributes by title of the factor; a factor that is not told has none."""
-    by_element, found = _features(pattern), {}
+    by_element, chosen = _features(pattern), {}
     for title, value in entry.attributes.items():
         if value and (features := by_element.get((title, _title(title, value)))):
-            found[title] = [feature for feature, _ in features]
-    return found
+            chosen[title] = [feature for feature, _ in features]
+    return chosen
 
 
 def generated_features(
@@ -126,7 +126,7 @@ def generated_features(
     stories = [entry.generative_bg for entry in entries]
     activations = capture(language_model, stories, [sae.site], folder, tokens="all", progress=progress)
     pooled = pool_features(sae, activations, pooling).tocsr()
-    by_element, found = _features(pattern), []
+    by_element, readings = _features(pattern), []
     for number in range(len(stories)):
         row = pooled[[number]].toarray()[0]
         best: dict[str, tuple[float, Reading]] = {}
@@ -134,8 +134,8 @@ def generated_features(
             above = [(feature, row[feature] / limit) for feature, limit in features if row[feature] >= limit]
             if above and (strength := max(ratio for _, ratio in above)) > best.get(factor, (0.0,))[0]:
                 best[factor] = strength, Reading(element, [feature for feature, _ in above])
-        found.append({factor: reading for factor, (_, reading) in best.items()})
-    return found
+        readings.append({factor: reading for factor, (_, reading) in best.items()})
+    return readings
 
 
 def with_features(

@@ -79,7 +79,11 @@ def prompt_features(
 
 
 def pole_vector(
-    found: Discovery, sae: SparseAutoencoder, language_model: LanguageModel, positive: Label, negatives: Sequence[Label]
+    discovery: Discovery,
+    sae: SparseAutoencoder,
+    language_model: LanguageModel,
+    positive: Label,
+    negatives: Sequence[Label],
 ) -> SteeringVector:
     """The best feature of one label minus the mean of those of others, as a direction between two poles.
 
@@ -89,14 +93,14 @@ def pole_vector(
     Raises:
         ValueError: there is no such label, no negative one, or the positive one is among these.
     """
-    labels = [finding.label for finding in found.findings]
+    labels = [finding.label for finding in discovery.findings]
     missing = [".".join(label) for label in (positive, *negatives) if label not in labels]
     if positive in negatives:
         raise ValueError(f"{'.'.join(positive)} is on both sides; leave it out of the negatives")
     if missing or not negatives:
         known = ", ".join(".".join(label) for label in labels)
         raise ValueError(f"the search knows no {', '.join(missing) or 'negative label'}; it has {known}")
-    auroc = found.scores.auroc
+    auroc = discovery.scores.auroc
     best = int(auroc[labels.index(positive)].argmax())
     others = [int(np.delete(auroc[labels.index(label)], best).argmax()) for label in negatives]
     # Without the one that was deleted, the numbers of those behind it are one less.

@@ -116,7 +116,7 @@ def _facts(card: FeatureCard) -> list[tuple[str, str]]:
     names_elements = any(told != NEUTRAL for told, _ in label.tells)
     told = [f"{escape(element or 'neutral')} {share:.2f}" for (_, element), share in label.tells if names_elements]
     page = f'<a href="{escape(label.address)}">Neuronpedia</a>' if label.address else ""
-    found = [
+    facts = [
         ("fires on", ", ".join(f"{escape(word)} ({mean:.2f})" for word, mean in label.words) or "nothing here"),
         ("in texts of", ", ".join(told)),
         ("raises", _tokens(label.promoted)),
@@ -124,7 +124,7 @@ def _facts(card: FeatureCard) -> list[tuple[str, str]]:
         *((name, escape(value)) for name, value in card.facts.items()),
         ("page", page),
     ]
-    return [(name, value) for name, value in found if value]
+    return [(name, value) for name, value in facts if value]
 
 
 def _tokens(tokens: Sequence[str]) -> str:

@@ -212,14 +212,14 @@ def to_gguf(vectors: Sequence[SteeringVector], path: Path, language_model: Langu
 
     Without a model, the kind of model that the file names is the vectors' own.
     """
-    found = _by_block(vectors)
+    by_block = _by_block(vectors)
     kind = language_model.model.config.model_type if language_model else vectors[0].model
-    if min(found) < 1:
-        raise ValueError(f"llama.cpp adds to blocks from 1 on; leave out those at other blocks: {sorted(found)}")
+    if min(by_block) < 1:
+        raise ValueError(f"llama.cpp adds to blocks from 1 on; leave out those at other blocks: {sorted(by_block)}")
     writer = GGUFWriter(path, "controlvector")
     writer.add_string("controlvector.model_hint", kind)
-    writer.add_uint32("controlvector.layer_count", len(found))
-    for layer, direction in found.items():
+    writer.add_uint32("controlvector.layer_count", len(by_block))
+    for layer, direction in by_block.items():
         writer.add_tensor(f"direction.{layer}", direction.numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -234,16 +234,16 @@ def to_persona_vectors(vectors: Sequence[SteeringVector], path: Path, language_m
     block is as it was read, before the final norm; that tool's own is read after it, but added at the same place.
     Without a model, the last block that has a vector counts as the last.
     """
-    found = _by_block(vectors)
-    depth = len(blocks(language_model.model)) if language_model else max(found) + 1
-    missing = [block for block in range(depth) if block not in found]
+    by_block = _by_block(vectors)
+    depth = len(blocks(language_model.model)) if language_model else max(by_block) + 1
+    missing = [block for block in range(depth) if block not in by_block]
     if missing or not depth:
         raise ValueError(
             f"{vectors[0].name}: no vector at the output of blocks {missing or [0]}, and persona-vectors has them all: "
             "fit those too, or write another form"
         )
-    embeddings = found.get(-1, torch.zeros_like(vectors[0].direction))
-    _save(torch.stack([embeddings, *(found[block] for block in range(depth))]), path)
+    embeddings = by_block.get(-1, torch.zeros_like(vectors[0].direction))
+    _save(torch.stack([embeddings, *(by_block[block] for block in range(depth))]), path)
 
 
 def to_steering_vectors(vectors: Sequence[SteeringVector], path: Path, _: LanguageModel | None) -> None:
@@ -251,18 +251,18 @@ def to_steering_vectors(vectors: Sequence[SteeringVector], path: Path, _: Langua
 
     There, ``SteeringVector(**torch.load(path, weights_only=True))`` is the vector.
     """
-    found = _by_block(vectors)
-    if min(found) < 0:
+    by_block = _by_block(vectors)
+    if min(by_block) < 0:
         raise ValueError(f"{vectors[0].name}: resid_pre.0 is no block's output; leave that vector out")
-    _save({"layer_activations": found, "layer_type": "decoder_block"}, path)
+    _save({"layer_activations": by_block, "layer_type": "decoder_block"}, path)
 
 
 def to_named_tensors(vectors: Sequence[SteeringVector], path: Path, _: LanguageModel | None) -> None:
     """A safetensors file with a tensor ``NAME.SITE`` a vector."""
-    found = {f"{vector.name}.{vector.site}": vector.direction for vector in vectors}
-    if len(found) < len(vectors):
+    tensors = {f"{vector.name}.{vector.site}": vector.direction for vector in vectors}
+    if len(tensors) < len(vectors):
         raise ValueError("two vectors have one name and site; give them different names, or write them apart")
-    save_file(found, path)
+    save_file(tensors, path)
 
 
 def _save(content: Any, path: Path) -> None:
@@ -283,10 +283,10 @@ def _by_block(vectors: Sequence[SteeringVector]) -> dict[int, torch.Tensor]:
         raise ValueError(f"a file of this form holds one direction, not {', '.join(names)}; write a file for each")
     for vector in vectors[1:]:
         replace(vector, site=first.site).check_fits(first)
-    found = {_block(vector): vector.direction for vector in sorted(vectors, key=_block)}
-    if len(found) < len(vectors):
+    directions = {_block(vector): vector.direction for vector in sorted(vectors, key=_block)}
+    if len(directions) < len(vectors):
         raise ValueError(f"{first.name}: two vectors at one place; resid_pre.N is resid_post.(N-1), so keep one")
-    return found
+    return directions
 
 
 def _block(vector: SteeringVector) -> int:

@@ -11,7 +11,15 @@ from scipy.sparse import csc_array
 from sklearn.metrics import roc_auc_score
 
 from personalib.features import discovery as features
-from personalib.features.discovery import FeatureTexts, Settings, discover, pool_features
+from personalib.features.discovery import (
+    FeatureTexts,
+    Settings,
+    confusion,
+    discover,
+    name,
+    pool_features,
+    superposition,
+)
 from personalib.features.saes import SparseAutoencoder
 from personalib.features.scores import CRITERIA
 from personalib.models.activations import Activations
@@ -153,32 +161,23 @@ def without_the_first(texts, dense, seed):
     dense[:, 10] = 0
 
 
-def test_a_feature_of_the_whole_factor_stands_for_none_of_its_elements():
+@pytest.mark.parametrize("pair", [(0, 1), (0, 3)], ids=["of a factor", "of two factors"])
+def test_a_feature_of_two_elements_stands_for_neither(pair):
+    first, second = (LABELS[number] for number in pair)
+
     def plant(texts, dense, seed):
         without_the_first(texts, dense, seed)
         dense[:, 11] = 0
-        fire(dense[:, 30], mask(texts, *LABELS[:2]), seed)
+        fire(dense[:, 30], mask(texts, first, second), seed)
 
     train, held_out = both(plant)
     found = by_label(discover(train, held_out, SETTINGS))
-    assert found[LABELS[0]].features == found[LABELS[1]].features == ()
+    assert found[first].features == () and found[second].features == ((13,) if pair == (0, 3) else ())
     assert found[LABELS[2]].features == (12,)
-    loose = by_label(discover(train, held_out, replace(SETTINGS, specificity=0)))
-    assert loose[LABELS[0]].features[0] == loose[LABELS[1]].features[0] == 30
-    assert loose[LABELS[0]].opposite == pytest.approx(0.5, abs=0.2) and loose[LABELS[0]].auroc.estimate > 0.85
-
-
-def test_a_feature_of_two_elements_stands_for_neither():
-    def plant(texts, dense, seed):
-        without_the_first(texts, dense, seed)
-        fire(dense[:, 30], mask(texts, LABELS[0], LABELS[3]), seed)
-
-    train, held_out = both(plant)
-    found = by_label(discover(train, held_out, SETTINGS))
-    assert found[LABELS[0]].features == () and found[LABELS[3]].features == (13,)
-    loose = by_label(discover(train, held_out, replace(SETTINGS, specificity=0)))
-    assert loose[LABELS[0]].features[0] == 30 and loose[LABELS[0]].rival == LABELS[3]
-    assert loose[LABELS[0]].rival_auroc == pytest.approx(0.5, abs=0.2)
+    loose = by_label(discover(train, held_out, replace(SETTINGS, specificity=0)))[first]
+    assert loose.features[0] == 30 and loose.auroc.estimate > 0.85
+    assert loose.rival == second and loose.rival_auroc == pytest.approx(0.5, abs=0.2)
+    assert loose.opposite == pytest.approx(0.5 if pair == (0, 1) else 1, abs=0.2)
 
 
 def test_a_feature_of_one_phrase_does_not_stand_for_the_element():
@@ -462,18 +461,14 @@ def test_pooled_features_are_those_of_a_dense_computation(architecture, pooling,
         assert (found.data > 0).all() and 0 < found.nnz < 0.9 * len(LENGTHS) * WIDTH, "zeros are left out"
 
 
-def test_activations_of_half_precision_are_read_in_full(tmp_path):
+def test_half_precision_of_activations_or_of_the_sae_changes_little(tmp_path):
     (tmp_path / "half").mkdir()
     full = pool_features(sae(), stored(tmp_path)).toarray()
     half = pool_features(sae(), stored(tmp_path / "half", np.float16)).toarray()
     np.testing.assert_allclose(half, full, atol=0.02)
-    assert not np.array_equal(half, full)
-
-
-def test_an_sae_of_half_precision_gives_features_too(tmp_path):
-    found = pool_features(sae(dtype=torch.bfloat16), stored(tmp_path)).toarray()
-    np.testing.assert_allclose(found, pool_features(sae(), stored(tmp_path)).toarray(), atol=0.2)
-    assert found.max() > 1
+    assert not np.array_equal(half, full) and full.max() > 1
+    weights = pool_features(sae(dtype=torch.bfloat16), stored(tmp_path)).toarray()
+    np.testing.assert_allclose(weights, full, atol=0.2)
 
 
 def test_blocks_are_no_larger_than_they_have_to_be(tmp_path, monkeypatch):
@@ -490,3 +485,84 @@ def test_blocks_are_no_larger_than_they_have_to_be(tmp_path, monkeypatch):
 def test_another_way_to_pool_is_refused(tmp_path):
     with pytest.raises(ValueError, match="pooling='first'; choose max, mean or last"):
         pool_features(sae(), stored(tmp_path), "first")
+
+
+# Opposites that share a feature
+
+AGE, GENDER, ALONE = LABELS[:2], LABELS[2:], ("work", "idle")
+
+
+def overlapping(*features, labels=(*LABELS, ALONE, NEUTRAL)):
+    """Texts with some noise, and features that each fire on the texts of some labels."""
+    texts = told("train", labels, phrases=30, repeats=1)
+    dense = noise(texts, 0) * 0.3
+    for number, fires in features:
+        fire(dense[:, number], mask(texts, *fires), [2, number], miss=0.05)
+    return FeatureTexts(texts, csc_array(dense))
+
+
+def by_element(table):
+    return {(row.factor, row.element): row for row in table.itertuples()}
+
+
+def test_a_feature_of_a_factor_is_shared_by_its_elements():
+    found = by_element(superposition(overlapping((4, AGE), (5, GENDER[:1]), (6, GENDER[1:2]), (7, GENDER[2:]))))
+    for label in AGE:
+        assert found[label].feature == 4 and found[label].shared is True
+        assert found[label].others > 0.95 and found[label].opposites == pytest.approx(0.5, abs=0.15)
+    for label, feature in zip(GENDER, (5, 6, 7), strict=True):
+        assert found[label].feature == feature and found[label].shared is False
+        assert found[label].others > 0.95 and found[label].opposites > 0.95
+
+
+def test_some_elements_of_a_factor_may_share_and_others_not():
+    found = by_element(superposition(overlapping((4, GENDER[:2]), (5, GENDER[2:]), (6, AGE[:1]), (7, AGE[1:]))))
+    assert [found[label].shared for label in (*GENDER, *AGE)] == [True, True, False, False, False]
+    assert found[GENDER[0]].opposites == pytest.approx(0.75, abs=0.1), "of two opposites one shares the feature"
+
+
+def test_one_feature_for_elements_of_two_factors_is_not_shared_with_an_opposite():
+    """Its texts of the other factor count against it, but no better feature is there."""
+    features = [(4, [AGE[0], GENDER[0]]), (5, AGE[1:]), (6, GENDER[1:2]), (7, GENDER[2:])]
+    found = by_element(superposition(overlapping(*features)))
+    assert found[AGE[0]].feature == found[GENDER[0]].feature == 4
+    assert not any(row.shared for row in found.values())
+    assert found[AGE[0]].others < 0.95 < found[AGE[0]].opposites
+
+
+def test_opposites_are_left_out_of_the_search_and_of_its_score():
+    own = overlapping((4, AGE), (5, GENDER[:1]), (6, GENDER[1:2]), (7, GENDER[2:]))
+    dense, labels = own.pooled.toarray(), own.texts.labels
+    for label, row in by_element(superposition(own)).items():
+        column, told = dense[:, row.feature], np.array([each == label for each in labels])
+        factor = np.array([each[0] == label[0] for each in labels])
+        kept = told | ~factor
+        scores = [roc_auc_score(told[kept], dense[kept, number]) for number in range(own.pooled.shape[1])]
+        assert row.others == pytest.approx(max(scores)) == pytest.approx(scores[row.feature])
+        assert row.opposites == pytest.approx(roc_auc_score(told[factor], column[factor]))
+
+
+def test_the_only_element_of_a_factor_is_left_out():
+    found = superposition(overlapping((4, AGE)))
+    assert list(zip(found["factor"], found["element"], strict=True)) == [*AGE, *GENDER]
+    assert list(found.columns) == ["factor", "element", "feature", "others", "opposites", "shared"]
+
+
+def test_without_neutral_texts_the_other_factors_stand_against_an_element():
+    found = by_element(superposition(overlapping((4, AGE), (5, GENDER), labels=(*AGE, *GENDER))))
+    assert all(row.shared for row in found.values()) and found[AGE[0]].feature == 4 and found[GENDER[0]].feature == 5
+
+
+def test_confusion_is_the_area_against_each_other_label_alone():
+    rng = np.random.default_rng(2)
+    labels = [("gender", "female"), ("age", "young"), NEUTRAL] * 12
+    texts = LabelledTexts(tuple(map(str, range(36))), tuple(sorted(labels, reverse=True)), tuple(map(str, range(36))))
+    values = rng.random((36, 2)).round(1)
+    table = confusion(FeatureTexts(texts, csc_array(values)), {("gender", "female"): 1, ("age", "young"): 0})
+    assert list(table.columns) == [name(label) for label in texts.classes] and "neutral" in table
+    for (own, column), place in zip((("gender.female", 1), ("age.young", 0)), (0, 1), strict=True):
+        for other in set(table.columns) - {own}:
+            chosen = [number for number, label in enumerate(texts.labels) if name(label) in (own, other)]
+            truth = [name(texts.labels[number]) == own for number in chosen]
+            assert table.loc[own, other] == pytest.approx(roc_auc_score(truth, values[chosen, column]))
+        assert np.isnan(table.loc[own, own]), place
