@@ -16,7 +16,7 @@ from personalib.features.metrics import cross_entropy, reconstruction
 from personalib.features.saes import load_sae
 from personalib.models.activations import capture
 from personalib.models.load import load_model
-from personalib.models.memory import Workload, estimate_memory, free_memory, largest_batch
+from personalib.models.memory import Workload, estimate_memory, free_memory
 from personalib.models.parts import Site
 from personalib.models.prompts import ask
 from personalib.questionnaires.items import load_trait
@@ -297,9 +297,3 @@ def test_free_memory_shrinks_by_what_is_taken_and_counts_what_torch_holds_unused
     del taken
     assert before - during == pytest.approx(2**30, rel=0.05)
     assert free_memory("cuda") == pytest.approx(before, rel=0.01)
-
-
-@on_gpu
-def test_the_largest_batch_of_a_gpu_is_more_than_one_row():
-    config = small("gemma2", **WIDE).model.config
-    assert largest_batch(config, torch.bfloat16, Workload(120), "cuda") > 64

@@ -26,9 +26,9 @@ from personalib.models.memory import (
     count_on_disk,
     estimate_memory,
     free_memory,
+    has_attention,
     read_config,
 )
-from personalib.models.memory_parts import has_attention
 from personalib.models.placement import AUTO, BALANCED, MAPPED, places, usual_device
 from personalib.models.registry import Entry, find_entry, load_registry
 from personalib.questionnaires.items import load_trait, some_of_each

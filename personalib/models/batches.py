@@ -15,13 +15,7 @@ from personalib.base.records import ItemError
 
 
 def check_rows(model: PreTrainedModel, texts: Sequence[str], rows: Sequence[Sequence[int]], more: int = 0) -> None:
-    """Notice texts that a model cannot read, before it is run.
-
-    Args:
-        model: the model.
-        texts: what is read.
-        rows: their token ids.
-        more: how many tokens the model is to write after each.
+    """Notice texts that a model cannot read, given with their token ids; ``more`` tokens are written after each.
 
     Raises:
         ItemError: a text is longer than what the model was made for, or has a token that it has no embedding of.
@@ -54,10 +48,7 @@ def context(model: PreTrainedModel) -> int | None:
 def in_batches(rows: Sequence[Sequence[int]], size: int, padded: bool = True) -> Iterator[list[int]]:
     """Numbers of rows in batches, longest first, so that little is padded and one that is too large fails at once.
 
-    Args:
-        rows: token ids.
-        size: how many rows a batch has at the most.
-        padded: whether rows of different lengths may share a batch; see :class:`personalib.models.shortcuts.Shortcuts`.
+    Rows of different lengths share a batch if they may be padded; see :class:`personalib.models.shortcuts.Shortcuts`.
     """
     queue = sorted(range(len(rows)), key=lambda number: len(rows[number]), reverse=True)
     for _, some in groupby(queue, key=lambda number: None if padded else len(rows[number])):
@@ -111,13 +102,7 @@ def plain_generation(model: PreTrainedModel) -> Iterator[None]:
 def check_finite(
     model: PreTrainedModel, texts: Sequence[str], places: Sequence[int], values: Sequence[NDArray[Any]]
 ) -> None:
-    """Notice numbers of a model as it is, unsteered, that overflowed.
-
-    Args:
-        model: the model.
-        texts: what it reads.
-        places: which of the texts were read.
-        values: what came out for each of these.
+    """Notice numbers of a model as it is, unsteered, that overflowed: ``values`` of the texts at some places.
 
     Raises:
         ItemError: something is NaN or infinite; the message says what to do.

@@ -76,12 +76,7 @@ def chat_prompt(tokenizer: PreTrainedTokenizerBase, request: str, **arguments: b
 
 
 def settle_template(tokenizer: PreTrainedTokenizerBase, entry: Entry, name: str) -> None:
-    """Write a model's date and arguments into its chat template, and try the template out.
-
-    Args:
-        tokenizer: whose template is changed; nothing is done where there is none.
-        entry: with the date and the arguments; the template is tried if the form is ``"chat"``.
-        name: of the model, for messages.
+    """Write a model's date and arguments into its chat template, and try it out if the entry's form is ``"chat"``.
 
     Raises:
         DataError: the template has no such argument, cannot be used, or does not end.

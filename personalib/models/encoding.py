@@ -129,10 +129,7 @@ def length_batches(encoded: Sequence[Encoded], batch_tokens: int) -> Iterator[li
 
 
 def padded(rows: Sequence[list[int]]) -> dict[str, torch.Tensor]:
-    """A batch for a model, each of shape (rows, tokens).
-
-    Rows are padded on the right: no token of a decoder looks at what comes after it, so padding changes nothing.
-    """
+    """A batch for a model, padded on the right, shapes (rows, tokens): no token of a decoder looks at later ones."""
     width = max(map(len, rows))
     return {
         "input_ids": torch.tensor([row + [0] * (width - len(row)) for row in rows]),

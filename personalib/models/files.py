@@ -10,11 +10,6 @@ from personalib.base.data import DataError, read_json, shown
 def check_files(source: str, revision: str | None, name: str) -> None:
     """Notice an adapter beside the weights, and weights that are no safetensors although their index is called so.
 
-    Args:
-        source: a folder, or a name on the hub.
-        revision: on the hub.
-        name: of the model, for messages.
-
     Raises:
         DataError: there is one or the other; or the index is not as it should be.
         OSError: there is no configuration.

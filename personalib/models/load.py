@@ -32,12 +32,7 @@ _UNREADABLE = (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeErr
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A model with its tokenizer.
-
-    Attributes:
-        name: the name it was asked for by.
-        revision: the commit that a model of the hub came from.
-    """
+    """A model with its tokenizer, the name it was asked for by, and the commit, if it came from the hub."""
 
     name: str
     model: PreTrainedModel

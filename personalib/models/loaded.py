@@ -13,12 +13,7 @@ VARIABLE = "PERSONALIB_LOADED"
 
 
 def note_loaded(kind: str, **facts: str | None) -> None:
-    """Note that something was loaded, if this process is part of a run.
-
-    Args:
-        kind: ``"model"`` or ``"sae"``.
-        facts: such as name, revision, number format and device.
-    """
+    """Note that a ``"model"`` or ``"sae"`` was loaded, if this process is part of a run."""
     if VARIABLE in os.environ:
         with Path(os.environ[VARIABLE]).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": kind, **facts}) + "\n")

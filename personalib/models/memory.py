@@ -1,17 +1,15 @@
 """How much memory a grid of steered answers takes, estimated from a model's configuration before anything is loaded.
 
 With its margin the total is an upper bound on what torch allocates on the device. It follows what
-:mod:`personalib.steering.grid` keeps and what a block of Gemma 2 makes on its way with the plain ("eager") attention,
-which is how all models are loaded here. ``tests/benchmarks/device_shapes.py`` compares it with measured peaks: at the
-sizes of Gemma 2 of 2B and 9B the count beyond the weights was 0.99 to 1.15 of the peak, before the margin, see
-``data/benchmarks/device.json``. What loading takes for a moment is not part of it, nor are all the logits of
-:func:`personalib.steering.grid.answer_losses`.
+:mod:`personalib.steering.grid` keeps, and what a block of Gemma 2 makes with the plain ("eager") attention by which all
+models are loaded here. On one H100 the count beyond the weights was 0.98 to 1.10 of the measured peak, before the
+margin, at the sizes of Gemma 2 2B and 9B: see ``data/benchmarks/device.json``. Left out are what loading takes for a
+moment, the logits of whole answers, and an SAE that is run inside the model.
 """
 
 import os
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -19,7 +17,6 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from personalib.base.data import DataError
-from personalib.models.memory_parts import Shape, key_value_cache, last_token_work, prompt_work, sae_weights
 from personalib.models.placement import places
 from personalib.models.registry import find_entry
 
@@ -28,20 +25,8 @@ MARGIN = 0.1
 # Room that the matrix products of CUDA's library and of oneDNN take for themselves.
 WORKSPACE = 64 * 2**20
 GB = 10**9
-# Where the search for the largest batch ends.
-_LARGEST = 1024
-
-
-class _GroupFiles(NamedTuple):
-    """Where a control group of Linux tells its limit and its use, and the row of memory.stat of idle file pages."""
-
-    limit: str
-    used: str
-    idle: str
-
-
-_FIRST_GROUP = _GroupFiles("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-_SECOND_GROUP = _GroupFiles("memory.max", "memory.current", "inactive_file")
+# Bytes of a number in float32: softmax and what is read from logits are computed in it, whatever the weights are in.
+_FULL = 4
 Steered = Literal["last", "prompt", "both"]
 
 
@@ -57,10 +42,9 @@ class Workload:
         steered: ``"last"`` where every condition steers the last token alone, for which keys and values are kept;
             ``"prompt"`` where none does; or ``"both"``.
         sae_width: features of an SAE that is in memory as well; 0 for none.
-        clamps: whether features of that SAE are clamped, so that it is run inside the model.
 
     Raises:
-        ValueError: a number is below one, what is steered is unknown, or features are clamped without an SAE.
+        ValueError: a number is below one, or what is steered is unknown.
     """
 
     tokens: int
@@ -69,7 +53,6 @@ class Workload:
     conditions: int = 1
     steered: Steered = "both"
     sae_width: int = 0
-    clamps: bool = False
 
     def __post_init__(self) -> None:
         counts = (self.tokens, self.batch_size, self.conditions, 1 if self.prompts is None else self.prompts)
@@ -77,8 +60,6 @@ class Workload:
             raise ValueError(f"{self}; take at least one token, row, prompt and condition, and no width below 0")
         if self.steered not in get_args(Steered):
             raise ValueError(f"steered={self.steered!r}; choose one of {', '.join(get_args(Steered))}")
-        if self.clamps and not self.sae_width:
-            raise ValueError("clamps needs an SAE; pass its number of features as sae_width")
 
     @property
     def shared(self) -> int:
@@ -126,10 +107,6 @@ class MemoryEstimate:
         """
         return -(-(self.weights + self.cache) // places) + self.sae + self.working + self.margin
 
-    def fits(self, device: str | torch.device) -> bool:
-        """Whether a device has as much free now; see :func:`free_memory`."""
-        return self.total <= free_memory(device)
-
     def __str__(self) -> str:
         kinds = ("weights", "sae", "cache", "working", "margin")
         parts = [f"{name} {getattr(self, name) / GB:.2f}" for name in kinds if getattr(self, name)]
@@ -137,12 +114,7 @@ class MemoryEstimate:
 
 
 def estimate_memory(config: PreTrainedConfig, dtype: torch.dtype, workload: Workload) -> MemoryEstimate:
-    """An upper bound on the memory of a grid.
-
-    Args:
-        config: of the model; see :func:`read_config`.
-        dtype: number format of the weights. SAEs are in float32.
-        workload: what is run.
+    """An upper bound on the memory of a grid; ``dtype`` is the number format of the weights, SAEs are in float32.
 
     Raises:
         ValueError: transformers knows no causal language model of this configuration.
@@ -154,29 +126,141 @@ def estimate_memory(config: PreTrainedConfig, dtype: torch.dtype, workload: Work
         >>> print(estimate_memory(small, torch.float32, Workload(tokens=100, batch_size=8)))
         0.13 GB (weights 0.00, cache 0.01, working 0.04, margin 0.07)
     """
-    return _estimate(config, _count(config), dtype, workload)
+    model, sizes = _skeleton(config), _Sizes.of(config, dtype)
+    tokens, shared, rows = workload.tokens, workload.shared, workload.rows
+    peaks = []
+    # A prompt of one token has nothing before it to keep.
+    if workload.steered != "last" or tokens == 1:
+        peaks.append((0, sizes.prompt_pass(rows, tokens, shared)))
+    if workload.steered != "prompt" and tokens > 1:
+        peaks.append((sizes.cache(rows, tokens), sizes.last_token_pass(rows, tokens, shared)))
+    cache, working = max(peaks, key=sum)
+    # Tensors that are used twice are named once; constants such as rotation frequencies are kept in float32.
+    parameters = sum(each.numel() for each in model.parameters())
+    weights = parameters * dtype.itemsize + _FULL * sum(each.numel() for each in model.buffers())
+    # Encoder, decoder, biases and thresholds.
+    features = workload.sae_width
+    sae = _FULL * (features * (2 * sizes.width + 2) + sizes.width) if features else 0
+    return MemoryEstimate(parameters, weights, sae, cache, working)
 
 
-def largest_batch(
-    config: PreTrainedConfig, dtype: torch.dtype, workload: Workload, device: str | torch.device = "cpu"
-) -> int:
-    """The largest ``batch_size`` that fits a device now, at the most 1,024; 0 if not even one row does.
+class _Sizes(NamedTuple):
+    """The sizes of a decoder; where its blocks differ, those of the largest. What its methods return is in bytes."""
 
-    Args:
-        config: of the model.
-        dtype: number format of the weights.
-        workload: what is run; its batch size does not count.
-        device: such as ``"cuda"``.
+    layers: int
+    width: int  # of the residual stream
+    hidden: int  # of the feed-forward part
+    heads: int
+    queries: int  # width of all heads together
+    keys: int  # width of the heads of keys, and as many of the values
+    head: int
+    words: int
+    size: int  # bytes of a number of the weights
+
+    @classmethod
+    def of(cls, config: PreTrainedConfig, dtype: torch.dtype) -> "_Sizes":
+        text = config.get_text_config()
+        heads, width = _largest(text, "num_attention_heads"), int(text.hidden_size)
+        if heads is None:
+            raise DataError(f"a model of the kind {config.model_type!r} has no attention; its memory is not estimated")
+        head = _largest(text, "head_dim") or width // heads
+        keys = head * (_largest(text, "num_key_value_heads") or heads)
+        # GPT-2 and its like say nothing where the feed-forward part is four times as wide.
+        hidden = _largest(text, "intermediate_size") or _largest(text, "ffn_hidden_size") or 4 * width
+        layers, words = int(text.num_hidden_layers), int(text.vocab_size)
+        return cls(layers, width, hidden, heads, heads * head, keys, head, words, dtype.itemsize)
+
+    def prompt_pass(self, rows: int, tokens: int, shared: int) -> int:
+        """The peak of a pass over whole prompts: so many rows, which are the prompts of a batch under conditions."""
+        return self._carried(rows, tokens, shared) + self._read(rows, shared, self._block(rows, tokens))
+
+    def last_token_pass(self, rows: int, tokens: int, shared: int) -> int:
+        """The peak where the last token alone is steered, beside the keys and values of all rows."""
+        # The first pass reads the prompts, and has their keys and values alone.
+        later = self.cache(rows, tokens) - self.cache(shared, tokens)
+        first = self._carried(shared, tokens, shared) + self._block(shared, tokens) - later
+        # Keys and values are repeated for each head, and renewed.
+        attending = 2 * rows * (tokens + 1) * (self.queries + self.keys) * self.size
+        scores = rows * self.heads * (tokens + 1) * self._softmax
+        step = max(attending + scores + 4 * rows * self.queries * self.size, self._block(rows, 1))
+        return max(first, self._carried(rows, 1, shared) + self._read(rows, shared, step))
+
+    def cache(self, rows: int, tokens: int) -> int:
+        """Keys and values of all blocks, with room for the token that is run."""
+        return rows * (tokens + 1) * 2 * self.keys * self.layers * self.size
+
+    def _carried(self, rows: int, tokens: int, shared: int) -> int:
+        """What lives as long as a pass does: residual streams, masks, rotations and token ids."""
+        # Embeddings, the stream that is started with, and the one that a block reads; two of the unsteered prompts.
+        streams = (3 * rows + 2 * shared) * tokens * self.width * self.size
+        return streams + 2 * rows * tokens * (tokens + self.head) * self.size + 24 * (rows + shared) * tokens
+
+    def _block(self, rows: int, tokens: int) -> int:
+        """The peak within a block: in its attention, or in the feed-forward part beside the attention weights."""
+        places, scores = rows * tokens, rows * self.heads * tokens**2
+        attention = places * (self.width + 4 * self.queries + 2 * self.keys) * self.size + scores * self._softmax
+        return max(attention, places * (self.width + 3 * self.hidden) * self.size + scores * self.size)
+
+    def _read(self, rows: int, shared: int, block: int) -> int:
+        """The larger of a block and the output, beside the logits of the pass before, which stay until replaced."""
+        logits, in_full = rows * self.words * self.size, shared * self.words * _FULL
+        # Before and after their cap; or as they are, with those of one condition as they are read.
+        return logits + in_full + max(block, 2 * logits, logits + 3 * in_full)
+
+    @property
+    def _softmax(self) -> int:
+        """Bytes for each score: half precision is copied to float32, and the softmax has a result of its own."""
+        return self.size + 2 * _FULL if self.size < _FULL else 2 * self.size
+
+
+def has_attention(config: PreTrainedConfig) -> bool:
+    """Whether a model has attention heads, as that of a state space has not."""
+    return _largest(config.get_text_config(), "num_attention_heads") is not None
+
+
+def _largest(config: PreTrainedConfig, name: str) -> int | None:
+    """A size of a configuration, of the largest block where each has its own; none where it is not told."""
+    try:
+        told = getattr(config, name, None)
+    except RuntimeError:  # so transformers says that every block has its own
+        told = [getattr(block, name, None) for block in config.per_layer_config]
+    sizes = told if isinstance(told, list | tuple) else [told]
+    return max((int(size) for size in sizes if size), default=None)
+
+
+def count_on_disk(config: PreTrainedConfig, spread: Mapping[str, int | str]) -> int:
+    """How many of a model's numbers a map (see :class:`personalib.models.registry.Entry`) leaves on disk.
 
     Raises:
-        ValueError, DataError: see :func:`estimate_memory` and :func:`free_memory`.
+        ValueError: transformers knows no causal language model of this configuration.
     """
-    room, numbers = free_memory(device), _count(config)
-    return bisect_right(
-        range(1, _LARGEST + 1),
-        room,
-        key=lambda size: _estimate(config, numbers, dtype, replace(workload, batch_size=size)).total,
-    )
+    count = 0
+    for name, each in _skeleton(config).named_parameters():
+        holding = [path for path in spread if not path or f"{name}.".startswith(f"{path}.")]
+        # What is said of a part within another one, is said of it.
+        count += each.numel() if holding and spread[max(holding, key=len)] == "disk" else 0
+    return count
+
+
+def _skeleton(config: PreTrainedConfig) -> PreTrainedModel:
+    """A model whose weights have sizes and no values."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+
+
+def read_config(name: str, revision: str | None = None) -> PreTrainedConfig:
+    """The configuration of a model without its weights; see :func:`personalib.models.load.load_model`.
+
+    Raises:
+        DataError: it is not on this machine and could not be fetched.
+    """
+    entry = find_entry(name)
+    try:
+        return AutoConfig.from_pretrained(entry.source, revision=revision or entry.revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        said = " ".join(str(error).split())
+        fix = "save_pretrained writes it" if Path(entry.source).is_dir() else entry.fetching()
+        raise DataError(f"{name}: its configuration cannot be read: {said}; {fix}") from None
 
 
 def free_memory(device: str | torch.device) -> int:
@@ -203,85 +287,6 @@ def _free(where: torch.device) -> int:
     return _free_on_host()
 
 
-def count_parameters(config: PreTrainedConfig) -> int:
-    """How many numbers the weights of a model are, tied ones counted once; none of them is made.
-
-    Raises:
-        ValueError: transformers knows no causal language model of this configuration.
-    """
-    return _count(config)[0]
-
-
-def count_on_disk(config: PreTrainedConfig, spread: Mapping[str, int | str]) -> int:
-    """How many of these numbers a map leaves on disk, from where a part is read whenever it is run.
-
-    Args:
-        config: of the model.
-        spread: devices by name of module, see :class:`personalib.models.registry.Entry`.
-
-    Raises:
-        ValueError: transformers knows no causal language model of this configuration.
-    """
-    found = 0
-    for name, each in _skeleton(config).named_parameters():
-        holding = [path for path in spread if not path or f"{name}.".startswith(f"{path}.")]
-        # What is said of a part within another one, is said of it.
-        found += each.numel() if holding and spread[max(holding, key=len)] == "disk" else 0
-    return found
-
-
-def read_config(name: str, revision: str | None = None) -> PreTrainedConfig:
-    """The configuration of a model without its weights.
-
-    Args:
-        name: see :func:`personalib.models.load.load_model`.
-        revision: branch, tag or commit on the hub; by default the one of the table.
-
-    Raises:
-        DataError: it is not on this machine and could not be fetched.
-    """
-    entry = find_entry(name)
-    try:
-        return AutoConfig.from_pretrained(entry.source, revision=revision or entry.revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        said = " ".join(str(error).split())
-        fix = "save_pretrained writes it" if Path(entry.source).is_dir() else entry.fetching()
-        raise DataError(f"{name}: its configuration cannot be read: {said}; {fix}") from None
-
-
-def _estimate(
-    config: PreTrainedConfig, numbers: tuple[int, int], dtype: torch.dtype, workload: Workload
-) -> MemoryEstimate:
-    """The estimate of a model of so many parameters and further numbers."""
-    shape = Shape.of(config, dtype)
-    width = workload.sae_width if workload.clamps else 0
-    tokens, shared, rows = workload.tokens, workload.shared, workload.rows
-    options = []
-    # A prompt of one token has nothing before it to keep.
-    if workload.steered != "last" or tokens == 1:
-        options.append((0, prompt_work(shape, rows, tokens, shared, width)))
-    if workload.steered != "prompt" and tokens > 1:
-        cache = key_value_cache(shape, rows, tokens)
-        options.append((cache, last_token_work(shape, rows, tokens, shared, width)))
-    cache, working = max(options, key=sum)
-    parameters, others = numbers
-    weights = parameters * dtype.itemsize + 4 * others
-    return MemoryEstimate(parameters, weights, sae_weights(shape, workload.sae_width), cache, working)
-
-
-def _count(config: PreTrainedConfig) -> tuple[int, int]:
-    """Numbers among the weights, and among the constants beside them such as rotation frequencies."""
-    model = _skeleton(config)
-    # Both lists name a tensor that is used twice only once.
-    return sum(each.numel() for each in model.parameters()), sum(each.numel() for each in model.buffers())
-
-
-def _skeleton(config: PreTrainedConfig) -> PreTrainedModel:
-    """A model whose weights have sizes and no values."""
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-
-
 def _free_on_host(root: Path = Path("/")) -> int:
     """What the system can give without swapping; within a container, no more than its limit leaves."""
     try:
@@ -289,38 +294,22 @@ def _free_on_host(root: Path = Path("/")) -> int:
         whole = 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    rooms = (_group_room(folder, files) for folder, files in _groups(root))
-    return min([whole, *(room for room in rooms if room is not None)])
+    return min([whole, *_group_rooms(root)])
 
 
-def _groups(root: Path) -> Iterator[tuple[Path, _GroupFiles]]:
-    """The control groups of Linux that hold this process, from the innermost out, each of which may have a limit.
+def _group_rooms(root: Path) -> Iterator[int]:
+    """What the control groups of Linux (version 2) that hold this process may still take, from the innermost out.
 
     Within a container the innermost ones that are named may not be seen, and the outermost is the container's.
     """
-    try:
-        lines = (root / "proc" / "self" / "cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
+    top, told = root / "sys" / "fs" / "cgroup", root / "proc" / "self" / "cgroup"
+    lines = told.read_text().splitlines() if told.exists() else []
+    inner = top / next((line.removeprefix("0::/") for line in lines if line.startswith("0::")), "")
+    for folder in (inner, *inner.parents):
+        if not folder.is_relative_to(top) or not (folder / "memory.max").exists():
             continue
-        top = root / "sys" / "fs" / "cgroup" / ("memory" if controllers else "")
-        inner = top / path.lstrip("/")
-        for folder in (inner, *inner.parents):
-            if folder.is_relative_to(top):
-                yield folder, _FIRST_GROUP if controllers else _SECOND_GROUP
-
-
-def _group_room(folder: Path, files: _GroupFiles) -> int | None:
-    """What a control group may still take; none where it has no limit or is not seen."""
-    try:
-        limit, used = ((folder / name).read_text().strip() for name in (files.limit, files.used))
-        if limit == "max":
-            return None
-        rows = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-    except OSError:
-        return None
-    # Copies of files that nobody has read for a while count as used, and are given up for what needs the room.
-    return max(0, int(limit) - int(used) + int(rows.get(files.idle, 0)))
+        limit, used, rows = ((folder / f"memory.{name}").read_text().split() for name in ("max", "current", "stat"))
+        if limit != ["max"]:
+            # Copies of files that nobody has read for a while count as used, and are given up for what needs the room.
+            idle = int(dict(zip(rows[::2], rows[1::2], strict=True)).get("inactive_file", 0))
+            yield max(0, int(limit[0]) - int(used[0]) + idle)

@@ -47,11 +47,7 @@ class Site(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Site":
-        """A site from its name.
-
-        Raises:
-            ValueError: it is no site's name.
-        """
+        """A site from its name; a ``ValueError`` for anything else."""
         stream, _, layer = text.partition(".")
         if stream not in ("resid_pre", "resid_post") or not layer.isdecimal():
             raise ValueError(f"{text!r} is no site; write resid_pre.N or resid_post.N, with blocks counted from 0")
@@ -59,34 +55,21 @@ class Site(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """Names of modules of a model, such as ``model.layers`` and ``model.norm``.
-
-    Attributes:
-        blocks: the list of the blocks.
-        norm: the norm after the last block.
-    """
+    """Names of a model's modules: the list of its blocks, such as ``model.layers``, and the norm after the last one."""
 
     blocks: str
     norm: str
 
 
 def blocks(model: PreTrainedModel) -> torch.nn.ModuleList:
-    """The blocks of a decoder, in order.
-
-    Raises:
-        ValueError: they are not found.
-    """
+    """The blocks of a decoder, in order; a ``ValueError`` where they are not found."""
     found = model.get_submodule(blocks_path(model))
     assert isinstance(found, torch.nn.ModuleList)
     return found
 
 
 def blocks_path(model: PreTrainedModel) -> str:
-    """The name of the module that holds the blocks of a decoder.
-
-    Raises:
-        ValueError: they are not found.
-    """
+    """The name of the module that holds the blocks of a decoder; a ``ValueError`` where they are not found."""
     if model in _TOLD:
         return _TOLD[model].blocks
     for path in _BLOCKS:
@@ -106,11 +89,7 @@ def blocks_path(model: PreTrainedModel) -> str:
 
 
 def final_norm(model: PreTrainedModel) -> torch.nn.Module:
-    """The norm between the last block and the unembedding.
-
-    Raises:
-        ValueError: it is not found.
-    """
+    """The norm between the last block and the unembedding; a ``ValueError`` where it is not found."""
     told = (_TOLD[model].norm,) if model in _TOLD else _NORMS
     for path in told:
         if (found := _module(model, path)) is not None:
@@ -127,11 +106,7 @@ def final_norm(model: PreTrainedModel) -> torch.nn.Module:
 
 
 def tell_parts(model: PreTrainedModel, parts: Parts) -> None:
-    """Say where the parts of a model are.
-
-    Raises:
-        ValueError: there is no such part, or the blocks are no list.
-    """
+    """Say where the parts of a model are; a ``ValueError`` where there is no such part, or the blocks are no list."""
     for kind, path in parts._asdict().items():
         found = _module(model, path)
         if found is None or (kind == "blocks" and not isinstance(found, torch.nn.ModuleList)):

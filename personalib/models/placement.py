@@ -1,7 +1,6 @@
 """Where a model's weights are: on one device, or spread over several GPUs, and main memory and disk behind them.
 
-A model that is spread is run by accelerate, which brings each block's inputs to where its weights are. What this book
-reads and changes is the residual stream at a block, so it does so wherever that block is.
+A model that is spread is run by accelerate, which brings each block's inputs to where its weights are.
 """
 
 from collections.abc import Mapping
@@ -21,9 +20,6 @@ _ROOM = 0.2
 
 def usual_device(name: str) -> str:
     """Where a model runs if nothing is said.
-
-    Args:
-        name: see :func:`personalib.models.load.load_model`.
 
     Returns:
         ``"cpu"`` for the organism, and where there is no GPU; ``"cuda"``; ``"balanced"`` where there are several GPUs

@@ -1,4 +1,4 @@
-"""Questionnaires: put multiple-choice items to a language model and read the probability of every option."""
+"""Prompts as a model expects them, and the probability of each option right after one."""
 
 from collections.abc import Sequence
 
@@ -26,8 +26,7 @@ def format_prompt(tokenizer: PreTrainedTokenizerBase, text: str, *, form: str = 
         context: sentences that come first, such as a background; a line break is added where one is missing.
 
     Returns:
-        Plain text, or in the chat form a :class:`~personalib.models.chat_templates.ChatPrompt`, which is a text that
-        has its special tokens already.
+        Plain text, or a :class:`~personalib.models.chat_templates.ChatPrompt`, which has its special tokens already.
 
     Raises:
         ValueError: the form is ``"chat"`` and the tokenizer has no chat template, or one that cannot be used.
@@ -47,33 +46,6 @@ def format_prompt(tokenizer: PreTrainedTokenizerBase, text: str, *, form: str = 
     return chat_prompt(tokenizer, lead + text)
 
 
-def check_option_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str, labels: Sequence[str]) -> list[int]:
-    r"""The first token of each label after a prompt, found by encoding the prompt with and without the label.
-
-    Args:
-        tokenizer: of the model that will be asked.
-        prompt: text up to the answer.
-        labels: what the options are called, as they would be written right after the prompt.
-
-    Returns:
-        One token id a label.
-
-    Raises:
-        ItemError: a label melts into the prompt's last token, or two labels start with the same token.
-
-    Example:
-        >>> from tokenizers import Tokenizer, models, pre_tokenizers
-        >>> from transformers import PreTrainedTokenizerFast
-        >>> words = Tokenizer(models.WordLevel({"Choose": 0, ":": 1, "A": 2, "B": 3}, unk_token=":"))
-        >>> words.pre_tokenizer = pre_tokenizers.Whitespace()
-        >>> tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
-        >>> check_option_tokens(tokenizer, "Choose:\n", ["A", "B"])
-        [2, 3]
-    """
-    whole = encode_prompts(tokenizer, [prompt, *(prompt + label for label in labels)])
-    return _option_tokens(prompt, labels, whole[0], whole[1:])
-
-
 def ask(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -83,18 +55,16 @@ def ask(
     batch_size: int = 32,
     progress: str | None = None,
 ) -> list[NDArray[np.float64]]:
-    r"""The probability of each option's first token right after each prompt.
+    """The probability of each option's first token right after each prompt, over the whole vocabulary.
 
-    The softmax is over the whole vocabulary, so the options' sum is the *answer mass*: how much of the model's
-    next token is an answer at all. A batch gives what single prompts give; make ``batch_size`` smaller where the
-    memory is.
+    The options' sum is the *answer mass*: how much of the model's next token is an answer at all.
 
     Args:
         model: any causal language model of transformers.
         tokenizer: the model's.
         prompts: texts up to the answer, encoded as in :func:`personalib.models.encoding.encode_prompts`.
         labels: for each prompt, what its options are called.
-        batch_size: prompts a forward pass.
+        batch_size: prompts of a forward pass, which does not change what comes out.
         progress: text of a progress bar; None shows none.
 
     Returns:
@@ -102,11 +72,7 @@ def ask(
 
     Raises:
         ValueError: there are not as many lists of labels as prompts.
-        ItemError: labels cannot be told apart by their first token (see :func:`check_option_tokens`).
-
-    Example:
-        >>> ask(model, tokenizer, ["1 + 1 =\n"], [["1", "2"]])  # doctest: +SKIP
-        [array([0.02, 0.91])]
+        ItemError: see :func:`option_tokens` and :mod:`personalib.models.batches`.
     """
     if len(prompts) != len(labels):
         raise ValueError(f"{len(prompts)} prompts and {len(labels)} lists of labels; pass one list a prompt")
@@ -132,45 +98,42 @@ def option_tokens(
     labels: Sequence[Sequence[str]],
     rows: Sequence[list[int]],
 ) -> list[list[int]]:
-    """:func:`check_option_tokens` of many prompts, encoded in one call because that is many times faster.
+    """The first token of each label after its prompt, found by encoding the prompt with and without the label.
 
     Args:
         tokenizer: of the model that will be asked.
         prompts: texts up to the answer.
-        labels: for each prompt, what its options are called.
+        labels: for each prompt, what its options are called, as they would be written right after it.
         rows: the prompts' token ids, from :func:`personalib.models.encoding.encode_prompts`.
 
-    Returns:
-        For each prompt one token id a label.
-
     Raises:
-        ItemError: see :func:`check_option_tokens`.
+        ItemError: a label melts into the prompt's last token, or two labels start with the same token.
     """
-    written = [prompt + label for prompt, own in zip(prompts, labels, strict=True) for label in own]
-    encoded = iter(encode_prompts(tokenizer, written))
+    written = [prompt + label for prompt, options in zip(prompts, labels, strict=True) for label in options]
+    continued = iter(encode_prompts(tokenizer, written))
     return [
-        _option_tokens(prompt, own, row, [next(encoded) for _ in own])
-        for prompt, own, row in zip(prompts, labels, rows, strict=True)
+        _first_tokens(prompt, row, [(label, next(continued)) for label in options])
+        for prompt, options, row in zip(prompts, labels, rows, strict=True)
     ]
 
 
-def _option_tokens(prompt: str, labels: Sequence[str], row: list[int], continued: Sequence[list[int]]) -> list[int]:
-    """The first token after the prompt of each continuation, all different."""
-    seen: dict[int, str] = {}
-    for label, longer in zip(labels, continued, strict=True):
+def _first_tokens(prompt: str, row: list[int], continued: Sequence[tuple[str, list[int]]]) -> list[int]:
+    """The first token of each label after a prompt, given the tokens of both together."""
+    labels: dict[int, str] = {}
+    for label, longer in continued:
         if not row or len(longer) <= len(row) or longer[: len(row)] != row:
             raise ItemError(
                 f"label {label!r} is not a token of its own after the prompt ending in {prompt[-24:]!r}; "
                 "end the prompt with a line break, or choose labels that the tokenizer keeps apart"
             )
         token = longer[len(row)]
-        if token in seen:
+        if token in labels:
             raise ItemError(
-                f"labels {seen[token]!r} and {label!r} both start with token {token} after the prompt ending "
+                f"labels {labels[token]!r} and {label!r} both start with token {token} after the prompt ending "
                 f"in {prompt[-24:]!r}; choose labels that differ in their first token"
             )
-        seen[token] = label
-    return list(seen)
+        labels[token] = label
+    return list(labels)
 
 
 def _probabilities(

@@ -17,12 +17,7 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 class KnownSaes(Strict):
-    """SAEs of a model.
-
-    Attributes:
-        release: in the table of sae-lens, or a folder.
-        ids: within the release, the one to look at first in front; none for a folder.
-    """
+    """SAEs of a model: a release in the table of sae-lens, or a folder, and ids in it, the usual one in front."""
 
     release: str
     ids: Annotated[tuple[str, ...], Field(min_length=1)] = ("",)
@@ -105,9 +100,8 @@ def load_registry() -> dict[str, Entry]:
     Raises:
         DataError: the file is missing or an entry is wrong.
 
-    Example:
-        >>> load_registry()["gemma-2b-it"].hub
-        'google/gemma-2b-it'
+    >>> load_registry()["gemma-2b-it"].hub
+    'google/gemma-2b-it'
     """
     path = data_dir() / "models.yaml"
     content = parse(dict[str, dict[str, Any]], read_yaml(path), str(path))
@@ -115,24 +109,18 @@ def load_registry() -> dict[str, Entry]:
 
 
 def find_entry(name: str) -> Entry:
-    """What is known of a model.
+    """What is known of a model; of one that is in no table, its name alone.
 
     Args:
         name: a name of the table or of the hub; a folder; or a YAML file with an entry of one's own, for a model that
             needs more than its name. What it leaves out is as in the table, if that has the same model of the hub, and
             a relative path in it is that of something beside it, if there is something.
 
-    Returns:
-        The entry of the table; for another model one that knows the name alone.
-
     Raises:
         DataError: the name is empty, or the YAML file is missing or no entry.
 
-    Example:
-        >>> find_entry("google/gemma-2-9b-it").name
-        'gemma-2-9b-it'
-        >>> find_entry("somebody/some-model").saes is None
-        True
+    >>> find_entry("google/gemma-2-9b-it").name
+    'gemma-2-9b-it'
     """
     if not name:
         raise DataError("the model's name is empty; pass a name, a folder, or a YAML file with an entry")

@@ -1,9 +1,11 @@
 """Models that are too large to hold: their traces are run by NDIF, the service of nnsight.
 
 Only a model's configuration and tokenizer are loaded on this side. Its weights are a skeleton without numbers, which is
-enough to name its parts. A trace is sent as its source with the tensors that it mentions, and what it saves comes back.
+enough to name its parts. A trace is sent as its source with the tensors that it mentions, and what it saves comes back
+as a pickle, which is read as tensors and never run.
 """
 
+import io
 import os
 import pickle
 import sys
@@ -11,18 +13,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import nnsight
+import torch
 import websocket
 import zstandard
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 from nnsight.intervention.backends.local import LocalSimulationBackend
-from nnsight.intervention.backends.remote import RemoteError
+from nnsight.intervention.backends.remote import RemoteBackend, RemoteError
+from nnsight.schema.response import ResponseModel
 from nnsight.tracing.backend import Backend
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedModel
 
 from personalib.base.data import DataError
 from personalib.base.markdown import escaped
@@ -32,8 +37,6 @@ from personalib.models.load import LanguageModel, load_model
 from personalib.models.parts import Parts, tell_parts
 from personalib.models.placement import AUTO
 from personalib.models.registry import ORGANISM, Entry, find_entry
-from personalib.models.remote_guard import Refusal, refuse_runs
-from personalib.models.remote_results import Service
 
 # The host by which a model is run on this side, as a service would run it.
 REHEARSAL = "rehearsal"
@@ -57,6 +60,45 @@ _FAILURES = (
     httpx.HTTPError,
     HfHubHTTPError,
 )
+# What a result may be made of, beside numbers, texts and their containers.
+_KNOWN = {
+    ("collections", "OrderedDict"),
+    ("torch._utils", "_rebuild_tensor_v2"),
+    ("nnsight.schema.response", "Status"),
+}
+
+
+class Refusal:
+    """Put before every part of a model, it refuses to run it: without weights that fails within torch, or gives NaN."""
+
+    def __init__(self, model: PreTrainedModel, name: str) -> None:
+        """Refuse to run a model, as a whole, in parts, or to generate; the name is for the message."""
+        self.name = name
+        self._lifted = False
+        # Code of the library runs parts by themselves too: blocks, the norm, the unembedding.
+        for module in model.modules():
+            module.register_forward_pre_hook(self)
+        # It would prepare its own tensors first, and fail on them before any part is run.
+        model.generate = self
+
+    def __call__(self, *_: object, **__: object) -> None:
+        """Refuse with a ``DataError``, unless lifted."""
+        if not self._lifted:
+            raise DataError(
+                f"{self.name}: a remote model is not run on this side; what a service can do with it is to answer "
+                "questions by options (personalib.evaluation.evaluate, personalib.steering.ask_steered) and to read "
+                "the residual stream (personalib.models.capture); for anything else load the model with "
+                "personalib.models.load_model, or leave the chapter's parameter remote out"
+            )
+
+    @contextmanager
+    def lifted(self) -> Iterator[None]:
+        """While this is open, the model can be run: a rehearsal runs it in the service's place."""
+        self._lifted = True
+        try:
+            yield
+        finally:
+            self._lifted = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,30 +126,24 @@ class RemoteModel(LanguageModel):
 
 
 def load_remote_model(name: str, revision: str | None = None, host: str | None = None) -> RemoteModel:
-    """Make a model ready to be run by a service, without its weights.
+    """Make a model ready to be run by a service, without its weights; it refuses to be run on this side.
 
     Args:
         name: a name of the table of models, or of the hub, such as ``meta-llama/Llama-3.1-405B-Instruct``.
         revision: branch, tag or commit on the hub. A service holds each model under the revision that it was put there
-            by, most often none, so that the commit in the table of models is left out.
+            by, most often none, so that the commit in the table of models is left out. The model's ``revision`` is the
+            commit of the configuration that was read here; which commit the service has is not told.
         host: the service's address; by default that of nnsight's settings, ``NDIF_HOST`` or NDIF itself. With
             ``"rehearsal"`` the model is loaded on this side, and its traces are run as in :func:`rehearsed`.
-
-    Returns:
-        The model, which refuses to be run on this side. Its ``revision`` is the commit of the configuration that was
-        read here; which commit the service has is not told.
 
     Raises:
         DataError: the model is in a folder, its configuration or tokenizer cannot be had, or its files are refused, see
             :func:`personalib.models.files.check_files`; for a rehearsal, see :func:`personalib.models.load.load_model`.
-
-    Example:
-        >>> model = load_remote_model("meta-llama/Llama-3.1-405B-Instruct")  # doctest: +SKIP
     """
     where = host or nnsight.CONFIG.API.HOST
     if where == REHEARSAL:
-        own = load_model(name, revision, AUTO)
-        return replace(rehearsed(own), refusal=refuse_runs(own.model, name))
+        local = load_model(name, revision, AUTO)
+        return replace(rehearsed(local), refusal=Refusal(local.model, name))
     entry = find_entry(name)
     if entry.name == ORGANISM or Path(entry.source).is_dir():
         raise DataError(
@@ -116,9 +152,9 @@ def load_remote_model(name: str, revision: str | None = None, host: str | None =
         )
     network = _skeleton(entry, name, revision)
     # The hub's cache keeps files in a folder that is named by their commit.
-    found = try_to_load_from_cache(entry.source, "config.json", revision=revision)
-    commit = Path(found).parent.name if isinstance(found, str) else revision or "main"
-    refusal = refuse_runs(network._module, name)
+    path = try_to_load_from_cache(entry.source, "config.json", revision=revision)
+    commit = Path(path).parent.name if isinstance(path, str) else revision or "main"
+    refusal = Refusal(network._module, name)
     return RemoteModel(name, network._module, network.tokenizer, commit, network=network, host=where, refusal=refusal)
 
 
@@ -152,13 +188,13 @@ def _skeleton(entry: Entry, name: str, revision: str | None) -> Any:
 
 
 def rehearsed(language_model: LanguageModel) -> RemoteModel:
-    """A model of this side, to be run as a service would run it.
+    """A model of this side, to be run as a service would run it, without a key and a network.
 
-    Its traces are packed as they would be sent, unpacked where no local module can be imported, and run. It is the
-    simulation of nnsight, which needs no key and no network.
+    By nnsight's simulation its traces are packed as they would be sent, unpacked where no local module can be imported,
+    and run.
     """
-    own = language_model
-    return RemoteModel(own.name, own.model, own.tokenizer, own.revision, network=traceable(own), host=None)
+    one = language_model
+    return RemoteModel(one.name, one.model, one.tokenizer, one.revision, network=traceable(one), host=None)
 
 
 def runner_note(language_model: LanguageModel) -> str:
@@ -183,12 +219,9 @@ def traceable(language_model: LanguageModel) -> Any:
 
 @contextmanager
 def running(language_model: LanguageModel) -> Iterator[Backend | None]:
-    """While this is open, traces of a model can be run by what it gives.
+    """While this is open, traces of a model can be run by the ``backend`` that it gives, if any.
 
     The body of such a trace may mention nothing but torch, tensors, texts, numbers and their containers.
-
-    Yields:
-        The ``backend`` of a trace; none for a model that is run in place.
 
     Raises:
         DataError: there is no key for the service, it is not reached, or it does not do what was asked.
@@ -227,7 +260,7 @@ def _service(remote_model: RemoteModel, host: str) -> Iterator[Backend]:
     usual, network = websocket.getdefaulttimeout(), remote_model.network
     websocket.setdefaulttimeout(_PATIENCE)
     try:
-        yield Service(network.to_model_key(), host=host, api_key=key, env=network._remoteable_get_env())
+        yield _Service(network.to_model_key(), host=host, api_key=key, env=network._remoteable_get_env())
     except _FAILURES as error:
         # An error of a job is its whole traceback, whose last line tells what happened, and what comes after the
         # first line of an error of HTTP is where to read about it. Services repeat wrong keys.
@@ -239,3 +272,45 @@ def _service(remote_model: RemoteModel, host: str) -> Iterator[Backend]:
         ) from None
     finally:
         websocket.setdefaulttimeout(usual)
+
+
+class _Service(RemoteBackend):
+    """A service whose answers are read as tensors, and never run."""
+
+    def finalize(self, content: bytes) -> Any:
+        """The values of a result."""
+        return _read(zstandard.ZstdDecompressor().decompress(content) if self.compress else content)
+
+    @staticmethod
+    def parse(message: str | bytes) -> ResponseModel:
+        """A message about a job, which may have its result in it."""
+        if isinstance(message, bytes):
+            return ResponseModel(**_read(message))
+        return ResponseModel.model_validate_json(message)
+
+
+class _Tensors(pickle.Unpickler):
+    """Rebuilds tensors, and nothing that could do anything else.
+
+    The reader of torch that is as strict (``weights_only``) does not know the protocol that services write.
+    """
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What a result names."""
+        if (module, name) not in _KNOWN:
+            raise pickle.UnpicklingError(f"the result holds {module}.{name}, which is no tensor; it is not loaded")
+        return super().find_class(module, name)
+
+
+def _read(content: bytes) -> Any:
+    """What torch has written; an ``UnpicklingError`` if it is no archive of tensors, holds more, or is damaged."""
+    strict = SimpleNamespace(Unpickler=_Tensors, __name__="tensors")
+    try:
+        # By the reader that torch itself looks with: an archive with code would be handed on before it is unpickled.
+        records = torch._C.PyTorchFileReader(io.BytesIO(content)).get_all_records()
+        if "constants.pkl" in records or any(name.startswith("code/") for name in records):
+            raise pickle.UnpicklingError("the result is a program of TorchScript and no tensors; it is not loaded")
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=False, pickle_module=strict)
+    except (RuntimeError, EOFError, AttributeError, ValueError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise pickle.UnpicklingError(f"the result is damaged, or no archive of tensors ({first})") from None

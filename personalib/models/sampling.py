@@ -66,14 +66,11 @@ class Sampling(Strict):
         return ", ".join([f"temperature {self.temperature:g}", *said, f"seed {self.seed}"])
 
     def probabilities(self, logits: torch.Tensor, seen: torch.Tensor | None = None) -> torch.Tensor:
-        """What the next token is drawn from.
+        """What the next token is drawn from, in double precision.
 
         Args:
             logits: shape ``(rows, vocabulary)``.
             seen: how often each token stands in each row so far, of the same shape; needed where there is a penalty.
-
-        Returns:
-            Probabilities in double precision, of the same shape.
         """
         scaled = logits.double() / self.temperature
         if seen is not None:
@@ -87,12 +84,7 @@ class Sampling(Strict):
         return chances / chances.sum(dim=-1, keepdim=True)
 
     def stream(self, tokens: Sequence[int], sample: int) -> np.random.Generator:
-        """The random numbers of one sample of a prompt, one a token of the answer; no other prompt has a part in them.
-
-        Args:
-            tokens: ids of the prompt.
-            sample: its number among those of the prompt.
-        """
+        """The random numbers of one sample of a prompt, one a token of the answer; they depend on nothing else."""
         key = json.dumps([self.seed, sample, list(tokens)])
         return np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest(), "little"))
 

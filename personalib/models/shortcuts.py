@@ -3,8 +3,7 @@ cache that is cut back, and with blocks that are not run.
 
 Whatever does not come out as on one sequence alone, without padding and without a cache, is not left out: the answers
 are the same then, and take longer. In half precision rounding would hide a mistake. So what must not matter, a token of
-padding or one that is taken back, is exchanged for another one, and a run that starts at a site is compared with one of
-all blocks: any difference beyond the last places is a mistake there.
+padding or one that is taken back, is exchanged for another one: any difference beyond the last places is a mistake.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -105,13 +104,7 @@ def site_above(level: int) -> Site:
 def read_but_last(
     model: PreTrainedModel, inputs: Inputs, sites: Iterable[Site], stack: ExitStack
 ) -> tuple[DynamicCache, Streams]:
-    """Read all tokens into a cache, and take the last one back.
-
-    Args:
-        model: the model.
-        inputs: rows of at least two tokens.
-        sites: where the residual stream of the last token is kept.
-        stack: closed after the run.
+    """Read rows of at least two tokens into a cache, and take the last one back; the stack is closed after the run.
 
     Returns:
         The cache, and the residual stream of the last token at each site, shape ``(rows, 1, d_model)``.

@@ -11,7 +11,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "generation": ["generate"],
         "grid": ["ask_steered"],
         "interventions": ["Ablate", "Add", "Clamp", "POSITIONS", "repe_rule", "repository_rule", "sae_rule"],
-        "remote_items": ["ask_items"],
         "settings": ["Guard"],
     },
 )

@@ -19,21 +19,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from sae_lens import SAE
-from steering_case import SEED, SHAPES, Array, Case, get_model, make_case
+from steering_case import SHAPES, Array, Case, get_model, make_case
 
-from personalib.features.saes import SparseAutoencoder
 from personalib.models.memory import Workload, estimate_memory
-from personalib.steering.interventions import Add, Clamp, Condition
+from personalib.steering.interventions import Add, Condition
 from personalib.steering.settings import Positions
 
-PACKAGES = ("torch", "transformers", "sae-lens", "numpy")
+PACKAGES = ("torch", "transformers", "numpy")
 MODELS = ("gemma-2-2b", "gemma-2-9b")
 # Which model is run in several number formats: float64 is only a reference, and eight bytes a number.
 COMPARED = "gemma-2-2b"
 # By so much the options' rows of the embeddings are made longer, so that answers have probability, and differ in it.
 LENGTHENED = 12.0
-SAE_WIDTH = 16_384
 MB = 2**20
 
 
@@ -47,7 +44,6 @@ class Plan:
         prompts: of the grid.
         conditions: of the grid.
         texts: how many questionnaire prompts are put into one, to make it longer.
-        clamps: whether a feature of an SAE is clamped instead of a vector added.
     """
 
     positions: Positions
@@ -55,7 +51,6 @@ class Plan:
     prompts: int
     conditions: int = 8
     texts: int = 1
-    clamps: bool = False
 
 
 PLANS = (
@@ -68,24 +63,22 @@ PLANS = (
     Plan("prompt_except_last", 32, 32, 4, texts=4),
     Plan("last", 32, 32, 4, texts=4),
     Plan("prompt_except_last", 4, 4, 4, texts=16),
-    Plan("prompt_except_last", 32, 32, 4, clamps=True),
 )
 
 
 # Memory and speed
 
 
-def measure(case: Case, plan: Plan, sae: SparseAutoencoder) -> dict[str, Any]:
+def measure(case: Case, plan: Plan) -> dict[str, Any]:
     """The peak of a grid with its estimate, both beyond the weights, and how fast it is."""
     texts = ["\n".join(case.prompts[number : number + plan.texts]) for number in range(plan.prompts)]
     own = replace(case, prompts=texts, batch_size=plan.batch_size)
-    conditions = _conditions(case, plan, sae)
+    conditions: list[Condition] = [(Add(vector, 1.0, plan.positions),) for vector in case.vectors[: plan.conditions]]
     tokens, model = max(map(len, own.rows)), case.language_model.model
     own.ask(conditions[:2])
     seconds, peak, held = _watched(own, conditions)
     steered = "last" if plan.positions == "last" else "prompt"
-    width = sae.width if plan.clamps else 0
-    work = Workload(tokens, plan.batch_size, plan.prompts, len(conditions), steered, width, plan.clamps)
+    work = Workload(tokens, plan.batch_size, plan.prompts, len(conditions), steered)
     found = estimate_memory(model.config, model.dtype, work)
     counted = found.cache + found.working
     return asdict(plan) | {
@@ -96,17 +89,11 @@ def measure(case: Case, plan: Plan, sae: SparseAutoencoder) -> dict[str, Any]:
         "estimate_mb": counted / MB,
         "margin_mb": found.margin / MB,
         "estimate_over_peak": counted / peak,
-        "total_over_peak": found.total / (found.weights + found.sae + peak),
+        "total_over_peak": found.total / (found.weights + peak),
         "total_mb": found.total / MB,
         "seconds": seconds,
         "rows_per_second": len(texts) * len(conditions) / seconds,
     }
-
-
-def _conditions(case: Case, plan: Plan, sae: SparseAutoencoder) -> list[Condition]:
-    if plan.clamps:
-        return [(Clamp(sae, (number,), 5.0, plan.positions),) for number in range(plan.conditions)]
-    return [(Add(vector, 1.0, plan.positions),) for vector in case.vectors[: plan.conditions]]
 
 
 def _watched(case: Case, conditions: list[Condition]) -> tuple[float, int, int]:
@@ -125,18 +112,6 @@ def _watched(case: Case, conditions: list[Condition]) -> tuple[float, int, int]:
     if not cuda:
         return seconds, 1, 1  # to see on the CPU whether it runs
     return seconds, torch.cuda.max_memory_allocated() - before, torch.cuda.max_memory_reserved()
-
-
-def make_sae(case: Case) -> SparseAutoencoder:
-    """An SAE of chance beside the model, as wide as the smaller published ones."""
-    device, site = case.language_model.model.device, case.vectors[0].site
-    width = case.language_model.model.config.hidden_size
-    config = {"architecture": "jumprelu", "d_in": width, "d_sae": SAE_WIDTH, "device": str(device)}
-    network = SAE.from_dict(config | {"metadata": {"hook_name": f"blocks.{site.layer}.hook_resid_post"}})
-    generator = torch.Generator(device).manual_seed(SEED)
-    for values in network.parameters():
-        values.requires_grad_(False).normal_(generator=generator).mul_(width**-0.5)
-    return SparseAutoencoder(network.eval(), "chance", "", site, None, None, "none", False, None)
 
 
 # Number formats
@@ -198,10 +173,9 @@ def machine(device: str) -> dict[str, str]:
 def run(name: str, device: str) -> dict[str, Any]:
     """All of one model."""
     case = make_case(get_model(name, device), 80)
-    sae = make_sae(case)
     found: dict[str, Any] = {"site": str(case.vectors[0].site), "grids": []}
     for plan in PLANS:
-        found["grids"].append(measure(case, plan, sae))
+        found["grids"].append(measure(case, plan))
         sys.stderr.write(row(found["grids"][-1]) + "\n")
     if name == COMPARED or device == "cpu":
         found["formats"] = formats(case)
@@ -210,11 +184,11 @@ def run(name: str, device: str) -> dict[str, Any]:
 
 def row(grid: dict[str, Any]) -> str:
     """One grid, to be read."""
-    kind = f"{grid['positions']}{', clamped' if grid['clamps'] else ''}"
     return (
-        f"{kind:<28}{grid['prompts']:>4} prompts x {grid['conditions']} of {grid['tokens']:>4} tokens, batches of "
-        f"{grid['batch_size']:>2}: peak {grid['peak_mb']:8.0f} MiB, estimate / peak {grid['estimate_over_peak']:.2f}, "
-        f"in all {grid['reserved_mb']:6.0f}, estimate {grid['total_mb']:6.0f}, {grid['rows_per_second']:7.1f} rows/s"
+        f"{grid['positions']:<20}{grid['prompts']:>4} prompts x {grid['conditions']} of {grid['tokens']:>4} tokens, "
+        f"batches of {grid['batch_size']:>2}: peak {grid['peak_mb']:8.0f} MiB, "
+        f"estimate / peak {grid['estimate_over_peak']:.2f}, in all {grid['reserved_mb']:6.0f}, "
+        f"estimate {grid['total_mb']:6.0f}, {grid['rows_per_second']:7.1f} rows/s"
     )
 
 

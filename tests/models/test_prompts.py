@@ -21,8 +21,9 @@ from transformers import (
 import personalib.models.prompts
 from personalib.base.records import ItemError
 from personalib.models.batches import check_rows
+from personalib.models.encoding import encode_prompts
 from personalib.models.load import load_model
-from personalib.models.prompts import ask, check_option_tokens, format_prompt
+from personalib.models.prompts import ask, format_prompt, option_tokens
 from personalib.questionnaires.items import TraitItem
 from personalib.stimuli.templates import load_forms
 
@@ -181,26 +182,31 @@ def test_prompts_and_labels_come_in_pairs(llama, tokenizer):
         ask(llama, tokenizer, ["a\n", "b\n"], [["A"]])
 
 
+def first_tokens(tokenizer, prompt, labels):
+    [found] = option_tokens(tokenizer, [prompt], [labels], encode_prompts(tokenizer, [prompt]))
+    return found
+
+
 def test_option_tokens_are_those_after_the_prompt(tokenizer):
-    tokens = check_option_tokens(tokenizer, "Choose:\n", ["A", "B", " C"])
+    tokens = first_tokens(tokenizer, "Choose:\n", ["A", "B", " C"])
     assert tokenizer.convert_ids_to_tokens(tokens) == ["A", "B", "Ġ"]
 
 
 def test_a_label_of_several_tokens_is_known_by_its_first(tokenizer):
-    assert check_option_tokens(tokenizer, "x\n", ["Yes", "No"]) == tokenizer.convert_tokens_to_ids(["Y", "N"])
+    assert first_tokens(tokenizer, "x\n", ["Yes", "No"]) == tokenizer.convert_tokens_to_ids(["Y", "N"])
 
 
 @pytest.mark.parametrize("labels", [["10", "12"], [" A", " B"]])
 def test_labels_that_start_alike_are_refused(tokenizer, labels):
     with pytest.raises(ItemError, match=f"'{labels[0]}' and '{labels[1]}' both start with token"):
-        check_option_tokens(tokenizer, "Choose:\n", labels)
+        first_tokens(tokenizer, "Choose:\n", labels)
 
 
 def test_a_label_that_melts_into_the_prompt_is_refused(llama):
     merging = byte_tokenizer(merges=[(":", "A")])
-    assert merging.convert_ids_to_tokens(check_option_tokens(merging, "Choose:\n", ["A", "B"])) == ["A", "B"]
+    assert merging.convert_ids_to_tokens(first_tokens(merging, "Choose:\n", ["A", "B"])) == ["A", "B"]
     with pytest.raises(ItemError, match=r"label 'A' is not a token of its own .*'Choose:'.*line break"):
-        check_option_tokens(merging, "Choose:", ["A", "B"])
+        first_tokens(merging, "Choose:", ["A", "B"])
     with pytest.raises(ItemError, match="label 'A'"):
         ask(llama, merging, ["Choose:\n", "Choose:"], [["A", "B"]] * 2)
 
@@ -210,12 +216,12 @@ def test_an_end_token_after_every_text_is_left_out():
     closing.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="$A <pad>", special_tokens=[("<pad>", 0)]
     )
-    assert closing.convert_ids_to_tokens(check_option_tokens(closing, "x\n", ["A", "B"])) == ["A", "B"]
+    assert closing.convert_ids_to_tokens(first_tokens(closing, "x\n", ["A", "B"])) == ["A", "B"]
 
 
 def test_an_empty_prompt_without_a_start_token_is_refused():
     with pytest.raises(ItemError, match="label 'A'"):
-        check_option_tokens(byte_tokenizer(bos=False), "", ["A", "B"])
+        first_tokens(byte_tokenizer(bos=False), "", ["A", "B"])
 
 
 def test_the_chat_form_is_the_tokenizers_own_template(tokenizer):

@@ -26,7 +26,7 @@ from nnsight.tracing.backend import Backend
 from small_models import LABELS, small, small_sae, vector
 
 from personalib.base.data import DataError
-from personalib.models import remote_results
+from personalib.models import remote
 from personalib.models.activations import capture
 from personalib.models.parts import Site
 from personalib.models.remote import load_remote_model, rehearsed, running
@@ -307,7 +307,7 @@ def test_a_program_among_results_is_not_run(tmp_path, monkeypatch):
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.jit.save(torch.jit.script(Writes()), content)
     with pytest.raises(pickle.UnpicklingError, match="a program of TorchScript and no tensors; it is not loaded"):
-        remote_results._read(content.getvalue())
+        remote._read(content.getvalue())
     assert not list(tmp_path.iterdir())
 
 
@@ -315,6 +315,6 @@ def test_a_program_among_results_is_not_run(tmp_path, monkeypatch):
 def test_a_damaged_result_is_one_error(spoil):
     content = io.BytesIO()
     torch.save({"one": torch.zeros(3)}, content)
-    assert remote_results._read(content.getvalue())["one"].tolist() == [0, 0, 0]
+    assert remote._read(content.getvalue())["one"].tolist() == [0, 0, 0]
     with pytest.raises(pickle.UnpicklingError, match="damaged, or no archive of tensors"):
-        remote_results._read(spoil(content.getvalue()))
+        remote._read(spoil(content.getvalue()))
