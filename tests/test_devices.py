@@ -18,7 +18,6 @@ from personalib.models.activations import capture
 from personalib.models.load import load_model
 from personalib.models.memory import Workload, estimate_memory, free_memory
 from personalib.models.parts import Site
-from personalib.models.prompts import ask
 from personalib.questionnaires.items import load_trait
 from personalib.questionnaires.questionnaire import trait_questionnaire
 from personalib.steering.application import steer
@@ -133,16 +132,6 @@ def test_activations_are_kept_in_single_precision_on_the_host(tmp_path, dtype, d
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 def test_the_grid_scorer_gives_what_it_gives_on_the_cpu(name, batch_size):
     expected, found = (steered(placed(name, device), batch_size) for device in ("cpu", "cuda"))
-    np.testing.assert_allclose(np.log(found), np.log(expected), rtol=0, atol=APART)
-
-
-@on_gpu
-@every_model
-def test_questions_without_steering_are_answered_as_on_the_cpu(name):
-    expected, found = (
-        np.array(ask(one.model, one.tokenizer, PROMPTS, [LABELS] * len(PROMPTS)))
-        for one in (placed(name), placed(name, "cuda"))
-    )
     np.testing.assert_allclose(np.log(found), np.log(expected), rtol=0, atol=APART)
 
 

@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "load": ["LanguageModel", "load_model"],
         "memory": ["Workload", "estimate_memory", "free_memory"],
         "parts": ["Parts", "Site", "blocks", "blocks_path", "check_parts", "final_norm", "tell_parts"],
-        "prompts": ["ask", "format_prompt", "option_tokens"],
+        "prompts": ["format_prompt", "option_tokens"],
         "registry": ["ORGANISM", "find_entry", "load_registry"],
         "remote": ["load_remote_model", "runner_note"],
     },

@@ -1,18 +1,12 @@
-"""Prompts as a model expects them, and the probability of each option right after one."""
+"""Prompts as a model expects them, and the tokens by which it names an option right after one."""
 
 from collections.abc import Sequence
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from tqdm import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from personalib.base.records import ItemError
-from personalib.models.batches import check_finite, check_rows, in_batches, inference, left_padded
 from personalib.models.chat_templates import chat_prompt
 from personalib.models.encoding import encode_prompts
-from personalib.models.shortcuts import Shortcuts
 from personalib.stimuli.templates import wrap
 
 
@@ -44,52 +38,6 @@ def format_prompt(tokenizer: PreTrainedTokenizerBase, text: str, *, form: str = 
         raise ValueError(f"{tokenizer.name_or_path!r} has no chat template; use form='base' with a base model")
     lead = context if not context or context.endswith("\n") else context + "\n"
     return chat_prompt(tokenizer, lead + text)
-
-
-def ask(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
-    labels: Sequence[Sequence[str]],
-    *,
-    batch_size: int = 32,
-    progress: str | None = None,
-) -> list[NDArray[np.float64]]:
-    """The probability of each option's first token right after each prompt, over the whole vocabulary.
-
-    The options' sum is the *answer mass*: how much of the model's next token is an answer at all.
-
-    Args:
-        model: any causal language model of transformers.
-        tokenizer: the model's.
-        prompts: texts up to the answer, encoded as in :func:`personalib.models.encoding.encode_prompts`.
-        labels: for each prompt, what its options are called.
-        batch_size: prompts of a forward pass, which does not change what comes out.
-        progress: text of a progress bar; None shows none.
-
-    Returns:
-        One array a prompt, shape ``(options,)``, in the order of the labels.
-
-    Raises:
-        ValueError: there are not as many lists of labels as prompts.
-        ItemError: see :func:`option_tokens` and :mod:`personalib.models.batches`.
-    """
-    if len(prompts) != len(labels):
-        raise ValueError(f"{len(prompts)} prompts and {len(labels)} lists of labels; pass one list a prompt")
-    rows = encode_prompts(tokenizer, prompts)
-    check_rows(model, prompts, rows)
-    options = option_tokens(tokenizer, prompts, labels, rows)
-    answers: dict[int, NDArray[np.float64]] = {}
-    with (
-        inference(model),
-        tqdm(total=len(rows), desc=progress, disable=progress is None, unit="prompt") as bar,
-    ):
-        for batch in in_batches(rows, batch_size, Shortcuts.of(model).padding):
-            chosen = _probabilities(model, [rows[index] for index in batch], [options[index] for index in batch])
-            check_finite(model, prompts, batch, chosen)
-            answers.update(zip(batch, chosen, strict=True))
-            bar.update(len(batch))
-    return [answers[index] for index in range(len(rows))]
 
 
 def option_tokens(
@@ -134,14 +82,3 @@ def _first_tokens(prompt: str, row: list[int], continued: Sequence[tuple[str, li
             )
         labels[token] = label
     return list(labels)
-
-
-def _probabilities(
-    model: PreTrainedModel, rows: Sequence[list[int]], options: Sequence[list[int]]
-) -> list[NDArray[np.float64]]:
-    """The next-token probabilities of each row's options."""
-    logits = model(**left_padded(model, rows), use_cache=False).logits[:, -1]
-    chances = logits.float().softmax(dim=-1)
-    wanted = torch.nn.utils.rnn.pad_sequence([torch.tensor(own) for own in options], batch_first=True)
-    picked = chances.gather(1, wanted.to(chances.device)).double().cpu().numpy()
-    return [row[: len(own)] for row, own in zip(picked, options, strict=True)]

@@ -21,7 +21,7 @@ from personalib.evaluation.estimates import base_scores, effects, health, of_que
 from personalib.evaluation.store import AnswerStore
 from personalib.models.load import load_model
 from personalib.models.parts import Site
-from personalib.models.prompts import ask, format_prompt
+from personalib.models.prompts import format_prompt
 from personalib.models.sampling import Sampling
 from personalib.questionnaires.questionnaire import Questionnaire
 from personalib.questionnaires.questions import Question
@@ -151,9 +151,6 @@ def test_options_are_those_of_asking_directly(llama, whole, number):
             [[expected]] = ask_steered(llama, [text], one.labels, [arm.condition])
             np.testing.assert_allclose([row[f"p_{role}"] for role in one.roles], expected, rtol=0, atol=1e-6)
             np.testing.assert_allclose(row["mass"], expected.sum(), rtol=0, atol=1e-6)
-            if not arm.condition:
-                [plain] = ask(llama.model, llama.tokenizer, [text], [one.labels])
-                np.testing.assert_allclose(expected, plain, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("number", range(len(ARMS) + 1))
@@ -201,7 +198,7 @@ def test_the_organism_is_asked_in_its_own_chat_template(tmp_path):
     one = Evaluation(organism, [Questionnaire("own", "trait", asked)], [arm], neutral=1)
     found = of_questionnaire(one.run(tmp_path), "own")[["p_x", "p_y"]].to_numpy()
     texts = [format_prompt(organism.tokenizer, asked[0].text, context=each) for each in ("", "You are a woman.")]
-    expected = ask(organism.model, organism.tokenizer, texts, [("A", "B")] * 2)
+    [expected] = ask_steered(organism, texts, ("A", "B"), [()])
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 

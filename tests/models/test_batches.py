@@ -8,8 +8,8 @@ from small_models import LABELS, small, vector
 from personalib.base.records import ItemError
 from personalib.models.activations import capture
 from personalib.models.batches import check_finite, check_rows, in_batches
+from personalib.models.load import load_model
 from personalib.models.parts import Site
-from personalib.models.prompts import ask
 from personalib.models.remote import rehearsed
 from personalib.steering.generation import generate
 from personalib.steering.grid import answer_losses, ask_steered
@@ -29,11 +29,10 @@ def test_rows_of_one_length_share_a_batch_where_nothing_can_be_padded():
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
-@pytest.mark.parametrize("way", ["ask", "ask_steered", "a service", "answer_losses", "generate", "capture"])
+@pytest.mark.parametrize("way", ["ask_steered", "a service", "answer_losses", "generate", "capture"])
 def test_a_text_longer_than_the_context_is_refused_before_the_model_runs(name, way, tmp_path):
     model = small(name, max_position_embeddings=16)
     run = {
-        "ask": lambda texts: ask(model.model, model.tokenizer, texts, [LABELS] * len(texts)),
         "ask_steered": lambda texts: ask_steered(model, texts, LABELS, [()]),
         "a service": lambda texts: ask_steered(rehearsed(model), texts, LABELS, [()]),
         "answer_losses": lambda texts: answer_losses(model, [(text, " w2 w3") for text in texts], [()]),
@@ -70,11 +69,10 @@ def overflowing():
     return model
 
 
-@pytest.mark.parametrize("way", ["ask", "ask_steered", "answer_losses", "generate"])
+@pytest.mark.parametrize("way", ["ask_steered", "answer_losses", "generate"])
 def test_a_model_that_overflows_is_one_error_that_names_text_format_and_remedy(way):
     model = overflowing()
     run = {
-        "ask": lambda: ask(model.model, model.tokenizer, ["w1 "], [LABELS]),
         "ask_steered": lambda: ask_steered(model, ["w1 "], LABELS, [()]),
         "answer_losses": lambda: answer_losses(model, [("w1 ", "w2 w3")], [()]),
         "generate": lambda: generate(model, ["w1 "]),
@@ -117,3 +115,10 @@ def test_a_push_that_overflows_leaves_the_other_conditions_as_they_are():
     # A loss is infinite where the right word's logit is.
     model.model.lm_head.register_forward_hook(lambda *passed: passed[-1].index_fill(-1, torch.tensor([9]), -torch.inf))
     assert np.isnan(answer_losses(model, [("w1 ", "w2 w3")], [(Add(push),)])[0]).all()
+
+
+def test_a_token_that_the_model_does_not_know_is_one_error():
+    model = load_model().model
+    check_rows(model, ["a"], [[4697]])
+    with pytest.raises(ItemError, match=r"text 2 of 2 \('b'\): token 4698 of the tokenizer, and the model embeds 4698"):
+        check_rows(model, ["a", "b"], [[1], [4698, 2]])

@@ -8,16 +8,11 @@ from nnsight.modeling import huggingface
 from small_models import LABELS, small, small_sae, vector
 
 from personalib.base.data import DataError
-from personalib.book.editions import probe
-from personalib.evaluation.ask import evaluate
 from personalib.features.labels import logit_lens
 from personalib.features.metrics import cross_entropy
 from personalib.models.activations import capture
 from personalib.models.parts import Site, blocks, check_parts
-from personalib.models.prompts import ask
 from personalib.models.remote import REHEARSAL, load_remote_model, rehearsed, running
-from personalib.questionnaires.items import load_trait
-from personalib.questionnaires.questionnaire import trait_questionnaire
 from personalib.steering.generation import generate
 from personalib.steering.grid import ask_steered
 from personalib.steering.interventions import Add
@@ -27,14 +22,11 @@ PROMPTS = ["w1 w2 w3 ", "w4 w5 w6 "]
 REFUSED = r"gemma2: a remote model is not run on this side; .*evaluate.*ask_steered.*capture.*load_model"
 PUSH = Add(vector(Site(1)), 2.0, "last")
 WAYS = {
-    "options": lambda model: ask(model.model, model.tokenizer, PROMPTS, [LABELS] * 2),
     "free answers": lambda model: generate(model, PROMPTS),
     "steered answers": lambda model: generate(model, PROMPTS, [PUSH]),
     "its own generation": lambda model: model.model.generate(torch.tensor([[3, 4]])),
     "an SAE in its place": lambda model: cross_entropy(model, small_sae(Site(1)), PROMPTS),
     "the logit lens": lambda model: logit_lens(model, torch.eye(24)[:2]),
-    "a probe": probe,
-    "items": lambda model: evaluate(model, trait_questionnaire(load_trait()[:1]), neutral=0),
     "a check of its parts": lambda model: check_parts(model.model),
     "a block": lambda model: blocks(model.model)[0](torch.zeros(1, 2, 24)),
 }
@@ -88,18 +80,17 @@ def test_a_rehearsal_still_runs_traces_and_refuses_again_afterwards(rehearsal, t
     assert ask_steered(rehearsal, PROMPTS, LABELS, [[PUSH]]).shape == (1, 2, 4)
     assert capture(rehearsal, PROMPTS, [Site(1)], tmp_path).values(Site(1)).shape == (2, 24)
     with pytest.raises(DataError, match=REFUSED):
-        WAYS["options"](rehearsal)
+        WAYS["free answers"](rehearsal)
 
 
 def test_a_trace_that_fails_leaves_the_refusal(rehearsal):
     with pytest.raises(KeyError), running(rehearsal):
         raise KeyError
     with pytest.raises(DataError, match=REFUSED):
-        WAYS["options"](rehearsal)
+        WAYS["free answers"](rehearsal)
 
 
 def test_a_model_that_is_run_on_both_sides_is_not_refused():
     model = small("gemma2")
-    [[there]] = ask_steered(rehearsed(model), PROMPTS[:1], LABELS, [()])
-    [here] = ask(model.model, model.tokenizer, PROMPTS[:1], [LABELS])
+    there, here = (ask_steered(one, PROMPTS, LABELS, [()]) for one in (rehearsed(model), model))
     assert abs(there - here).max() < 1e-6
