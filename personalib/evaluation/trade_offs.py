@@ -13,7 +13,7 @@ from personalib.evaluation.arms import PROMPT, RANDOM
 KINDS = {
     "sae": "SAE feature",
     "repe": "contrast vector",
-    PROMPT: "told in words",
+    PROMPT: "prompted",
     RANDOM: "random direction",
 }
 
