@@ -14,9 +14,8 @@ from personalib.evaluation.questionnaires import planned_questionnaire
 from personalib.evaluation.runs import EvaluationRun, model_folder, run_plan
 from personalib.features.published import bare_name, published_features
 from personalib.models.registry import find_entry, load_registry
-from personalib.paper.measured_cells import planned_arms
+from personalib.paper.cells import planned_arms, reference_cells, reference_models
 from personalib.paper.protocol import PUBLISHED, Protocol, apply_protocol, load_protocol
-from personalib.paper.published_cells import reference_cells, reference_models
 from personalib.paper.report import reproduce, write_reproduction
 
 # The record beside a report of what it was made of.

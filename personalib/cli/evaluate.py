@@ -66,7 +66,7 @@ def _evaluate(grid: str, plan: "EvaluationPlan", output_dir: Path | None, engine
     from personalib.evaluation.plan import plan_name
     from personalib.evaluation.runs import model_folder, run_plan
     from personalib.features.published import bare_name
-    from personalib.paper.published_cells import reference_models
+    from personalib.paper.cells import reference_models
 
     folder = output_dir or Path("results") / "evaluation" / plan_name(grid)
     for run, model in zip(run_plan(plan, folder, True, engine), plan.models, strict=True):
@@ -128,8 +128,8 @@ def compare(
     """
     from personalib.evaluation.runs import read_runs
     from personalib.features.published import bare_name
+    from personalib.paper.cells import reference_models
     from personalib.paper.protocol import load_protocol
-    from personalib.paper.published_cells import reference_models
     from personalib.paper.report import reproduce, write_reproduction
     from personalib.paper.reproduction import VERDICTS, Rule
     from personalib.steering.settings import Guard

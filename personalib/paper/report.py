@@ -14,11 +14,10 @@ from personalib.base.tables import to_csv, to_latex, to_markdown
 from personalib.evaluation.plan import ModelPlan, parse_plan
 from personalib.evaluation.runs import EvaluationRun, model_folder
 from personalib.features.published import bare_name
+from personalib.paper.cells import CELL, CHANGE, measured_cells, reference_cells, used_questionnaires
 from personalib.paper.deviations import deviation_table, deviations
-from personalib.paper.measured_cells import used_questionnaires
 from personalib.paper.protocol import Protocol
-from personalib.paper.published_cells import CHANGE
-from personalib.paper.reproduction import COLLAPSED, MISSING, VERDICTS, Rule, compare_run, summary
+from personalib.paper.reproduction import COLLAPSED, MISSING, VERDICTS, Rule, compare, summary
 from personalib.steering.settings import Guard
 
 _INTERVALS = (
@@ -28,12 +27,11 @@ _INTERVALS = (
 )
 # Points or percent, with room for marks at the ends.
 _SHARES = (-5.0, 105.0)
-_KEYS = ["quantity", "condition", "coefficient", "group"]
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A run compared with what was published of its model.
+    """A run compared with what was published of its model, by a protocol's scoring and a rule of agreement.
 
     Attributes:
         model: the model's name.
@@ -41,8 +39,6 @@ class Reproduction:
         summary: of :func:`personalib.paper.reproduction.summary`.
         deviations: where the run's plan leaves the protocol, one row each.
         sources: by name of the questionnaires that were compared, the template that was read.
-        protocol: whose scoring was used.
-        rule: when two numbers agree.
     """
 
     model: str
@@ -58,11 +54,12 @@ class Reproduction:
         """The report as one page of Markdown: what was done, by which rule, what came out, and every measured cell."""
         count = self.cells["verdict"].value_counts()
         counts = ", ".join(f"{int(count.get(verdict, 0))} {verdict}" for verdict in VERDICTS)
+        compared = ", ".join(f"{escaped(name)} (template {escaped(text)})" for name, text in self.sources.items())
         there = self.cells[self.cells["verdict"] != MISSING]
         parts = [
             f"# Does {escaped(bare_name(self.model))} reproduce what was published of it?",
             f"{len(self.cells)} published numbers: {counts}.",
-            f"Scoring: {escaped(self.protocol.title)}. Compared: {self._compared()}. Prompts: {self._prompts()}.",
+            f"Scoring: {escaped(self.protocol.title)}. Compared: {compared or 'nothing'}. Prompts: {self._prompts()}.",
             "![Measured against published numbers](reproduction.png)" if there["measured"].notna().any() else "",
             "## The rule",
             f"{self.rule}",
@@ -77,32 +74,20 @@ class Reproduction:
         ]
         return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
-    def _compared(self) -> str:
-        return (
-            ", ".join(f"{escaped(name)} (template {escaped(template)})" for name, template in self.sources.items())
-            or "nothing"
-        )
-
     def _prompts(self) -> str:
-        own = "the book's own wording"
+        wording = "the book's own wording"
         if self.protocol.prompts is None:
-            return own
-        told = {name: self.protocol.supplies(name) for name in ("templates", "contrasts")}
+            return wording
+        file = f"of {escaped(self.protocol.prompts)}"
         return "; ".join(
-            f"{name} {f'of {escaped(self.protocol.prompts)}' if there else own}" for name, there in told.items()
+            f"{name} {file if self.protocol.supplies(name) else wording}" for name in ("templates", "contrasts")
         )
 
 
 def reproduce(
     run: EvaluationRun, protocol: Protocol, rule: Rule | None = None, guard: Guard | None = None
 ) -> Reproduction:
-    """Compare a finished run with what was published of its model.
-
-    Args:
-        run: a finished evaluation of one model.
-        protocol: whose scoring is used, and which the plan is compared with.
-        rule: when two numbers agree.
-        guard: from where on an arm counts as collapsed.
+    """Compare a finished run with what was published of its model, by a protocol's scoring, a rule and a guard.
 
     Raises:
         DataError: nothing was published of this model, or the run is not whole.
@@ -112,21 +97,15 @@ def reproduce(
         >>> reproduce(run, load_protocol("paper")).summary  # doctest: +SKIP
     """
     rule = rule or Rule()
-    cells = compare_run(run, protocol, rule, guard)
+    cells = compare(reference_cells(run.model), measured_cells(run, protocol.scoring, guard), rule)
     plan = parse_plan(run.manifest["plan"], f"{run.model}: the manifest's plan")
-    own = tuple(one for one in plan.models if one.name == run.model)[:1]
-    left = deviations(protocol, plan.model_copy(update={"models": own}))
-    return Reproduction(
-        run.model, cells, summary(cells, rule), deviation_table(left), used_questionnaires(run), protocol, rule
-    )
+    models = tuple(each for each in plan.models if each.name == run.model)[:1]
+    left = deviation_table(deviations(protocol, plan.model_copy(update={"models": models})))
+    return Reproduction(run.model, cells, summary(cells, rule), left, used_questionnaires(run), protocol, rule)
 
 
 def write_reproduction(found: Reproduction, folder: Path) -> list[Path]:
-    """Write a reproduction into a model's own folder within another one.
-
-    Args:
-        found: of :func:`reproduce`.
-        folder: where to.
+    """Write a reproduction into its model's own folder within another one.
 
     Returns:
         The files: ``reproduction.md``, the page; its figure as PNG and SVG; and the tables ``reproduction_cells``,
@@ -134,18 +113,14 @@ def write_reproduction(found: Reproduction, folder: Path) -> list[Path]:
     """
     place = model_folder(folder, ModelPlan(name=found.model))
     place.mkdir(parents=True, exist_ok=True)
-    page = place / "reproduction.md"
-    write_whole(page, found.page)
-    tables = {"cells": found.cells, "summary": found.summary, "deviations": found.deviations}
-    written = [page]
-    for name, table in tables.items():
-        path = place / f"reproduction_{name}"
+    files = {"reproduction.md": found.page}
+    for name, table in (("cells", found.cells), ("summary", found.summary), ("deviations", found.deviations)):
         shown = readable_cells(table) if name == "cells" else table
-        write_whole(path.with_suffix(".csv"), to_csv(table))
-        write_whole(path.with_suffix(".md"), to_markdown(shown))
-        write_whole(path.with_suffix(".tex"), to_latex(shown))
-        written += [path.with_suffix(suffix) for suffix in (".csv", ".md", ".tex")]
-    return written + _write_figure(found.cells, place)
+        forms = {"csv": to_csv(table), "md": to_markdown(shown), "tex": to_latex(shown)}
+        files |= {f"reproduction_{name}.{suffix}": text for suffix, text in forms.items()}
+    for name, text in files.items():
+        write_whole(place / name, text)
+    return [place / name for name in files] + _write_figure(found.cells, place)
 
 
 def readable_cells(cells: pd.DataFrame) -> pd.DataFrame:
@@ -155,23 +130,20 @@ def readable_cells(cells: pd.DataFrame) -> pd.DataFrame:
         What names a cell, ``published``, ``measured`` and ``difference``, ``n`` measured items, ``p_holm`` and
         ``verdict``.
     """
-    shown = cells[_KEYS].assign(coefficient=[f"{one:g}" for one in cells["coefficient"]])
+    shown = cells[list(CELL)].assign(coefficient=cells["coefficient"].map("{:g}".format))
     for name, low, high in _INTERVALS:
         sign = "+" if name == "difference" else ""
         values = cells[[name, low, high]].astype(float).to_numpy().tolist()
         shown[name] = [_bounded(value, lowest, highest, sign) for value, lowest, highest in values]
     return shown.assign(
-        n=["" if pd.isna(one) else f"{one:.0f}" for one in cells["n"]],
-        p_holm=["" if pd.isna(one) else f"{one:.3f}" for one in cells["p_holm"]],
+        n=["" if pd.isna(count) else f"{count:.0f}" for count in cells["n"]],
+        p_holm=["" if pd.isna(p) else f"{p:.3f}" for p in cells["p_holm"]],
         verdict=cells["verdict"],
     )
 
 
 def draw_reproduction(cells: pd.DataFrame) -> Figure:
     """Measured against published numbers, one panel a quantity, with the intervals of both and the diagonal.
-
-    Args:
-        cells: of :func:`personalib.paper.reproduction.compare`.
 
     Raises:
         ValueError: nothing was measured.

@@ -1,12 +1,10 @@
-"""Reproduction: a finished evaluation compared with the published numbers, cell by cell, by a rule that is stated.
+"""Measured numbers compared with published ones, cell by cell, by a rule that is stated.
 
-A difference is measured minus published. Both numbers are taken as independent, each with its own uncertainty. Where
-the very same items were asked they are not, and a difference is then surer than its interval says: the rule errs toward
-"cannot tell", and toward "agrees".
+Both are taken as independent. Where the very same items were asked they are not, and a difference is then surer than
+its interval says: the rule errs toward "cannot tell", and toward "agrees".
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,11 +12,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from personalib.base.statistics import Interval, adjust, clustered_rank_correlation
-from personalib.evaluation.runs import EvaluationRun
-from personalib.paper.measured_cells import LEVEL, measured_cells
-from personalib.paper.protocol import Protocol
-from personalib.paper.published_cells import CELL, OPTIONS, QUANTITIES, reference_cells
-from personalib.steering.settings import Guard
+from personalib.paper.cells import CELL, LEVEL, OPTIONS, QUANTITIES
 
 AGREES, DIFFERS, UNSURE, COLLAPSED, MISSING = "agrees", "differs", "cannot tell", "collapsed", "not measured"
 VERDICTS = (AGREES, DIFFERS, UNSURE, COLLAPSED, MISSING)
@@ -57,41 +51,8 @@ class Rule:
         )
 
 
-class _Sides(NamedTuple):
-    """How far two numbers are uncertain on the sides that face each other, in standard errors and their freedom."""
-
-    error: NDArray[np.float64]
-    freedom: NDArray[np.float64]
-
-
-def compare_run(
-    run: EvaluationRun, protocol: Protocol, rule: Rule | None = None, guard: Guard | None = None
-) -> pd.DataFrame:
-    """Compare a run with everything that was published of its model.
-
-    Args:
-        run: a finished evaluation of one model.
-        protocol: whose rule of scoring is used.
-        rule: when two numbers agree.
-        guard: from where on an arm counts as collapsed.
-
-    Returns:
-        See :func:`compare`.
-
-    Raises:
-        DataError: nothing was published of this model, or the run is not whole.
-    """
-    published = reference_cells(run.model)
-    return compare(published, measured_cells(run, protocol.scoring, guard), rule)
-
-
 def compare(published: pd.DataFrame, measured: pd.DataFrame, rule: Rule | None = None) -> pd.DataFrame:
-    """Compare measured cells with published ones.
-
-    Args:
-        published: of :func:`personalib.paper.published_cells.reference_cells`.
-        measured: of :func:`personalib.paper.measured_cells.measured_cells`.
-        rule: when two numbers agree.
+    """Compare the cells of ``measured_cells`` with those of ``reference_cells``.
 
     Returns:
         One row a published number: its columns and the measured ones; ``difference`` (measured minus published, in
@@ -109,78 +70,69 @@ def compare(published: pd.DataFrame, measured: pd.DataFrame, rule: Rule | None =
     """
     rule = rule or Rule()
     cells = published.merge(measured, on=list(CELL), how="left", validate="one_to_one")
-    found = pd.DataFrame(np.nan, index=cells.index, columns=list(_DIFFERENCE))
+    differences = pd.DataFrame(np.nan, index=cells.index, columns=list(_DIFFERENCE))
     for make, rows in ((_of_items, cells["quantity"] == OPTIONS), (_of_means, cells["quantity"] != OPTIONS)):
-        own = cells[rows & cells["measured"].notna()]
-        if len(own):
-            found.loc[own.index] = make(own, rule.alpha).to_numpy()
-    cells = pd.concat([cells.drop(columns="values"), found], axis=1)
-    return _judged(cells, rule)
+        part = cells[rows & cells["measured"].notna()]
+        if len(part):
+            differences.loc[part.index] = make(part, rule.alpha).to_numpy()
+    return _judged(pd.concat([cells.drop(columns="values"), differences], axis=1), rule)
 
 
 def _of_means(cells: pd.DataFrame, alpha: float) -> pd.DataFrame:
     difference = (cells["measured"] - cells["published"]).to_numpy(dtype=np.float64)
-    below, above = _sides(cells, upper=False), _sides(cells, upper=True)
-    facing = _Sides(*(np.where(difference >= 0, one, other) for one, other in zip(below, above, strict=True)))
+    # The difference's lower side is the measured number's lower and the published one's upper, and the other way.
+    below, above = _side(cells, "measured_low", "published_high"), _side(cells, "measured_high", "published_low")
+    error, freedom = np.where(difference >= 0, below, above)
     with np.errstate(divide="ignore", invalid="ignore"):
-        scaled = np.where(difference == 0, 0.0, np.abs(difference) / facing.error)
-    found = {
-        "difference": difference,
-        "low": difference - below.error * stats.t.isf(alpha / 2, below.freedom),
-        "high": difference + above.error * stats.t.isf(alpha / 2, above.freedom),
-        "p": 2 * stats.t.sf(scaled, facing.freedom),
-    }
-    return pd.DataFrame(found, index=cells.index)[list(_DIFFERENCE)]
+        scaled = np.where(difference == 0, 0.0, np.abs(difference) / error)
+    low = difference - below[0] * stats.t.isf(alpha / 2, below[1])
+    high = difference + above[0] * stats.t.isf(alpha / 2, above[1])
+    rows = np.column_stack([difference, low, high, 2 * stats.t.sf(scaled, freedom)])
+    return pd.DataFrame(rows, index=cells.index, columns=list(_DIFFERENCE))
 
 
-def _sides(cells: pd.DataFrame, *, upper: bool) -> _Sides:
-    """The difference's upper side is the measured number's upper and the published one's lower, and the other way."""
-    tail = (1 - LEVEL) / 2
-    ends = ("measured_high", "published_low") if upper else ("measured_low", "published_high")
+def _side(cells: pd.DataFrame, *ends: str) -> NDArray[np.float64]:
+    """How far the difference of two numbers is uncertain on one side: its standard errors and their freedom."""
     halves = [np.abs(cells[end] - cells[end.partition("_")[0]]).to_numpy(dtype=np.float64) for end in ends]
     freedoms = [np.maximum(cells[name].to_numpy(dtype=np.float64) - 1, 1) for name in ("n", "published_n")]
-    squares = [(half / stats.t.isf(tail, freedom)) ** 2 for half, freedom in zip(halves, freedoms, strict=True)]
+    pairs = list(zip(halves, freedoms, strict=True))
+    squares = [(half / stats.t.isf((1 - LEVEL) / 2, freedom)) ** 2 for half, freedom in pairs]
     total = sum(squares)
     with np.errstate(divide="ignore", invalid="ignore"):
-        freedom = total**2 / sum(one**2 / own for one, own in zip(squares, freedoms, strict=True))
-    return _Sides(np.sqrt(total), np.where(np.isfinite(freedom), freedom, 1.0))
+        freedom = total**2 / sum(square**2 / own for square, own in zip(squares, freedoms, strict=True))
+    return np.array([np.sqrt(total), np.where(np.isfinite(freedom), freedom, 1.0)])
 
 
 def _of_items(cells: pd.DataFrame, alpha: float) -> pd.DataFrame:
     """One published item among the measured ones: it differs where few of them lie as far out."""
     rows = []
-    for one in cells.to_dict("records"):
-        values, there = np.asarray(one["values"]), one["published"]
-        outside = min((values <= there).sum(), (values >= there).sum())
-        p = min(1.0, 2 * (1 + outside) / (len(values) + 1))
-        low, high = one["measured_low"] - there, one["measured_high"] - there
-        rows.append((one["measured"] - there, low, high, p))
+    for cell in cells.to_dict("records"):
+        values, published = np.asarray(cell["values"]), cell["published"]
+        outside = min((values <= published).sum(), (values >= published).sum())
+        bounds = [cell[name] - published for name in ("measured", "measured_low", "measured_high")]
+        rows.append([*bounds, min(1.0, 2 * (1 + outside) / (len(values) + 1))])
     return pd.DataFrame(rows, index=cells.index, columns=list(_DIFFERENCE))
 
 
 def _judged(cells: pd.DataFrame, rule: Rule) -> pd.DataFrame:
+    measured = cells["p"].notna()
     cells["p_holm"] = np.nan
-    for _, own in cells[cells["p"].notna()].groupby("quantity", sort=False):
-        cells.loc[own.index, "p_holm"] = adjust(own["p"])
-    there = cells["p"].notna()
+    for _, part in cells[measured].groupby("quantity", sort=False):
+        cells.loc[part.index, "p_holm"] = adjust(part["p"])
     reach = np.maximum(cells["difference"] - cells["low"], cells["high"] - cells["difference"])
-    cells["apart"] = there & (cells["p"] < rule.alpha)
-    cells["without_guard"] = np.select(
-        [~there, cells["p_holm"] < rule.alpha, ~cells["apart"] & (reach <= rule.width)],
-        [MISSING, DIFFERS, AGREES],
-        UNSURE,
-    )
-    collapsed = cells["collapsed"].eq(True)
-    cells["verdict"] = cells["without_guard"].mask(collapsed, COLLAPSED)
+    cells["apart"] = measured & (cells["p"] < rule.alpha)
+    verdicts = {
+        MISSING: ~measured,
+        DIFFERS: cells["p_holm"] < rule.alpha,
+        AGREES: ~cells["apart"] & (reach <= rule.width),
+    }
+    cells["without_guard"] = np.select(list(verdicts.values()), list(verdicts), UNSURE)
+    cells["verdict"] = cells["without_guard"].mask(cells["collapsed"].eq(True), COLLAPSED)
     return cells
 
 
 def summary(cells: pd.DataFrame, rule: Rule | None = None) -> pd.DataFrame:
-    """What the cells come to, by quantity.
-
-    Args:
-        cells: of :func:`compare`.
-        rule: the one that they were judged by.
+    """What the cells of :func:`compare`, judged by a rule, come to by quantity.
 
     Returns:
         One row a quantity: ``cells``, the published numbers; how many have each verdict; ``apart``, the share of those

@@ -48,9 +48,6 @@ OPPOSITES = (
 )
 """Pairs of elements that stand at opposite ends of one background factor."""
 
-_SAFETY_NAMES = {"Base": "base", "chance**": "chance"}
-
-
 #: The elements of the paper's two personas, by their keys.
 PERSONAS = {
     "N": (
@@ -84,9 +81,7 @@ def trait_scores() -> pd.DataFrame:
         ``trait`` and ``score`` in 0..100. The unsteered rows have the element ``base`` and the coefficient 0.
     """
     columns = {"coefficient": float, "element": str, "n_features": int, "trait": str, "score": float}
-    table = read_table("trait_gemma-2b-it.csv", columns)
-    _check_range("trait_gemma-2b-it.csv", table, "score", 100)
-    return table.drop_duplicates(ignore_index=True)
+    return _read("trait_gemma-2b-it.csv", columns).drop_duplicates(ignore_index=True)
 
 
 def persona_scores() -> pd.DataFrame:
@@ -97,16 +92,11 @@ def persona_scores() -> pd.DataFrame:
         for the unsteered model), ``trait`` and ``score`` in 0..100.
     """
     columns = {"model": str, "coefficient": float, "persona": str, "trait": str, "score": float}
-    table = read_table("trait_personas.csv", columns)
-    _check_range("trait_personas.csv", table, "score", 100)
-    return table
+    return _read("trait_personas.csv", columns)
 
 
 def trait_changes(coefficient: float) -> pd.DataFrame:
-    """Change of the TRAIT scores from the unsteered model, in points.
-
-    Args:
-        coefficient: 200 or 300, the two that were published.
+    """Change of the TRAIT scores from the unsteered model, in points, at a published coefficient: 200 or 300.
 
     Returns:
         Wide: elements in file order as rows, :data:`TRAITS` as columns.
@@ -121,7 +111,8 @@ def trait_changes(coefficient: float) -> pd.DataFrame:
     scores = trait_scores()
     steered = scores[(scores["coefficient"] == coefficient) & (scores["element"] != "base")]
     if steered.empty:
-        raise ValueError(f"no scores at coefficient {coefficient:g}; published are {_coefficients(scores)}")
+        published = " and ".join(f"{value:g}" for value in sorted(set(scores["coefficient"]) - {0.0}))
+        raise ValueError(f"no scores at coefficient {coefficient:g}; published are {published}")
     wide = steered.pivot(index="element", columns="trait", values="score")
     return wide.loc[steered["element"].unique(), list(TRAITS)] - base_scores()
 
@@ -133,13 +124,7 @@ def base_scores() -> pd.Series:
 
 
 def unrelated_pairs(elements: Iterable[str]) -> pd.DataFrame:
-    """Which pairs of elements belong to different factors.
-
-    Args:
-        elements: their names, in the order of the wanted rows and columns.
-
-    Returns:
-        A square table of bool, true above the diagonal for pairs from different factors: once a pair.
+    """Which pairs of elements belong to different factors: a square table, true above the diagonal, once a pair.
 
     Example:
         >>> unrelated_pairs(["poor", "rich", "young"]).to_numpy().sum().item()
@@ -152,9 +137,8 @@ def unrelated_pairs(elements: Iterable[str]) -> pd.DataFrame:
 
 def safety_accuracy() -> pd.DataFrame:
     """SafetyBench accuracy (%) of gemma-2b-it by condition and category, with a condition ``chance``."""
-    table = read_table("safetybench_gemma-2b-it.csv", {"condition": str, "category": str, "accuracy": float})
-    _check_range("safetybench_gemma-2b-it.csv", table, "accuracy", 100)
-    return table.assign(condition=table["condition"].replace(_SAFETY_NAMES))
+    table = _read("safetybench_gemma-2b-it.csv", {"condition": str, "category": str, "accuracy": float})
+    return table.assign(condition=table["condition"].replace({"Base": "base", "chance**": "chance"}))
 
 
 def option_probabilities() -> pd.DataFrame:
@@ -164,17 +148,14 @@ def option_probabilities() -> pd.DataFrame:
         ``model, feature, coefficient, option`` and ``probability``, one row a letter.
     """
     columns = {"model": str, "feature": str, "coefficient": float, "option": str, "probability": float}
-    table = read_table("option_probabilities.csv", columns)
-    _check_range("option_probabilities.csv", table, "probability", 1)
-    return table
+    return _read("option_probabilities.csv", columns, top=1)
 
 
-def _check_range(name: str, table: pd.DataFrame, column: str, top: float) -> None:
+def _read(name: str, columns: Mapping[str, type], top: float = 100) -> pd.DataFrame:
+    """A table whose last column is in 0..top."""
+    table, column = read_table(name, columns), list(columns)[-1]
     outside = table.index[~table[column].between(0, top)]
     if len(outside):
         path = data_dir() / "reference" / name
         raise DataError(f"{path}: line {outside[0] + 2}: {column} is not in 0..{top:g}")
-
-
-def _coefficients(scores: pd.DataFrame) -> str:
-    return " and ".join(f"{value:g}" for value in sorted(set(scores["coefficient"]) - {0.0}))
+    return table

@@ -4,7 +4,7 @@ import pytest
 
 from personalib.base.data import DataError
 from personalib.features.published import bare_name
-from personalib.paper.published_cells import CELL, CHANGE, OPTIONS, SAFETY, SCORE, reference_cells, reference_models
+from personalib.paper.cells import CELL, CHANGE, OPTIONS, SAFETY, SCORE, reference_cells, reference_models
 from personalib.paper.tables import (
     PERSONAS,
     SAFETY_CATEGORIES,

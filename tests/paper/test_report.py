@@ -19,10 +19,9 @@ from personalib.evaluation.plan import load_plan, parse_plan
 from personalib.evaluation.runs import read_runs, run_plan
 from personalib.features.published import published_features
 from personalib.models.load import load_model
+from personalib.paper.cells import SCORE, measured_cells, planned_arms, reference_cells, used_questionnaires
 from personalib.paper.deviations import deviations
-from personalib.paper.measured_cells import measured_cells, planned_arms, used_questionnaires
 from personalib.paper.protocol import apply_protocol, load_protocol
-from personalib.paper.published_cells import SCORE, reference_cells
 from personalib.paper.report import draw_reproduction, readable_cells, reproduce, write_reproduction
 from personalib.paper.reproduction import COLLAPSED, MISSING
 from personalib.paper.tables import PERSONAS

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from personalib.base.statistics import proportion_interval
-from personalib.paper.published_cells import CELL, CHANGE, OPTIONS, SAFETY, SCORE, reference_cells
+from personalib.paper.cells import CELL, CHANGE, OPTIONS, SAFETY, SCORE, reference_cells
 from personalib.paper.reproduction import AGREES, COLLAPSED, DIFFERS, MISSING, UNSURE, Rule, compare, summary
 
 
