@@ -23,7 +23,6 @@ from personalib.questionnaires.questionnaire import trait_questionnaire
 from personalib.steering.application import steer
 from personalib.steering.generation import generate
 from personalib.steering.grid import answer_losses, ask_steered
-from personalib.steering.guards import perplexities
 from personalib.steering.interventions import Ablate, Add, Clamp
 
 NAMES = ("gemma2", "llama", "gpt2")
@@ -179,15 +178,13 @@ def test_an_open_steering_gives_the_logits_of_the_cpu():
 @on_gpu
 def test_answers_are_written_and_weighed_as_on_the_cpu():
     exchanges = [(PROMPTS[0], "w5 w6 w7"), (PROMPTS[1], "w8 w9")]
-    written, losses, collapse = [], [], []
+    written, losses = [], []
     for device in ("cpu", "cuda"):
         language_model = placed("gemma2", device)
         written.append(generate(language_model, PROMPTS, [Add(vector(Site(1), 3), 1.0, "all")], tokens=6))
         losses.append(answer_losses(language_model, exchanges, CONDITIONS)[0])
-        collapse.append(perplexities(language_model, exchanges, CONDITIONS))
     assert written[0] == written[1]
     np.testing.assert_allclose(losses[1], losses[0], rtol=0, atol=10 * APART)
-    np.testing.assert_allclose(collapse[1], collapse[0], rtol=1e-3)
 
 
 @on_gpu

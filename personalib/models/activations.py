@@ -38,24 +38,14 @@ Tokens = Literal["last", "mean", "max", "all"]
 
 @dataclass(frozen=True)
 class Activations:
-    """Captured activations.
-
-    Attributes:
-        folder: where they are.
-        offsets: the rows of text ``i`` are ``offsets[i]`` to ``offsets[i + 1]``, shape ``(texts + 1,)``.
-        sites: where they were captured.
-    """
+    """Captured activations: the rows of text ``i`` are ``offsets[i]`` to ``offsets[i + 1]`` of each site's."""
 
     folder: Path
     offsets: NDArray[np.int64]
     sites: tuple[Site, ...]
 
     def values(self, site: Site) -> NDArray[Any]:
-        """The activations at a site, memory-mapped for reading, shape ``(rows, width)``.
-
-        Raises:
-            KeyError: nothing was captured there.
-        """
+        """The activations at a site, memory-mapped, shape ``(rows, width)``; a ``KeyError`` if there are none."""
         if site not in self.sites:
             raise KeyError(f"nothing was captured at {site}, only at {', '.join(map(str, self.sites))}")
         return np.load(_file(self.folder, site), mmap_mode="r")
@@ -79,13 +69,11 @@ def capture(  # noqa: PLR0913 - each argument is one choice in what is captured 
 ) -> Activations:
     """Run a model over texts and keep the residual stream at some sites.
 
-    A :class:`personalib.models.remote.RemoteModel` is run by its service; what comes back is the tokens that count.
-
     Tokens that count are those of the text, or of a span of it, without the tokenizer's special tokens: at a
     beginning-of-sequence token the residual stream is many times larger than anywhere else.
 
     Args:
-        language_model: the model and its tokenizer.
+        language_model: the model and its tokenizer; of one that a service runs, the tokens that count come back.
         texts: what it reads; a beginning-of-sequence token is added unless a text has one.
         sites: where to look.
         folder: where the activations go; what is there already for the same inputs is used, and else replaced. It is
@@ -101,8 +89,8 @@ def capture(  # noqa: PLR0913 - each argument is one choice in what is captured 
         ValueError: there is no such site or selection, there are no texts, not one span a text, or a text without a
             token that counts.
         DataError: there is no room for the activations, which is found before the model is run; a text is longer than
-            the model reads; a value is NaN or infinite, or too large for the number format; or the model is remote, and
-            is not run; see :func:`personalib.models.remote.running`.
+            the model reads; a value is NaN or infinite, or too large for the number format; or a service does not
+            answer, see :func:`personalib.models.remote.running`.
 
     Example:
         >>> found = capture(load_model(), texts, [Site(3)], Path("results/acts"))  # doctest: +SKIP
@@ -246,11 +234,7 @@ def _finished(found: Activations, key: str) -> bool:
 
 
 def _about(path: Path) -> dict[str, Any]:
-    """What captured activations are known by; nothing where there are none.
-
-    Raises:
-        DataError: the file is something else.
-    """
+    """What captured activations are known by; nothing where there are none."""
     if not path.exists():
         return {}
     about = read_json(path)
@@ -260,11 +244,7 @@ def _about(path: Path) -> dict[str, Any]:
 
 
 def _open(found: Activations, key: str, width: int, dtype: str, journal: Journal) -> list[NDArray[Any]]:
-    """The files to write to: those of an unfinished run of the same inputs, or new ones.
-
-    Raises:
-        DataError: there is no room for them.
-    """
+    """The files to write to: those of an unfinished run of the same inputs, or new ones, if there is room for them."""
     begun, shape = found.folder / "unfinished.json", (int(found.offsets[-1]), width)
     if _about(begun).get("key") == key:
         with suppress(OSError, ValueError, EOFError):  # missing, or cut off

@@ -117,10 +117,7 @@ def template_facts(tokenizer: PreTrainedTokenizerBase, entry: Entry) -> dict[str
 def spoken(tokenizer: PreTrainedTokenizerBase, row: Sequence[int], prompt: str) -> str | None:
     """What a model says, without special tokens and the reasoning before it; none where the reasoning does not end.
 
-    Args:
-        tokenizer: of the model that answered.
-        row: the tokens that it wrote.
-        prompt: what it was asked, in which a template may have begun the reasoning.
+    It is told by the tokens that the model wrote, and by the prompt, in which a template may have begun the reasoning.
     """
     text = tokenizer.decode(row)
     for opening, closing in _REASONING:
@@ -174,8 +171,7 @@ def _reasons(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, object]
 def _check_ends(work: Callable[[], object], name: str) -> None:
     """Try some work in a process of its own, which the system ends when it takes too long: no loop is waited for.
 
-    Raises:
-        DataError: it did not end, or took too much memory. Any other error is left to whoever does the work.
+    A ``DataError`` if it did not end, or took too much memory. Any other error is left to whoever does the work.
     """
     child = os.fork()
     if not child:

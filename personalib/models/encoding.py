@@ -11,13 +11,7 @@ from personalib.models.chat_templates import ChatPrompt
 
 
 class Encoded(NamedTuple):
-    """A text's token ids, and the tokens that count: not the special ones, and none outside a span.
-
-    Attributes:
-        ids: of all tokens.
-        places: which of them count.
-        spans: of each that counts, the characters of the text that it stands for, from and up to.
-    """
+    """A text's token ids, the ``places`` of those that count, and the characters that each of these stands for."""
 
     ids: list[int]
     places: list[int]
@@ -25,13 +19,10 @@ class Encoded(NamedTuple):
 
 
 def encode_prompts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """The token ids of texts that a model goes on from.
+    """The token ids of texts that a model goes on from; a ``DataError`` where a text has half of a character.
 
     A chat has those of ``apply_chat_template(tokenize=True)``. Any other text begins with the special tokens that the
     tokenizer puts before a text, unless it begins with them already; none come after it.
-
-    Raises:
-        DataError: a text has half of a character.
     """
     return [[*before, *row] for before, row, _ in _tokenised(tokenizer, texts, located=False)]
 
@@ -69,11 +60,7 @@ def encode(
 
 
 def check_located(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Notice a tokenizer that does not tell which characters a token stands for.
-
-    Raises:
-        DataError: it is one of those that are written in Python.
-    """
+    """Notice a tokenizer written in Python, which does not tell the characters of a token, with a ``DataError``."""
     if not tokenizer.is_fast:
         raise DataError(
             f"{tokenizer.name_or_path}: its tokenizer ({type(tokenizer).__name__}) is written in Python, and does not "

@@ -61,11 +61,7 @@ def changing(model: PreTrainedModel, site: Site, change: Callable[[torch.Tensor]
 def starting_at(model: PreTrainedModel, site: Site, stream: torch.Tensor, in_tuple: bool) -> Iterator[None]:
     """While this is open, the model starts at a site with a given residual stream; the blocks below it are left out.
 
-    Args:
-        model: the model.
-        site: where it starts.
-        stream: shape ``(rows, tokens, d_model)``.
-        in_tuple: whether the model's blocks return the residual stream in a tuple; see :func:`returns_tuples`.
+    ``in_tuple`` says whether the model's blocks return the residual stream in a tuple; see :func:`returns_tuples`.
     """
     below = list(blocks(model))[: depth(site)]
     # A block has a forward of its own only where something else has put one there.
@@ -117,8 +113,7 @@ def returns_tuples(model: PreTrainedModel, inputs: Inputs) -> bool:
 def last_token_only(model: PreTrainedModel) -> Iterator[None]:
     """While this is open, the feed-forward part of the last block is run for the last token alone.
 
-    What the block leaves at any other token is then wrong, which is of no consequence where only the last one is read:
-    nothing above looks back. See :func:`ways_to_cut_short`.
+    What the block leaves at any other token is then wrong, which is of no consequence where only the last one is read.
     """
     part = getattr(blocks(model)[-1], "mlp", None)
     if part is None:
@@ -163,10 +158,7 @@ def last_query_only(model: PreTrainedModel) -> Iterator[None]:
 
 
 def ways_to_cut_short(model: PreTrainedModel, inputs: Inputs) -> tuple[Cut, ...]:
-    """Which of :func:`last_token_only` and :func:`last_query_only` leave what follows the last token as it is.
-
-    It is found by trying, on one row and few of its tokens.
-    """
+    """Which of :func:`last_token_only` and :func:`last_query_only` leave what follows the last token as it is."""
     some = _some(inputs)
     whole = model(**some, use_cache=False).logits[:, -1]
 

@@ -54,11 +54,7 @@ def model_presence(entry: Entry) -> Presence:
 
 
 def how_to_have(entry: Entry) -> str:
-    """What to do to have a model here: to fetch it, unless what was fetched are weights that are not read.
-
-    Raises:
-        DataError: see :func:`model_presence`.
-    """
+    """What to do to have a model here: to fetch it, unless what was fetched are weights that are not read."""
     pickles = [name for name in _PICKLES if _cached(entry, name)]
     if pickles and not _cached(entry, _WEIGHTS) and not _cached(entry, _INDEX):
         return (

@@ -176,8 +176,7 @@ def _read(
         )
     except DataError:
         raise
-    # torch says with a RuntimeError that a place is none, or that weights have another shape; files that are no
-    # configuration or tokenizer, and formats that need another package, are told by the rest.
+    # Places that there are not, weights of another shape, files of another kind, formats that need another package.
     except (*_UNREADABLE, SafetensorError, HfHubHTTPError) as error:
         raise DataError(f"{name}: {_reason(entry, revision, error)}") from None
     _check_whole(name, about)

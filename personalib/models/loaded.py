@@ -1,7 +1,4 @@
-"""What a run has loaded: models and SAEs as they are, which parameters such as ``device: auto`` do not tell.
-
-The process that loads notes it, and the runner puts the notes into the manifest.
-"""
+"""What a run has loaded, models and SAEs: noted by the process that loads, and put into the manifest by the runner."""
 
 import json
 import os

@@ -75,7 +75,7 @@ def blocks_path(model: PreTrainedModel) -> str:
     for path in _BLOCKS:
         if isinstance(_module(model, path), torch.nn.ModuleList):
             return path
-    deep = _depth(model)
+    deep = model.config.get_text_config().num_hidden_layers
     lists = [
         name
         for name, part in model.named_modules()
@@ -122,10 +122,7 @@ def check_parts(model: PreTrainedModel) -> None:
 
     Every block has to give the residual stream, which the next one reads as it is; the last one's, put through norm and
     unembedding, has to give the output; and that has to be the same where the model is told that all tokens are real,
-    and where each stands.
-
-    Raises:
-        ValueError: they are not, or the output is not finite; the message says what to pass.
+    and where each stands. A ``ValueError`` where it is not so, or not finite, says what to pass.
     """
     ids = torch.arange(_PROBE, device=model.device)[None] % model.config.get_text_config().vocab_size
     with _watched(blocks(model)) as (read, left):
@@ -182,25 +179,20 @@ _Met = list[list[torch.Tensor]]
 @contextmanager
 def _watched(parts: torch.nn.ModuleList) -> Iterator[tuple[_Met, _Met]]:
     """What each part reads and what it leaves, each time that it is run, while this is open."""
+    places = {part: place for place, part in enumerate(parts)}
     read: _Met = [[] for _ in parts]
     left: _Met = [[] for _ in parts]
 
-    def before(place: int) -> Any:
-        def hook(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            read[place].append(args[0] if args else kwargs["hidden_states"])
+    def before(part: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        read[places[part]].append(args[0] if args else kwargs["hidden_states"])
 
-        return hook
-
-    def after(place: int) -> Any:
-        def hook(_: torch.nn.Module, __: Any, output: Any) -> None:
-            left[place].append(output[0] if isinstance(output, tuple) else output)
-
-        return hook
+    def after(part: torch.nn.Module, _: Any, output: Any) -> None:
+        left[places[part]].append(output[0] if isinstance(output, tuple) else output)
 
     with ExitStack() as stack:
-        for place, part in enumerate(parts):
-            stack.callback(part.register_forward_pre_hook(before(place), with_kwargs=True).remove)
-            stack.callback(part.register_forward_hook(after(place)).remove)
+        for part in parts:
+            stack.callback(part.register_forward_pre_hook(before, with_kwargs=True).remove)
+            stack.callback(part.register_forward_hook(after).remove)
         yield read, left
 
 
@@ -238,10 +230,6 @@ def _proportional(made: torch.Tensor, logits: torch.Tensor) -> bool:
     factor = (one @ other) / (one @ one)
     error = (factor * one - other).norm() / other.norm()
     return bool(factor > 0 and error <= _TOLERANCE[logits.element_size()])
-
-
-def _depth(model: PreTrainedModel) -> int:
-    return int(model.config.get_text_config().num_hidden_layers)
 
 
 def _module(model: torch.nn.Module, name: str) -> torch.nn.Module | None:

@@ -68,11 +68,7 @@ def is_spread(model: PreTrainedModel) -> bool:
 
 
 def places(device: str) -> tuple[torch.device, ...]:
-    """The devices that a name stands for: all GPUs where a model is spread, and main memory too for places of its own.
-
-    Raises:
-        DataError: there is no such device.
-    """
+    """The devices that a name stands for: all GPUs where a model is spread, and main memory for places of its own."""
     gpus = tuple(torch.device("cuda", number) for number in range(torch.cuda.device_count()))
     if device in (BALANCED, MAPPED):
         return (*gpus, torch.device("cpu")) if device == MAPPED or not gpus else gpus

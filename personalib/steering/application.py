@@ -20,16 +20,12 @@ from personalib.steering.interventions import Intervention, Where, at_positions,
 
 @contextmanager
 def steer(language_model: LanguageModel, interventions: Sequence[Intervention]) -> Iterator[None]:
-    """While this is open, a model is steered.
+    """While this is open, a model is steered; interventions at one site are applied in their order.
 
     What ``generate`` writes belongs to the answer, whatever the model keeps of what it has read, but for a prompt that
     is read in several chunks (``prefill_chunk_size``), of which the later ones count as the answer. Where a model is
     run by hand, a pass without a cache, or with an empty one, reads a prompt, and every token that is read after that,
     into a cache that holds something, belongs to the answer. Tokens of padding are known by the attention mask.
-
-    Args:
-        language_model: the model.
-        interventions: what is done; those at one site in this order.
 
     Raises:
         ValueError: an intervention was made for another model, or the model is run with something else than an

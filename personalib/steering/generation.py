@@ -47,8 +47,8 @@ def generate(
     Nothing but the tokens that end an answer is taken from the model's own ``generation_config``. With one seed, a
     prompt has the same answers at any batch size, in any order and company: each sample draws from random numbers of
     its own, in double precision. What is left is the rounding of the model itself, whose logits differ in their last
-    places with the shape of a batch: it changes a token where the two likeliest are as near to each other as that, or
-    a random number as near to the border between two tokens.
+    places with the shape of a batch: a token changes where the two likeliest, or a random number and the border between
+    two tokens, are as near to each other as that.
 
     Args:
         language_model: the model.
@@ -69,10 +69,6 @@ def generate(
         ValueError: answers or batches would have no room for a token or prompt, a prompt has no token, or an
             intervention was made for another model.
         ItemError: the model overflows without steering.
-
-    Example:
-        >>> generate(model, prompts, [Add(vector, 1.0, "all")])  # doctest: +SKIP
-        ['I would gladly keep to the plan.']
     """
     made = written_tokens(
         language_model,

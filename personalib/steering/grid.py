@@ -45,10 +45,10 @@ def ask_steered(
     batch_size: int = 64,
     progress: str | None = None,
 ) -> Array:
-    r"""The probability of each option's first token right after each prompt, under each condition.
+    """The probability of each option's first token right after each prompt, under each condition.
 
     Args:
-        language_model: the model.
+        language_model: the model; one that a service runs gets a job for each batch and condition.
         prompts: texts up to the answer.
         labels: what the options are called, the same for all prompts.
         conditions: interventions of each condition; none is the model as it is. The tokenizer's special tokens are
@@ -60,16 +60,13 @@ def ask_steered(
         Shape ``(conditions, prompts, labels)``, over the whole vocabulary; NaN where a condition overflows.
 
     Raises:
-        ValueError: no prompt would be run, an intervention was made for another model, or one would steer the answer
-            alone, of which nothing is read back in here.
+        ValueError: no prompt would be run, an intervention was made for another model, would steer the answer alone, of
+            which nothing is read back in here, or cannot be sent to a service.
         ItemError: labels cannot be told apart by their first token, or the model overflows without steering.
+        DataError: a service does not answer; see :func:`personalib.models.remote.running`.
 
     Source:
         arXiv 2410.10863, sections 3.2 and 3.3, and its code release, for what is computed.
-
-    Example:
-        >>> ask_steered(model, ["Well?\n"], ["A", "B"], [(), (Add(vector, 2.0),)]).shape  # doctest: +SKIP
-        (2, 1, 2)
     """
     found = np.empty((len(conditions), len(prompts), len(labels)))
     total = len(conditions) * len(prompts)
@@ -94,11 +91,11 @@ def steered_batches(
     """The answers of :func:`ask_steered` batch by batch, for work that is kept as it is done.
 
     Args:
-        language_model: the model.
-        prompts: texts up to the answer.
-        labels: what the options are called, the same for all prompts.
-        conditions: interventions of each condition.
-        batch_size: rows of a forward pass.
+        language_model: as there, like prompts, labels, conditions and batch size.
+        prompts: see there.
+        labels: see there.
+        conditions: see there.
+        batch_size: see there.
         wanted: the numbers of the conditions that are run on a batch, given the places of its prompts; all by default.
             The prompts that share a batch are the same whatever is wanted.
         done: told how many answers were read, each time some are.
@@ -106,9 +103,6 @@ def steered_batches(
     Yields:
         The places of a batch's prompts, the numbers of the conditions that were run, and the probabilities, shape
         ``(those conditions, batch, labels)``.
-
-    Raises:
-        ValueError, ItemError: see :func:`ask_steered`.
     """
     _check(language_model, conditions, batch_size)
     _check_reads(conditions)
@@ -152,8 +146,7 @@ def answer_losses(
         exchanges: prompts, each with its answer.
         conditions: interventions of each condition, which steer the tokens of prompt and answer that they name.
         skip: how many tokens at the beginning of each answer are not counted; they are part of the answer all the same.
-        batch_size: rows of a forward pass. All their logits on the answers are in memory, so it is smaller than for
-            :func:`ask_steered`.
+        batch_size: rows of a forward pass, smaller than for :func:`ask_steered`: all logits on answers are in memory.
         progress: text of a progress bar; None shows none.
 
     Returns:
@@ -161,8 +154,8 @@ def answer_losses(
         ``(conditions, exchanges)``, NaN where a condition overflows; and how many those are, shape ``(exchanges,)``.
 
     Raises:
-        ValueError: see :func:`ask_steered`; or an answer's tokens melt into the prompt's, or none is left to count.
-        ItemError: see :func:`personalib.models.batches.check_rows`, or the model overflows without steering.
+        ValueError: an answer's tokens melt into the prompt's, or none is left to count; or see :func:`ask_steered`.
+        ItemError, DataError: see there.
     """
     _check(language_model, conditions, batch_size)
     texts = [prompt for prompt, _ in exchanges]
@@ -236,15 +229,7 @@ def _check_answers(
 
 @dataclass(frozen=True)
 class _Grid:
-    """One batch of prompts under any number of conditions.
-
-    Attributes:
-        model: the model.
-        inputs: of :func:`~personalib.models.batches.left_padded`.
-        where: which tokens each of the positions means.
-        together: how many conditions share a forward pass.
-        form: what may be left out of a run.
-    """
+    """One batch of prompts under any number of conditions, of which so many share a forward pass."""
 
     model: PreTrainedModel
     inputs: Inputs

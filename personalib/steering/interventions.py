@@ -94,7 +94,7 @@ class Ablate(_AlongVector):
         ValueError: the vector is zero, the positions are unknown, or the coefficient is no finite number.
 
     Source:
-        Arditi et al. (arXiv 2406.11717), section 2.4, with all of it taken out.
+        Arditi et al. (arXiv 2406.11717), section 2.4.
     """
 
     def __post_init__(self) -> None:
@@ -186,9 +186,6 @@ def sae_rule(
 def repe_rule(vector: SteeringVector, coefficient: float) -> tuple[Add, ...]:
     """The paper's rule for contrast vectors: the unit vector, at the last token.
 
-    Raises:
-        ValueError: the vector is zero.
-
     Source:
         arXiv 2410.10863, section 3.3.
     """
@@ -220,11 +217,7 @@ def repository_rule(
 
 
 def check_site(language_model: LanguageModel, site: Site, width: int, name: str, made_for: str) -> None:
-    """Notice what was made for another model.
-
-    Raises:
-        ValueError: it has another width than the model, or stands at a block that the model does not have.
-    """
+    """Notice what was made for another model: a ``ValueError`` where width or block do not fit this one."""
     own, depth = language_model.model.config.get_text_config().hidden_size, len(blocks(language_model.model))
     known = site.stream in ("resid_pre", "resid_post")
     if width != own or not known or not 0 <= site.layer < depth:
@@ -235,14 +228,11 @@ def check_site(language_model: LanguageModel, site: Site, width: int, name: str,
 
 
 def masks(real: torch.Tensor, answer: torch.Tensor) -> Where:
-    """Which tokens each of the positions means.
+    """By name of the positions, which tokens each means.
 
     Args:
         real: which tokens are no padding, shape ``(rows, tokens)``, boolean.
         answer: which of them belong to the answer and not to the prompt, of the same shape.
-
-    Returns:
-        By name of the positions, of the same shape.
     """
     prompt, answer = real & ~answer, real & answer
     # The last of the prompt has as many prompt tokens up to it as there are.

@@ -26,8 +26,8 @@ from personalib.models.sampling import Sampling
 from personalib.questionnaires.questionnaire import Questionnaire
 from personalib.questionnaires.questions import Question
 from personalib.steering.generation import generate
-from personalib.steering.grid import ask_steered
-from personalib.steering.guards import neutral_exchanges, perplexities
+from personalib.steering.grid import answer_losses, ask_steered
+from personalib.steering.guards import neutral_exchanges
 from personalib.steering.interventions import Add
 
 ROLES = {2: ("right", "wrong1"), 3: ("wrong1", "right", "wrong2"), 4: ("right", "wrong1", "wrong2", "wrong3")}
@@ -168,12 +168,13 @@ def test_words_are_those_of_generating_directly(llama, whole, number):
 
 
 @pytest.mark.parametrize("number", range(len(ARMS) + 1))
-def test_neutral_losses_give_the_guards_perplexity(llama, whole, number):
+def test_neutral_losses_are_those_of_answers_without_their_first_token(llama, whole, number):
     arm, table = (NONE, *ARMS)[number], whole[1][NEUTRAL]
     exchanges = neutral_exchanges(llama, 3, form="base", contexts=arm.contexts or ("",))
-    [expected] = perplexities(llama, exchanges, [arm.condition])
+    [losses], tokens = answer_losses(llama, exchanges, [arm.condition], skip=1)
     own = table[table["arm"] == number]
-    np.testing.assert_allclose(np.exp(own["loss"].sum() / own["tokens"].sum()), expected, rtol=1e-5)
+    np.testing.assert_allclose(own["loss"], losses, rtol=1e-5)
+    np.testing.assert_array_equal(own["tokens"], tokens)
 
 
 def test_arms_make_a_difference(whole):
