@@ -34,15 +34,6 @@ def test_a_chapter_can_be_called_by_its_name(command_line):
     assert "notebooks/99_nowhere.ipynb: no such notebook" in err
 
 
-def test_book_refuses_an_unknown_parameter(command_line, tmp_path, write_notebook):
-    write_notebook(parameters="seed: int = 1")
-    (tmp_path / "book").mkdir()
-    (tmp_path / "book" / "_toc.yml").write_text("format: jb-book\nroot: notebooks/01_tiny\n")
-    code, _, err = command_line("book", "--root", tmp_path, "-p", "sed", "1")
-    assert code == 2
-    assert "no chapter has a parameter 'sed'" in err
-
-
 def test_what_the_system_refuses_is_one_line_with_the_path(command_line, write_notebook, tmp_path):
     (tmp_path / "file").touch()
     notebook = write_notebook("1")

@@ -80,9 +80,9 @@ class EditionPlan:
         return sum(chapter.seconds or 0.0 for chapter in self.chapters if not chapter.done)
 
 
-def edition_book(model: str, folder: Path | None = None, root: Path | None = None) -> Book:
-    """The book of one model, from the sources in ``root``, with products of its own, below ``results/editions``."""
-    home = root or repository_root()
+def edition_book(model: str, folder: Path | None = None) -> Book:
+    """The book of one model, with products of its own, by default below ``results/editions``."""
+    home = repository_root()
     return Book(home, folder or home / "results" / "editions" / edition_name(model))
 
 

@@ -1,6 +1,5 @@
 """Execution of one notebook by papermill, which takes seconds to import; a bar names the chapter and the cell."""
 
-import math
 import os
 import signal
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from traitlets.config import Config
 from personalib.base.progress import progress_bar
 from personalib.base.provenance import RESULTS_VARIABLE, repository_root
 from personalib.book.chapters import Chapter, headings
+from personalib.book.parameters import finite
 from personalib.models.loaded import VARIABLE
 
 _INJECTED = "injected-parameters"
@@ -119,24 +119,12 @@ def _inject(notebook: Any, overrides: Mapping[str, object]) -> None:
     """Put a cell that sets parameters after the one that declares them; papermill's own is not exact for all values."""
     if not overrides:
         return
-    lines = [f"{name} = {_source(value)}" for name, value in overrides.items()]
+    # repr writes NaN and infinity by these names
+    lines = [] if finite(dict(overrides)) else ["from math import inf, nan"]
+    lines += [f"{name} = {value!r}" for name, value in overrides.items()]
     declared = next(place for place, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.tags)
     cell = new_code_cell("\n".join(["# Parameters", *lines]), metadata={"tags": [_INJECTED]})
     notebook.cells.insert(declared + 1, cell)
-
-
-def _source(value: object) -> str:
-    """A value as Python, which names NaN and infinity by functions alone."""
-    match value:
-        case dict():
-            return "{" + ", ".join(f"{_source(key)}: {_source(each)}" for key, each in value.items()) + "}"
-        case list():
-            return f"[{', '.join(map(_source, value))}]"
-        case tuple():
-            return f"({''.join(_source(each) + ', ' for each in value)})"
-        case float():
-            return repr(value) if math.isfinite(value) else f'float("{value}")'
-    return repr(value)
 
 
 def kill_kernels() -> None:

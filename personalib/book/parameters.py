@@ -47,7 +47,7 @@ class Parameter:
             read = self._adapter().validate_python(value)
         except (ValidationError, RecursionError):
             raise self._refused(value) from None
-        if not _finite(read) and _finite(self.default):
+        if not finite(read) and finite(self.default):
             raise ParameterError(f"parameter {self.name!r} is to be a finite number, not {shown(value)}")
         return read
 
@@ -152,12 +152,12 @@ def _type(node: ast.expr) -> Any:
     raise ValueError(ast.dump(node))
 
 
-def _finite(value: object) -> bool:
+def finite(value: object) -> bool:
     """Whether no number in a value is NaN or infinite."""
     if isinstance(value, dict):
-        return _finite([*value, *value.values()])
+        return finite([*value, *value.values()])
     if isinstance(value, list | tuple):
-        return all(map(_finite, value))
+        return all(map(finite, value))
     return not isinstance(value, float) or math.isfinite(value)
 
 

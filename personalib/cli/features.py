@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from personalib.cli import options
+from personalib.cli.sae import measures
 
 if TYPE_CHECKING:
     from personalib.features.discovery import Settings
@@ -190,21 +191,13 @@ def _shown(table: Any, lines: dict[int, str]) -> str:
 
 
 def _summary(results: dict[str, Any]) -> str:
+    shown = {**results["saes"], "the best SAE for each": results["any_sae"]}
     lines = []
-    for name, measures in results["saes"].items():
-        lines.append(
-            f"{name:<36} {measures['elements_found']:>2} of {measures['elements_total']} elements   "
-            f"null at most {max(measures['null_auroc'].values()):.3f}   "
-            f"explained variance {measures['explained_variance']:.3f}   "
-            f"L0 {measures['l0']:.1f}   dead {measures['dead_fraction']:.1%}   "
-            f"cross-entropy recovered {measures['cross_entropy_recovered']:.4f}"
-        )
-        if measures["missed"]:
-            lines.append(f"{'':<36} missed: {', '.join(measures['missed'])}")
-    best = results["any_sae"]
-    lines.append(f"{'the best SAE for each':<36} {best['elements_found']:>2} of {best['elements_total']} elements")
-    if best["missed"]:
-        lines.append(f"{'':<36} missed: {', '.join(best['missed'])}")
+    for name, found in shown.items():
+        kept = f"   null at most {max(found['null_auroc'].values()):.3f}   {measures(found)}" if "l0" in found else ""
+        lines.append(f"{name:<36} {found['elements_found']:>2} of {found['elements_total']} elements{kept}")
+        if found["missed"]:
+            lines.append(f"{'':<36} missed: {', '.join(found['missed'])}")
     for site, bounds in results["baselines"].items():
         means = ", ".join(f"{name} {values['mean']:.3f}" for name, values in bounds.items())
         lines.append(f"{site:<36} held-out AUROC without an SAE, mean over elements: {means}")

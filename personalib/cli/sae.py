@@ -1,5 +1,6 @@
 """The commands ``python -m personalib sae``. Each imports what it needs itself, so that help comes at once."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -49,7 +50,12 @@ def evaluate(documents: int, work: Path, target: Path | None) -> None:
     if target:
         write_json(target, results)
     for name, found in results.items():
-        click.echo(
-            f"{name:<28} explained variance {found['explained_variance']:.3f}   L0 {found['l0']:5.1f}   "
-            f"dead {found['dead_fraction']:.1%}   cross-entropy recovered {found['cross_entropy_recovered']:.4f}"
-        )
+        click.echo(f"{name:<28} {measures(found)}")
+
+
+def measures(found: Mapping[str, float]) -> str:
+    """What an SAE keeps of a model's stream, in a line."""
+    return (
+        f"explained variance {found['explained_variance']:.3f}   L0 {found['l0']:5.1f}   "
+        f"dead {found['dead_fraction']:.1%}   cross-entropy recovered {found['cross_entropy_recovered']:.4f}"
+    )

@@ -25,7 +25,6 @@ from personalib.stimuli.contrast_pairs import contrasts
 from personalib.stimuli.factors import TRAITS
 from personalib.vectors.contrast import fit_vector, read_contrasts
 from personalib.vectors.methods import METHODS
-from personalib.vectors.readings import layer_scan
 from personalib.vectors.vector import SteeringVector, load_vectors
 
 KEYS = [one.key for one in contrasts("pressures")]
@@ -165,24 +164,6 @@ def test_what_llama_cpp_leaves_out_is_left_out_of_its_files(call, tmp_path, site
     assert sorted(path.name for path in (tmp_path / "vectors").iterdir()) == [f"{key}.safetensors" for key in KEYS]
 
 
-def test_the_same_fit_writes_the_same_vectors(call, fitted, work, tmp_path):
-    assert call("fit", "--pairs", PAIRS, "--gguf", "--work", work, "--out", "again")[0] == 0
-    for key in KEYS:
-        first, again = fitted[0], tmp_path / "again"
-        assert load_vectors(again / f"{key}.safetensors") == load_vectors(first / f"{key}.safetensors")
-        assert (again / f"{key}.gguf").read_bytes() == (first / f"{key}.gguf").read_bytes()
-
-
-def test_other_number_formats_can_be_read_in(call, tmp_path):
-    for dtype in ("float32", "bfloat16"):
-        options = ("--dtype", dtype, "--pairs", 4, "--site", "resid_post.2")
-        assert call("fit", *options, "--out", dtype)[0] == 0
-    full, half = (SteeringVector.load(tmp_path / dtype / "trust.safetensors") for dtype in ("float32", "bfloat16"))
-    assert full != half
-    cosine = torch.nn.functional.cosine_similarity(full.direction, half.direction, dim=0)
-    assert cosine > 0.99
-
-
 # Choose
 
 
@@ -261,13 +242,6 @@ def test_a_report_chooses_what_choose_chooses(reported, chosen):
     written = json.loads(chosen[0].read_text())["table"]
     pd.testing.assert_frame_equal(pd.DataFrame(found["choice"]), pd.DataFrame(written), rtol=1e-6)
     assert reported[1].startswith(chosen[1]), "the same table is shown first"
-
-
-def test_a_report_reads_what_the_library_reads(reported, readings):
-    found = reported[0]
-    scan = layer_scan(readings, [Site.parse(found["site"])]).set_index("contrast")
-    assert found["reading_accuracy"] == pytest.approx(scan["accuracy"].to_dict())
-    assert found["brier"] == pytest.approx(scan["brier"].to_dict())
 
 
 def test_a_line_for_each_contrast_is_shown(reported):

@@ -5,7 +5,6 @@ from functools import partial
 
 import pytest
 import yaml
-from sae_lens.training.sae_trainer import SAETrainer
 
 from personalib.features.report import faithfulness, measure
 from personalib.features.saes import DEFAULT_SAE, load_sae
@@ -70,26 +69,6 @@ def test_a_recipe_becomes_saes_that_load_with_log_and_manifest(call, recipe, tmp
     documents = draw_mix(Corpus(load_world(), "train"), RECIPE["mix"], RECIPE["documents"], RECIPE["seed"])
     texts = encode(load_model().tokenizer, [document.text for document in documents])
     assert manifest["tokens"] == sum(len(one.places) for one in texts)
-
-
-def test_a_second_call_does_not_train_again(call, recipe, tmp_path, monkeypatch):
-    assert train(call, recipe)[0] == 0
-    first = contents(tmp_path / "out")
-    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*") if path.suffix != ".jsonl"}
-    monkeypatch.setattr(SAETrainer, "step", lambda *_: pytest.fail("trained again"))
-    assert train(call, recipe)[0] == 0
-    assert contents(tmp_path / "out") == first
-    assert {path: path.stat().st_mtime_ns for path in times} == times, "neither activations nor checkpoints are new"
-
-
-def test_the_seed_gives_the_same_weights_wherever_they_are_trained(call, recipe, tmp_path):
-    for name, seed in (("one", 2), ("same", 2), ("other", 3)):
-        recipe.write_text(yaml.safe_dump(RECIPE | {"seed": seed, "saes": RECIPE["saes"][:1]}))
-        assert call("train", "--recipe", recipe, "--work", f"work {name}", "--out", name)[0] == 0
-    one, same, other = (
-        (tmp_path / name / IDS[0] / "sae_weights.safetensors").read_bytes() for name in ("one", "same", "other")
-    )
-    assert one == same != other
 
 
 @pytest.mark.parametrize(
