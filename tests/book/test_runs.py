@@ -27,6 +27,11 @@ def output(tmp_path):
     return tmp_path / "output"
 
 
+@pytest.fixture
+def notebook(write_notebook):
+    return write_notebook(SAVES, parameters="seed: int = 1")
+
+
 def names(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
@@ -36,11 +41,8 @@ def sha256(path: Path) -> str:
 
 
 def outputs_of(path: Path) -> str:
-    return "".join(
-        "".join(part.get("text", ""))
-        for cell in json.loads(path.read_text())["cells"]
-        for part in cell.get("outputs", [])
-    )
+    parts = [part for cell in json.loads(path.read_text())["cells"] for part in cell.get("outputs", [])]
+    return "".join("".join(part.get("text", "")) for part in parts)
 
 
 def test_a_run_publishes_notebook_results_and_manifest(write_notebook, output, small_data):
@@ -69,8 +71,7 @@ def test_a_run_publishes_notebook_results_and_manifest(write_notebook, output, s
     assert 0 < manifest["seconds"] < WAIT_SECONDS
 
 
-def test_an_unchanged_chapter_is_reused_whatever_its_time_stamp(write_notebook, output):
-    notebook = write_notebook(SAVES, parameters="seed: int = 1")
+def test_an_unchanged_chapter_is_reused_whatever_its_time_stamp(notebook, output):
     first = run_notebook(notebook, {}, output)
     os.utime(notebook)
     executed = first.notebook.stat().st_mtime_ns
@@ -117,8 +118,7 @@ def test_each_input_changes_the_hash(write_notebook, small_library, small_data):
         ({"api_key": "x"}, "01_tiny: parameter 'api_key' looks like a secret"),
     ],
 )
-def test_a_wrong_parameter_stops_before_anything_runs(write_notebook, output, given, message):
-    notebook = write_notebook(SAVES, parameters="seed: int = 1")
+def test_a_wrong_parameter_stops_before_anything_runs(notebook, output, given, message):
     with pytest.raises(RunError, match=message):
         run_notebook(notebook, given, output)
     assert not output.exists()
@@ -228,8 +228,7 @@ def test_one_process_at_a_time_runs_a_chapter_in_a_folder(write_notebook, output
     assert not [name for name in names(output) if name.endswith("lock")]
 
 
-def test_what_another_process_has_just_run_is_not_run_again(write_notebook, output, monkeypatch):
-    notebook = write_notebook(SAVES, parameters="seed: int = 1")
+def test_what_another_process_has_just_run_is_not_run_again(notebook, output, monkeypatch):
 
     @contextmanager
     def late(path, **_):
@@ -245,8 +244,7 @@ def test_what_another_process_has_just_run_is_not_run_again(write_notebook, outp
     assert run_notebook(notebook, {}, output).reused
 
 
-def test_an_unchanged_run_is_read_without_writing(write_notebook, output, monkeypatch):
-    notebook = write_notebook(SAVES, parameters="seed: int = 1")
+def test_an_unchanged_run_is_read_without_writing(notebook, output, monkeypatch):
     run_notebook(notebook, {}, output)
 
     def refuse(path, **_):
