@@ -88,8 +88,8 @@ def _listed_files(entry: Any) -> list[str]:
         return [file for part in entry for file in _listed_files(part)]
     if not isinstance(entry, dict):
         return []
-    own = [entry[key] for key in ("root", "file") if key in entry]
-    return own + [file for value in entry.values() for file in _listed_files(value)]
+    named = [entry[key] for key in ("root", "file") if key in entry]
+    return named + [file for value in entry.values() for file in _listed_files(value)]
 
 
 def _stem(file: str) -> str:

@@ -70,7 +70,7 @@ def plan_comparison(
     revision = given.get("revision") or find_entry(model).revision
     plan = _asked_of(plan, {"name": model, "revision": revision, "device": device})
     try:
-        questions = sum(len(planned_questionnaire(one).questions) for one in plan.questionnaires)
+        questions = sum(len(planned_questionnaire(each).questions) for each in plan.questionnaires)
     except (DataError, ValueError) as error:
         if grid is not None:
             raise
@@ -113,17 +113,17 @@ def earlier_page(comparison: Comparison, folder: Path) -> Path | None:
 
 def _made_of(comparison: Comparison) -> str:
     """A hash of what a report hangs on, but for the model's weights."""
-    parts = [one.model_dump(mode="json") for one in (comparison.plan, comparison.protocol)]
+    parts = [part.model_dump(mode="json") for part in (comparison.plan, comparison.protocol)]
     return sha256(json.dumps([*parts, library_hash(), data_hash()], sort_keys=True).encode()).hexdigest()
 
 
 def _with_features(comparison: Comparison) -> EvaluationPlan:
     """The plan with published features listed where a model's own name, such as a file's, would not find them."""
     plan, published = comparison.plan, comparison.published
-    if bare_name(plan.models[0].name) == published or all(one.features != PUBLISHED for one in plan.arms):
+    if bare_name(plan.models[0].name) == published or all(arm.features != PUBLISHED for arm in plan.arms):
         return plan
     found = {key: tuple(features) for key, features in published_features(published).items()}
-    arms = [one.model_copy(update={"features": found}) if one.features == PUBLISHED else one for one in plan.arms]
+    arms = [arm.model_copy(update={"features": found}) if arm.features == PUBLISHED else arm for arm in plan.arms]
     return plan.model_copy(update={"arms": tuple(arms)})
 
 

@@ -161,9 +161,9 @@ def _environment(results: Path, loaded: Path) -> dict[str, str]:
     """The kernel's environment: it imports this very library, whatever else may be installed."""
     path = os.pathsep.join(filter(None, (str(repository_root()), os.environ.get("PYTHONPATH"))))
     # The kernel runs in the chapter's folder, where a relative path would name another one.
-    told = {name: str(Path(os.environ[name]).resolve()) for name in _FOLDERS if os.environ.get(name)}
-    own = {RESULTS_VARIABLE: str(results.resolve()), VARIABLE: str(loaded.resolve())}
-    return {**os.environ, "PYTHONPATH": path, **told, **own}
+    folders = {name: str(Path(os.environ[name]).resolve()) for name in _FOLDERS if os.environ.get(name)}
+    places = {RESULTS_VARIABLE: str(results.resolve()), VARIABLE: str(loaded.resolve())}
+    return {**os.environ, "PYTHONPATH": path, **folders, **places}
 
 
 def _cell_labels(cells: Any) -> list[str]:

@@ -216,7 +216,7 @@ def _products(sweep: Sweep, points: list[Point], engine: Engine) -> Iterator[tup
 
 def _run_point(job: Job) -> tuple[dict[str, bytes], str]:
     """Run a point in whatever process; gives the files that it leaves, by their path, and what failed in one line."""
-    path, parameters, inputs, told = job
+    path, parameters, inputs, asked_threads = job
     notebook = repository_root() / path
     try:
         same = inputs_hash(notebook, parameters) == inputs
@@ -227,7 +227,7 @@ def _run_point(job: Job) -> tuple[dict[str, bytes], str]:
             f"{notebook}: a worker has another version of the notebook, of personalib, of its data or of its pinned "
             "dependencies, or one was changed meanwhile; have the same on every machine, and run it again"
         )
-    with TemporaryDirectory(prefix="sweep-") as scratch, threads(told):
+    with TemporaryDirectory(prefix="sweep-") as scratch, threads(asked_threads):
         folder, failure = Path(scratch), ""
         try:
             run_notebook(notebook, parameters, folder, reuse=False, position=1)

@@ -68,9 +68,9 @@ def fixed(source: Path, person: str, out: Path) -> None:
     """Tell each attribute of the backgrounds in SOURCE in a sentence of its own."""
     from personalib.stimuli.paper_files import load_backgrounds, save_backgrounds, with_fixed_text
 
-    told = [with_fixed_text(entry, person) for entry in load_backgrounds(source)]
-    save_backgrounds(told, out)
-    click.echo(f"{out}: {len(told)} backgrounds")
+    entries = [with_fixed_text(entry, person) for entry in load_backgrounds(source)]
+    save_backgrounds(entries, out)
+    click.echo(f"{out}: {len(entries)} backgrounds")
 
 
 @backgrounds.command()
@@ -96,8 +96,8 @@ def generated(source: Path, person: str, writer: str, seed: int, out: Path, **se
 
     entries = load_backgrounds(source)
     written = _write(LifeStory(person), [entry.background() for entry in entries], writer, seed, out, settings)
-    told = [with_story(entry, each.generated) for entry, each in zip(entries, written, strict=True)]
-    save_backgrounds(told, out)
+    with_stories = [with_story(entry, each.generated) for entry, each in zip(entries, written, strict=True)]
+    save_backgrounds(with_stories, out)
     click.echo(f"{out}: {len(written)} life stories")
 
 

@@ -143,5 +143,5 @@ def compare(
         found = reproduce(run, manner, rule, Guard(**guard))
         written = write_reproduction(found, folder / "reproduction")
         counts = found.cells["verdict"].value_counts()
-        told = ", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in VERDICTS)
-        click.echo(f"{run.model}: {told}; {len(written)} files in {written[0].parent}")
+        summary = ", ".join(f"{counts.get(verdict, 0)} {verdict}" for verdict in VERDICTS)
+        click.echo(f"{run.model}: {summary}; {len(written)} files in {written[0].parent}")

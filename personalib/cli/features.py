@@ -106,14 +106,14 @@ def convert(
     found, entries = load_feature_patterns(pattern), load_backgrounds(source)
     if len(found) != 1:
         raise click.UsageError(f"{pattern} holds {len(found)} patterns; keep the one that is meant")
-    told = [number for number, entry in enumerate(entries) if entry.generative_bg.strip()]
+    with_story = [number for number, entry in enumerate(entries) if entry.generative_bg.strip()]
     read: dict[int, Any] = {}
-    if told:
+    if with_story:
         model = options.named_model(**which)
         sae, *_ = options.named_saes(model, release, sae_ids, which["dtype"], only_first=True).values()
-        stories = [entries[number] for number in told]
+        stories = [entries[number] for number in with_story]
         readings = generated_features(found[0], stories, model, sae, work / "stories", pooling, "stories")
-        read = dict(zip(told, readings, strict=True))
+        read = dict(zip(with_story, readings, strict=True))
     save_backgrounds(
         [
             with_features(entry, fixed_features(found[0], entry), read.get(number))
@@ -121,7 +121,7 @@ def convert(
         ],
         out,
     )
-    click.echo(f"{out}: {len(entries)} backgrounds, {len(told)} of them with the features of a life story")
+    click.echo(f"{out}: {len(entries)} backgrounds, {len(with_story)} of them with the features of a life story")
 
 
 @features.command()

@@ -30,7 +30,7 @@ def train(recipe: Path | None, work: Path, out: Path | None, device: str) -> Non
     texts = [document.text for document in documents]
     with alone(work, out, doing="is training"):
         train_saes(plan, load_model(device=device), texts, work, out, device)
-    click.echo(f"{out}: {', '.join(one.sae_id for one in plan.saes)}")
+    click.echo(f"{out}: {', '.join(sae.sae_id for sae in plan.saes)}")
 
 
 @sae.command()

@@ -55,7 +55,7 @@ def ask(
     from personalib.vectors.vector import load_vectors
 
     sampling = parse(Sampling, {name: which.pop(name) for name in Sampling.model_fields}, "sampling")
-    known = {str(one.site): one for one in load_vectors(source)}
+    known = {str(vector.site): vector for vector in load_vectors(source)}
     if (site or next(iter(known))) not in known or (site is None and len(known) > 1):
         raise click.UsageError(f"{source} has vectors at {', '.join(known)}; choose one with --site")
     vector, model = known[site or next(iter(known))], options.named_model(**which)
