@@ -138,7 +138,7 @@ def test_what_a_file_does_not_say_is_said_by_options(call, tmp_path):
         (("show", "empty.safetensors"), "empty.safetensors: holds no vector"),
         (("show", "stack.safetensors", "--site", "resid_post.20"), "trust has 5 rows, which are layers and not all at"),
         (("show", "evil.pt", "--form", "gguf"), "is pickle and not gguf"),
-        (("convert", "evil.pt", "--out", "no/v.pt", "--to", "safetensors"), "there is no folder no; make it first"),
+        (("convert", "evil.pt", "--out", "no/v.pt", "--to", "safetensors"), "there is no folder no; make it"),
         (("convert", "evil.pt", "--out", "evil.pt/x", "--to", "gguf"), "evil.pt/x: no folder can be made there (Not"),
         (("convert", "evil.pt", "--out", "plain", "--to", "gguf"), "plain: no folder can be made there (File exists)"),
         (("convert", "evil.pt", "--out", "x" * 300 + ".pt", "--to", "gguf"), "x.pt: no folder can be made there (File"),
