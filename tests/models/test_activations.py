@@ -21,7 +21,7 @@ from personalib.base.data import DataError, data_dir
 from personalib.base.storage import Journal
 from personalib.models import activations
 from personalib.models.activations import Activations, capture
-from personalib.models.load import LanguageModel, load_model
+from personalib.models.load import LanguageModel
 from personalib.models.parts import Site, blocks
 from personalib.organism.tokenizer import load_tokenizer
 
@@ -108,12 +108,6 @@ def test_a_batch_gives_what_single_texts_give(model, tokens, tmp_path):
     assert found.values(Site(2)).shape == (found.offsets[-1], 24)
 
 
-def test_what_comes_before_a_block_is_what_comes_after_the_one_below(model, tmp_path):
-    found = capture(model, TEXTS, SITES, tmp_path, tokens="all")
-    below = capture(model, TEXTS, [Site(0)], tmp_path / "below", tokens="all")
-    np.testing.assert_array_equal(found.values(Site(1, "resid_pre")), below.values(Site(0)))
-
-
 @pytest.mark.parametrize("batch_tokens", [1, 40, 100_000])
 def test_the_size_of_a_batch_makes_no_difference(batch_tokens, tmp_path):
     model = small("gemma2")
@@ -176,20 +170,6 @@ def test_damaged_activations_are_captured_anew(tmp_path, caplog, damage, finishe
     again = capture(model, TEXTS, [Site(0), Site(1)], tmp_path)
     np.testing.assert_array_equal(again.values(Site(1)), expected)
     assert not finished or f"{path}: missing or damaged; it is captured anew" in caplog.text
-
-
-def test_no_flipped_bit_of_activations_is_served(tmp_path):
-    model = small("llama")
-    found = capture(model, TEXTS, [Site(1)], tmp_path)
-    expected, path = np.array(found.values(Site(1))), tmp_path / "resid_post.1.npy"
-    content, rng = path.read_bytes(), np.random.default_rng(0)
-    for place in rng.choice(8 * len(content), 20, replace=False):
-        damaged = bytearray(content)
-        damaged[place // 8] ^= 1 << place % 8
-        path.write_bytes(damaged)
-        again = capture(model, TEXTS, [Site(1)], tmp_path)
-        np.testing.assert_array_equal(again.values(Site(1)), expected)
-        assert path.read_bytes() == content
 
 
 def test_no_room_is_one_error_before_the_model_is_run(disk, monkeypatch):
@@ -265,12 +245,6 @@ def test_memory_stays_flat(tmp_path):
     finally:
         activations._streams = streams
     assert len(held) > 10 and max(held) <= 300 * 24
-
-
-def test_the_organisms_own_stream(tmp_path):
-    model = load_model()
-    found = capture(model, TEXTS, [Site(3)], tmp_path)
-    np.testing.assert_allclose(found.text(Site(3), 2), by_hand(model, TEXTS[2], Site(3))[-1:], atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -134,10 +134,6 @@ def test_a_text_longer_than_the_limit_stands_alone_and_comes_first():
     assert list(length_batches(of_lengths(2, 50, 3), 10)) == [[1], [2, 0]]
 
 
-def test_texts_of_one_length_keep_their_order():
-    assert list(length_batches(of_lengths(4, 4, 4, 4), 8)) == [[0, 1], [2, 3]]
-
-
 def test_rows_are_padded_on_the_right_and_the_mask_says_where():
     batch = padded([[5, 6, 7], [8], [9, 10]])
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0]]
@@ -147,11 +143,6 @@ def test_rows_are_padded_on_the_right_and_the_mask_says_where():
         [9, 10],
     ]
     assert batch["input_ids"].shape == (3, 3) and batch["input_ids"].dtype == torch.int64
-
-
-def test_rows_of_one_length_are_not_padded():
-    batch = padded([[5, 6], [0, 8]])
-    assert batch["input_ids"].tolist() == [[5, 6], [0, 8]] and batch["attention_mask"].all()
 
 
 # What tokenizers put before and after every text: nothing, a beginning, an end, both, and the marks of GLM.

@@ -128,12 +128,6 @@ def test_the_stream_is_that_of_the_hidden_states_and_nothing_above_is_run(name):
             torch.testing.assert_close(norms[-1](found), states[-1])
 
 
-def test_the_stream_does_not_depend_on_how_many_logits_are_kept(llama):
-    inputs = left_padded(llama, ROWS)
-    assert inputs["logits_to_keep"] == 1
-    assert torch.equal(stream_at(llama, inputs, Site(1)), stream_at(llama, without_logits(inputs), Site(1)))
-
-
 @every_site
 @every_model
 def test_a_model_started_at_a_site_says_what_the_whole_one_says(name, site):
@@ -163,31 +157,6 @@ def test_a_model_started_at_a_site_reads_what_it_is_given(name):
         # The weights of the two ends are one in some architectures, and the stream below is met nowhere.
         with starting_at(model, site, torch.zeros(len(ROWS), len(ROWS[0]), WIDTH), in_tuple):
             torch.testing.assert_close(logits_of(model, inputs), logits_of(model, others))
-
-
-@every_model
-def test_a_stream_is_found_from_one_below_it(name):
-    model = small(name).model
-    inputs, in_tuple = inputs_of(model), returns_tuples(model, inputs_of(model))
-    seen = run_blocks(model)
-    for low in SITES:
-        for high in SITES[SITES.index(low) + 1 :]:
-            own = stream_at(model, inputs, high)
-            start = stream_at(model, inputs, low)
-            seen.clear()
-            with starting_at(model, low, start, in_tuple):
-                assert torch.equal(stream_at(model, inputs, high), own)
-            assert seen == list(range(depth(low), depth(high)))
-
-
-def test_more_rows_than_were_run_below_can_be_started(llama):
-    inputs = inputs_of(llama)
-    stream = stream_at(llama, inputs, Site(0))
-    with starting_at(llama, Site(0), torch.cat([stream, stream + 1]), False):
-        found = logits_of(llama, repeated(inputs, 2))
-    torch.testing.assert_close(found[: len(ROWS)], logits_of(llama, inputs))
-    with changing(llama, Site(0), lambda each: each + 1):
-        torch.testing.assert_close(found[len(ROWS) :], logits_of(llama, inputs))
 
 
 @every_model
@@ -331,12 +300,6 @@ def test_whether_it_can_be_cut_short_is_found_for_prompts_of_any_length(name, ro
     assert set(lengths) == {(1, min(8, len(rows[0])))}
 
 
-def test_whether_it_can_be_cut_short_is_found_in_half_precision():
-    for name in ("gemma2", "llama", "gpt2"):
-        model = small(name).model.to(torch.bfloat16)
-        assert can_be_cut_short(model, left_padded(model, ROWS)) is True
-
-
 # What is left behind
 
 
@@ -349,7 +312,6 @@ def parts_that_are_opened(model):
         lambda: starting_at(model, Site(1), stream, returns_tuples(model, inputs)),
         lambda: starting_at(model, Site(0, "resid_pre"), stream, returns_tuples(model, inputs)),
         lambda: last_token_only(model),
-        lambda: last_query_only(model),
     ]
 
 

@@ -17,8 +17,6 @@ from personalib.models.parts import Site
 from personalib.models.sampling import Sampling
 from personalib.models.shortcuts import Shortcuts
 from personalib.organism.evaluation import open_answers
-from personalib.steering.application import steer
-from personalib.steering.doses import at_dose
 from personalib.steering.generation import _Choice, generate
 from personalib.steering.interventions import POSITIONS, Ablate, Add, Clamp
 
@@ -103,19 +101,6 @@ def test_a_steered_answer_is_that_of_each_prompt_alone_steered_by_hand(name, con
             name, condition
         )
     assert expected(name, condition) != expected(name)
-
-
-@pytest.mark.parametrize("condition", CONDITIONS)
-def test_a_steered_answer_is_what_is_generated_inside_steer(llama, condition):
-    made = []
-    with steer(llama, CONDITIONS[condition]), torch.inference_mode():
-        for prompt in PROMPTS:
-            ids = torch.tensor([llama.tokenizer.encode(prompt)])
-            row = llama.model.generate(
-                ids, attention_mask=torch.ones_like(ids), max_new_tokens=TOKENS, do_sample=False, pad_token_id=0
-            )
-            made.append(text(row[0, ids.shape[1] :].tolist()))
-    assert generate(llama, PROMPTS, CONDITIONS[condition], tokens=TOKENS) == made
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 5])
@@ -268,12 +253,6 @@ def test_a_progress_bar_has_the_text_that_it_is_given(llama, capsys):
     assert "Open answers" in shown and f"{len(PROMPTS)}/{len(PROMPTS)}" in shown
 
 
-def test_a_start_that_a_prompt_has_is_not_added_again(llama):
-    assert generate(llama, [f"<bos> {PROMPTS[3]}"], tokens=TOKENS) == expected("llama")[3:4]
-    bare = replace(llama, tokenizer=words(bos=False))
-    assert generate(bare, [f"<bos> {PROMPTS[3]}"], tokens=TOKENS) == expected("llama")[3:4]
-
-
 # The organism
 
 
@@ -281,12 +260,6 @@ def test_a_start_that_a_prompt_has_is_not_added_again(llama):
 def answers(organism):
     """Prompts of both forms with the answers of the evaluation."""
     return open_answers(organism, 24)
-
-
-@pytest.mark.parametrize("batch_size", [1, 5])
-def test_the_organisms_answers_are_those_of_its_evaluation(answers, batch_size):
-    found = generate(load_model(), answers["prompt"].tolist(), batch_size=batch_size)
-    assert found == answers["text"].tolist()
 
 
 def test_the_organisms_answers_are_lines_of_the_likeliest_tokens(organism, answers):
@@ -302,14 +275,6 @@ def test_the_organisms_answers_are_lines_of_the_likeliest_tokens(organism, answe
         assert answer == written.strip().split("\n")[0].strip()
         assert answer.endswith(".") and "<" not in answer
     assert {prompt.startswith("<bos>") for prompt in answers["prompt"].iloc[::3]} == {True, False}
-
-
-def test_a_hard_push_changes_what_the_organism_writes(answers):
-    model, prompts = load_model(), answers["prompt"].tolist()
-    one = vector(Site(2), 1, width=128)
-    pushed = generate(model, prompts, [Add(at_dose(one, 1.0, 100.0), 1.0, "all")])
-    assert sum(found != before for found, before in zip(pushed, answers["text"], strict=True)) > 12
-    assert generate(model, prompts, [Add(at_dose(one, 0.0, 100.0), 1.0, "all")]) == answers["text"].tolist()
 
 
 # Something that would change what is written, for each field of a configuration that has a say in it.
@@ -440,11 +405,6 @@ def test_tokens_are_counted_for_a_penalty_alone(monkeypatch):
     assert generate(tiny("llama"), PROMPTS, tokens=2, sampling=Sampling(temperature=1.0))
 
 
-def test_a_small_share_of_the_probability_is_the_likeliest_token():
-    sampling = Sampling(temperature=2.0, top_p=1e-9)
-    assert generate(tiny("llama"), PROMPTS, tokens=TOKENS, sampling=sampling) == expected("llama")
-
-
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=1.0, samples=2)], ids=str)
 def test_a_model_that_overflows_by_itself_is_refused_and_under_a_push_left_unanswered(sampling, value):
@@ -467,17 +427,6 @@ def test_an_answer_that_ends_before_it_overflows_is_kept():
     model.model.generation_config.eos_token_id = VOCABULARY.index(first[0])
     with pytest.warns(UserWarning, match="llama: 1 of 2 answers are left empty"):
         assert generate(model, prompts, condition, tokens=3) == ["", ""]
-
-
-def test_the_organism_samples_the_same_at_any_batch_size(answers):
-    model, prompts = load_model(), answers["prompt"].tolist()[:10]
-    sampling = Sampling(temperature=1.0, frequency_penalty=0.2, seed=16, samples=2)
-    found = [generate(model, prompts, sampling=sampling, batch_size=size) for size in (1, 2, 5)]
-    assert found[0] == found[1] == found[2] and len(set(found[0])) > 15
-    assert all(
-        generate(model, [prompt], sampling=sampling) == found[0][2 * place : 2 * place + 2]
-        for place, prompt in enumerate(prompts[:4])
-    )
 
 
 def test_a_prompt_without_a_token_is_refused():
