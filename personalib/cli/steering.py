@@ -115,8 +115,7 @@ def report(  # noqa: PLR0913 - each argument is an option
     from personalib.evaluation.study import Study
     from personalib.evaluation.study_report import report as write
     from personalib.models.registry import ORGANISM
-    from personalib.organism.effects import planted_changes
-    from personalib.organism.world import load_world
+    from personalib.organism.world import load_world, planted_changes
     from personalib.questionnaires.items import load_trait, some_of_each, validation_split
     from personalib.questionnaires.questionnaire import trait_questionnaire
     from personalib.stimuli.contrast_pairs import contrasts

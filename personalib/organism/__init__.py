@@ -6,7 +6,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "corpus": ["Corpus", "held_out_documents"],
-        "effects": ["effect_similarity", "planted_changes", "planted_effects"],
         "evaluation": [
             "FORMS",
             "NEGLIGIBLE",
@@ -22,7 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "world_correlations",
         ],
         "tokenizer": ["load_tokenizer"],
-        "world": ["Profile", "draw_world", "load_world"],
+        "world": ["Profile", "draw_world", "effect_similarity", "load_world", "planted_changes", "planted_effects"],
         "written_answers": ["free_answers", "high_shares", "judge", "moved_trait", "open_questions"],
     },
 )

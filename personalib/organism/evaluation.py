@@ -34,12 +34,7 @@ _SEED = 7
 
 @dataclass(frozen=True)
 class People:
-    """A person for each of some items.
-
-    Attributes:
-        profiles: what is known of the person, by the item's name.
-        arm: tells each person before the item, in a text of its own.
-    """
+    """A person for each of some items: profiles by the item's name, and an arm that tells each before the item."""
 
     profiles: Mapping[str, Profile]
     arm: Arm
@@ -64,15 +59,8 @@ def ask_in_both_forms(
 ) -> pd.DataFrame:
     """Put every other item as a chat and those between as plain text, since the organism has learned both.
 
-    Args:
-        language_model: who is asked.
-        items: trait items.
-        arms: what is told; each with one text an item, or none.
-        templates: the items' templates.
-        progress: text of a progress bar; None shows none.
-
-    Returns:
-        The answers of :func:`personalib.evaluation.ask.evaluate`, in the order of the items.
+    Each arm tells one text an item, or none. The answers, in the order of the items, are those of
+    :func:`personalib.evaluation.ask.evaluate`.
     """
     parts = []
     for place, form in enumerate(FORMS):
@@ -102,8 +90,8 @@ def world_correlations(units: pd.DataFrame, column: str) -> dict[str, dict[str, 
 def _correlation(read: pd.DataFrame) -> dict[str, float | None]:
     if read[["high", "world"]].nunique().min() < 2:
         return dict.fromkeys(("value", "ci_low", "ci_high"))
-    found = correlation_interval(read["high"], read["world"])
-    return {"value": float(found.estimate), "ci_low": float(found.low), "ci_high": float(found.high)}
+    interval = correlation_interval(read["high"], read["world"])
+    return {"value": float(interval.estimate), "ci_low": float(interval.low), "ci_high": float(interval.high)}
 
 
 def _known(value: float) -> float | None:
@@ -125,12 +113,9 @@ def pressure_arms(world: World, items: Sequence[TraitItem], seed: int = _SEED) -
 def pole_differences(answers: pd.DataFrame, world: World) -> pd.DataFrame:
     """How much likelier a high answer is under the positive pole of each pressure than under the negative one.
 
-    Args:
-        answers: under :func:`pressure_arms`.
-        world: the truth.
-
     Returns:
-        One row a pressure and trait: ``key``, ``group``, ``estimate``, and ``truth``, the world's.
+        For answers under :func:`pressure_arms`, one row a pressure and trait: ``key``, ``group``, ``estimate``, and
+        ``truth``, the world's.
     """
     means = per_item(answers, by=("key", "pole")).groupby(["key", "group", "pole"])["high"].mean().unstack("pole")
     found = (means[POLES[0]] - means[POLES[1]]).rename("estimate").reset_index()
@@ -171,13 +156,9 @@ def open_answers(
 def measurements(
     language_model: LanguageModel, *, items_per_trait: int = 60, answers: int = 400, progress: bool = False
 ) -> dict[str, Any]:
-    """All measurements of the organism, on held-out wordings only.
+    """All measurements of the organism, on held-out wordings only, with so many open answers.
 
-    Args:
-        language_model: the organism.
-        items_per_trait: trait items of each trait; each is put to one random person in each template and order.
-        answers: how many open answers are generated.
-        progress: show progress bars.
+    Each trait item is put to one random person in each template and order.
 
     Returns:
         A value that JSON can hold; ``intervals`` has the 95 % intervals of the numbers beside it.

@@ -81,10 +81,7 @@ class Vocabulary:
 
 @dataclass(frozen=True, config=STRICT)
 class Recipe:
-    """Everything that determines a training run, read from ``data/organism/training.yaml``.
-
-    ``probes`` says for each topic of notes behind how many blocks it is read; the other fields are as in the file.
-    """
+    """Everything that determines a training run; ``probes`` says behind how many blocks each topic of notes is read."""
 
     seed: Annotated[int, Field(ge=0, strict=True)]
     model: Shape
@@ -190,9 +187,9 @@ class Probes(torch.nn.Module):
 def loss(body: Callable[..., Any], head: torch.nn.Module, probes: Probes, batch: Batch) -> torch.Tensor:
     """Mean cross-entropy of the text, of the answers against the world's probabilities, and the loss of the probes.
 
-    The means make one answer in a hundred tokens count as much as all the text around it. In the second, each of
-    a document's n answers has the weight 1/sqrt(n): otherwise documents with many would drown the single letter of an
-    item. Logits, the dearest part of so small a model, are computed where there is a target and nowhere else.
+    So one answer in a hundred tokens counts as much as all the text around it. Each of a document's n answers has the
+    weight 1/sqrt(n), or documents with many would drown the single letter of an item. Logits, the dearest part of so
+    small a model, are computed at targets alone.
     """
     output = body(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, output_hidden_states=True)
     states = output.last_hidden_state

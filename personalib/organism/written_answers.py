@@ -77,15 +77,9 @@ def free_answers(
 ) -> pd.DataFrame:
     """Open questions about the trait that each arm's key is known to move most, answered under the arm.
 
-    Args:
-        language_model: the model.
-        arms: what is steered or told; arms of one key get the same questions.
-        truth: ``key``, ``pole``, ``group`` (the trait) and ``truth``.
-        count: questions of each key.
-        tokens: of an answer, at the most.
-        form: ``"chat"`` or ``"base"``.
-        seed: draws the questions.
-        sampling: how answers are written, and how many each question has.
+    Arms of one key get the same questions, ``count`` of each key, drawn by the seed. ``truth`` has ``key``, ``pole``,
+    ``group`` and ``truth``; ``sampling`` says how answers of so many ``tokens`` are written, and how many each question
+    has.
 
     Returns:
         One row an answer: ``method``, ``key``, ``pole``, ``trait``, ``wanted`` (the level that the pole is known to
@@ -110,9 +104,7 @@ def high_shares(answers: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFram
     """The share of readable answers that show the high level, as :func:`personalib.base.plots.interval_dots` draws
     them.
 
-    Args:
-        answers: of :func:`free_answers`, with the marks' names under ``kind``.
-        titles: names for readers, by key.
+    The answers are those of :func:`free_answers`, with the marks' names under ``kind``; ``titles`` are by key.
 
     Returns:
         One row a key and kind with a readable answer: ``category``, ``kind``, ``value``, ``low`` and ``high`` (Wilson,

@@ -18,8 +18,7 @@ from personalib.evaluation.study_report import report
 from personalib.features.saes import load_sae
 from personalib.models.load import load_model
 from personalib.models.parts import Site
-from personalib.organism.effects import planted_changes
-from personalib.organism.world import load_world
+from personalib.organism.world import load_world, planted_changes
 from personalib.questionnaires.items import load_trait, some_of_each, validation_split
 from personalib.questionnaires.questionnaire import trait_questionnaire
 from personalib.steering.settings import Guard

@@ -7,7 +7,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from personalib.organism import effects
+from personalib.organism import world as effects
 from personalib.organism.world import Profile
 from personalib.stimuli.contrast_pairs import contrasts
 from personalib.stimuli.factors import POLES, TRAITS, load_factors

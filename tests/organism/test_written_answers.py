@@ -14,8 +14,7 @@ from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.models.prompts import format_prompt
 from personalib.models.sampling import Sampling
-from personalib.organism.effects import planted_changes
-from personalib.organism.world import load_world
+from personalib.organism.world import load_world, planted_changes
 from personalib.organism.written_answers import free_answers, high_shares, judge, moved_trait, open_questions
 from personalib.steering.doses import at_dose
 from personalib.steering.generation import generate
