@@ -48,7 +48,8 @@ def ask_steered(
     """The probability of each option's first token right after each prompt, under each condition.
 
     Args:
-        language_model: the model; one that a service runs gets a job for each batch and condition.
+        language_model: the model; one that a service runs gets a job for each batch and condition, and may not be tried
+            for how it takes padding: where an architecture is known not to bear it, take a batch size of 1.
         prompts: texts up to the answer.
         labels: what the options are called, the same for all prompts.
         conditions: interventions of each condition; none is the model as it is. The tokenizer's special tokens are

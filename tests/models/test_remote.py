@@ -26,10 +26,13 @@ from nnsight.tracing.backend import Backend
 from small_models import LABELS, small, small_sae, vector
 
 from personalib.base.data import DataError
+from personalib.features.labels import logit_lens
+from personalib.features.metrics import cross_entropy
 from personalib.models import remote
 from personalib.models.activations import capture
-from personalib.models.parts import Site
-from personalib.models.remote import load_remote_model, rehearsed, running
+from personalib.models.parts import Site, blocks, check_parts
+from personalib.models.remote import REHEARSAL, load_remote_model, rehearsed, running
+from personalib.steering.generation import generate
 from personalib.steering.grid import answer_losses, ask_steered
 from personalib.steering.interventions import Ablate, Add, Clamp
 
@@ -155,6 +158,63 @@ def test_a_rehearsal_leaves_the_path_as_it_was():
     path = list(sys.path)
     ask_steered(rehearsed(small("llama")), PROMPTS, LABELS, [()])
     assert sys.path == path
+
+
+# What would run it on this side
+
+REFUSED = r"gemma2: a remote model is not run on this side; .*evaluate.*ask_steered.*capture.*load_model"
+PUSH = Add(vector(Site(1)), 2.0, "last")
+WAYS = {
+    "free answers": lambda model: generate(model, PROMPTS),
+    "steered answers": lambda model: generate(model, PROMPTS, [PUSH]),
+    "its own generation": lambda model: model.model.generate(torch.tensor([[3, 4]])),
+    "an SAE in its place": lambda model: cross_entropy(model, small_sae(Site(1)), PROMPTS),
+    "the logit lens": lambda model: logit_lens(model, torch.eye(24)[:2]),
+    "a check of its parts": lambda model: check_parts(model.model),
+    "a block": lambda model: blocks(model.model)[0](torch.zeros(1, 2, 24)),
+}
+
+
+@pytest.fixture
+def skeleton(hub):
+    """The model for a service that is not asked."""
+    return load_remote_model("somebody/gemma2", host="http://127.0.0.1:9")
+
+
+@pytest.fixture
+def rehearsal(folder):
+    return load_remote_model(str(folder / "gemma2"), host=REHEARSAL)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_skeleton_is_run_in_no_way(way, skeleton):
+    with pytest.raises(DataError, match=REFUSED):
+        WAYS[way](skeleton)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_a_service_cannot_do_a_rehearsal_refuses(way, rehearsal):
+    with pytest.raises(DataError, match=REFUSED):
+        WAYS[way](rehearsal)
+
+
+def test_a_skeleton_has_no_weights_to_be_known_by(skeleton):
+    with pytest.raises(DataError, match="no weights on this side to be known by; name it by its revision"):
+        skeleton.digest()
+
+
+def test_a_rehearsal_still_runs_traces_and_refuses_again_afterwards(rehearsal, tmp_path):
+    assert ask_steered(rehearsal, PROMPTS, LABELS, [[PUSH]]).shape == (1, 3, 4)
+    assert capture(rehearsal, PROMPTS, [Site(1)], tmp_path).values(Site(1)).shape == (3, 24)
+    with pytest.raises(DataError, match=REFUSED):
+        WAYS["free answers"](rehearsal)
+
+
+def test_a_trace_that_fails_leaves_the_refusal(rehearsal):
+    with pytest.raises(KeyError), running(rehearsal):
+        raise KeyError
+    with pytest.raises(DataError, match=REFUSED):
+        WAYS["free answers"](rehearsal)
 
 
 # What goes wrong
