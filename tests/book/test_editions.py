@@ -93,6 +93,8 @@ def test_a_model_is_looked_for_at_the_commit_that_was_asked_for(book, tmp_path, 
 def test_a_name_that_can_be_none_is_one_message(book, name):
     with pytest.raises(DataError, match=rf"^{name}: no such folder, and no name of the hub or of the table \(`python"):
         plan_edition(book, name)
+    with pytest.raises(DataError, match="name is empty"):
+        edition_book("")
 
 
 def test_too_little_memory_is_told_before_the_model_is_loaded_and_unless_it_is_not(book, stranger, monkeypatch):
@@ -198,11 +200,6 @@ def test_models_of_one_name_have_a_folder_each(tmp_path, monkeypatch):
     for name in (".", "./", "../my model", f"{own[0]}/"):
         assert edition_name(name) == edition_name(own[0])
     assert edition_name("..").startswith("a-")
-
-
-def test_an_empty_name_is_refused():
-    with pytest.raises(DataError, match="name is empty"):
-        edition_book("")
 
 
 def test_a_chapter_finds_a_file_that_was_named_from_here(tmp_path, monkeypatch):

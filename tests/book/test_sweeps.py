@@ -11,10 +11,8 @@ from itertools import combinations
 
 import pandas as pd
 import pytest
-import ray
 import yaml
 from matplotlib.image import imread
-from ray.cluster_utils import Cluster
 
 from personalib.base.data import DataError, data_dir
 from personalib.base.plots import WIDTH
@@ -22,7 +20,6 @@ from personalib.base.provenance import repository_root
 from personalib.book import sweeps
 from personalib.book.sweeps import FigurePlan, Point, figure_numbers, load_sweep, outcomes, run_sweep
 from personalib.evaluation.engines import LocalEngine, ray_engine
-from personalib.evaluation.ray_workers import RayEngine
 
 PARAMETERS = """
 model: str = "organism"
@@ -290,36 +287,6 @@ def test_a_cluster_finds_the_same_bytes_and_tells_of_failures_alike(declare, tmp
     one, other = files(tmp_path / "here"), files(tmp_path / "there")
     assert set(one) == set(other) and one[same] == other[same]
     assert one["tables/found.csv"] == other["tables/found.csv"] and b",2\n" in other["tables/found.csv"]
-
-
-def test_a_lost_machine_costs_no_point(declare, tmp_path, monkeypatch, small_data):
-    """Two machines, as processes of this one; one of them is gone as soon as a point is written."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    sweep = declare(vary={"seed": [0, 1, 2, 3, 4]})
-    run_sweep(sweep, tmp_path / "here")
-    room = {"num_cpus": 1, "object_store_memory": 10**8}
-    cluster = Cluster(initialize_head=True, head_node_args=room)
-    cluster.add_node(**room)
-    cluster.wait_for_nodes()
-    publish, written = sweeps._publish, []
-
-    def losing(*arguments):
-        publish(*arguments)
-        written.append(1)
-        if len(written) == 1:
-            cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
-
-    monkeypatch.setattr(sweeps, "_publish", losing)
-    try:
-        found = run_sweep(sweep, tmp_path / "there", RayEngine(cluster.address, 2, start_seconds=WAIT_SECONDS))
-        assert len(cluster.list_all_nodes()) == 1
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
-    assert [one.state for one in found] == ["done"] * 5 and len(written) == 5
-    one, other = files(tmp_path / "here"), files(tmp_path / "there")
-    tables = [name for name in one if name.endswith(".csv") and name != "points.csv"]
-    assert len(tables) == 6 and all(one[name] == other[name] for name in tables)
 
 
 # Tables and figures

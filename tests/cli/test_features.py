@@ -138,11 +138,6 @@ def test_what_is_shown_has_a_line_for_each_element_with_the_words_of_its_feature
         assert f"({label[1]} 1.00" in line, "the label says what texts it fires in"
 
 
-def test_the_same_search_writes_the_same_bytes(command_line, pattern, other, tmp_path):
-    assert command_line("features", "discover", *other[1], *FEW, "--out", "again.json")[0] == 0
-    assert (tmp_path / "again.json").read_bytes() == pattern.read_bytes()
-
-
 def test_the_options_of_a_search_are_used(command_line, other, tmp_path):
     options = ("--criterion", "f1", "--max-features", 1, "--person", "third", "--pooling", "last", "--seed", 4)
     assert command_line("features", "discover", *other[1], *FEW, *options, "--out", "p.json")[0] == 0

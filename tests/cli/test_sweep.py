@@ -59,7 +59,7 @@ def test_a_sweep_is_planned_and_run_and_its_failures_are_told(call, declare, tmp
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["tiny.yaml"], "tiny.yaml: vary.seed: parameter 'seed' is int (default 1), not 'x'"),
+        (["tiny.yaml"], "tiny.yaml: vary.seed: 01_tiny: parameter 'seed' is int (default 1), not 'x'"),
         (["nowhere"], "nowhere: no such sweep"),
         (["tiny.yaml", "--workers", "2"], "--address and --workers are of a cluster; add --engine ray"),
         (["tiny.yaml", "--engine", "ray", "--address", "here"], "give HOST:PORT of the cluster's head, or auto"),
