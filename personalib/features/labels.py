@@ -92,15 +92,11 @@ def word_firings(
 def _words(text: str, spans: Sequence[tuple[int, int]], strengths: NDArray[np.float32]) -> list[Firing]:
     """A word is as strong as its strongest token; a token's space in front belongs to no word."""
     tokens = [(start, end, float(strength)) for (start, end), strength in zip(spans, strengths, strict=True)]
-    return [
-        Firing(
-            text,
-            word.start(),
-            word.end(),
-            max((s for a, b, s in tokens if a < word.end() and b > word.start()), default=0.0),
-        )
-        for word in _WORD.finditer(text)
-    ]
+
+    def strongest(word: re.Match[str]) -> float:
+        return max((each for start, end, each in tokens if start < word.end() and end > word.start()), default=0.0)
+
+    return [Firing(text, *word.span(), strongest(word)) for word in _WORD.finditer(text)]
 
 
 def label_features(

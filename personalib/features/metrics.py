@@ -33,8 +33,9 @@ class Reconstruction(NamedTuple):
 
 
 class CrossEntropy(NamedTuple):
-    """The mean cross-entropy of the next token, in nats, with the residual stream at a site as it is or replaced:
-    by its reconstruction (``spliced``), by nothing (``zero``) or by its ``mean`` over all tokens.
+    """The mean cross-entropy of the next token, in nats, with the residual stream at a site as it is or replaced.
+
+    It is replaced by its reconstruction (``spliced``), by nothing (``zero``) or by its ``mean`` over all tokens.
     """
 
     clean: float

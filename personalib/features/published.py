@@ -24,8 +24,9 @@ def sae_features() -> pd.DataFrame:
 
 
 def published_features(model: str) -> dict[str, list[int]]:
-    """The SAE features that the paper sums for each element, by key such as ``"gender.female"``; a ValueError for a
-    model of which it has none. The model's name is with or without its owner.
+    """The SAE features that the paper sums for each element, by key such as ``"gender.female"``.
+
+    The model's name is with or without its owner; one of which the paper has no features is a ValueError.
 
     Example:
         >>> published_features("google/gemma-2b-it")["age.older"]

@@ -47,9 +47,7 @@ _STYLE = f"""
 
 @dataclass(frozen=True)
 class FeatureCard:
-    """What is shown of one feature: its tab's title, its label, texts of
-    :func:`~personalib.features.labels.word_firings`, and more facts by name.
-    """
+    """What is shown of one feature: its tab's title, its label, texts with its firings, and more facts by name."""
 
     title: str
     label: FeatureLabel
