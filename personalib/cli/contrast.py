@@ -12,7 +12,6 @@ from personalib.vectors.methods import DEFAULT_METHOD, METHODS, Position
 
 if TYPE_CHECKING:
     from personalib.evaluation.choice import PushChoice
-    from personalib.models.load import LanguageModel
     from personalib.vectors.contrast import Halves
 
 # Which model reads which pairs.
@@ -48,15 +47,22 @@ def contrast() -> None:
 @options.text("--site", "Site of the vectors, such as resid_post.3.  [default: every block's output]")
 @click.option("--out", required=True, type=options.FOLDER, help="Folder of the files, one a contrast.")
 @options.flag("--gguf", "Write control vectors of llama.cpp beside them.")
-def fit(site: str | None, out: Path, gguf: bool, method: str, **chosen: Any) -> None:
+def fit(
+    site: str | None, out: Path, gguf: bool, family: str, method: str, form: str | None, work: Path, **chosen: Any
+) -> None:
     """Write the vectors of a family, one safetensors file a contrast with a vector a site."""
     from personalib.models.parts import Site
-    from personalib.vectors.contrast import fit_vector
+    from personalib.stimuli.contrast_pairs import contrasts
+    from personalib.vectors.contrast import all_sites, fit_vector, read_contrasts
     from personalib.vectors.files import write_directions
     from personalib.vectors.forms import placed
     from personalib.vectors.vector import save_vectors
 
-    model, readings = _read([Site.parse(site)] if site else None, **chosen)
+    how = {name: chosen.pop(name) for name in ("count", "position", "seed")}
+    model = options.named_model(**chosen)
+    sites = [Site.parse(site)] if site else all_sites(model)
+    how |= {"form": form or model.form, "progress": family}
+    readings = read_contrasts(model, list(contrasts(family)), sites, work, **how)
     out.mkdir(parents=True, exist_ok=True)
     for key, halves in readings.items():
         vectors = [fit_vector(halves["train"], each, method) for each in halves["train"].sites]
@@ -64,7 +70,7 @@ def fit(site: str | None, out: Path, gguf: bool, method: str, **chosen: Any) -> 
         # llama.cpp leaves block 0 out, and so what block 1 reads.
         if gguf and (later := placed(vectors, "gguf")):
             write_directions(later, out / f"{key}.gguf", "gguf", model)
-    click.echo(f"{out}: vectors of {len(readings)} {chosen['family']}")
+    click.echo(f"{out}: vectors of {len(readings)} {family}")
 
 
 @contrast.command()
@@ -102,19 +108,15 @@ def report(shuffles: int, target: Path | None, **chosen: Any) -> None:
         click.echo(f"{key:24} read {value:.3f} [{low:.3f}, {high:.3f}]  shuffled {null:.3f}")
 
 
-def _choose(  # noqa: PLR0913 - each argument is an option
+def _choose(
     family: str,
     items: str,
     per_trait: int,
     template: str,
     doses: tuple[float, ...],
     method: str,
-    form: str | None,
-    count: int,
-    position: str,
-    seed: int,
     work: Path,
-    **which: Any,
+    **chosen: Any,
 ) -> "tuple[Mapping[str, Halves], PushChoice]":
     from personalib.evaluation.choice import choose_push
     from personalib.evaluation.study import Study
@@ -126,34 +128,16 @@ def _choose(  # noqa: PLR0913 - each argument is an option
     if family == "traits":
         raise click.UsageError("the traits' contrasts are made of the items' own acts, so no item can judge them")
     questionnaire = trait_questionnaire(some_of_each(validation_split(load_trait(items))[0], per_trait), [template])
-    model = options.named_model(**which)
+    how = {name: chosen.pop(name) for name in ("form", "position", "seed")}
+    how |= {"pairs": chosen.pop("count"), "progress": family}
+    model = options.named_model(**chosen)
     sites = all_sites(model)
-    how: dict[str, Any] = {"form": form, "pairs": count, "position": position, "seed": seed, "progress": family}
     study = Study.read(model, list(contrasts(family)), questionnaire, work, sites=sites, **how)
     candidates = {str(site): study.contrast_vectors(site, method) for site in sites}
     choice = choose_push(
         study, candidates, positions=("last", "prompt"), doses=doses, store=work / "answers", progress="answers"
     )
     return study.readings, choice
-
-
-def _read(
-    sites: Any,
-    model: str,
-    revision: str | None,
-    device: str,
-    dtype: str | None,
-    form: str | None,
-    family: str,
-    work: Path,
-    **choices: Any,
-) -> "tuple[LanguageModel, Mapping[str, Halves]]":
-    from personalib.stimuli.contrast_pairs import contrasts
-    from personalib.vectors.contrast import all_sites, read_contrasts
-
-    loaded = options.named_model(model, revision, device, dtype)
-    where, form = sites or all_sites(loaded), form or loaded.form
-    return loaded, read_contrasts(loaded, list(contrasts(family)), where, work, form=form, progress=family, **choices)
 
 
 def _shown(choice: "PushChoice") -> str:
