@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from personalib.models.remote import traceable as traceable
 
 logger = logging.getLogger(__name__)
 
-Tokens = Literal["last", "mean", "max", "all"]
+Tokens = Literal["last", "mean", "all"]
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,7 @@ def capture(  # noqa: PLR0913 - each argument is one choice in what is captured 
         folder: where the activations go; what is there already for the same inputs is used, and else replaced. It is
             read once to see that it is as it was written, which takes a second or two a gigabyte.
         spans: for each text the characters that count, from and up to; all by default.
-        tokens: ``"last"``, ``"mean"`` or ``"max"`` (of each coordinate) over the tokens that count, one row a text;
-            or ``"all"``, one row a token.
+        tokens: the ``"last"`` that counts or the ``"mean"`` of all, one row a text; or ``"all"``, one row a token.
         batch_tokens: tokens of a forward pass with their padding, at the most, but for a text that is longer.
         dtype: number format on disk, such as ``"float16"``.
         progress: text of a progress bar; None shows none.
@@ -140,7 +139,7 @@ def _capture_batch(
     streams = _streams(language_model, network, found.sites, [encoded[index].ids for index in batch], counted)
     for file, stream in zip(files, streams, strict=True):
         for index, own in zip(batch, stream.split([len(places) for places in counted]), strict=True):
-            chosen = _select(own, tokens)
+            chosen = (own.mean(0, keepdim=True) if tokens == "mean" else own).numpy()
             check_finite(language_model.model, texts, [index], [chosen])
             with np.errstate(over="ignore"):
                 kept = chosen.astype(file.dtype)
@@ -170,7 +169,7 @@ def _streams(
     """The residual stream at each site, each of shape (tokens that count, width), one text's after another's."""
     inputs = padded(rows)
     # The run meets the sites in this order, and stops after the last.
-    order = sorted(set(sites), key=lambda site: (site.layer, site.stream == "resid_post"))
+    order = sorted(set(sites), key=lambda site: site.order)
     path = blocks_path(network._module)
     # In words and tensors, since a service knows no class of this library.
     parts = [(f"{path}.{site.layer}", site.stream) for site in order]
@@ -186,17 +185,6 @@ def _streams(
     return [met[order.index(site)].float().cpu() for site in sites]
 
 
-def _select(stream: torch.Tensor, tokens: str) -> NDArray[np.float32]:
-    """What is kept of the tokens that count, from shape (tokens, width)."""
-    if tokens == "all":
-        kept = stream
-    elif tokens == "last":
-        kept = stream[-1:]
-    else:
-        kept = stream.mean(0, keepdim=True) if tokens == "mean" else stream.amax(0, keepdim=True)
-    return kept.numpy()
-
-
 def _check(model: PreTrainedModel, sites: Sequence[Site], tokens: str, count: int) -> None:
     depth = len(blocks(model))
     if not sites or not count:
@@ -204,8 +192,8 @@ def _check(model: PreTrainedModel, sites: Sequence[Site], tokens: str, count: in
     for site in sites:
         if site.stream not in ("resid_pre", "resid_post") or not 0 <= site.layer < depth:
             raise ValueError(f"{site} is no site of this model; it has blocks 0 to {depth - 1}, each with pre and post")
-    if tokens not in ("last", "mean", "max", "all"):
-        raise ValueError(f"tokens={tokens!r}; choose last, mean, max or all")
+    if tokens not in get_args(Tokens):
+        raise ValueError(f"tokens={tokens!r}; choose {', '.join(get_args(Tokens))}")
 
 
 def _key(

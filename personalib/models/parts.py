@@ -45,6 +45,11 @@ class Site(NamedTuple):
     def __str__(self) -> str:
         return f"{self.stream}.{self.layer}"
 
+    @property
+    def order(self) -> tuple[int, bool]:
+        """By which sites are sorted as a model comes by."""
+        return self.layer, self.stream == "resid_post"
+
     @classmethod
     def parse(cls, text: str) -> "Site":
         """A site from its name; a ``ValueError`` for anything else."""

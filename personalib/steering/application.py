@@ -14,8 +14,7 @@ from transformers import Cache, PreTrainedModel
 
 from personalib.models.hooks import changing
 from personalib.models.load import LanguageModel
-from personalib.models.parts import Site
-from personalib.steering.interventions import Intervention, Where, at_positions, masks
+from personalib.steering.interventions import Intervention, Where, at_positions, by_site, masks
 
 
 @contextmanager
@@ -38,13 +37,10 @@ def steer(language_model: LanguageModel, interventions: Sequence[Intervention]) 
     for one in interventions:
         one.check_fits(language_model)
     model, passes = language_model.model, _Passes()
-    by_site: dict[Site, list[Intervention]] = {}
-    for one in interventions:
-        by_site.setdefault(one.site, []).append(one)
     with ExitStack() as stack:
         stack.enter_context(passes.followed(model))
-        for site, own in by_site.items():
-            stack.enter_context(changing(model, site, partial(passes.change, own)))
+        for site, several in by_site(interventions).items():
+            stack.enter_context(changing(model, site, partial(passes.change, several)))
         yield
 
 

@@ -138,7 +138,6 @@ def answer_losses(
     *,
     skip: int = 0,
     batch_size: int = 16,
-    progress: str | None = None,
 ) -> tuple[Array, NDArray[np.int64]]:
     """How surprising given answers are under each condition.
 
@@ -148,7 +147,6 @@ def answer_losses(
         conditions: interventions of each condition, which steer the tokens of prompt and answer that they name.
         skip: how many tokens at the beginning of each answer are not counted; they are part of the answer all the same.
         batch_size: rows of a forward pass, smaller than for :func:`ask_steered`: all logits on answers are in memory.
-        progress: text of a progress bar; None shows none.
 
     Returns:
         The negative log-likelihood of each answer in nats, summed over its tokens that count, shape
@@ -166,7 +164,7 @@ def answer_losses(
     lengths = np.array([len(row) - len(prompt) for row, prompt in zip(rows, prompts, strict=True)], dtype=np.int64)
     _check_answers(rows, prompts, exchanges, skip)
     losses, model = np.empty((len(conditions), len(exchanges))), language_model.model
-    with inference(model), tqdm(total=losses.size, desc=progress, disable=progress is None, unit="answer") as bar:
+    with inference(model):
         for batch in in_batches(rows, batch_size, _padding(language_model)):
             inputs: Inputs = left_padded(model, [rows[number] for number in batch], _device(language_model))
             kept = int(lengths[batch].max()) - skip
@@ -177,7 +175,6 @@ def answer_losses(
             for number, logs in _log_chances(language_model, inputs, where, conditions, read, tokens, batch_size):
                 values = -(logs[..., 0].double() * counted).sum(1).cpu().numpy()
                 losses[number, batch] = _readable(model, texts, batch, values, conditions[number])
-                bar.update(len(batch))
     return losses, lengths - skip
 
 
@@ -322,7 +319,7 @@ class _Grid:
         parts = []
         for place, number in enumerate(chunk):
             part = stream
-            for one in sorted(conditions[number], key=_order):
+            for one in sorted(conditions[number], key=lambda one: one.site.order):
                 if depth(one.site) == depth(site):
                     part = at_positions(one, where)(part)
                 elif place not in above[one.site]:
@@ -386,11 +383,6 @@ def _by_depth(
         level = min((depth(one.site) for one in conditions[number]), default=None)
         (plain if level is None else groups[level * starting]).append(number)
     return groups, plain
-
-
-def _order(one: Intervention) -> tuple[int, bool]:
-    """The order in which a model comes by: what block N leaves is changed before what block N + 1 reads."""
-    return depth(one.site), one.site.stream == "resid_pre"
 
 
 def _real(inputs: Inputs) -> torch.Tensor:

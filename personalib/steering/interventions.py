@@ -227,6 +227,14 @@ def check_site(language_model: LanguageModel, site: Site, width: int, name: str,
         )
 
 
+def by_site(condition: Condition) -> dict[Site, list[Intervention]]:
+    """The interventions at each site, in the order in which a model comes by."""
+    sites: dict[Site, list[Intervention]] = {one.site: [] for one in sorted(condition, key=lambda one: one.site.order)}
+    for one in condition:
+        sites[one.site].append(one)
+    return sites
+
+
 def masks(real: torch.Tensor, answer: torch.Tensor) -> Where:
     """By name of the positions, which tokens each means.
 

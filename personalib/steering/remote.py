@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from personalib.models.hooks import Inputs
-from personalib.models.parts import Site, blocks_path
+from personalib.models.parts import blocks_path
 from personalib.models.remote import RemoteModel, running
-from personalib.steering.interventions import Change, Clamp, Condition, Where, at_positions
+from personalib.steering.interventions import Change, Clamp, Condition, Where, at_positions, by_site
 
 # The name of a block, "resid_pre" or "resid_post", and what is done there.
 Step = tuple[str, str, list[Change]]
@@ -71,9 +71,8 @@ def traced_log_chances(
 
 def _steps(model: RemoteModel, condition: Condition, where: Where) -> list[Step]:
     """What is done at each site, in the order in which a model comes by."""
-    by_site: dict[Site, list[Change]] = {}
-    for one in condition:
-        by_site.setdefault(one.site, []).append(at_positions(one, where))
-    order = sorted(by_site, key=lambda site: (site.layer, site.stream == "resid_post"))
     path = blocks_path(model.model)
-    return [(f"{path}.{site.layer}", site.stream, by_site[site]) for site in order]
+    return [
+        (f"{path}.{site.layer}", site.stream, [at_positions(one, where) for one in several])
+        for site, several in by_site(condition).items()
+    ]

@@ -94,11 +94,10 @@ SITES = [Site(2), Site(0, "resid_pre"), Site(1), Site(1, "resid_pre")]
 REDUCE = {
     "last": lambda x: x[-1:],
     "mean": lambda x: x.mean(0, keepdims=True),
-    "max": lambda x: x.max(0, keepdims=True),
 }
 
 
-@pytest.mark.parametrize("tokens", ["last", "mean", "max", "all"])
+@pytest.mark.parametrize("tokens", ["last", "mean", "all"])
 def test_a_batch_gives_what_single_texts_give(model, tokens, tmp_path):
     found = capture(model, TEXTS, SITES, tmp_path, tokens=tokens)
     for site in SITES:
@@ -255,7 +254,7 @@ def test_memory_stays_flat(tmp_path):
         ({"sites": [Site(0, "mlp")]}, r"mlp\.0 is no site of this model"),
         ({"sites": []}, "no sites or no texts"),
         ({"texts": []}, "no sites or no texts"),
-        ({"tokens": "first"}, "choose last, mean, max or all"),
+        ({"tokens": "first"}, "choose last, mean, all"),
         ({"spans": [(0, 3)]}, "6 texts and 1 spans"),
         ({"spans": [(2, 2)] * 6}, "text 0 has no token between characters 2 and 2"),
         ({"texts": ["<bos>"]}, "text 0 has no token"),

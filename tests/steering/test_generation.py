@@ -110,17 +110,6 @@ def test_an_answer_has_so_many_tokens_at_the_most(llama, tokens):
     assert max(len(answer.split()) for answer in found) == tokens
 
 
-def test_answers_come_in_the_order_of_the_prompts(llama):
-    order = [4, 2, 6, 0, 1, 5, 3]
-    shuffled = generate(llama, [PROMPTS[place] for place in order], tokens=TOKENS, batch_size=2)
-    assert shuffled == [expected("llama")[place] for place in order]
-
-
-def test_no_prompts_have_no_answers(llama):
-    assert generate(llama, []) == []
-    assert generate(llama, (), CONDITIONS["all"]) == []
-
-
 # Where an answer ends
 
 
