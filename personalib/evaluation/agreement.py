@@ -45,10 +45,7 @@ def correlations(effects: pd.DataFrame, truth: pd.DataFrame, seed: int = 0) -> d
 def truth_correlation(effects: pd.DataFrame, truth: pd.DataFrame, seed: int = 0) -> Interval:
     """Spearman's correlation of one method's effects with true ones.
 
-    Args:
-        effects: of one method. Collapsed arms are left out.
-        truth: with ``truth`` in any unit, since only the order counts.
-        seed: of the bootstrap.
+    Collapsed arms are left out, and ``truth`` is in any unit, since only the order counts.
 
     Returns:
         Missing where fewer than two keys are left, or where all of their effects, measured or true, are the same.
@@ -104,12 +101,8 @@ def rank_ceiling(truth: pd.DataFrame) -> float:
 def random_correlation(effects: pd.DataFrame, truth: pd.DataFrame, deals: int = 500, seed: int = 0) -> Interval:
     """What random directions would come to: each is dealt to one key, as if it stood for that, many times.
 
-    Args:
-        effects: of random directions, each with a key of its own. Collapsed arms, and those that are partly unread, are
-            left out.
-        truth: positive poles alone are looked at.
-        deals: how often the directions are dealt.
-        seed: of the deals.
+    Each direction has a key of its own; those that have collapsed, or are partly unread, are left out. Of the truth
+    positive poles alone are looked at.
 
     Returns:
         The mean of Spearman's correlation over deals, and the middle 95 % of them; missing where no direction is left.

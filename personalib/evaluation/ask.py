@@ -163,11 +163,7 @@ def prompts(
 ) -> list[str]:
     """A questionnaire's questions as a model reads them, up to the answer.
 
-    Args:
-        language_model: who is asked.
-        questionnaire: what is asked.
-        form: ``"chat"`` or ``"base"``; None for what the model is.
-        contexts: what is told before, of which each item gets the next in turn, the same in all its questions.
+    Of the contexts, which are told before, each item gets the next in turn, the same in all its questions.
     """
     numbers = {item: place for place, item in enumerate(dict.fromkeys(each.item for each in questionnaire.questions))}
     return [

@@ -52,15 +52,7 @@ def report(
     shuffles: int = 200,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The numbers of a family of contrasts at the push that was chosen, as values that JSON can hold.
-
-    Args:
-        readings: of the family.
-        choice: of its push.
-        method: of the directions.
-        shuffles: of the nulls.
-        seed: of shuffles and intervals.
-    """
+    """The numbers of a family of contrasts at the push that was chosen, as values that JSON can hold."""
     sites, site = next(iter(readings.values()))["train"].sites, choice.push.site
     scan = layer_scan(readings, sites, method, seed)
     there = scan[scan["site"] == str(site)].set_index("contrast")

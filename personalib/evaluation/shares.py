@@ -14,6 +14,8 @@ from personalib.evaluation.arms import PROMPT, RANDOM
 from personalib.evaluation.estimates import ALL
 from personalib.stimuli.factors import POLES
 
+_RESAMPLES, _BOUNDS = 1000, (0.025, 0.975)
+
 
 def fidelity(steered: pd.Series, prompted: pd.Series) -> float:
     """The share of the effects of saying it that steering reproduces: 1 minus the ratio of the sums of squares of what
@@ -26,30 +28,20 @@ def fidelity(steered: pd.Series, prompted: pd.Series) -> float:
     return 1 - float(((steered[known] - prompted[known]) ** 2).sum()) / wanted if wanted else np.nan
 
 
-def fidelity_interval(effects: pd.DataFrame, *, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Interval:
-    """:func:`fidelity` with a bootstrap interval that resamples factors or pressures.
-
-    Args:
-        effects: ``key``, ``effect`` and ``prompted``.
-        resamples: of the bootstrap.
-        level: of the interval.
-        seed: of its random generator.
-    """
+def fidelity_interval(effects: pd.DataFrame, *, seed: int = 0) -> Interval:
+    """:func:`fidelity` of ``effect`` to ``prompted``; its 95 % interval resamples factors or pressures of ``key``."""
     known = effects.dropna(subset=["effect", "prompted"])
     parts = pd.DataFrame({"missed": (known["effect"] - known["prompted"]) ** 2, "whole": known["prompted"] ** 2})
     sums = parts.groupby(known["key"].map(cluster)).sum().to_numpy()
-    drawn = sums[np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))].sum(1)
-    low, high = np.quantile(1 - drawn[:, 0] / drawn[:, 1], [(1 - level) / 2, (1 + level) / 2])
+    drawn = sums[np.random.default_rng(seed).integers(len(sums), size=(_RESAMPLES, len(sums)))].sum(1)
+    low, high = np.quantile(1 - drawn[:, 0] / drawn[:, 1], _BOUNDS)
     return Interval(fidelity(known["effect"], known["prompted"]), float(low), float(high))
 
 
 def known_shares(effects: pd.DataFrame, truth: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """How much of each known effect each dose has: the effects' projection on the known ones over the groups.
 
-    Args:
-        effects: each key once a dose.
-        truth: ``key``, ``pole``, ``group`` and ``truth``; effects at any dose are compared with those of the positive
-            pole.
+    Each key stands once a dose; effects at any dose are compared with the known ones of the positive pole.
 
     Returns:
         A row a key and a column a dose: the shares, 1 for all of it; and whether it collapsed.
@@ -64,24 +56,13 @@ def known_shares(effects: pd.DataFrame, truth: pd.DataFrame) -> tuple[pd.DataFra
 
 
 def share_left(
-    effects: pd.DataFrame,
-    of: str = PROMPT,
-    *,
-    without: Mapping[str, str] | None = None,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
+    effects: pd.DataFrame, of: str = PROMPT, *, without: Mapping[str, str] | None = None, seed: int = 0
 ) -> pd.DataFrame:
     """How much of the effects of one method is left under others: their projection on it, over all keys and groups.
 
-    Args:
-        effects: each key and pole once a method. What has collapsed is left out.
-        of: the method whose effects are the whole.
-        without: for some methods another one, whose effects are taken off first, such as those of the same ablation
-            where nothing is told.
-        resamples: of the bootstrap over keys.
-        level: of its interval.
-        seed: of its random generator.
+    Each key and pole stands once a method, and what has collapsed is left out. For some methods another one may be
+    named (``without``), whose effects are taken off first, such as those of the same ablation where nothing is told.
+    The bootstrap resamples keys.
 
     Returns:
         One row a method but the one, and but those that are taken off: ``left``, ``low`` and ``high``.
@@ -99,19 +80,15 @@ def share_left(
             f"the effects have the methods {', '.join(wide.columns)}; there is nothing to compare {of!r} with"
         )
     parts = pd.DataFrame({name: wide[name] * wide[of] for name in (of, *others)}).groupby("key").sum()
-    drawn = np.random.default_rng(seed).integers(len(parts), size=(resamples, len(parts)))
+    drawn = np.random.default_rng(seed).integers(len(parts), size=(_RESAMPLES, len(parts)))
     sums = parts.to_numpy()[drawn].sum(1)
-    low, high = np.quantile(sums[:, 1:] / sums[:, :1], [(1 - level) / 2, (1 + level) / 2], axis=0)
+    low, high = np.quantile(sums[:, 1:] / sums[:, :1], _BOUNDS, axis=0)
     total = parts.sum()
     return pd.DataFrame({"left": total[others] / total[of], "low": low, "high": high}, index=others)
 
 
 def dose_lines(effects: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
-    """Effects by dose as :func:`personalib.base.plots.dose_curve` draws them, above the band of random directions.
-
-    Args:
-        effects: at several doses, random directions among them.
-        titles: names for readers, by key.
+    """Effects at several doses as :func:`personalib.base.plots.dose_curve` draws them, above random directions.
 
     Returns:
         One row a group, kind and dose: ``group``, ``kind``, ``coefficient`` (the dose), ``value``, ``low``, ``high``

@@ -65,15 +65,8 @@ class Study:
     ) -> "Study":
         """Let a model read the family's contrast pairs and the questionnaire's prompts.
 
-        Args:
-            language_model: the model.
-            contrasts: of one family.
-            questionnaire: of items that no evaluation uses.
-            folder: where activations go.
-            sites: where to look; what every block but the last leaves, by default.
-            form: ``"chat"`` or ``"base"``; None for what the model is.
-            pairs: contrast pairs of each contrast and split.
-            how: ``seed``, ``position`` and ``progress``, as for :func:`~personalib.vectors.contrast.read_contrasts`.
+        By default it is looked at what every block but the last leaves. ``seed``, ``position`` and ``progress`` are
+        those of :func:`~personalib.vectors.contrast.read_contrasts`; activations go to the folder.
         """
         where, form = list(sites or all_sites(language_model)[:-1]), form or language_model.form
         readings = read_contrasts(language_model, contrasts, where, folder, count=pairs, form=form, **how)
@@ -93,10 +86,7 @@ class Study:
     def prompt_feature_vectors(self, sae: SparseAutoencoder, count: int = 1, **how: Any) -> dict[str, SteeringVector]:
         """By key the features that the poles differ in most where a prompt ends.
 
-        Args:
-            sae: the SAE.
-            count: features of each.
-            how: pole and criterion, as for :func:`~personalib.features.vectors.prompt_features`.
+        So many of each, by the pole and criterion of :func:`~personalib.features.vectors.prompt_features`.
         """
         return {
             key: feature_vector(sae, prompt_features(sae, halves["train"], count, **how), self.language_model, key)
@@ -118,15 +108,7 @@ def prompted_effects(
     split: str = "train",
     form: str | None = None,
 ) -> pd.DataFrame:
-    """What saying it does.
-
-    Args:
-        language_model: who is asked.
-        questionnaire: what is asked.
-        contrasts: of one family.
-        poles: which are told; those that stand for something themselves by default, see :func:`told_poles`.
-        split: whose words are used.
-        form: ``"chat"`` or ``"base"``; None for what the model is.
+    """What saying it does in words of one split, of the poles that stand for something themselves by default.
 
     Returns:
         One row a contrast, pole and group: ``key``, ``pole``, ``group``, and ``prompted`` in points.
@@ -147,15 +129,8 @@ def sentence_feature_vectors(
 ) -> dict[str, Vectors]:
     """By SAE and element the feature that is found in sentences that tell the element, as the paper has it.
 
-    The best one by a criterion on the texts of the search, found to be specific or not.
-
-    Args:
-        language_model: the model.
-        saes: its SAEs, by name.
-        folder: where activations go.
-        per_element: sentences of each element and split.
-        criterion: one of ``CRITERIA`` of :mod:`personalib.features.scores`.
-        seed: draws them.
+    The best one by a criterion (of ``CRITERIA`` in :mod:`personalib.features.scores`) on so many sentences of each
+    element, found to be specific or not.
     """
     texts = {split: element_texts(split, per_element, seed) for split in SPLITS}
     read = read_elements(language_model, texts, list(saes.values()), folder)

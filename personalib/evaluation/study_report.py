@@ -35,17 +35,9 @@ def report(  # noqa: PLR0913 - each argument is one choice in what is reported
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """The effects of SAE features, contrast vectors, words and random directions on items that chose nothing.
 
-    Args:
-        study: of the family.
-        questionnaire: to measure with.
-        saes: the model's SAEs, by name; their sites have to be among the study's.
-        folder: where activations go.
-        positions: which positions are tried.
-        doses: which doses.
-        guard: from where on an arm counts as collapsed.
-        randoms: how many random directions, at the push of the contrast vectors.
-        truth: the planted effects, ``key``, ``pole``, ``group`` and ``truth``, where they are known.
-        seed: of everything drawn.
+    Positions and doses are chosen with the study's questionnaire, and effects measured with the other one. The sites of
+    the SAEs have to be among the study's, and random directions are pushed as the contrast vectors are. The truth has
+    ``key``, ``pole``, ``group`` and ``truth``, where the planted effects are known.
 
     Returns:
         A value that JSON can hold, and the rows of :func:`~personalib.evaluation.estimates.effects`.

@@ -91,13 +91,8 @@ def at_equal_cost(
 ) -> Interval:
     """The mean gain of a method where its mean cost comes to a level, between two doses or at the dose before.
 
-    Args:
-        table: ``cluster``, ``dose``, ``gain`` and the cost, one row an arm, all doses of one method.
-        cost: name of the cost's column.
-        level: of the cost.
-        minus: another method's, whose gain at the same cost is taken off; the same clusters are resampled for both.
-        resamples: of the bootstrap over clusters, each with all of its arms and doses.
-        seed: of its random generator.
+    The table has ``cluster``, ``dose``, ``gain`` and the cost, one row an arm, all doses of one method; of another one
+    (``minus``) the gain at the same cost is taken off, and the same clusters are resampled for both.
 
     Returns:
         The estimate with its 95 % interval, whose percentiles are widened as Student's t is where clusters are few.

@@ -31,12 +31,6 @@ def site_norms(
 
     The tokenizer's special tokens are left out: at the first token the stream can be many times longer than anywhere.
 
-    Args:
-        language_model: the model.
-        texts: what it reads, such as the prompts that are steered.
-        sites: where to look.
-        folder: where the activations go (see :func:`~personalib.models.activations.capture`).
-
     Raises:
         ValueError: see :func:`~personalib.models.activations.capture`.
     """
@@ -47,10 +41,8 @@ def site_norms(
 def at_dose(vector: SteeringVector, dose: float, norm: float) -> SteeringVector:
     """The vector at a given dose.
 
-    Args:
-        vector: the direction.
-        dose: length of the result as a share of the norm; negative doses push the other way.
-        norm: the residual stream's, at the vector's site; see :func:`site_norms`.
+    The dose is the length of the result as a share of the residual stream's norm there (see :func:`site_norms`);
+    negative doses push the other way.
 
     Raises:
         ValueError: the vector is zero.
@@ -61,11 +53,9 @@ def at_dose(vector: SteeringVector, dose: float, norm: float) -> SteeringVector:
 def combined(vectors: Sequence[SteeringVector], how: Combination = "sum") -> SteeringVector:
     """Several vectors in one.
 
-    Args:
-        vectors: of one site and model.
-        how: ``"sum"``, as the paper has it, whereby three vectors push about 1.7 times harder than one where they are
-            at right angles, and three times where they agree; or ``"norm_matched"``, the sum cut to the mean length of
-            its parts, so that a push is no harder for having several.
+    Their ``"sum"``, as the paper has it, whereby three vectors push about 1.7 times harder than one where they are at
+    right angles, and three times where they agree; or ``"norm_matched"``, the sum cut to the mean length of its parts,
+    so that a push is no harder for having several.
 
     Raises:
         ValueError: there is none, they do not belong together, or their sum is zero and has to be lengthened.
@@ -88,18 +78,8 @@ def random_directions(like: SteeringVector, count: int = 10, seed: int = 0) -> l
 
     Any push of that length moves a model somewhere, so what a vector does counts only beyond what these do.
 
-    Args:
-        like: the vector.
-        count: how many.
-        seed: draws them.
-
     Raises:
         ValueError: the vector is zero.
-
-    Example:
-        >>> vector = SteeringVector(torch.tensor([3.0, 4.0]), Site(3), "trust", "pca", "toy", "1")  # doctest: +SKIP
-        >>> [round(one.norm, 6) for one in random_directions(vector, 2)]  # doctest: +SKIP
-        [5.0, 5.0]
     """
     if not like.norm:
         raise ValueError(f"{like.name} is zero, and so would be its controls")
@@ -130,13 +110,6 @@ def largest_dose(
 
     A ladder of doses is tried at once, which is cheap where conditions share their passes; then a finer one between the
     last dose that holds and the first one that does not. A dose that holds beyond one that does not is no use.
-
-    Args:
-        keeps: says of each dose whether the guard holds.
-        lowest: the lowest dose of the ladder, above 0.
-        highest: the highest one.
-        steps: rungs of a ladder.
-        rounds: ladders, each finer than the one before.
 
     Returns:
         The dose; 0 where not even the lowest one holds. The true bound is at most one rung of the last ladder higher,
