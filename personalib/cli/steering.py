@@ -2,12 +2,15 @@
 
 import warnings
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from personalib.cli import options
 from personalib.steering.settings import Positions
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _POSITIONS = get_args(Positions)
 # Those of :class:`~personalib.models.sampling.Sampling`.
@@ -90,7 +93,20 @@ def ask(
 @options.work("results/steering")
 @options.json
 @options.result("--table", "Write every effect to this CSV file.")
-def report(  # noqa: PLR0913 - each argument is an option
+def report(target: Path | None, table: Path | None, **given: Any) -> None:
+    """Steer by SAE features, contrast vectors, words and random directions, and compare all of it with the truth."""
+    from personalib.base.storage import write_json, write_whole
+    from personalib.base.tables import to_csv
+
+    numbers, effects = _report(**given)
+    if target:
+        write_json(target, numbers, 1)
+    if table:
+        write_whole(table, to_csv(effects))
+    click.echo(_shown(numbers))
+
+
+def _report(  # noqa: PLR0913 - each argument is an option
     family: str,
     release: str,
     sae_ids: tuple[str, ...],
@@ -99,19 +115,14 @@ def report(  # noqa: PLR0913 - each argument is an option
     choose_by: int,
     per_trait: int,
     pairs: int,
+    form: str | None,
+    seed: int,
+    work: Path,
     positions: Any,
     doses: tuple[float, ...],
     randoms: int,
-    seed: int,
-    work: Path,
-    target: Path | None,
-    table: Path | None,
-    form: str | None,
     **which: Any,
-) -> None:
-    """Steer by SAE features, contrast vectors, words and random directions, and compare all of it with the truth."""
-    from personalib.base.storage import write_json, write_whole
-    from personalib.base.tables import to_csv
+) -> "tuple[dict[str, Any], pd.DataFrame]":
     from personalib.evaluation.study import Study
     from personalib.evaluation.study_report import report as write
     from personalib.models.registry import ORGANISM
@@ -131,22 +142,9 @@ def report(  # noqa: PLR0913 - each argument is an option
     how: dict[str, Any] = {"sites": sites, "form": form, "pairs": pairs, "seed": seed, "progress": family}
     study = Study.read(model, contrasts(family), by_choice, work, **how)
     known = model.name == ORGANISM and family in ("elements", "pressures")
-    numbers, effects = write(
-        study,
-        others,
-        saes,
-        work,
-        positions=positions,
-        doses=doses,
-        randoms=randoms,
-        truth=planted_changes(load_world(), family) if known else None,
-        seed=seed,
-    )
-    if target:
-        write_json(target, numbers, 1)
-    if table:
-        write_whole(table, to_csv(effects))
-    click.echo(_shown(numbers))
+    truth = planted_changes(load_world(), family) if known else None
+    how = {"positions": positions, "doses": doses, "randoms": randoms, "truth": truth, "seed": seed}
+    return write(study, others, saes, work, **how)
 
 
 def _shown(numbers: dict[str, Any]) -> str:

@@ -6,7 +6,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "application": ["steer"],
-        "contrast_choice": ["TraitSheet"],
         "doses": ["at_dose", "combined", "largest_dose", "random_directions", "site_norms"],
         "generation": ["generate"],
         "grid": ["ask_steered"],
