@@ -1,24 +1,28 @@
 """The published tables load, say what the paper says, and refuse to be anything else."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 
 from personalib.base.data import DataError, data_dir
-from personalib.features.published import sae_features
+from personalib.features.published import bare_name, sae_features
 from personalib.paper import tables as reference
+from personalib.paper.cells import CELL, CHANGE, OPTIONS, SAFETY, SCORE, reference_cells, reference_models
+from personalib.stimuli.factors import TRAITS, load_factors
+
+ELEMENTS = {f"{one.key}.{element.key}" for one in load_factors() for element in one.elements}
+KEYS = {"base", "persona N", "persona P", *ELEMENTS}
 
 
 @pytest.fixture
-def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def copied(tmp_path, monkeypatch):
     """A copy of the reference files that a test may spoil."""
     shutil.copytree(data_dir() / "reference", tmp_path / "reference")
     monkeypatch.setenv("PERSONALIB_DATA", str(tmp_path))
     return tmp_path / "reference"
 
 
-def test_every_element_has_every_trait_at_both_coefficients() -> None:
+def test_every_element_has_every_trait_at_both_coefficients():
     scores = reference.trait_scores()
     steered = scores[scores["element"] != "base"]
     assert steered.groupby(["coefficient", "element"]).size().eq(8).all()
@@ -26,38 +30,38 @@ def test_every_element_has_every_trait_at_both_coefficients() -> None:
     assert (scores["element"] == "base").sum() == 8
 
 
-def test_largest_change_is_the_one_the_paper_states() -> None:
+def test_largest_change_is_the_one_the_paper_states():
     changes = reference.trait_changes(200)
     assert list(changes.columns) == list(reference.TRAITS)
     assert changes.loc["relaxed", "Agreeableness"] == pytest.approx(-52.5)
     assert changes.abs().max().max() == pytest.approx(52.5)
 
 
-def test_unpublished_coefficient_is_refused() -> None:
+def test_unpublished_coefficient_is_refused():
     with pytest.raises(ValueError, match="published are 200 and 300"):
         reference.trait_changes(800)
 
 
-def test_opposites_are_elements_of_one_factor() -> None:
+def test_opposites_are_elements_of_one_factor():
     factors = reference.trait_scores().set_index("element")["factor"]
     for one, other in reference.OPPOSITES:
         assert set(factors.loc[[one]]) == set(factors.loc[[other]])
 
 
-def test_safety_table_names_its_base_and_chance() -> None:
+def test_safety_table_names_its_base_and_chance():
     table = reference.safety_accuracy()
     assert {"base", "chance"} <= set(table["condition"])
     assert set(table["category"]) == {*reference.SAFETY_CATEGORIES, "Avg"}
     assert not table.duplicated(["condition", "category"]).any()
 
 
-def test_option_probabilities_are_four_letters_a_condition() -> None:
+def test_option_probabilities_are_four_letters_a_condition():
     table = reference.option_probabilities()
     assert table.groupby(["model", "coefficient"])["option"].agg("".join).eq("ABCD").all()
     assert table.groupby(["model", "coefficient"])["probability"].sum().le(1).all()
 
 
-def test_features_count_as_in_the_trait_table() -> None:
+def test_features_count_as_in_the_trait_table():
     counts = sae_features().query("model == 'gemma-2b-it'").groupby("element").size()
     scores = reference.trait_scores().query("element != 'base'")
     assert counts.to_dict() == scores.groupby("element")["n_features"].first().to_dict()
@@ -71,7 +75,7 @@ def test_features_count_as_in_the_trait_table() -> None:
         ("78.3", "high", "not the table it should be"),
     ],
 )
-def test_spoilt_file_is_one_clear_error(copied: Path, before: str, after: str, message: str) -> None:
+def test_spoilt_file_is_one_clear_error(copied, before, after, message):
     path = copied / "trait_gemma-2b-it.csv"
     path.write_text(path.read_text(encoding="utf-8").replace(before, after, 1), encoding="utf-8")
     with pytest.raises(DataError, match=message) as caught:
@@ -79,13 +83,79 @@ def test_spoilt_file_is_one_clear_error(copied: Path, before: str, after: str, m
     assert str(path) in str(caught.value)
 
 
-def test_missing_file_names_itself(copied: Path) -> None:
+def test_missing_file_names_itself(copied):
     (copied / "sae_features.csv").unlink()
     with pytest.raises(DataError, match=r"sae_features\.csv: no such file"):
         sae_features()
 
 
-def test_pairs_from_different_factors_count_once() -> None:
+def test_pairs_from_different_factors_count_once():
     table = reference.unrelated_pairs(["poor", "young", "rich", "older"])
     pairs = {(one, other) for one in table for other in table if table.loc[one, other]}
     assert pairs == {("poor", "young"), ("poor", "older"), ("young", "rich"), ("rich", "older")}
+
+
+# Cells
+
+
+@pytest.mark.parametrize("model", ["gemma-2b-it", "google/gemma-2b-it", "/models/gemma-2b-it/"])
+def test_every_number_is_there_once_under_known_keys(model):
+    cells = reference_cells(model)
+    counts = cells["quantity"].value_counts()
+    personas = (reference.persona_scores()["model"] == "gemma-2b-it").sum()
+    assert (counts[SCORE], len(reference.trait_scores()), personas) == (360 + 12, 360, 12)
+    assert counts[SAFETY] == (reference.safety_accuracy()["condition"] != "chance").sum()
+    assert counts[OPTIONS] == (reference.option_probabilities()["model"] == "gemma-2b-it").sum()
+    assert not cells.duplicated(list(CELL)).any() and set(cells["condition"]) <= KEYS
+    assert set(cells.loc[cells["quantity"] == SCORE, "group"]) == set(TRAITS)
+    assert set(cells.loc[cells["quantity"] == SAFETY, "group"]) == {*reference.SAFETY_CATEGORIES, "Avg"}
+
+
+def test_bounds_hold_their_number_and_are_as_wide_as_the_items_make_them():
+    cells = reference_cells("gemma-2b-it")
+    bounded = cells[cells["quantity"] != OPTIONS]
+    assert (bounded["published_low"] <= bounded["published"]).all()
+    assert (bounded["published"] <= bounded["published_high"]).all()
+    width = (bounded["published_high"] - bounded["published_low"]) / 2
+    assert width[bounded["published"].between(45, 55) & (bounded["quantity"] == SCORE)].mean() == pytest.approx(
+        3.1, abs=0.05
+    )
+    whole = (bounded["quantity"] == SAFETY) & (bounded["group"] == "Avg")
+    assert width[whole].max() < 1 < width[(bounded["quantity"] == SAFETY) & ~whole].min()
+    assert cells.loc[cells["quantity"] == OPTIONS, "published_low"].isna().all()
+
+
+def test_inferred_category_sizes_sum_to_the_questionnaire():
+    cells = reference_cells("gemma-2b-it")
+    base = cells[(cells["quantity"] == SAFETY) & (cells["condition"] == "base")].set_index("group")["published_n"]
+    assert base.drop("Avg").sum() == pytest.approx(base["Avg"], abs=4) and base["Avg"] == 11435
+
+
+def test_the_large_model_has_personas_and_option_probabilities():
+    cells = reference_cells("google/gemma-2-9b-it")
+    assert cells["quantity"].value_counts().to_dict() == {OPTIONS: 32, SCORE: 21, CHANGE: 18}
+    assert cells.loc[cells["coefficient"] == 0, "condition"].eq("base").all()
+    assert set(cells.loc[cells["quantity"] == CHANGE, "coefficient"]) == {200.0, 400.0, 800.0}
+
+
+def test_a_change_of_a_persona_is_held_against_the_models_own_base():
+    cells = reference_cells("gemma-2b-it").set_index(["quantity", "condition", "coefficient", "group"])["published"]
+    change = cells[CHANGE, "persona N", 200.0, "narcissism"]
+    assert change == pytest.approx(68.1 - cells[SCORE, "base", 0.0, "narcissism"])
+    large = reference_cells("gemma-2-9b-it").set_index(["quantity", "condition", "coefficient", "group"])["published"]
+    assert large[CHANGE, "persona P", 800.0, "psychopathy"] == pytest.approx(3.7 - 5.7)
+
+
+def test_the_papers_personas_are_elements_of_every_factor_but_one():
+    for keys in reference.PERSONAS.values():
+        assert set(keys) <= ELEMENTS and len({key.split(".")[0] for key in keys}) == len(keys) == 8
+
+
+def test_a_model_without_numbers_is_one_message_that_names_those_with():
+    with pytest.raises(DataError, match="organism: nothing was published of this model") as caught:
+        reference_cells("organism")
+    assert all(name in str(caught.value) for name in reference_models())
+
+
+def test_a_name_loses_its_owner_and_its_folder():
+    assert [bare_name(one) for one in ("a/b", "b", "/x/y/b", "b/")] == ["b"] * 4
