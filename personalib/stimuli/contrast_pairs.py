@@ -50,13 +50,9 @@ class Wording(NamedTuple):
 
 @dataclass(frozen=True)
 class Contrast:
-    """What a direction is fitted to: sentences toward one pole and sentences toward the other.
+    """What a direction is fitted to: sentences by pole and split; the two splits share no phrase.
 
-    Attributes:
-        family: one of :data:`FAMILIES`.
-        key: its name within the family, such as ``"trust"`` or ``"gender.female"``.
-        title: name for readers.
-        wordings: the sentences by pole and split. The two splits share no phrase.
+    It is of one of the :data:`FAMILIES`; a key is such as ``"trust"`` or ``"gender.female"``.
     """
 
     family: str

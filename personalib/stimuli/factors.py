@@ -58,13 +58,9 @@ class Factor:
 
 @dataclass(frozen=True)
 class Pressure:
-    """A short-term pressure, or a facet.
+    """A short-term pressure, or a facet, with full instructions for each of the two :data:`POLES`.
 
-    Attributes:
-        key: name in files and code.
-        title: name for readers.
-        phrasings: full instructions for each of the two :data:`POLES`.
-        phrases: of each phrasing the phrase that it is made of, without its lead.
+    ``phrases`` holds of each phrasing the phrase that it is made of, without its lead.
     """
 
     key: str

@@ -33,14 +33,9 @@ class Wording:
 
 @dataclass(frozen=True)
 class TraitBank:
-    """Everything the grammar can say about one trait, split into train and held-out.
+    """What the grammar can say about a trait.
 
-    Attributes:
-        key: trait key.
-        title: trait name for readers.
-        statements: one self-description by level.
-        situations: full situation sentences by split.
-        wordings: answers by (level, split).
+    That is a self-description by level, full situation sentences by split, and answers by (level, split).
     """
 
     key: str

@@ -80,11 +80,8 @@ def read_templates(
 ) -> dict[str, T]:
     """The templates by name in a section of the templates file, or of another file of its form.
 
-    Args:
-        kind: a dictionary of what they are, with a ``name`` and ``labels``.
-        path: the file.
-        section: its key.
-        formats: for each field that is a format, which placeholders it has to have, and which it may have.
+    ``kind`` is a dictionary of what they are, with a ``name`` and ``labels``, and ``formats`` says of each field that
+    is a format which placeholders it has to have, and which it may have.
 
     Raises:
         DataError: one lacks a part, or drops a text; the message names file, key and fix.

@@ -43,19 +43,17 @@ def test_a_missing_file_is_named_with_the_way_out(tmp_path):
         assert str(path) in str(raised.value)
 
 
-def test_broken_yaml_is_named_with_its_line(tmp_path):
-    path = tmp_path / "broken.yaml"
-    path.write_text("a: 1\nb: [1, 2\n")
-    with pytest.raises(DataError, match=r"not valid YAML[\s\S]*line 3") as raised:
-        read_yaml(path)
-    assert str(path) in str(raised.value)
-
-
-def test_a_file_in_another_code_is_named(tmp_path):
-    path = tmp_path / "latin.yaml"
-    path.write_bytes("name: Zoë\n".encode("latin-1"))
-    with pytest.raises(DataError, match=r"latin\.yaml: not UTF-8: .* at byte 8; save it as UTF-8"):
-        read_yaml(path)
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"a: 1\nb: [1, 2\n", r"not valid YAML: line 3"),
+        ("name: Zoë\n".encode("latin-1"), r"not UTF-8: .* at byte 8; save it as UTF-8"),
+    ],
+)
+def test_a_broken_file_is_named_with_the_place(tmp_path, content, problem):
+    (tmp_path / "a.yaml").write_bytes(content)
+    with pytest.raises(DataError, match=rf"a\.yaml: {problem}"):
+        read_yaml(tmp_path / "a.yaml")
 
 
 @pytest.mark.parametrize("source", ["papper", "some/where/papper", "/some/where/papper.yaml", "../grids/papper"])
@@ -69,15 +67,11 @@ def test_the_names_that_would_do_are_listed_whatever_was_given(source):
     [
         ("[Yes, no, On, off, y, N]", ["Yes", "no", "On", "off", "y", "N"]),
         ("[true, False, NULL, ~, ]", [True, False, None, None]),
-        (
-            "[2024-05-01, 2024-05-01 10:00:00, 12:30:45, 1_000]",
-            ["2024-05-01", "2024-05-01 10:00:00", "12:30:45", "1_000"],
-        ),
+        ("[2024-05-01, 2024-05-01 10:00:00, 1_000]", ["2024-05-01", "2024-05-01 10:00:00", "1_000"]),
+        ("12:30:45", "12:30:45"),
         ("[010, 0b1, 0o17, 0x1F, -3, +4, 0, -0]", ["010", "0b1", 15, 31, -3, 4, 0, 0]),
-        (
-            "[1e-3, 1E3, .5, 5., -2.5e+2, 1.5.2, e5, 'true', \"1\"]",
-            [1e-3, 1e3, 0.5, 5.0, -250.0, "1.5.2", "e5", "true", "1"],
-        ),
+        ("[1e-3, 1E3, .5, 5., -2.5e+2, 1.5.2, e5]", [1e-3, 1e3, 0.5, 5.0, -250.0, "1.5.2", "e5"]),
+        ("['true', \"1\"]", ["true", "1"]),
         ("a: &one {x: 1, y: [2]}\nb: {<<: *one, x: 3}", {"a": {"x": 1, "y": [2]}, "b": {"x": 3, "y": [2]}}),
         ("- &a {x: 1}\n- &b {x: 2, z: 3}\n- {<<: [*a, *b]}", [{"x": 1}, {"x": 2, "z": 3}, {"x": 1, "z": 3}]),
         ("", None),
@@ -162,24 +156,13 @@ def test_what_is_allowed_in_depth_and_size_is_read():
 
 def test_a_name_in_a_message_is_cut_and_a_sentence_is_not():
     sentence = "known are " + ", ".join(map(str, range(1000)))
-    assert (
-        str(DataError(f"a.yaml: {'x' * 500}.y: not known; {sentence}"))
-        == f"a.yaml: {'x' * 398} …: not known; {sentence}"
-    )
-
-
-def test_a_name_that_no_file_can_have_is_refused(tmp_path):
-    for name in ("a\0b", "a" * 5000):
-        assert not exists(tmp_path / name)
-        with pytest.raises(DataError, match="check the path"):
-            read_yaml(tmp_path / name)
-
-
-def test_a_message_quotes_no_more_than_it_needs():
-    assert shown({"a": [1, "b"]}) == "{'a': [1, 'b']}"
-    assert len(shown("x" * 400_000)) == 200
+    message = str(DataError(f"a.yaml: {'x' * 500}.y: not known; {sentence}"))
+    assert message == f"a.yaml: {'x' * 398} …: not known; {sentence}"
+    assert shown({"a": [1, "b"]}) == "{'a': [1, 'b']}" and len(shown("x" * 400_000)) == 200
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "", "missing/file"])
 def test_what_no_file_can_be_called_is_not_there(name, tmp_path):
     assert exists(tmp_path) and not exists(tmp_path / "missing" / name)
+    with pytest.raises(DataError, match="check the path"):
+        read_yaml(tmp_path / "missing" / name)

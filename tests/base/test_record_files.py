@@ -44,11 +44,7 @@ def file(tmp_path):
         ("a.csv", "a,b\n", r"a\.csv: holds no rows"),
         ("a.parquet", "a,b\n1,2\n", r"a\.parquet: not a \.parquet file"),
         ("a.parquet", "", r"a\.parquet: not a \.parquet file"),
-        (
-            "a.txt",
-            "text",
-            r"a\.txt: unknown kind of file '\.txt'; use one of \.json, \.jsonl, \.csv, \.parquet",
-        ),
+        ("a.txt", "text", r"a\.txt: unknown kind of file '\.txt'; use one of \.json, \.jsonl, \.csv, \.parquet"),
     ],
 )
 def test_a_file_that_is_not_what_it_says_is_refused(file, name, content, message):
@@ -103,6 +99,8 @@ def test_cells_are_split_as_the_header_is(file, end, start, mark, said, names):
 def test_a_header_decides_and_not_the_cells(file):
     records = read_records(file("a.csv", "text,number\na;b;c;d;e,1\na;b;c;d;e,2\n"), ("text", "number"))
     assert [record.text("text") for record in records] == ["a;b;c;d;e"] * 2
+    [record] = read_records(file("a.csv", "Text,text\nother,own\n"), ("text",))
+    assert record.text("text") == "own", "names that differ in case alone are taken as they are"
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
@@ -114,11 +112,6 @@ def test_a_number_that_nobody_reads_may_be_any(file, name, number):
     assert first.integer("a") == 1
     with pytest.raises(ItemError, match="row 2, field 'a': is "):
         second.integer("a")
-
-
-def test_names_that_differ_in_case_alone_are_taken_as_they_are(file):
-    [record] = read_records(file("a.csv", "Text,text\nother,own\n"), ("text",))
-    assert record.text("text") == "own"
 
 
 def test_rows_of_empty_cells_and_cells_of_nothing_beyond_the_header_are_no_rows(file):
@@ -176,15 +169,12 @@ def test_a_parquet_column_that_is_there_twice_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv", "a.parquet"])
-def test_a_missing_file_is_named(tmp_path, name):
+def test_a_missing_file_and_a_folder_are_named(tmp_path, name):
     with pytest.raises(DataError, match=rf"{name}: No such file or directory; check the path"):
         read_records(tmp_path / name)
-
-
-def test_a_folder_is_not_a_file(tmp_path):
-    (tmp_path / "a.csv").mkdir()
-    with pytest.raises(ItemError, match=r"a\.csv: Is a directory; check the path"):
-        read_records(tmp_path / "a.csv")
+    (tmp_path / name).mkdir()
+    with pytest.raises(ItemError, match=rf"{name}: Is a directory; check the path"):
+        read_records(tmp_path / name)
 
 
 def test_a_byte_order_mark_and_line_breaks_in_cells_are_read(file):

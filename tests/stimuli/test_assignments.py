@@ -40,10 +40,7 @@ def test_the_length_is_in_words(count):
         ({"told": QUOTES | {"age": "you have lived long"}}, "words that should tell age are not in the story"),
         ({"work": "I " * 40 + "my " * 5}, "not told in the second person"),
         ({"childhood": "I'm sorry, but I cannot help with that, you see. " * 2}, 'no story: "i\'m sorry"'),
-        (
-            {"childhood": "As an AI language model your childhood was short. " * 2},
-            "no story: 'as an ai language model'",
-        ),
+        ({"childhood": "As an AI language model your childhood was short. " * 2}, "no story: 'as an ai language mo"),
         ({"told": QUOTES | {"age": "your"}}, "quote at least two words of the story for age"),
         ({"told": QUOTES | {"age": "…"}}, "quote at least two words of the story for age"),
         ({"told": QUOTES | {"gender": "you are a ma"}}, "words that should tell gender are not in the story"),

@@ -104,14 +104,24 @@ def write_story(body):
 
 
 @pytest.fixture
-def serve(monkeypatch):
+def point_to(monkeypatch):
+    """Has the environment point to an address."""
+
+    def set_environment(address, key=SECRET):
+        monkeypatch.setenv("OPENAI_BASE_URL", address)
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+
+    return set_environment
+
+
+@pytest.fixture
+def serve(point_to):
     """Starts a server and has the environment point to it."""
     started = []
 
     def start(*plan, **settings):
         started.append(Server(*plan, **settings))
-        monkeypatch.setenv("OPENAI_BASE_URL", started[-1].address)
-        monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+        point_to(started[-1].address)
         return started[-1]
 
     yield start
@@ -151,6 +161,7 @@ def test_a_passing_fault_is_tried_again(serve, status):
         (404, "has no model 'm', or OPENAI_BASE_URL needs another path", 1),
         (400, "refused the request", 1),
         (422, "refused the request", 1),
+        (("insufficient_quota", 429), "no quota left", 3),
     ],
 )
 def test_a_lasting_fault_is_one_clear_error_without_the_key(serve, status, problem, requests):
@@ -162,9 +173,8 @@ def test_a_lasting_fault_is_one_clear_error_without_the_key(serve, status, probl
     assert error.value.__cause__ is None and error.value.__context__ is None, "they would hold the request and its key"
 
 
-def test_a_refused_connection_says_where_and_what_to_do(monkeypatch):
-    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
-    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+def test_a_refused_connection_says_where_and_what_to_do(point_to):
+    point_to("http://127.0.0.1:9/v1")
     with pytest.raises(WriterError, match=r"127\.0\.0\.1:9/v1 cannot be reached after 2 attempts; start the server"):
         write(retries=1)
 
@@ -214,31 +224,21 @@ def test_an_answer_of_another_form_is_no_draft(serve, entry, problem):
         ("schlüssel", "http://127.0.0.1/v1", "OPENAI_API_KEY holds a space"),
     ],
 )
-def test_an_environment_that_will_not_do_is_named(monkeypatch, key, address, problem):
-    monkeypatch.setenv("OPENAI_API_KEY", key)
-    monkeypatch.setenv("OPENAI_BASE_URL", address)
+def test_an_environment_that_will_not_do_is_named(point_to, key, address, problem):
+    point_to(address, key)
     with pytest.raises(WriterError, match=problem) as error:
         connect()
     assert "pa55" not in str(error.value)
 
 
-def test_without_an_address_it_is_openais_own(monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-    monkeypatch.setenv("OPENAI_BASE_URL", "  ")
-    assert EndpointWriter(connect(), "m").identity == "api.openai.com/v1, m, temperature 1"
-
-
-def test_an_account_without_quota_is_told_from_haste(serve):
-    serve(("insufficient_quota", 429))
-    with pytest.raises(WriterError, match="no quota left"):
-        write(retries=0)
-
-
-def test_nothing_shows_the_key(serve):
-    server = serve(write_story)
+@pytest.mark.parametrize(
+    ("address", "place"), [("  ", "api.openai.com/v1"), ("http://127.0.0.1:9/v1", "127.0.0.1:9/v1")]
+)
+def test_a_writer_shows_its_place_openais_own_by_default_and_no_key(point_to, address, place):
+    point_to(address)
     writer = EndpointWriter(connect(), "m")
-    assert SECRET not in repr(writer) + str(writer) + writer.identity
-    assert writer.identity == f"{server.address.split('//')[1]}, m, temperature 1"
+    assert writer.identity == f"{place}, m, temperature 1"
+    assert SECRET not in repr(writer) + str(writer)
 
 
 @pytest.mark.parametrize("part", [SECRET, SECRET[:12], SECRET[-12:]])
@@ -252,13 +252,13 @@ def test_a_key_that_a_server_repeats_goes_nowhere(serve, part):
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
-def command(folder, *extra):
-    arguments = ["backgrounds", "generated", "people.json", "--out", "stories.json", "--writer", "endpoint"]
-    return [sys.executable, "-m", "personalib", *arguments, "--model", "m", *extra]
+def command(*extra, task=("generated", "people.json", "--out", "stories.json")):
+    endpoint = ("--writer", "endpoint", "--model", "m")
+    return [sys.executable, "-m", "personalib", "backgrounds", *task, *endpoint, *extra]
 
 
-def run(folder, *extra):
-    return subprocess.run(command(folder, *extra), cwd=folder, capture_output=True, text=True, check=False)
+def run(folder, *extra, **task):
+    return subprocess.run(command(*extra, **task), cwd=folder, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture
@@ -281,9 +281,8 @@ def test_the_command_writes_with_several_requests_at_a_time(serve, folder):
 def test_a_killed_command_goes_on_and_asks_for_nothing_again(serve, folder):
     server = serve(write_story, delay=0.5)
     journal = folder / "stories.json.journal.jsonl"
-    process = subprocess.Popen(
-        command(folder, "--workers", "1"), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command("--workers", "1"), cwd=folder, **quiet)
     deadline = time.monotonic() + 60
     while (not journal.exists() or journal.read_text().count("\n") < 2) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -305,14 +304,7 @@ def test_keywords_come_from_the_endpoint_as_well(serve, folder):
         return completion(json.dumps({key: f"someone of the {number} kind in {key.replace('_', ' ')}" for key in keys}))
 
     server = serve(phrases)
-    arguments = ["keywords", "--num", "3", "--out", "k.json", "--writer", "endpoint", "--model", "m", "--workers", "1"]
-    done = subprocess.run(
-        [sys.executable, "-m", "personalib", "backgrounds", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run(folder, "--workers", "1", task=("keywords", "--num", "3", "--out", "k.json"))
     assert done.returncode == 0, done.stderr
     drawn = [entry.background() for entry in load_backgrounds(folder / "k.json")]
     # the attributes are drawn as ever; the endpoint words them
@@ -340,14 +332,9 @@ def test_no_run_leaves_the_key_anywhere(serve, folder, monkeypatch):
 
 def test_a_notebook_that_uses_the_endpoint_keeps_no_key(serve, write_notebook, small_library, tmp_path):
     """Neither in its output, nor in its manifest, nor in what it leaves when it fails."""
-    use = (
-        "from personalib.stimuli.endpoint import EndpointWriter, connect\n"
-        "writer = EndpointWriter(connect(retries=0), 'm')"
-    )
-    ask = (
-        "from personalib.stimuli.assignments import LifeStory\nfrom personalib.stimuli.backgrounds import Background\n"
-        "writer.write(LifeStory(), Background(0, {}), 0, [])"
-    )
+    use = "import personalib.stimuli.endpoint as endpoint\nfrom personalib.stimuli import Background, LifeStory\n"
+    use += "writer = endpoint.EndpointWriter(endpoint.connect(retries=0), 'm')"
+    ask = "writer.write(LifeStory(), Background(0, {}), 0, [])"
     serve(401)
     run_notebook(write_notebook(use, "print(writer, writer.identity); writer", name="01_shows"), {}, tmp_path / "out")
     with pytest.raises(RunError, match="does not accept the key") as error:
@@ -388,10 +375,9 @@ def real_server(learned_folder, tmp_path_factory):
     log.close()
 
 
-def test_a_real_server_writes_the_stories(real_server, learned_folder, learned_people, folder, monkeypatch):
+def test_a_real_server_writes_the_stories(real_server, learned_folder, learned_people, folder, point_to):
     save_backgrounds((publish(one) for one in learned_people), folder / "people.json")
-    monkeypatch.setenv("OPENAI_BASE_URL", real_server)
-    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    point_to(real_server)
     arguments = ["--model", str(learned_folder), "--temperature", "0", "--workers", "1", "--attempts", "1"]
     done = run(folder, *arguments)
     assert done.returncode == 0, done.stderr
@@ -399,8 +385,7 @@ def test_a_real_server_writes_the_stories(real_server, learned_folder, learned_p
         assert entry.generative_bg == STORY.text(GrammarWriter().write(STORY, one, 0, []))
 
 
-def test_a_real_server_says_what_it_does_not_have(real_server, learned_people, monkeypatch):
-    monkeypatch.setenv("OPENAI_BASE_URL", real_server)
-    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+def test_a_real_server_says_what_it_does_not_have(real_server, learned_people, point_to):
+    point_to(real_server)
     with pytest.raises(WriterError, match=r"127\.0\.0\.1:\d+/v1 (failed|has no model|refused)"):
         EndpointWriter(connect(retries=0), "nobody/nothing").write(STORY, learned_people[0], 0, [])

@@ -34,10 +34,13 @@ def good(assignment, background, attempt=0):
 
 
 def short(assignment, background):
-    """A draft that is too short by one part."""
-    return good(assignment, background).model_copy(
-        update={"work": "Your work.", "mind": "Your mind.", "health": "You."}
-    )
+    """A draft that is too short by some parts."""
+    cut = {"work": "Your work.", "mind": "Your mind.", "health": "You."}
+    return good(assignment, background).model_copy(update=cut)
+
+
+def asked_again(*_):
+    pytest.fail("asked again")
 
 
 def reopened(journal):
@@ -81,9 +84,8 @@ def test_an_answer_that_is_no_draft_is_asked_for_again_and_kept(journal):
 def test_attempts_are_bounded_and_the_others_are_kept(journal):
     bad = PEOPLE[3].idx
     writer = Scripted(lambda assignment, one, _: short(assignment, one) if one.idx == bad else good(assignment, one))
-    with pytest.raises(
-        WriterError, match=rf"1 of 12 have no usable life story after 2 attempts, background {bad}"
-    ) as error:
+    problem = rf"1 of 12 have no usable life story after 2 attempts, background {bad}"
+    with pytest.raises(WriterError, match=problem) as error:
         write_all(STORY, PEOPLE, writer, journal, attempts=2)
     assert str(journal.path) in str(error.value) and "words; it needs" in str(error.value)
     again = Scripted(good)
@@ -95,8 +97,7 @@ def test_attempts_are_bounded_and_the_others_are_kept(journal):
 
 def test_what_is_in_the_journal_is_not_written_again(journal):
     first = write_all(STORY, PEOPLE[:5], Scripted(good), journal)
-    writer = Scripted(lambda *_: pytest.fail("asked again"))
-    assert write_all(STORY, PEOPLE[:5], writer, reopened(journal)) == first
+    assert write_all(STORY, PEOPLE[:5], Scripted(asked_again), reopened(journal)) == first
     more = Scripted(good)
     assert write_all(STORY, PEOPLE, more, reopened(journal))[:5] == first
     assert sorted(idx for idx, *_ in more.calls) == [one.idx for one in PEOPLE[5:]]
@@ -151,8 +152,7 @@ def test_a_draft_is_kept_where_a_check_fails(journal, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         write_all(STORY, PEOPLE[:1], Scripted(good), journal)
     monkeypatch.undo()
-    writer = Scripted(lambda *_: pytest.fail("asked again"))
-    assert write_all(STORY, PEOPLE[:1], writer, reopened(journal))[0].generated
+    assert write_all(STORY, PEOPLE[:1], Scripted(asked_again), reopened(journal))[0].generated
 
 
 def test_a_journal_is_judged_by_todays_checks(journal, monkeypatch):
@@ -160,9 +160,8 @@ def test_a_journal_is_judged_by_todays_checks(journal, monkeypatch):
     with pytest.raises(WriterError, match="too dull"):
         write_all(STORY, PEOPLE[:1], Scripted(good), journal, attempts=1)
     monkeypatch.undo()
-    writer = Scripted(lambda *_: pytest.fail("asked again"))
     journal = reopened(journal)
-    assert write_all(STORY, PEOPLE[:1], writer, journal)[0].generated
+    assert write_all(STORY, PEOPLE[:1], Scripted(asked_again), journal)[0].generated
     monkeypatch.setattr(LifeStory, "problems", lambda *_: ["too short"])
     with pytest.raises(WriterError, match="too short"):
         write_all(STORY, PEOPLE[:1], Scripted(good), reopened(journal), attempts=1)
