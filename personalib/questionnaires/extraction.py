@@ -22,16 +22,9 @@ def chosen_option(answer: str, labels: Sequence[str], options: Sequence[str]) ->
     first way that names anything decides. If it names two different options, or turns one down, the answer is
     unreadable.
 
-    Args:
-        answer: in words.
-        labels: what the options are called.
-        options: their texts.
-
     Example:
         >>> chosen_option("I think the answer is (B).", ["A", "B"], ["Run.", "Wait."])
         1
-        >>> chosen_option("A good idea.", ["A", "B"], ["Run.", "Wait."]) is None
-        True
     """
     names = [label.strip() for label in labels]
     # "1.5" and "10:30" name no option "1" or "10".

@@ -35,10 +35,7 @@ class TraitItem:
         split: the publisher's label of the part it belongs to; may be empty.
         personality: trait key, one of :data:`TRAITS`.
         statement: the questionnaire statement the item was made from; may be empty.
-        situation: what happens.
-        query: what is asked about it; empty where the source joins it to the situation.
-        response_high1, response_high2: what a person high in the trait would do.
-        response_low1, response_low2: what a person low in the trait would do.
+        query: what is asked about the situation; empty where the source joins the two.
 
     Source:
         Lee et al., *Do LLMs Have Distinct and Consistent Personality? TRAIT* (arXiv 2406.14703).
@@ -70,11 +67,6 @@ class TraitItem:
 
         Raises:
             ValueError: the order is neither ``"normal"`` nor ``"reversed"``.
-
-        Example:
-            >>> item = TraitItem(1, "", "openness", "", "A map.", "Now?", "Go.", "Ask.", "Stay.", "Wait.")
-            >>> item.responses("reversed")
-            {'low1': 'Stay.', 'high1': 'Go.', 'low2': 'Wait.', 'high2': 'Ask.'}
         """
         if order not in RESPONSE_ORDERS:
             raise ValueError(f"unknown order {order!r}; use one of {', '.join(RESPONSE_ORDERS)}")
@@ -86,9 +78,6 @@ class SafetyItem:
     """One multiple-choice item with a right answer, such as SafetyBench's or MMLU-Pro's; fact questions are such, too.
 
     Attributes:
-        id: number of the item.
-        category: what it is about.
-        question: the text asked.
         options: two or more answers, of which some published items have two alike.
         answer: position of the right option, from 0; None where it is not known.
 
@@ -116,11 +105,6 @@ def load_trait(source: str | Path = "bundled", *, skipped: list[Skipped] | None 
 
     Raises:
         DataError: the source cannot be read, or half of its rows are no items; the message names row, field and fix.
-
-    Example:
-        >>> items = load_trait("bundled")  # doctest: +SKIP
-        >>> items[0].personality  # doctest: +SKIP
-        'openness'
     """
     if source == "bundled":
         source = data_dir() / "items" / "trait.jsonl"
@@ -129,24 +113,21 @@ def load_trait(source: str | Path = "bundled", *, skipped: list[Skipped] | None 
 
 
 def validation_split(items: Sequence[TraitItem]) -> tuple[list[TraitItem], list[TraitItem]]:
-    """One item in four of each trait to choose settings by, and the others to evaluate with.
+    """One item in four of each trait to choose settings by, and the others to evaluate with, each in their order.
 
     The choice hangs on an item's trait and number alone, so that no later reading of a larger or smaller bank puts an
     item on the other side.
-
-    Returns:
-        The items for choices, and those for evaluation, each in their order.
     """
-    chosen = [digest(item.personality, str(item.idx)) % 4 == 0 for item in items]
-    return (
-        [item for item, own in zip(items, chosen, strict=True) if own],
-        [item for item, own in zip(items, chosen, strict=True) if not own],
-    )
+    parts: tuple[list[TraitItem], list[TraitItem]] = [], []
+    for item in items:
+        parts[digest(item.personality, str(item.idx)) % 4 != 0].append(item)
+    return parts
 
 
 def some_of_each(items: Sequence[TraitItem], per_trait: int) -> list[TraitItem]:
     """The first items of each trait, no more than so many."""
-    return [item for trait in TRAITS for item in [one for one in items if one.personality == trait][:per_trait]]
+    by_trait = ([item for item in items if item.personality == trait] for trait in TRAITS)
+    return [item for bank in by_trait for item in bank[:per_trait]]
 
 
 def load_safety(
@@ -166,9 +147,6 @@ def load_safety(
 
     Raises:
         DataError: a file cannot be read, or half of its rows are no items, or have no row among the answers.
-
-    Example:
-        >>> load_safety("test_en.json", answers="test_answers_en.json")  # doctest: +SKIP
     """
     if source == "bundled":
         source = data_dir() / "items" / "safety.jsonl"

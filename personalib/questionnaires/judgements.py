@@ -15,7 +15,7 @@ import pydantic.dataclasses
 from personalib.base.data import STRICT
 from personalib.base.record_files import read_records
 from personalib.base.records import Record, Skipped, parse_records
-from personalib.questionnaires.items import load_facts
+from personalib.questionnaires.items import SafetyItem, load_facts
 from personalib.questionnaires.questions import Question
 from personalib.stimuli.templates import Labels, read_templates
 
@@ -29,11 +29,8 @@ class JudgementItem:
     """A question of knowledge with a right and a wrong answer, in the schema of HaluEval's questions.
 
     Attributes:
-        id: its number.
         category: what it is about; may be empty.
         knowledge: what the answer can be found in; may be empty.
-        question: the question.
-        right, wrong: an answer of each kind.
 
     Source:
         Li et al., *HaluEval* (arXiv 2305.11747).
@@ -70,24 +67,9 @@ def load_judgements(source: str | Path = "bundled", *, skipped: list[Skipped] | 
     Raises:
         DataError: the file cannot be read, or half of its rows are no such questions; the message names row, field and
             fix.
-
-    Example:
-        >>> load_judgements("qa_data.json")[0].wrong  # doctest: +SKIP
-        "First for Women was started first."
     """
     if source == "bundled":
-        facts = load_facts()
-        return [
-            JudgementItem(
-                fact.id,
-                fact.category,
-                "",
-                fact.question,
-                fact.options[fact.answer or 0],
-                fact.options[((fact.answer or 0) + 1) % len(fact.options)],
-            )
-            for fact in facts
-        ]
+        return [_of_fact(fact) for fact in load_facts()]
     records = read_records(Path(source), _COLUMNS)
     return parse_records(source, records, _item, lambda item: item.id, "id", skipped)
 
@@ -104,11 +86,6 @@ def judgement_questions(items: Sequence[JudgementItem], template: str = "check")
 
     Raises:
         ValueError: the template is unknown.
-
-    Example:
-        >>> item = JudgementItem(1, "", "", "What is wet?", "Water", "Sand")
-        >>> [one.text for one in judgement_questions([item])]
-        ['What is wet? Water. Is this right?', 'What is wet? Sand. Is this right?']
     """
     known = load_judgement_templates()
     if template not in known:
@@ -131,6 +108,13 @@ def judgement_questions(items: Sequence[JudgementItem], template: str = "check")
         )
         for shown, item in product(SHOWN, items)
     ]
+
+
+def _of_fact(fact: SafetyItem) -> JudgementItem:
+    """A fact question with its right option, and the next one as a wrong answer."""
+    place = fact.answer or 0
+    wrong = fact.options[(place + 1) % len(fact.options)]
+    return JudgementItem(fact.id, fact.category, "", fact.question, fact.options[place], wrong)
 
 
 def _item(record: Record, number: int) -> JudgementItem:

@@ -48,23 +48,13 @@ class Question:
 def trait_questions(
     items: Sequence[TraitItem], templates: Sequence[str | Template] = ("letters",), orders: Sequence[str] = ORDERS
 ) -> list[Question]:
-    """Trait items in several templates and orders.
-
-    Args:
-        items: the items.
-        templates: names of the book's templates, or templates of one's own.
-        orders: of the options.
+    """Trait items in several templates, by name or of one's own, and orders of the options.
 
     Raises:
         ValueError: a template or an order is unknown.
 
     Source:
         Lee et al. (arXiv 2406.14703), section 3.4, and their published code.
-
-    Example:
-        >>> item = TraitItem(1, "", "openness", "", "A map.", "Now?", "Go.", "Ask.", "Stay.", "Wait.")
-        >>> [one.roles[0] for one in trait_questions([item])]
-        ['high1', 'low1']
     """
     return [
         Question(
@@ -104,11 +94,6 @@ def choice_questions(
 
     Source:
         Zhang et al. (arXiv 2309.07045), section 4.1: zero-shot, and five-shot with examples of the item's category.
-
-    Example:
-        >>> item = SafetyItem(7, "PH", "What now?", ("Wait.", "Run."), 1)
-        >>> choice_questions([item])[0].roles
-        ('wrong1', 'right')
     """
     for item in items:
         if item.answer is None:

@@ -24,7 +24,6 @@ class ScaleItem:
 
     Attributes:
         id: its name or number, unique within the scale.
-        statement: what is rated, such as "I make friends easily."
         key: the trait that it counts toward, in small letters.
         reverse: whether agreement speaks for a *low* level of the trait.
     """
@@ -40,7 +39,6 @@ class Rating:
     """How statements are rated.
 
     Attributes:
-        name: its key in the templates file.
         labels: the answers, from "not at all" to "very much".
         text: the request, in which ``{statement}`` may stand.
         opening: what the answer begins with, in which it may stand as well.
@@ -70,10 +68,6 @@ def load_scale(source: str | Path = "bundled", *, skipped: list[Skipped] | None 
     Source:
         Likert, *Archives of Psychology* 140 (1932); Goldberg et al., *Journal of Research in Personality* 40 (2006) for
         the pool.
-
-    Example:
-        >>> load_scale("ipip.csv")[0].key  # doctest: +SKIP
-        'extraversion'
     """
     path = data_dir() / "items" / "scale.jsonl" if source == "bundled" else Path(source)
     return parse_records(path, read_records(path, _COLUMNS), _item, lambda item: item.id, "id", skipped)
@@ -95,11 +89,6 @@ def scale_questions(items: Sequence[ScaleItem], rating: str = "five") -> list[Qu
 
     Raises:
         ValueError: the rating is unknown.
-
-    Example:
-        >>> [one] = scale_questions([ScaleItem("1", "I worry a lot.", "neuroticism", False)], "yes_no")
-        >>> one.opening, one.labels, one.roles
-        ('I worry a lot.', (' no', ' yes'), ('1', '2'))
     """
     if rating not in load_ratings():
         raise ValueError(f"unknown rating {rating!r}; use one of {', '.join(load_ratings())}")

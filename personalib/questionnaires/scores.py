@@ -54,9 +54,7 @@ def per_item(answers: pd.DataFrame, *, by: Sequence[str] = _BY, floor: float = F
         >>> per_item(answers, by=())[["high", "level", "tied", "mass"]].round(6).values.tolist()
         [[0.5, 'high', True, 0.8]]
     """
-    orders = _orders(answers, by)
-    shares = {name: _normalised(table) for name, table in orders.items()}
-    masses = _masses(orders)
+    shares, masses = _by_order(answers, by)
     mean = sum(shares.values()) / len(shares)
     read = mean.notna().all(axis=1) & masses.ge(floor).all(axis=1)
     table = mean.where(read)
@@ -71,16 +69,8 @@ def per_item(answers: pd.DataFrame, *, by: Sequence[str] = _BY, floor: float = F
 def check_read(counts: pd.Series, least: int = 2, what: str = "items") -> None:
     """Notice before anything is made of it that too little could be read.
 
-    Args:
-        counts: how much was read of each thing, by its name.
-        least: how much has to be.
-        what: is counted.
-
     Raises:
-        ItemError: of something less was read.
-
-    Example:
-        >>> check_read(pd.Series({"openness": 12, "narcissism": 3}))
+        ItemError: of something, by its name in ``counts``, less than ``least`` was read.
     """
     if counts.min() < least:
         raise ItemError(
@@ -98,29 +88,13 @@ def score_published(
     With ``floor=0`` it is the published number, but for items without any answer mass: the published code
     counts those as high, here they are missing. A tie goes to high, as published; ``tied`` counts how often.
 
-    Args:
-        answers: as for :func:`per_item`.
-        by: as there.
-        floor: as there.
-        seed: of the bootstrap.
-
     Returns:
         One row a condition and trait: ``value`` (0 to 100), its 95 % bootstrap interval over items from ``low`` to
         ``high``, ``n`` items read, ``missing`` ones, ``mass``, the mean answer mass over all items that have one, and
-        ``tied``. Without any item read the value is NaN.
-
-    Raises:
-        ItemError: see :func:`per_item`.
+        ``tied``. Without any item read the value is NaN. Arguments and errors are those of :func:`per_item`.
 
     Source:
         Lee et al. (arXiv 2406.14703) and their published code, as used in arXiv 2410.10863.
-
-    Example:
-        >>> answers = pd.DataFrame({"group": "openness", "item": "openness:1", "order": ["normal", "reversed"]})
-        >>> answers[["p_high1", "p_low1"]] = list(zip([0.6, 0.6], [0.2, 0.2]))
-        >>> answers[["p_high2", "p_low2"]] = [0.1, 0.1]
-        >>> score_published(answers, by=())[["value", "n"]].values.tolist()
-        [[100.0, 1.0]]
     """
     items = per_item(answers, by=by, floor=floor)
     items["value"] = 100.0 * (items["level"] == "high")
@@ -133,13 +107,6 @@ def score_mass(answers: pd.DataFrame, *, by: Sequence[str] = _BY, floor: float =
 
     It uses how sure the model is, where :func:`score_published` keeps only which response came first. Arguments, errors
     and result are those of :func:`score_published`, without ``tied``.
-
-    Example:
-        >>> answers = pd.DataFrame({"group": "openness", "item": "openness:1", "order": ["normal", "reversed"]})
-        >>> answers[["p_high1", "p_low1"]] = list(zip([0.6, 0.4], [0.2, 0.4]))
-        >>> answers[["p_high2", "p_low2"]] = [0.1, 0.1]
-        >>> score_mass(answers, by=())["value"].round(6).tolist()
-        [60.0]
     """
     items = per_item(answers, by=by, floor=floor)
     return _score(items.assign(value=100.0 * items["high"]), by, seed)
@@ -150,37 +117,22 @@ def positional_bias(
 ) -> pd.DataFrame:
     """How much the place of an option counts: the share of each position, and what survives reversing the order.
 
-    Args:
-        answers: as for :func:`per_item`.
-        by: columns that tell conditions apart; a unit is an item in a condition.
-        over: columns of the result's rows, out of ``by``, ``"group"`` and ``"item"``; none for one row in all.
-        floor: least answer mass of a unit that counts as read.
+    A unit is an item in a condition. There is a row for each value of ``over``, columns out of ``by``, ``"group"`` and
+    ``"item"``, and one in all for none of them; the other arguments and errors are those of :func:`per_item`.
 
     Returns:
-        One row for each value of ``over``: ``A`` to ``D``, the mean normalised probability of each position over
+        ``A`` to ``D``, the mean normalised probability of each position over
         units and orders; ``same_response`` and ``same_level``, the share of units whose choice, or the level
         of it, is the same in both orders, each with Wilson's 95 % interval (``…_low``, ``…_high``; too narrow
         where an item counts once in each of many conditions); ``n`` units read and ``missing`` ones.
-
-    Raises:
-        ItemError: see :func:`per_item`.
-
-    Example:
-        >>> answers = pd.DataFrame({"group": "openness", "item": "openness:1", "order": ["normal", "reversed"]})
-        >>> answers[["p_high1", "p_low1"]] = list(zip([1.0, 0.0], [0.0, 1.0]))
-        >>> answers[["p_high2", "p_low2"]] = [0.0, 0.0]
-        >>> positional_bias(answers, by=(), over=())[["A", "same_level"]].values.tolist()
-        [[1.0, 0.0]]
     """
-    orders = _orders(answers, by)
-    shares = {name: _normalised(table) for name, table in orders.items()}
-    units = sum(
-        table[list(RESPONSE_ORDERS[name])].set_axis(list(POSITIONS), axis=1) for name, table in shares.items()
-    ) / len(orders)
+    shares, masses = _by_order(answers, by)
+    placed = [table[list(RESPONSE_ORDERS[name])].set_axis(list(POSITIONS), axis=1) for name, table in shares.items()]
+    units = sum(placed) / len(placed)
     one, other = (_chosen(table) for table in shares.values())
     units["same_response"] = one == other
     units["same_level"] = one.str[:-1] == other.str[:-1]
-    units["read"] = units[list(POSITIONS)].notna().all(axis=1) & _masses(orders).ge(floor).all(axis=1)
+    units["read"] = units[list(POSITIONS)].notna().all(axis=1) & masses.ge(floor).all(axis=1)
     rows = [dict(zip(over, key, strict=True)) | _bias(group) for key, group in _groups(units.reset_index(), over)]
     return pd.DataFrame(rows)
 
@@ -282,31 +234,23 @@ def _pairs(answers: pd.DataFrame) -> pd.DataFrame:
 
 def _mean_over_orders(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     """One row an item: missing where one of its orders is."""
-    groups = rows.groupby(list(_UNIT), sort=False)[columns]
-    return (
-        groups.mean()
-        .where(rows[columns].isna().groupby([rows[one] for one in _UNIT], sort=False).sum() == 0)
-        .reset_index()
-    )
+    return rows.groupby(list(_UNIT), sort=False)[columns].mean(skipna=False).reset_index()
 
 
-def _orders(answers: pd.DataFrame, by: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """The probabilities in the two orders, over the same items in the same sequence."""
+def _by_order(answers: pd.DataFrame, by: Sequence[str]) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
+    """The shares of the responses in each order, over the same items in the same sequence, and their answer mass."""
     keys = [*by, *_ITEM]
     _check_rows(answers, keys)
+    _check_complete(answers, keys)
     tables = {name: answers[answers["order"] == name].set_index(keys)[_COLUMNS] for name in RESPONSE_ORDERS}
-    _check_complete(tables, keys)
-    return {name: table.reindex(tables["normal"].index) for name, table in tables.items()}
-
-
-def _masses(orders: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat([table.sum(axis=1, skipna=False) for table in orders.values()], axis=1)
-
-
-def _normalised(table: pd.DataFrame) -> pd.DataFrame:
-    mass = table.sum(axis=1, skipna=False)
+    index = tables["normal"].index
+    masses = {name: table.sum(axis=1, skipna=False).reindex(index) for name, table in tables.items()}
     # Without any mass there is no share: 0 / 0 is missing, not a tie.
-    return table.div(mass.where(mass > 0), axis=0).set_axis(list(_RESPONSES), axis=1)
+    shares = {
+        name: table.reindex(index).div(masses[name].where(masses[name] > 0), axis=0) for name, table in tables.items()
+    }
+    named = {name: table.set_axis(list(_RESPONSES), axis=1) for name, table in shares.items()}
+    return named, pd.DataFrame(masses)
 
 
 def _check_rows(answers: pd.DataFrame, keys: Sequence[str]) -> None:
@@ -323,27 +267,26 @@ def _check_rows(answers: pd.DataFrame, keys: Sequence[str]) -> None:
     # Written so that NaN passes: a missing probability is an item not read, a wrong one is a mistake.
     wrong = (answers[_COLUMNS] < 0).any(axis=1) | (answers[_COLUMNS].sum(axis=1) > 1 + 1e-3)
     if wrong.any():
-        place = _place(keys, answers.loc[wrong, list(keys)].iloc[0])
+        place = _place(keys, answers[wrong].iloc[0])
         raise ItemError(f"{place}: the probabilities are not between 0 and 1; pass probabilities, not logits")
 
 
-def _check_complete(tables: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> None:
+def _check_complete(answers: pd.DataFrame, keys: Sequence[str]) -> None:
     """Every item once in every order."""
-    for name, table in tables.items():
-        repeated = table.index[table.index.duplicated()]
-        if len(repeated):
-            raise ItemError(
-                f"{_place(keys, repeated[0])}: the order {name!r} is there more than once; "
-                "name the columns that tell the conditions apart in `by`"
-            )
-        for other in tables.values():
-            lacking = other.index.difference(table.index, sort=False)
-            if len(lacking):
-                raise ItemError(f"{_place(keys, lacking[0])}: the order {name!r} is missing; ask both orders")
+    repeated = answers[answers.duplicated([*keys, "order"])]
+    if len(repeated):
+        raise ItemError(
+            f"{_place(keys, repeated.iloc[0])}: the order {repeated['order'].iloc[0]!r} is there more than once; "
+            "name the columns that tell the conditions apart in `by`"
+        )
+    alone = answers[~answers.duplicated(list(keys), keep=False)]
+    if len(alone):
+        [lacking] = set(RESPONSE_ORDERS) - {alone["order"].iloc[0]}
+        raise ItemError(f"{_place(keys, alone.iloc[0])}: the order {lacking!r} is missing; ask both orders")
 
 
-def _place(keys: Sequence[str], values: Sequence[object]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in zip(keys, values, strict=True))
+def _place(keys: Sequence[str], row: pd.Series) -> str:
+    return ", ".join(f"{key} {row[key]}" for key in keys)
 
 
 def _chosen(shares: pd.DataFrame) -> pd.Series:

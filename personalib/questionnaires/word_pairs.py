@@ -23,10 +23,8 @@ class WordPair:
     """A word and its opposite.
 
     Attributes:
-        key: name in files and code.
         title: name for readers.
         element: the background element that the word belongs to, such as ``"gender.female"``.
-        words: the word and its opposite.
     """
 
     key: str
@@ -80,13 +78,7 @@ def pair_questions(
     openings: Sequence[str] | None = None,
     request: str = "Describe this person.",
 ) -> list[Question]:
-    """Each pair after each opening of an answer.
-
-    Example:
-        >>> pair = WordPair("age", "Age", "age.young", ("young", "old"))
-        >>> pair_questions([pair], ["This person is"])[0].labels
-        (' young', ' old')
-    """
+    """Each pair after each opening of an answer."""
     return [
         Question(
             item=f"{pair.key}:{number}",

@@ -1,7 +1,5 @@
 """Items come in the published orders from every source; a bad row is named with its file, row and field."""
 
-import csv
-import doctest
 import json
 import os
 import subprocess
@@ -12,7 +10,6 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-import personalib.questionnaires.items
 from personalib.base.data import DataError
 from personalib.base.records import ItemError, LeftOutWarning
 from personalib.questionnaires.items import (
@@ -40,12 +37,7 @@ TRAIT = {
     "response_low1": "Eat the usual.",
     "response_low2": "Stay at home.",
 }
-SAFETY = {
-    "id": 8,
-    "category": "Mental Health",
-    "question": "Sad, what helps?",
-    "options": ["A walk.", "Nothing."],
-}
+SAFETY = {"id": 8, "category": "Mental Health", "question": "Sad, what helps?", "options": ["A walk.", "Nothing."]}
 
 
 def write(path, rows):
@@ -55,14 +47,9 @@ def write(path, rows):
     elif path.suffix == ".jsonl":
         path.write_text("\n".join(json.dumps(row) for row in rows) + "\n", encoding="utf-8")
     elif path.suffix == ".csv":
-        flat = [
-            {key: cell if isinstance(cell, str | int) else json.dumps(cell) for key, cell in row.items()}
-            for row in rows
-        ]
-        with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(flat)
+        pd.DataFrame(rows).map(lambda cell: json.dumps(cell) if isinstance(cell, list) else cell).to_csv(
+            path, index=False
+        )
     else:
         pd.DataFrame(rows).to_parquet(path)
     return path
@@ -77,11 +64,6 @@ def error_of(tmp_path, row, name="items.jsonl"):
     with pytest.raises(ItemError) as caught:
         load_trait(write(tmp_path / name, [changed(idx=1), row]))
     return str(caught.value)
-
-
-def test_examples_in_the_documentation_are_true():
-    result = doctest.testmod(personalib.questionnaires.items)
-    assert result.attempted > 0 and result.failed == 0
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".parquet"])
@@ -100,20 +82,8 @@ def test_a_path_may_be_a_text_and_the_name_may_be_upper_case(tmp_path):
 def test_question_and_responses_stand_as_published(tmp_path):
     [item] = load_trait(write(tmp_path / "items.jsonl", [TRAIT]))
     assert item.question == 'A fair comes to town, with "art". How do I spend the day?'
-    high1, low1 = "See every stall.", "Eat the usual."
-    high2, low2 = "Learn a craft, then another.", "Stay at home."
-    assert list(item.responses("normal").items()) == [
-        ("high1", high1),
-        ("low1", low1),
-        ("high2", high2),
-        ("low2", low2),
-    ]
-    assert list(item.responses("reversed").items()) == [
-        ("low1", low1),
-        ("high1", high1),
-        ("low2", low2),
-        ("high2", high2),
-    ]
+    for order, keys in (("normal", "high1 low1 high2 low2"), ("reversed", "low1 high1 low2 high2")):
+        assert list(item.responses(order).items()) == [(key, TRAIT[f"response_{key}"]) for key in keys.split()]
     with pytest.raises(ValueError, match="unknown order 'random'; use one of normal, reversed"):
         item.responses("random")
 
@@ -149,10 +119,7 @@ def test_an_empty_option_is_named_in_every_format(tmp_path, name):
         ({"idx": "three"}, "field 'idx': is 'three'; write a whole number"),
         ({"idx": 1.5}, "field 'idx': is 1.5; write a whole number"),
         ({"idx": True}, "field 'idx': is True"),
-        (
-            {"personality": "honesty"},
-            "field 'personality': is 'honesty'; use one of openness, conscientiousness",
-        ),
+        ({"personality": "honesty"}, "field 'personality': is 'honesty'; use one of openness, conscientiousness"),
         ({"statement": None}, "field 'statement': is missing"),
     ],
 )
@@ -222,10 +189,7 @@ def test_answers_may_come_from_another_file(tmp_path, key):
     ("key", "message"),
     [
         ([{"id": 1, "answer": 0}], r"items.json, row 1, field 'id': is 8, which the key does not answer"),
-        (
-            [{"id": 8, "answer": 2}],
-            r"items.json, row 1, \(answered in .*key.json, row 1\), field 'answer': is 2",
-        ),
+        ([{"id": 8, "answer": 2}], r"items.json, row 1, \(answered in .*key.json, row 1\), field 'answer': is 2"),
         ([{"id": 8, "answer": "both"}], r"key.json, row 1, field 'answer': is 'both'; write a whole number"),
         ([{"id": 8}], r"key.json, row 1, field 'answer': is missing"),
         (
@@ -289,15 +253,6 @@ def test_safetybenchs_examples_are_numbered_by_their_place(tmp_path):
     assert [item.id for item in items] == list(range(10))
     assert [item.category for item in items] == ["Offensiveness"] * 5 + ["Physical Health"] * 5
     assert items[6] == SafetyItem(6, "Physical Health", "Physical Health 1?", ("Yes.", "No."), 1)
-
-
-def test_safetybenchs_examples_on_the_hub_are_one_row_of_categories(tmp_path, monkeypatch):
-    import datasets
-
-    (tmp_path / "dev_en.json").write_text(json.dumps(FIVE_SHOT))
-    rows = datasets.Dataset.from_list([FIVE_SHOT])
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_: datasets.DatasetDict({"en": rows}))
-    assert load_safety("thu-coai/SafetyBench:dev/en") == load_safety(tmp_path / "dev_en.json")
 
 
 def test_safetybenchs_items_with_two_options_of_one_text_are_read_as_they_are(tmp_path):
@@ -366,41 +321,35 @@ def test_a_data_set_without_access_says_what_to_do():
         assert part in message
 
 
-def test_a_data_set_on_the_hub_has_one_split_a_trait(monkeypatch):
+@pytest.fixture
+def on_hub(monkeypatch):
+    """Puts a data set on the hub, its rows by split; gives what was asked for."""
     import datasets
 
-    asked = []
+    def put(**splits):
+        asked = []
 
-    def load_dataset(name, **options):
-        asked.append((name, options))
-        rows = {
-            trait: [changed(personality=trait, idx=number) for number in range(2)]
-            for trait in ("Openness", "Narcissism")
-        }
-        return datasets.DatasetDict({trait: datasets.Dataset.from_list(own) for trait, own in rows.items()})
+        def load_dataset(*name):
+            asked.append(name)
+            return datasets.DatasetDict({split: datasets.Dataset.from_list(rows) for split, rows in splits.items()})
 
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    assert [(item.personality, item.idx) for item in load_trait("mirlab/TRAIT")] == [
-        ("openness", 0),
-        ("openness", 1),
-        ("narcissism", 0),
-        ("narcissism", 1),
-    ]
-    assert asked == [("mirlab/TRAIT", {})]
+        monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+        return asked
+
+    return put
 
 
-def test_safety_items_come_from_a_configuration_and_split_of_the_hub(monkeypatch):
-    import datasets
+def test_a_data_set_on_the_hub_has_one_split_a_trait(on_hub):
+    traits = ("Openness", "Narcissism")
+    asked = on_hub(**{trait: [changed(personality=trait, idx=number) for number in range(2)] for trait in traits})
+    expected = [(trait.lower(), number) for trait in traits for number in range(2)]
+    assert [(item.personality, item.idx) for item in load_trait("mirlab/TRAIT")] == expected
+    assert asked == [("mirlab/TRAIT",)]
 
-    rows = {"id": [0, 1], "category": ["PH", "PH"], "question": ["One?", "Two?"], "options": [["a", "b"], ["c", "d"]]}
-    asked = []
 
-    def load_dataset(name, config=None):
-        asked.append((name, config))
-        parts = {"en": datasets.Dataset.from_dict(rows), "zh": datasets.Dataset.from_dict(rows | {"id": [7, 8]})}
-        return datasets.DatasetDict(parts)
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+def test_safety_items_come_from_a_configuration_and_split_of_the_hub(on_hub):
+    rows = [SAFETY | {"id": 0, "options": ["a", "b"]}, SAFETY | {"id": 1}]
+    asked = on_hub(en=rows, zh=[SAFETY | {"id": 7}])
     items = load_safety("thu-coai/SafetyBench:test/en")
     assert asked == [("thu-coai/SafetyBench", "test")] and [item.id for item in items] == [0, 1]
     assert items[0].options == ("a", "b") and items[0].answer is None
@@ -408,11 +357,14 @@ def test_safety_items_come_from_a_configuration_and_split_of_the_hub(monkeypatch
         load_safety("thu-coai/SafetyBench:test/fr")
 
 
-def test_a_bad_row_on_the_hub_is_named_with_its_split(monkeypatch):
-    import datasets
+def test_safetybenchs_examples_on_the_hub_are_one_row_of_categories(tmp_path, on_hub):
+    (tmp_path / "dev_en.json").write_text(json.dumps(FIVE_SHOT))
+    on_hub(en=[FIVE_SHOT])
+    assert load_safety("thu-coai/SafetyBench:dev/en") == load_safety(tmp_path / "dev_en.json")
 
-    rows = datasets.Dataset.from_list([TRAIT, changed(response_low2="")])
-    monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict({"Openness": rows}))
+
+def test_a_bad_row_on_the_hub_is_named_with_its_split(on_hub):
+    on_hub(Openness=[TRAIT, changed(response_low2="")])
     with pytest.raises(ItemError, match="mirlab/TRAIT, split Openness, row 2, field 'response_low2': is empty"):
         load_trait("mirlab/TRAIT")
 
@@ -447,6 +399,7 @@ def test_about_one_item_in_four_of_each_trait_is_to_choose_by():
 
 
 def test_an_items_part_hangs_on_nothing_but_its_trait_and_number():
+    assert validation_split([]) == ([], [])
     items = bank(40)
     chosen, others = validation_split(items)
     for item in items:
@@ -460,18 +413,11 @@ def test_an_items_part_hangs_on_nothing_but_its_trait_and_number():
     assert len({tuple(own) for own in numbers.values()}) == len(TRAITS), "other items of each trait"
 
 
-def test_the_parts_of_no_items_are_empty():
-    assert validation_split([]) == ([], [])
-
-
 def test_some_of_each_are_the_first_of_each_trait():
     items = bank(3)[::-1]
     found = some_of_each(items, 2)
     assert [(item.personality, item.idx) for item in found] == [(trait, idx) for trait in TRAITS for idx in (2, 1)]
     assert some_of_each(items, 0) == []
     assert len(some_of_each(items, 9)) == len(items)
-
-
-def test_a_trait_with_fewer_items_gives_what_it_has():
-    items = [*bank(1, ["narcissism"]), *bank(3, ["openness"])]
-    assert [item.personality for item in some_of_each(items, 2)] == ["openness", "openness", "narcissism"]
+    fewer = [*bank(1, ["narcissism"]), *bank(3, ["openness"])]
+    assert [item.personality for item in some_of_each(fewer, 2)] == ["openness", "openness", "narcissism"]

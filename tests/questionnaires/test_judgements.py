@@ -1,12 +1,10 @@
 """Judgements show the right and the wrong answer of each question, and are read in HaluEval's schema."""
 
-import doctest
 import json
 from dataclasses import replace
 
 import pytest
 
-import personalib.questionnaires.judgements
 from personalib.base.data import DataError
 from personalib.base.records import ItemError, LeftOutWarning
 from personalib.questionnaires.items import load_facts
@@ -36,11 +34,6 @@ def error_of(tmp_path, *rows):
     with pytest.raises(ItemError) as caught:
         load_judgements(write(tmp_path / "qa_data.jsonl", *rows))
     return str(caught.value)
-
-
-def test_examples_in_the_documentation_are_true():
-    result = doctest.testmod(personalib.questionnaires.judgements)
-    assert result.attempted > 0 and result.failed == 0
 
 
 def test_halueval_rows_are_read_as_they_are(tmp_path):

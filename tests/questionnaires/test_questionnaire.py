@@ -1,5 +1,8 @@
 """Items become questionnaires that are scored as their kind is."""
 
+import doctest
+import importlib
+
 import pytest
 
 from personalib.questionnaires.items import load_facts, load_trait
@@ -23,3 +26,8 @@ def test_choices_are_asked_in_the_order_of_the_item():
 def test_a_template_that_is_unknown_is_named():
     with pytest.raises(ValueError, match="unknown template 'nope'"):
         trait_questionnaire(load_trait()[:1], ("nope",))
+
+
+@pytest.mark.parametrize("module", ["extraction", "questions", "scales", "scores"])
+def test_examples_in_the_documentation_are_true(module):
+    assert doctest.testmod(importlib.import_module(f"personalib.questionnaires.{module}")).failed == 0

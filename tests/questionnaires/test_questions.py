@@ -1,11 +1,9 @@
 """Questions say what each option stands for in every order, and show solved examples that give nothing away."""
 
-import doctest
 from dataclasses import replace
 
 import pytest
 
-import personalib.questionnaires.questions
 from personalib.base.records import ItemError
 from personalib.questionnaires.items import RESPONSE_ORDERS, SafetyItem, TraitItem, load_facts, load_safety
 from personalib.questionnaires.questions import choice_questions, some_in_turn, trait_questions
@@ -15,11 +13,6 @@ TRAIT = TraitItem(3, "", "openness", "", "A map.", "What now?", "Go.", "Ask.", "
 THREE = SafetyItem(7, "PH", "A fire. What now?", ("Hide.", "Leave.", "Watch."), 1)
 TWO = SafetyItem(8, "MH", "Sad. What helps?", ("A walk.", "Nothing."), 0)
 EXAMPLES = [SafetyItem(100 + n, "PH", f"Example {n}?", (f"Right {n}.", f"Wrong {n}."), n % 2) for n in range(4)]
-
-
-def test_examples_in_the_documentation_are_true():
-    result = doctest.testmod(personalib.questionnaires.questions)
-    assert result.attempted > 0 and result.failed == 0
 
 
 @pytest.mark.parametrize("template", load_templates())

@@ -1,12 +1,10 @@
 """Scales are read from the book's own form and the pool's; a bad row is named with its file, row, field and fix."""
 
 import csv
-import doctest
 import json
 
 import pytest
 
-import personalib.questionnaires.scales
 from personalib.base.data import DataError
 from personalib.base.records import ItemError
 from personalib.questionnaires.scales import ScaleItem, load_ratings, load_scale, scale_questions
@@ -44,11 +42,6 @@ def error_of(tmp_path, *rows, name="scale.jsonl"):
     with pytest.raises(ItemError) as caught:
         load_scale(write(tmp_path / name, rows))
     return str(caught.value)
-
-
-def test_examples_in_the_documentation_are_true():
-    result = doctest.testmod(personalib.questionnaires.scales)
-    assert result.attempted > 0 and result.failed == 0
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv"])

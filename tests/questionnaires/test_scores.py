@@ -1,13 +1,13 @@
 """Scores of items are those computed by hand, and what could not be read is missing and not a guess."""
 
 import json
+from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from personalib.base.records import ItemError
-from personalib.questionnaires.scores import item_scores
+from personalib.questionnaires.scores import item_scores, per_item
 
 
 def row(item="1", arm=0, group="g", order="normal", template="letters", cluster="", **chances):
@@ -47,50 +47,28 @@ def test_an_unknown_kind_names_the_known_ones():
         item_scores("quiz", pd.DataFrame())
 
 
-def test_a_trait_is_the_share_of_the_high_responses_over_both_orders():
-    # Shares of high: 0.4 / 0.8 in one order, and 0.9 / 1.0 in the other.
-    rows = both("openness:1", (0.3, 0.3, 0.1, 0.1), (0.8, 0.1, 0.1, 0.0), group="openness")
-    [found] = item_scores("trait", pd.DataFrame(rows)).to_dict("records")
-    assert found["value"] == pytest.approx(100 * (0.5 + 0.9) / 2)
-    assert found["mass"] == pytest.approx(0.9) and found["published"] == 100
-    assert (found["group"], found["cluster"], found["template"]) == ("openness", "openness:1", "letters")
-
-
-def test_the_published_score_counts_the_largest_share_and_a_tie_as_high():
+def test_a_trait_item_has_its_share_of_high_answers_and_the_level_that_is_chosen():
+    rng = np.random.default_rng(5)
     rows = [
-        *both("split high", (0.3, 0.4, 0.3, 0.0), (0.3, 0.4, 0.3, 0.0)),
-        *both("tie", (0.5, 0.5, 0.0, 0.0), (0.5, 0.5, 0.0, 0.0)),
-        *both("high2", (0.1, 0.3, 0.6, 0.0), (0.1, 0.3, 0.6, 0.0)),
-    ]
-    found = scored("trait", rows)
-    assert found["value"].to_dict() == pytest.approx({"split high": 60, "tie": 50, "high2": 70})
-    assert found["published"].to_dict() == {"split high": 0, "tie": 100, "high2": 100}
-
-
-@pytest.mark.parametrize("bad", [(0.03, 0.03, 0.02, 0.01), (np.nan,) * 4, (0.0,) * 4])
-def test_a_trait_item_that_cannot_be_read_in_one_order_is_missing(bad):
-    good = (0.7, 0.1, 0.1, 0.1)
-    found = scored("trait", [*both("whole", good, good), *both("half", good, bad), *both("other", bad, good)])
-    assert found["value"].notna().to_dict() == {"whole": True, "half": False, "other": False}
-    assert found["published"].notna().tolist() == found["value"].notna().tolist()
-
-
-def test_a_trait_item_without_an_order_is_refused():
-    rows = both("1", (0.7, 0.1, 0.1, 0.1), (0.7, 0.1, 0.1, 0.1))
-    with pytest.raises(ItemError, match="the order 'reversed' is missing"):
-        scored("trait", rows[:1])
-
-
-def test_arms_and_templates_of_a_trait_item_are_scored_apart():
-    rows = [
-        one
-        for number, (arm, template) in enumerate([(0, "letters"), (0, "bare"), (1, "letters"), (1, "bare")])
-        for one in both(
-            "1", (number / 4, 1 - number / 4, 0, 0), (number / 4, 1 - number / 4, 0, 0), arm=arm, template=template
+        answer
+        for arm, template, item in product((0, 1), ("letters", "bare"), range(20))
+        for answer in both(
+            f"openness:{item}",
+            *(rng.dirichlet([0.5] * 4, 2) * rng.choice([0.05, 0.9], (2, 1))),
+            arm=arm,
+            template=template,
+            group="openness",
         )
     ]
-    found = item_scores("trait", pd.DataFrame(rows)).set_index(["arm", "template"])["value"]
-    assert found.to_dict() == pytest.approx({(0, "letters"): 0, (0, "bare"): 25, (1, "letters"): 50, (1, "bare"): 75})
+    rows += both("tie", (0.5, 0.5, 0.0, 0.0), (0.5, 0.5, 0.0, 0.0))
+    answers = pd.DataFrame(rows)
+    found, items = item_scores("trait", answers), per_item(answers)
+    names = ["arm", "template", "group", "item", "mass"]
+    pd.testing.assert_frame_equal(found[names], items[names])
+    np.testing.assert_allclose(found["value"], 100 * items["high"])
+    assert found["published"].isna().tolist() == (~items["read"]).tolist() and 0 < items["read"].sum() < len(items)
+    assert (found.loc[items["read"], "published"] == 100 * items.loc[items["read"], "level"].eq("high")).all()
+    assert found["published"].iloc[-1] == 100 and (found["cluster"] == found["item"]).all()
 
 
 def test_a_choice_is_right_where_the_right_option_has_the_largest_share():
@@ -101,13 +79,8 @@ def test_a_choice_is_right_where_the_right_option_has_the_largest_share():
         row("wrong of two", right=0.1, wrong1=0.9),
         row("right of three", right=0.5, wrong1=0.2, wrong2=0.3),
     ]
-    assert scored("choice", rows)["value"].to_dict() == {
-        "right of four": 100,
-        "wrong of four": 0,
-        "right of two": 100,
-        "wrong of two": 0,
-        "right of three": 100,
-    }
+    found = scored("choice", rows)["value"]
+    assert found.to_dict() == {name: 100 * name.startswith("right") for name in found.index}
 
 
 @pytest.mark.parametrize("chances", [{"right": 0.04, "wrong1": 0.05}, {"right": 0, "wrong1": 0}])
@@ -145,20 +118,9 @@ def test_answers_in_words_are_read_and_guesses_stand_in_for_the_others():
         said("", "unread of four", **four),
     ]
     found = scored("choice", rows)
-    assert found["value"].dropna().to_dict() == {
-        "right of two": 100,
-        "wrong of two": 0,
-        "right of four": 100,
-        "wrong of four": 0,
-    }
-    assert found["fallback"].to_dict() == {
-        "right of two": 100,
-        "wrong of two": 0,
-        "unread of two": 50,
-        "right of four": 100,
-        "wrong of four": 0,
-        "unread of four": 25,
-    }
+    read = found["value"].dropna()
+    assert read.to_dict() == {name: 100 * name.startswith("right") for name in found.index if "unread" not in name}
+    assert found["fallback"].to_dict() == read.to_dict() | {"unread of two": 50, "unread of four": 25}
     assert found["mass"].isna().all()
 
 
@@ -276,10 +238,7 @@ def test_clusters_groups_and_arms_are_passed_on():
     ]
     found = item_scores("choice", pd.DataFrame(rows))
     assert found[["arm", "group", "item"]].to_numpy().tolist() == [
-        [0, "a", "1"],
-        [0, "b", "2"],
-        [1, "a", "1"],
-        [1, "b", "2"],
+        [arm, group, item] for arm in (0, 1) for item, group in (("1", "a"), ("2", "b"))
     ]
     assert set(found["cluster"]) == {"question 1"}
 

@@ -1,12 +1,9 @@
 """Scores against cases computed by hand and against loops; what cannot be read is counted."""
 
-import doctest
-
 import numpy as np
 import pandas as pd
 import pytest
 
-import personalib.questionnaires.scores
 from personalib.base.records import ItemError
 from personalib.questionnaires.scores import check_read, per_item, positional_bias, score_mass, score_published
 from personalib.stimuli.factors import TRAITS
@@ -72,11 +69,6 @@ def loop_scores(rows, group, arm, floor):
         high, low = high + best.startswith("high"), low + best.startswith("low")
         shares.append(averaged["high1"] + averaged["high2"])
     return 100 * high / (high + low), 100 * sum(shares) / len(shares), missing, high + low
-
-
-def test_examples_in_the_documentation_are_true():
-    result = doctest.testmod(personalib.questionnaires.scores)
-    assert result.attempted > 0 and result.failed == 0
 
 
 def test_an_item_is_normalised_within_each_order_before_the_orders_are_averaged():

@@ -1,10 +1,7 @@
 """Word pairs: opposite words that are one token each, after the same openings."""
 
-import doctest
-
 import pytest
 
-import personalib.questionnaires.word_pairs
 from personalib.base.data import DataError, data_dir
 from personalib.organism.tokenizer import load_tokenizer
 from personalib.questionnaires.word_pairs import WordPair, load_openings, load_word_pairs, pair_questions
@@ -15,11 +12,6 @@ def written(tmp_path, content):
     path = tmp_path / "pairs.yaml"
     path.write_text(content)
     return path
-
-
-def test_examples_in_the_documentation_are_true():
-    result = doctest.testmod(personalib.questionnaires.word_pairs)
-    assert result.attempted > 0 and result.failed == 0
 
 
 def test_every_pair_names_an_element_that_there_is():
