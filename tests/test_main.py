@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 
@@ -20,12 +22,13 @@ def test_run_prints_the_executed_notebook(command_line, write_notebook, small_da
     ],
 )
 def test_what_the_library_refuses_is_one_message_and_code_2(command_line, write_notebook, arguments, message):
-    code, out, err = command_line("run", write_notebook(parameters="seed: int = 1"), *arguments)
+    code, out, err = command_line("run", write_notebook(parameters="seed: int = 1"), "--output-dir", "out", *arguments)
     assert code == 2
     assert out == ""
     assert err.startswith("error: ")
     assert message in err
     assert len(err.splitlines()) == 1
+    assert not Path("out").exists(), "nothing has run"
 
 
 def test_a_chapter_can_be_called_by_its_name(command_line):

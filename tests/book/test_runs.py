@@ -110,20 +110,6 @@ def test_each_input_changes_the_hash(write_notebook, small_library, small_data):
     assert len(set(seen)) == len(seen)
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"sed": 1}, "01_tiny: no parameter 'sed'; did you mean 'seed'?"),
-        ({"seed": "1"}, "01_tiny: parameter 'seed' is int .default 1., not '1'"),
-        ({"api_key": "x"}, "01_tiny: parameter 'api_key' looks like a secret"),
-    ],
-)
-def test_a_wrong_parameter_stops_before_anything_runs(notebook, output, given, message):
-    with pytest.raises(RunError, match=message):
-        run_notebook(notebook, given, output)
-    assert not output.exists()
-
-
 def test_a_failing_cell_is_told_in_two_lines_and_nothing_stale_stays(write_notebook, output, capfd):
     cell = "if seed > 1:\n    raise ValueError('seed is too large\\nby far')"
     notebook = write_notebook(
