@@ -68,6 +68,7 @@ LITTLE = {
     "per_trait": 1,
     "07.pairs": 16,
     "07.doses": "[0.4]",
+    "07.blocks": 2,
     "08.pairs": 6,
     "09.pairs": 4,
     "10.pairs": 12,
