@@ -46,16 +46,12 @@ def error_of(tmp_path, *rows, name="scale.jsonl"):
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv"])
 def test_the_books_own_form_is_read_from_every_kind_of_file(tmp_path, suffix):
+    unnamed = write(tmp_path / f"unnamed{suffix}", [without(row, "id") for row in OWN])
+    assert [item.id for item in load_scale(str(unnamed))] == ["0", "1"]
     assert load_scale(write(tmp_path / f"scale{suffix}", OWN)) == [
         ScaleItem("e1", "I like a party, a big one.", "extraversion", False),
         ScaleItem("e2", "I keep to {myself}.", "extraversion", True),
     ]
-
-
-@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv"])
-def test_a_path_may_be_a_text_and_numbers_stand_in_for_names(tmp_path, suffix):
-    path = write(tmp_path / f"scale{suffix}", [without(row, "id") for row in OWN])
-    assert [item.id for item in load_scale(str(path))] == ["0", "1"]
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv"])
@@ -64,28 +60,20 @@ def test_the_pools_table_is_read_as_it_is(tmp_path, suffix):
         ScaleItem("0", "Make friends easily.", "extraversion", False),
         ScaleItem("1", "Am hard to get to know.", "extraversion", True),
     ]
+    numbers = [row | {"key": int(row["key"])} for row in POOL]
+    assert [item.reverse for item in load_scale(write(tmp_path / "numbers.json", numbers))] == [False, True]
 
 
-def test_a_pools_key_may_be_a_number(tmp_path):
-    rows = [row | {"key": int(row["key"])} for row in POOL]
-    assert [item.reverse for item in load_scale(write(tmp_path / "pool.json", rows))] == [False, True]
+REVERSED = [True, 1, "true", "TRUE", "True", " yes ", "Yes", "1", "-", "r", "R", "Reverse", "reversed"]
+PLAIN = [False, 0, "false", "FALSE", "no", " No", "0", "+", ""]
 
 
-@pytest.mark.parametrize(
-    "mark", [True, 1, "true", "TRUE", "True", " yes ", "Yes", "1", "-", "r", "R", "Reverse", "reversed"]
-)
-def test_every_spelling_of_a_reversed_statement_is_understood(tmp_path, mark):
-    assert load_scale(write(tmp_path / "scale.jsonl", [OWN[0] | {"reverse": mark}]))[0].reverse is True
-
-
-@pytest.mark.parametrize("mark", [False, 0, "false", "FALSE", "no", " No", "0", "+", ""])
-def test_every_spelling_of_a_plain_statement_is_understood(tmp_path, mark):
-    assert load_scale(write(tmp_path / "scale.jsonl", [OWN[0] | {"reverse": mark}]))[0].reverse is False
-
-
-def test_an_empty_cell_is_a_plain_statement(tmp_path):
-    rows = [OWN[0] | {"reverse": ""}, OWN[1] | {"reverse": "R"}]
-    assert [item.reverse for item in load_scale(write(tmp_path / "scale.csv", rows))] == [False, True]
+@pytest.mark.parametrize(("marks", "reverse"), [(REVERSED, True), (PLAIN, False)])
+def test_every_spelling_of_a_plain_or_reversed_statement_is_understood(tmp_path, marks, reverse):
+    rows = [without(OWN[0], "id") | {"reverse": mark} for mark in marks]
+    assert [item.reverse for item in load_scale(write(tmp_path / "scale.jsonl", rows))] == [reverse] * len(marks)
+    texts = [row for row in rows if isinstance(row["reverse"], str)]
+    assert {item.reverse for item in load_scale(write(tmp_path / "scale.csv", texts))} == {reverse}
 
 
 @pytest.mark.parametrize("mark", ["maybe", "-1", 2, "x"])
@@ -110,9 +98,7 @@ def test_a_row_without_a_text_names_row_field_and_fix(tmp_path, field):
 def test_two_statements_of_one_name_are_refused(tmp_path):
     message = error_of(tmp_path, OWN[0], OWN[1] | {"id": "e1"})
     assert "row 2, field 'id': is e1, and row 1 has it too; give each row its own" in message
-
-
-def test_a_number_given_and_one_counted_do_not_mix(tmp_path):
+    # nor do a number that is given and one that is counted mix
     assert "field 'id': is 1, and row 1 has it too" in error_of(tmp_path, OWN[0] | {"id": 1}, without(OWN[1], "id"))
 
 

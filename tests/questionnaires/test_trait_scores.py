@@ -11,22 +11,13 @@ from personalib.stimuli.factors import TRAITS
 RESPONSES = ("high1", "low1", "high2", "low2")
 
 
-def row(item, order, chances, group="openness", template="letters", arm=0):
-    named = {f"p_{key}": chance for key, chance in zip(RESPONSES, chances, strict=True)}
-    return {
-        "item": item,
-        "group": group,
-        "template": template,
-        "order": order,
-        "arm": arm,
-        **named,
-        "mass": sum(chances),
-    }
-
-
-def both(item, normal, reverse, **place):
-    """Rows of one item; chances by response: high1, low1, high2, low2."""
-    return [row(item, "normal", normal, **place), row(item, "reversed", reverse, **place)]
+def both(item, normal, turned, group="openness", template="letters", arm=0):
+    """Answers to one item in both orders; chances by response: high1, low1, high2, low2."""
+    about = {"item": item, "group": group, "template": template, "arm": arm}
+    return [
+        about | {"order": order} | {f"p_{role}": chance for role, chance in zip(RESPONSES, chances, strict=True)}
+        for order, chances in (("normal", normal), ("reversed", turned))
+    ]
 
 
 def table(*pairs):

@@ -43,29 +43,18 @@ def test_labels_are_different_single_tokens_that_follow_every_opening():
 
 def test_every_pair_comes_after_every_opening():
     found = pair_questions()
-    assert [(one.item, one.opening) for one in found] == [
-        (f"{pair.key}:{number}", opening)
-        for pair in load_word_pairs()
-        for number, opening in enumerate(load_openings())
-    ]
-    for one in found:
-        [pair] = [pair for pair in load_word_pairs() if pair.key == one.group]
-        assert dict(zip(one.roles, one.labels, strict=True)) == {
-            "attribute": f" {pair.words[0]}",
-            "opposite": f" {pair.words[1]}",
-        }
+    expected = [(pair, *place) for pair in load_word_pairs() for place in enumerate(load_openings())]
+    for one, (pair, number, opening) in zip(found, expected, strict=True):
+        assert (one.item, one.opening, one.group) == (f"{pair.key}:{number}", opening, pair.key)
+        assert one.roles == ("attribute", "opposite") and one.labels == tuple(f" {word}" for word in pair.words)
     assert len({one.text for one in found}) == 1 and len({one.item for one in found}) == len(found)
 
 
 def test_pairs_openings_and_request_may_be_ones_own():
     pair = WordPair("height", "Height", "age.young", ("tall", "short"))
     [one] = pair_questions([pair], ["They are"], "Who are they?")
-    assert (one.text, one.opening, one.labels, one.group) == (
-        "Who are they?",
-        "They are",
-        (" tall", " short"),
-        "height",
-    )
+    assert (one.text, one.opening, one.labels) == ("Who are they?", "They are", (" tall", " short"))
+    assert one.group == "height"
 
 
 def test_a_file_of_ones_own_is_read(tmp_path):
