@@ -105,9 +105,11 @@ def choice_questions(
             group=item.category,
             template=template.name,
             order=order,
-            text=_after(
-                _solved(template, item, (examples or {}).get(item.category, ()), shots),
-                _rendered(template, item, order),
+            text="\n\n".join(
+                [
+                    *_solved(template, item, (examples or {}).get(item.category, ()), shots),
+                    template.render(item.question, _reordered(item.options, order)),
+                ]
             ),
             labels=template.labels_for(len(item.options)),
             roles=tuple(_reordered(_roles(item), order)),
@@ -153,10 +155,6 @@ def _reordered(values: Sequence[str], order: str) -> Sequence[str]:
     return values if order == ORDERS[0] else values[::-1]
 
 
-def _rendered(template: Template, item: SafetyItem, order: str) -> str:
-    return template.render(item.question, _reordered(item.options, order))
-
-
 def _solved(template: Template, item: SafetyItem, examples: Sequence[SafetyItem], shots: int) -> list[str]:
     """So many examples, each with its answer; one that asks the same would give the answer away."""
     others = [one for one in examples if one.question != item.question and one.answer is not None][:shots]
@@ -169,7 +167,3 @@ def _solved(template: Template, item: SafetyItem, examples: Sequence[SafetyItem]
         f"{template.render(one.question, one.options)}\n{template.labels_for(len(one.options))[one.answer or 0]}"
         for one in others
     ]
-
-
-def _after(examples: Sequence[str], text: str) -> str:
-    return "\n\n".join([*examples, text])
