@@ -173,7 +173,7 @@ def load_wordings() -> dict[str, Any]:
 
 @cache
 def load_traits() -> dict[str, TraitBank]:
-    """The eight trait banks in the order of :data:`~personalib.stimuli.factors.TRAITS`."""
+    """The eight trait banks in the order of ``TRAITS``."""
     big_five, dark = (data_dir() / "stimuli" / f"traits_{name}.yaml" for name in ("big_five", "dark_triad"))
     entries = {
         key: entry
