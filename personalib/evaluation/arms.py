@@ -1,4 +1,4 @@
-"""Arms: the conditions of an experiment, each something that is pushed, told in words, or both."""
+"""Arms: the conditions of an experiment, each a push, a prompt, or both."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ class Arm:
     Attributes:
         method: what kind of steering it is, such as ``"sae"``, ``"prompt"`` or ``"random"``.
         key: what it stands for, such as ``"gender.female"``.
-        condition: the interventions; none for what is told in words alone.
-        contexts: texts that are told before the question, of which each item gets the next in turn; none for what is
+        condition: the interventions; none for what is prompted alone.
+        contexts: texts before the question, of which each item gets the next in turn; none for what is
             only steered.
         dose: the length of what is added as a share of the residual stream's, with its sign.
         pole: the pole that it pushes toward, ``"positive"`` or ``"negative"``.
@@ -79,7 +79,7 @@ class Push:
 
 
 def prompted_arms(contrasts: Sequence[Contrast], split: str, poles: Sequence[str] = POLES[:1]) -> list[Arm]:
-    """The prompt baseline: the same things told in words of one split."""
+    """The prompt baseline: the same things said in the words of one split."""
     return [
         Arm(PROMPT, contrast.key, contexts=tellings([contrast], pole, split), pole=pole)
         for contrast, pole in product(contrasts, poles)
@@ -92,7 +92,7 @@ def random_arms(push: Push, like: SteeringVector, count: int = 22, seed: int = 0
 
 
 def tellings(members: Sequence[Contrast], pole: str, split: str) -> tuple[str, ...]:
-    """Texts that tell everything that belongs to a persona; all phrasings of what is told alone.
+    """Texts that say everything that belongs to a persona; all phrasings where that is one thing.
 
     They are in a fixed random order, so that a few items already meet several phrases.
     """

@@ -111,7 +111,7 @@ class ArmsPlan(Strict):
     """Arms of one method.
 
     Attributes:
-        method: ``"prompt"`` (told in words), ``"repe"`` (contrast vectors), ``"sae"`` (features) or ``"random"``.
+        method: ``"prompt"`` (in-context), ``"repe"`` (contrast vectors), ``"sae"`` (features) or ``"random"``.
         label: what the method is called in results; the method's name by default.
         family: ``"elements"``, ``"pressures"`` or ``"facets"``.
         keys: which of the family; all by default.

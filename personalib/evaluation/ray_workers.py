@@ -46,7 +46,7 @@ class RayEngine:
         start_seconds: how long to wait until one worker is ready, where none is.
 
     Raises:
-        DataError: the address or a number is none.
+        DataError: the address is not one, or a number is out of range.
     """
 
     address: str | None = None
