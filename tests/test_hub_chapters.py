@@ -67,7 +67,6 @@ LITTLE = {
     "shuffles": 19,
     "per_trait": 1,
     "07.pairs": 16,
-    "07.doses": "[0.4]",
     "07.blocks": 2,
     "08.pairs": 6,
     "09.pairs": 4,
