@@ -1,6 +1,7 @@
 """What several test modules share: tiny notebooks, a data folder that hashes at once, a small chat model."""
 
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,11 @@ from personalib.stimuli.grammar_writer import GrammarWriter
 LOCKED_HASH = f"    --hash=sha256:{'0' * 64}\n"
 NotebookWriter = Callable[..., Path]
 KERNELSPEC = {"name": "python3", "display_name": "Python 3", "language": "python"}
+
+
+def pytest_configure() -> None:
+    """Let commands under test be interrupted: in a shell's background they would inherit that it is ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
