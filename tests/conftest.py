@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import nbformat
 import pytest
 import torch
 from nbformat import v4
+from tqdm import tqdm
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from personalib.__main__ import main
@@ -27,8 +29,13 @@ KERNELSPEC = {"name": "python3", "display_name": "Python 3", "language": "python
 
 
 def pytest_configure() -> None:
-    """Let commands under test be interrupted: in a shell's background they would inherit that it is ignored."""
+    """Let commands under test be interrupted and killed.
+
+    In a shell's background they would inherit that an interrupt is ignored. And tqdm's own lock is shared by all
+    processes that are forked: one that is killed while it holds it would stop every later one.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    tqdm.set_lock(threading.RLock())
 
 
 @pytest.fixture

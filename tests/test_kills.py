@@ -30,7 +30,7 @@ for module in (
     importlib.import_module(f"personalib.{module}")
 
 KILLS = int(os.environ.get("PERSONALIB_KILLS", "1"))
-PATIENCE = 600
+PATIENCE = 240
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 SECRET = "sk-not-to-be-written-anywhere"
 INPUTS = {
