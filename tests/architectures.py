@@ -28,10 +28,10 @@ from transformers.utils import logging
 
 from personalib.base.data import DataError
 from personalib.models.activations import capture
-from personalib.models.encoding import encode_prompts
+from personalib.models.hooks import Shortcuts
 from personalib.models.load import load_model
 from personalib.models.parts import Site
-from personalib.models.shortcuts import Shortcuts
+from personalib.models.prompts import encode_prompts
 from personalib.steering.generation import generate
 from personalib.steering.grid import answer_losses, ask_steered
 from personalib.steering.interventions import POSITIONS, Add

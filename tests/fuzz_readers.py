@@ -20,33 +20,23 @@ REPEATED = 6  # rows of a file to begin from are enough
 def readers(folder: Path) -> list[Reader]:
     """All readers; the files that they begin from are made in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    return [
-        *_plain(),
-        *_plans(folder),
-        *_stimuli(),
-        *_items(folder),
-        *_papers(folder),
-        *_vectors(folder),
-        *_runs(folder),
-    ]
+    made = (read for kind in (_plans, _items, _papers, _vectors, _runs) for read in kind(folder))
+    return [*_plain(), *_stimuli(), *made]
 
 
 def _plain() -> list[Reader]:
-    yaml_files = (data_dir() / "stimuli" / "templates.yaml", data_dir() / "grids" / "organism.yaml")
-    return [
-        Reader("YAML", yaml_files, read_yaml),
-        Reader(
-            "JSON", (data_dir() / "organism" / "steering.json", data_dir() / "benchmarks" / "chapters.json"), read_json
-        ),
-    ]
+    data = data_dir()
+    yaml_files = (data / "stimuli" / "templates.yaml", data / "grids" / "organism.yaml")
+    json_files = (data / "organism" / "steering.json", data / "benchmarks" / "chapters.json")
+    return [Reader("YAML", yaml_files, read_yaml), Reader("JSON", json_files, read_json)]
 
 
 def _plans(folder: Path) -> list[Reader]:
     from personalib.book.named_inputs import named_inputs
     from personalib.book.sweeps import load_sweep
     from personalib.evaluation.plan import load_plan
-    from personalib.features.own_saes import _own_recipe
     from personalib.features.training import load_recipe as load_sae_recipe
+    from personalib.features.training import own_recipe
     from personalib.models.registry import find_entry, load_registry
     from personalib.organism.training import load_recipe
     from personalib.organism.world import Profile, load_world
@@ -73,7 +63,7 @@ def _plans(folder: Path) -> list[Reader]:
         Reader("table of models", (data / "models.yaml",), _as_data("models.yaml", lambda: load_registry())),
         Reader("recipe of the organism", (data / "organism" / "training.yaml",), load_recipe),
         Reader("recipe of SAEs", (data / "organism" / "saes.yaml",), load_sae_recipe),
-        Reader("recipe of own SAEs", (data / "own_saes.yaml",), _as_data("own_saes.yaml", _own_recipe)),
+        Reader("recipe of own SAEs", (data / "own_saes.yaml",), _as_data("own_saes.yaml", own_recipe)),
         Reader("world", (data / "organism" / "world.yaml",), lambda path: load_world(path).probability(Profile())),
     ]
 
@@ -90,7 +80,7 @@ def _prompts(path: Path) -> object:
 
 
 def _stimuli() -> list[Reader]:
-    from personalib.questionnaires import judgements, scales, word_pairs
+    from personalib.questionnaires import kinds
     from personalib.stimuli import assignments, contrast_pairs, factors, grammar, grammar_writer, templates
     from personalib.stimuli.backgrounds import load_constraints
 
@@ -100,27 +90,30 @@ def _stimuli() -> list[Reader]:
     def told(read: Any, tell: Callable[[Any], object]) -> Callable[[Path], object]:
         return lambda path: [tell(one) for one in read.__wrapped__(path).values()]
 
-    def judged(one: judgements.JudgementTemplate) -> str:
+    def judged(one: kinds.JudgementTemplate) -> str:
         return one.text.format(question="", answer="", knowledge="")
 
-    def rated(one: scales.Rating) -> tuple[str, str]:
+    def rated(one: kinds.Rating) -> tuple[str, str]:
         return one.text.format(statement=""), one.opening.format(statement="")
+
+    def forms() -> list[str]:
+        return [form.format(context="", text="") for form in templates.load_forms().values()]
 
     def inside(name: str, read: Callable[[], object]) -> Reader:
         return Reader(name, (folder / name,), _as_data(f"stimuli/{name}", read))
 
     return [
         Reader("templates", own, told(templates.load_templates, lambda one: one.render("Who?", ["I"]))),
-        Reader("forms", own, told(templates.load_forms, lambda form: form.format(context="", text=""))),
-        Reader("judgement templates", own, told(judgements.load_judgement_templates, judged)),
-        Reader("ratings", own, told(scales.load_ratings, rated)),
-        Reader("word pairs", (folder / "word_pairs.yaml",), word_pairs.load_word_pairs.__wrapped__),
-        Reader("openings", (folder / "word_pairs.yaml",), word_pairs.load_openings.__wrapped__),
-        Reader("factors", (folder / "backgrounds.yaml",), factors.load_factors.__wrapped__),
-        Reader("pressures", (folder / "pressures.yaml",), factors.load_pressures.__wrapped__),
-        Reader("facets", (folder / "facets.yaml",), factors.load_facets.__wrapped__),
-        Reader("carriers", (folder / "carriers.yaml",), contrast_pairs.load_carriers.__wrapped__),
-        Reader("constraints", (folder / "constraints.yaml",), load_constraints.__wrapped__),
+        Reader("judgement templates", own, told(kinds.load_judgement_templates, judged)),
+        Reader("ratings", own, told(kinds.load_ratings, rated)),
+        Reader("word pairs", (folder / "word_pairs.yaml",), kinds.load_word_pairs.__wrapped__),
+        Reader("openings", (folder / "word_pairs.yaml",), kinds.load_openings.__wrapped__),
+        inside("templates.yaml", forms),
+        inside("backgrounds.yaml", factors.load_factors),
+        inside("pressures.yaml", factors.load_pressures),
+        inside("facets.yaml", factors.load_facets),
+        inside("carriers.yaml", contrast_pairs.load_carriers),
+        inside("constraints.yaml", load_constraints),
         inside("stories.yaml", grammar_writer.load_stories),
         inside("assignments.yaml", assignments.load_giveaways),
         inside("wordings.yaml", grammar.load_wordings),
@@ -134,23 +127,23 @@ def _stimuli() -> list[Reader]:
 
 def _items(folder: Path) -> list[Reader]:
     from personalib.questionnaires.items import load_facts, load_safety, load_trait
-    from personalib.questionnaires.judgements import judgement_questions, load_judgements
-    from personalib.questionnaires.scales import load_scale, scale_questions
+    from personalib.questionnaires.kinds import judgement_questions, load_judgements, load_scale, scale_questions
 
     def read(name: str) -> list[dict[str, Any]]:
         lines = (data_dir() / "items" / name).read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines[:REPEATED]]
 
     judged = [{"id": n, "question": f"Is {n}?", "right_answer": "Yes", "hallucinated_answer": "No"} for n in range(4)]
-    return [
-        Reader("traits", _written(folder, "trait", read("trait.jsonl")), load_trait),
-        Reader("safety", _written(folder, "safety", read("safety.jsonl")), load_safety),
-        Reader("facts", _written(folder, "facts", read("facts.jsonl")), load_facts),
-        Reader("scale", _written(folder, "scale", read("scale.jsonl")), lambda path: scale_questions(load_scale(path))),
-        Reader(
-            "judgements", _written(folder, "judged", judged), lambda path: judgement_questions(load_judgements(path))
-        ),
-    ]
+
+    def scale(path: Path) -> object:
+        return scale_questions(load_scale(path))
+
+    def judgements(path: Path) -> object:
+        return judgement_questions(load_judgements(path))
+
+    kinds = {"trait": load_trait, "safety": load_safety, "facts": load_facts, "scale": scale}
+    banks = [Reader(kind, _written(folder, kind, read(f"{kind}.jsonl")), load) for kind, load in kinds.items()]
+    return [*banks, Reader("judgements", _written(folder, "judged", judged), judgements)]
 
 
 def _written(folder: Path, name: str, rows: list[dict[str, Any]]) -> tuple[Path, ...]:

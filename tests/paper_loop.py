@@ -65,13 +65,8 @@ def paper_loop(
 ) -> list[list[float]]:
     """The probabilities of each prompt's options, with a vector added at every prompt token but the last.
 
-    Args:
-        hooked: the model.
-        prompts_ids: token ids of each prompt.
-        option_ids: for each prompt, the first token of each option.
-        layer: the block after which the vector is added.
-        vector: shape ``(d_model,)``, such as the sum of rows of an SAE's decoder.
-        coefficient: how often it is added.
+    ``option_ids`` are the first tokens of each prompt's options; the vector, of the shape ``(d_model,)``, such as the
+    sum of rows of an SAE's decoder, is added so often after the block ``layer``.
     """
     steering = (coefficient * vector).to(hooked.cfg.device, hooked.cfg.dtype)
     hooks = [(f"blocks.{layer}.hook_resid_post", partial(_steer, steering))]

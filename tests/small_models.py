@@ -27,20 +27,15 @@ LABELS = ("A", "B", "C", "D")
 VOCABULARY = ["<pad>", "<bos>", "<unk>", *LABELS, *(f"w{number}" for number in range(25))]
 WIDTH, WINDOW, DEPTH = 24, 8, 3
 SMALL = {"vocab_size": len(VOCABULARY), "bos_token_id": 1, "eos_token_id": 0, "initializer_range": 0.4}
-LLAMA = {
-    "hidden_size": WIDTH,
-    "intermediate_size": 32,
-    "num_hidden_layers": DEPTH,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-}
 FALCON = {"hidden_size": WIDTH, "num_hidden_layers": DEPTH, "num_attention_heads": 2}
+NEOX = FALCON | {"intermediate_size": 32}
+LLAMA = NEOX | {"num_key_value_heads": 1}
 CONFIGS = {
     "gemma2": Gemma2Config(**SMALL, **LLAMA, head_dim=12, sliding_window=WINDOW, attn_implementation="eager"),
     "llama": LlamaConfig(**SMALL, **LLAMA),
     "qwen2": Qwen2Config(**SMALL, **LLAMA),
     "gpt2": GPT2Config(**SMALL, n_embd=WIDTH, n_layer=DEPTH, n_head=2),
-    "gpt-neox": GPTNeoXConfig(**SMALL, **{key: LLAMA[key] for key in LLAMA if key != "num_key_value_heads"}),
+    "gpt-neox": GPTNeoXConfig(**SMALL, **NEOX),
     # Their blocks return the residual stream in a tuple; the first knows positions from its attention mask alone.
     "bloom": BloomConfig(**SMALL, hidden_size=WIDTH, n_layer=DEPTH, n_head=2),
     "falcon": FalconConfig(**SMALL, **FALCON),
@@ -64,11 +59,11 @@ TURNS = (
 )
 
 
-def letters(before=(), after=(), template=TURNS, special=True):
-    """A tokenizer of bytes that puts some of its marks before and after every text."""
-    signs = [*MARKS, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+def letters(before=(), after=(), template=TURNS, special=True, merges=()):
+    """A tokenizer of bytes, and of pairs of them, that puts some of its marks before and after every text."""
+    signs = [*MARKS, *sorted(pre_tokenizers.ByteLevel.alphabet()), *map("".join, merges)]
     known = {sign: place for place, sign in enumerate(signs)}
-    made = Tokenizer(models.BPE(vocab=known, merges=[]))
+    made = Tokenizer(models.BPE(vocab=known, merges=list(merges)))
     made.add_special_tokens(MARKS[: None if special else -2])
     if not special:
         made.add_tokens(MARKS[-2:])
@@ -95,36 +90,27 @@ def vector(site, seed=0, width=WIDTH, size=3.0):
     return SteeringVector(values, site, f"v{seed}", "random", "another model", "1")
 
 
-def small_sae(site, seed=0, width=WIDTH, normalisation="none", centred=False):
-    """An SAE of ReLU features with weights and biases of chance."""
-    made = SAE.from_dict(
-        {
-            "architecture": "standard",
-            "d_in": width,
-            "d_sae": 2 * width,
-            "normalize_activations": normalisation,
-            "metadata": {"hook_name": f"blocks.{site.layer}.hook_{site.stream}"},
-        }
-    ).eval()
+def random_sae(site, seed, width=WIDTH, features=2 * WIDTH, **about):
+    """A network of sae-lens with weights and biases of chance."""
+    hook = {"hook_name": f"blocks.{site.layer}.hook_{site.stream}"}
+    made = SAE.from_dict({"d_in": width, "d_sae": features, "metadata": hook} | about).eval()
     generator = torch.Generator().manual_seed(seed)
     for values in made.parameters():
         values.requires_grad_(False).normal_(generator=generator)
+    return made
+
+
+def small_sae(site, seed=0, width=WIDTH, normalisation="none", centred=False):
+    """An SAE of ReLU features with weights and biases of chance."""
+    made = random_sae(site, seed, width, 2 * width, architecture="standard", normalize_activations=normalisation)
     return SparseAutoencoder(made, f"sae{seed}", "", site, None, None, normalisation, centred, None)
 
 
 def other_sae(kind, site):
     """An SAE of another architecture than the usual one: ``jumprelu``, ``jumprelu, shifted``, ``topk`` or ``gated``."""
     architecture, shifted = kind.partition(", ")[::2]
-    config = {
-        "architecture": architecture,
-        "d_in": WIDTH,
-        "d_sae": 2 * WIDTH,
-        "metadata": {"hook_name": f"blocks.{site.layer}.hook_{site.stream}"},
-    }
     more = {"k": 4} if architecture == "topk" else {"apply_b_dec_to_input": bool(shifted)}
-    made, generator = SAE.from_dict(config | more).eval(), torch.Generator().manual_seed(3)
-    for values in made.parameters():
-        values.requires_grad_(False).normal_(generator=generator)
+    made = random_sae(site, 3, architecture=architecture, **more)
     return SparseAutoencoder(made, architecture, "", site, None, None, "none", False, None)
 
 
@@ -184,11 +170,7 @@ def hooked(model, site, change):
 def steered_alone(model, ids, prompt, condition):
     """The logits of one sequence by itself, without padding and without a cache, shape (tokens, vocabulary).
 
-    Args:
-        model: the model.
-        ids: token ids, those of the prompt first.
-        prompt: how many of them belong to the prompt.
-        condition: the interventions.
+    The first so many token ids are those of the prompt.
     """
     own = {}
     for one in condition:

@@ -19,7 +19,7 @@ from personalib.models.load import load_model
 from personalib.models.memory import Workload, estimate_memory, free_memory
 from personalib.models.parts import Site
 from personalib.questionnaires.items import load_trait
-from personalib.questionnaires.questionnaire import trait_questionnaire
+from personalib.questionnaires.questions import trait_questionnaire
 from personalib.steering.application import steer
 from personalib.steering.generation import generate
 from personalib.steering.grid import answer_losses, ask_steered

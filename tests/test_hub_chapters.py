@@ -44,47 +44,24 @@ arms:
 pairs: 4
 neutral: 2
 """
+# By chapter, or for all of them: parameters that leave little to do.
 LITTLE = {
-    "02.items_per_trait": 3,
-    "02.pressure_items": 1,
-    "02.every": 12,
-    "02.open_questions": 8,
-    "00.items_per_trait": 2,
-    "03.items_per_trait": 3,
-    "03.persons": 2,
-    "03.items_per_person": 1,
-    "03.floor": 0.01,
-    "04.population": 24,
-    "04.items_per_trait": 2,
-    "04.readers": 2,
-    "04.neutral": 2,
-    "05.documents": 12,
-    "05.concepts": 16,
-    "05.coordinates": 8,
-    "06.documents": 4,
-    "06.stories": 2,
-    "per_element": 6,
-    "shuffles": 19,
-    "per_trait": 1,
-    "07.pairs": 16,
-    "07.blocks": 2,
-    "08.pairs": 6,
-    "09.pairs": 4,
-    "10.pairs": 12,
-    "10.blocks": 2,
-    "10.coefficients": "[1.0]",
-    "10.questions": 1,
-    "doses": "[0.05]",
-    "randoms": 3,
-    "12.doses": "[0.4, 3.2]",
-    "12.randoms": 1,
-    "12.five_shot": 1,
-    "12.per_group": 1,
-    "13.randoms": 2,
-    "14.doses": "[0.02, 0.05]",
-    "14.randoms": 2,
-    "17.items_per_trait": 1,
-    "18.items_per_trait": 1,
+    "": {"per_element": 6, "shuffles": 19, "per_trait": 1, "doses": "[0.05]", "randoms": 3},
+    "00": {"items_per_trait": 2},
+    "02": {"items_per_trait": 3, "pressure_items": 1, "every": 12, "open_questions": 8},
+    "03": {"items_per_trait": 3, "persons": 2, "items_per_person": 1, "floor": 0.01},
+    "04": {"population": 24, "items_per_trait": 2, "readers": 2, "neutral": 2},
+    "05": {"documents": 12, "concepts": 16, "coordinates": 8},
+    "06": {"documents": 4, "stories": 2},
+    "07": {"pairs": 16, "blocks": 2},
+    "08": {"pairs": 6},
+    "09": {"pairs": 4},
+    "10": {"pairs": 12, "blocks": 2, "coefficients": "[1.0]", "questions": 1},
+    "12": {"doses": "[0.4, 3.2]", "randoms": 1, "five_shot": 1, "per_group": 1},
+    "13": {"randoms": 2},
+    "14": {"doses": "[0.02, 0.05]", "randoms": 2},
+    "17": {"items_per_trait": 1},
+    "18": {"items_per_trait": 1},
 }
 # They tell of published numbers and of how the organism was made; they ask no other model.
 OTHERS = {"01_the_question", "02_a_world_with_known_causes", "15_what_the_published_numbers_can_tell"}
@@ -114,9 +91,8 @@ def call(environment, *arguments):
     )
 
 
-def parameters(environment, **given):
-    texts = {"grid": environment["place"] / "plan.yaml", **given}
-    return [part for name, value in texts.items() for part in ("-p", name, str(value))]
+def parameters(**given):
+    return [part for name, value in given.items() for part in ("-p", name, str(value))]
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +100,8 @@ def edition(environment):
     """The whole book on the stand-in, by the one command of a user with the real weights."""
     out = environment["place"] / "edition"
     arguments = ("--model", MODEL, "--no-compare", "--jobs", "2", "--output-dir", str(out))
-    done = call(environment, "reproduce", *arguments, *parameters(environment, **LITTLE))
+    little = {f"{place}.{name}".strip("."): value for place, own in LITTLE.items() for name, value in own.items()}
+    done = call(environment, "reproduce", *arguments, *parameters(grid=environment["place"] / "plan.yaml", **little))
     assert done.returncode == 0, done.stderr.replace("\r", "\n")[-1500:]
     return out
 
@@ -146,10 +123,8 @@ def test_its_pages_are_built(edition):
 
 def test_the_papers_protocol_pushes_published_features(environment):
     out = environment["place"] / "paper"
-    given = {"model": "gemma-2b-it", "protocol": "paper"}
-    done = call(
-        environment, "run", "11_traits_under_steering", *parameters(environment, **given), "--output-dir", str(out)
-    )
+    given = parameters(grid=environment["place"] / "plan.yaml", model="gemma-2b-it", protocol="paper")
+    done = call(environment, "run", "11_traits_under_steering", *given, "--output-dir", str(out))
     assert done.returncode == 0, done.stderr.replace("\r", "\n")[-1500:]
     page = (out / "11_traits_under_steering.ipynb").read_text()
     assert "arXiv 2410.10863, as published" in page and "Where this run leaves it" in page
@@ -160,13 +135,9 @@ def test_the_papers_protocol_pushes_published_features(environment):
 
 @pytest.mark.parametrize("chapter", ["00_start_here", "03_measuring_personality", "04_background_stimuli"])
 def test_a_model_that_was_not_instructed_is_asked_in_plain_text(chapter, tmp_path):
-    folder = shutil.copytree(
-        data_dir() / "organism", tmp_path / "base", ignore=shutil.ignore_patterns("*.jinja", "saes")
-    )
-    own = {
-        name.removeprefix(f"{chapter[:2]}."): value for name, value in LITTLE.items() if name.startswith(chapter[:2])
-    }
-    given = [part for name, value in {"model": folder, **own}.items() for part in ("-p", name, str(value))]
+    left_out = shutil.ignore_patterns("*.jinja", "saes")
+    folder = shutil.copytree(data_dir() / "organism", tmp_path / "base", ignore=left_out)
+    given = parameters(model=folder, **LITTLE[chapter[:2]])
     done = call({}, "run", chapter, *given, "--output-dir", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr.replace("\r", "\n")[-1500:]
     assert "start_of_turn" not in (tmp_path / "out" / f"{chapter}.ipynb").read_text().partition('"outputs"')[2]

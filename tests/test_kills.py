@@ -23,10 +23,8 @@ from personalib.stimuli.backgrounds import draw_backgrounds
 from personalib.stimuli.paper_files import publish, save_backgrounds
 
 # What the commands import when they are called: once here, and not in every process.
-for module in (
-    *("vectors.contrast", "evaluation.runs", "organism.training", "features.training"),
-    *("stimuli.writers", "stimuli.assignments"),
-):
+MODULES = "vectors.contrast evaluation.runs organism.training features.training stimuli.writers stimuli.assignments"
+for module in MODULES.split():
     importlib.import_module(f"personalib.{module}")
 
 KILLS = int(os.environ.get("PERSONALIB_KILLS", "1"))

@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 import torch
 from paper_loop import hooked_transformer, paper_loop
-from small_models import CONFIGS, DEPTH, LABELS, WINDOW, small, small_sae, vector
+from small_models import DEPTH, LABELS, WINDOW, small, small_sae, vector
 
 from personalib.features.saes import DEFAULT_SAE, load_sae
-from personalib.models.encoding import encode_prompts
 from personalib.models.load import load_model
 from personalib.models.parts import Site
-from personalib.models.prompts import format_prompt, option_tokens
+from personalib.models.prompts import encode_prompts, format_prompt, option_tokens
 from personalib.questionnaires.items import load_trait, some_of_each
 from personalib.questionnaires.questions import trait_questions
 from personalib.steering.grid import ask_steered
@@ -71,13 +70,8 @@ def ids_and_options(language_model, prompts, labels):
 def by_the_paper(language_model, hooked, prompts, labels, conditions):
     """The loop under conditions that each add one vector at every prompt token but the last."""
     rows, options = ids_and_options(language_model, prompts, labels)
-    assert all(len(one) == 1 and one[0].positions == "prompt_except_last" for one in conditions)
-    return np.array(
-        [
-            paper_loop(hooked, rows, options, one.site.layer, one.vector.direction, one.coefficient)
-            for (one,) in conditions
-        ]
-    )
+    pushes = [(one.site.layer, one.vector.direction, one.coefficient) for (one,) in conditions]
+    return np.array([paper_loop(hooked, rows, options, *push) for push in pushes])
 
 
 def check_logits(language_model, hooked, rows):
@@ -123,10 +117,6 @@ def test_an_architecture_that_is_not_converted_is_refused_by_name():
 def test_an_odd_number_of_rotary_coordinates_is_refused():
     with pytest.raises(ValueError, match="3 of 12 coordinates"):
         hooked_transformer(small("gpt-neox").model)
-
-
-def test_every_configuration_that_is_compared_is_one_of_the_shared_ones():
-    assert {kind for kind, _ in MODELS.values()} == {"gemma2", "llama", "gpt2", "gpt-neox"} <= set(CONFIGS)
 
 
 # The loop

@@ -29,16 +29,31 @@ def test_a_room_hands_on_what_its_page_says(room):
         assert getattr(module, name) is not None
 
 
+def test_the_page_shows_whatever_a_module_on_it_defines():
+    page = (repository_root() / "book" / "api.md").read_text()
+    blocks = dict(re.findall(r"^\.\. automodule:: personalib\.(\S+)\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
+    sources = {name: (package_dir() / f"{name.replace('.', '/')}.py").read_text() for name in blocks}
+    defined = {name for name, source in sources.items() if re.search(r"^(?:def|class) [^_]", source, re.MULTILINE)}
+    assert {name for name in defined if ":members:" not in blocks[name]} == set()
+
+
 def test_every_module_has_its_tests_in_the_folder_of_its_name():
     for path in Path(__file__).parent.glob("*/test_*.py"):
         assert path.parent.name in ROOMS
 
 
-def test_steering_loads_nothing_that_it_does_not_need():
-    heavy = ("sae_lens", "transformer_lens", "wandb", "sklearn", "statsmodels", "seaborn", "datasets")
-    used = "from personalib.steering import Add, Clamp, ask_steered, generate, steer"
-    used += "; from personalib.evaluation import Arm, choose_push, effects, evaluate"
-    told = f"import sys; {used}; print([name for name in {heavy} if name in sys.modules])"
+HEAVY = ("sae_lens", "transformer_lens", "wandb", "sklearn", "statsmodels", "seaborn", "datasets")
+STEERING = """
+from personalib.steering import Add, Clamp, ask_steered, generate, steer
+from personalib.evaluation import Arm, choose_push, effects, evaluate"""
+QUESTIONS = "from personalib.questionnaires import kinds, questions"
+
+
+@pytest.mark.parametrize(
+    ("used", "heavy"), [(STEERING, HEAVY), (QUESTIONS, (*HEAVY, "torch"))], ids=["steering", "questionnaires"]
+)
+def test_nothing_is_loaded_that_is_not_needed(used, heavy):
+    told = f"import sys\n{used}\nprint([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, cwd=repository_root())
     assert done.stdout == "[]\n", done.stderr
 

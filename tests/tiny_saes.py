@@ -1,13 +1,26 @@
-"""What tests of features share: a small random model that reads words, and SAEs whose weights are written out."""
+"""What tests of vectors and features share: small random models that read words, and SAEs of written weights."""
 
 import torch
 from sae_lens import SAE
+from small_models import small
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from personalib.base.data import data_dir
-from personalib.features.saes import load_sae
+from personalib.features.saes import SparseAutoencoder, load_sae
 from personalib.models.load import LanguageModel
 from personalib.organism.tokenizer import load_tokenizer
+from personalib.stimuli.sentences import LabelledTexts
+
+
+def worded(name, **changes):
+    """A model of ``small_models`` with the organism's tokenizer."""
+    model = small(name, vocab_size=5000, **changes).model
+    return LanguageModel(name, model, load_tokenizer(data_dir() / "organism"))
+
+
+def labelled(rows):
+    """Texts of rows of text, label and phrase."""
+    return LabelledTexts(*(tuple(column) for column in zip(*rows, strict=True)))
 
 
 def tiny_llama(name="llama", seed=0, **changes):
@@ -16,6 +29,16 @@ def tiny_llama(name="llama", seed=0, **changes):
     shape = {"hidden_size": 64, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = LlamaConfig(**{"vocab_size": 5000, "num_key_value_heads": 1} | shape | changes)
     return LanguageModel(name, LlamaForCausalLM(config).eval(), load_tokenizer(data_dir() / "organism"))
+
+
+def sae_of(site, width, d_model, **weights):
+    """A standard SAE of these weights; what is not given is zero."""
+    about = {"hook_name": str(site)}
+    network = SAE.from_dict({"architecture": "standard", "d_in": d_model, "d_sae": width, "metadata": about})
+    with torch.no_grad():
+        for name, value in network.named_parameters():
+            value.copy_(torch.as_tensor(weights[name]) if name in weights else torch.zeros_like(value))
+    return SparseAutoencoder(network, "tiny", "", site, None, None, "none", False, None)
 
 
 def written_sae(folder, width, fill=lambda network: None, d_model=64, hook="blocks.0.hook_resid_pre", **metadata):

@@ -21,10 +21,6 @@ def correlation_interval(
     Raises:
         ValueError: the lengths differ, there are fewer than two rows, a number is not finite, or a side is
             constant.
-
-    Example:
-        >>> round(correlation_interval([1, 2, 3, 4], [2, 1, 4, 3]).estimate, 6)
-        0.6
     """
     left, right = _varying(x, y)
     # In units of their spread, so that what is rounding does not depend on the data's.

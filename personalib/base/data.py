@@ -7,7 +7,7 @@ texts. Nothing in a file is run, and depth, length and aliases are bounded.
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
@@ -25,6 +25,7 @@ _SHOWN = 200
 # Longer than any path that a system is likely to have.
 _WORD = 400
 _COMPLAINTS = 3
+_TOO_DEEP = f"lists or objects within each other more than {_DEPTH} deep; write it flatter"
 T = TypeVar("T")
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 # Numbers of a recipe or a plan.
@@ -34,10 +35,7 @@ NotNegative = Annotated[float, Field(ge=0, strict=True)]
 
 
 class DataError(ValueError):
-    """A data file is missing or is not what it should be; the message names the file and the fix.
-
-    A very long word in it, such as a name that nothing has, is cut.
-    """
+    """A data file is missing or not what it should be; the message names file and fix, and very long words are cut."""
 
     def __init__(self, message: str) -> None:
         super().__init__(re.sub(rf"[^\s:]{{{_WORD + 1},}}", lambda word: cut(word[0], _WORD), message))
@@ -60,10 +58,6 @@ def named_file(source: str | Path, folder: str, kind: str) -> Path:
 
     Raises:
         DataError: there is neither; the message lists the names.
-
-    Example:
-        >>> named_file("paper", "protocols", "protocol").name
-        'paper.yaml'
     """
     there = data_dir() / folder
     for path in (Path(source), there / f"{source}.yaml"):
@@ -78,10 +72,6 @@ def choose(name: str, among: Iterable[str], kind: str) -> str:
 
     Raises:
         DataError: it is none of them; the message lists them.
-
-    Example:
-        >>> choose("openness", ("openness", "neuroticism"), "trait")
-        'openness'
     """
     there = list(among)
     if name in there:
@@ -148,9 +138,9 @@ def parse_json(text: str, where: str, decoder: json.JSONDecoder | None = None) -
     except ValueError as error:
         raise DataError(f"{where}: {error}") from None
     except RecursionError:
-        raise _too_deep(where) from None
-    if text.count("[") + text.count("{") > _DEPTH:
-        _check_depth(value, where)
+        raise DataError(f"{where}: {_TOO_DEEP}") from None
+    if text.count("[") + text.count("{") > _DEPTH and _is_too_deep(value):
+        raise DataError(f"{where}: {_TOO_DEEP}")
     return value
 
 
@@ -168,20 +158,21 @@ def parse(kind: type[T], content: Any, where: str) -> T:
     try:
         return TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
-        faults = [
-            _complaint(dict(one), getattr(kind, "model_fields", {}))
-            for one in error.errors(include_url=False)[:_COMPLAINTS]
-        ]
-        more = error.error_count() - len(faults)
-        raise DataError(f"{where}: {'; '.join(faults)}{f'; and {more} more' if more > 0 else ''}") from None
+        known, errors = getattr(kind, "model_fields", {}), error.errors(include_url=False)
+        faults = [_complaint(dict(each), known) for each in errors[:_COMPLAINTS]]
+        if len(errors) > _COMPLAINTS:
+            faults.append(f"and {len(errors) - _COMPLAINTS} more")
+        raise DataError(f"{where}: {'; '.join(faults)}") from None
 
 
 def _complaint(error: dict[str, Any], known: Iterable[str]) -> str:
     place = cut(".".join(str(part) for part in error["loc"])) or "it"
     there = f"; there are {', '.join(known)}" if known and len(error["loc"]) == 1 else ""
     usual = f"{cut(error['msg'])}, not {shown(error['input'])}"
+    strange = f"there is no such field; remove it, or correct its name{there}"
     messages = {
-        "extra_forbidden": f"there is no such field; remove it, or correct its name{there}",
+        "extra_forbidden": strange,
+        "unexpected_keyword_argument": strange,  # so of a dataclass
         "missing": "is missing; add it",
         "string_type": f"is {shown(error['input'])}; write a text, in quotes",
         "tuple_type": "give a list of values, also where it is one",
@@ -227,18 +218,13 @@ def read_text(path: Path) -> str:
         raise DataError(f"{shown(str(path))}: no file can have this name; check the path") from None
 
 
-def _too_deep(where: str) -> DataError:
-    return DataError(f"{where}: lists or objects within each other more than {_DEPTH} deep; write it flatter")
-
-
-def _check_depth(value: Any, where: str) -> None:
-    """Refuse what is nested too deeply, level by level, so that no depth can end the program."""
+def _is_too_deep(value: Any) -> bool:
+    """Whether lists and objects are nested too deeply; looked at level by level, so that no depth ends the program."""
     level = [value]
     for _ in range(_DEPTH):
         level = [below for each in level for below in (each.values() if isinstance(each, dict) else each)]
         level = [each for each in level if isinstance(each, dict | list)]
-    if level:
-        raise _too_deep(where)
+    return bool(level)
 
 
 def _whole(digits: str, base: int = 10) -> int:
@@ -299,13 +285,10 @@ def _plain(text: str) -> Any:
 
 
 class _YamlReader:
-    """Reads one document from its events: nested to a bound, and counting what aliases stand for.
-
-    A value comes with its size, the number of values within it and itself.
-    """
+    """Reads one document from its events: nested to a bound, and counting values, aliases by what they stand for."""
 
     def __init__(self, text: str, where: str) -> None:
-        self.where, self.line, self.aliased = where, 0, 0
+        self.where, self.line, self.values, self.aliased = where, 0, 0, 0
         self.events = iter(yaml.parse(text, Loader=_LOADER))
         self.anchors: dict[str, tuple[Any, int]] = {}
 
@@ -313,7 +296,7 @@ class _YamlReader:
         self._next()  # the stream's start
         if isinstance(self._next(), yaml.StreamEndEvent):
             return None
-        value, _ = self._value(self._next(), 0)
+        value = self._value(self._next(), 0)
         self._next()  # the document's end
         if not isinstance(self._next(), yaml.StreamEndEvent):
             raise self._error("a second document begins; write one a file, or quote the text ---")
@@ -324,25 +307,31 @@ class _YamlReader:
         self.line = event.start_mark.line + 1
         return event
 
+    def _until(self, end: type) -> Iterator[Any]:
+        while not isinstance(event := self._next(), end):
+            yield event
+
     def _error(self, problem: str) -> DataError:
         return DataError(f"{self.where}, line {self.line}: {problem}")
 
-    def _value(self, event: Any, depth: int) -> tuple[Any, int]:
+    def _value(self, event: Any, depth: int) -> Any:
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event.anchor)
         if event.tag is not None:
             raise self._error(f"the tag {shown(event.tag)} is not read; leave it out, and quote what is a text")
+        before = self.values
+        self.values += 1
         if isinstance(event, yaml.ScalarEvent):
-            value, size = self._scalar(event), 1
+            value = self._scalar(event)
         elif depth == _DEPTH:
-            raise _too_deep(f"{self.where}, line {self.line}")
+            raise self._error(_TOO_DEEP)
         elif isinstance(event, yaml.SequenceStartEvent):
-            value, size = self._list(depth + 1)
+            value = [self._value(inner, depth + 1) for inner in self._until(yaml.SequenceEndEvent)]
         else:
-            value, size = self._object(depth + 1)
+            value = self._object(depth + 1)
         if event.anchor is not None:
-            self.anchors[event.anchor] = value, size
-        return value, size
+            self.anchors[event.anchor] = value, self.values - before
+        return value
 
     def _scalar(self, event: Any) -> Any:
         try:
@@ -350,35 +339,26 @@ class _YamlReader:
         except ValueError as error:
             raise self._error(str(error)) from None
 
-    def _alias(self, name: str) -> tuple[Any, int]:
+    def _alias(self, name: str) -> Any:
         if name not in self.anchors:
             raise self._error(f"*{cut(name)} stands for nothing before it; write &{cut(name)} there")
         value, size = self.anchors[name]
+        self.values += size
         self.aliased += size
         if self.aliased > _ALIASED_VALUES:
             raise self._error(f"aliases stand for more than {_ALIASED_VALUES:,} values; write fewer of them")
-        return value, size
+        return value
 
-    def _list(self, depth: int) -> tuple[list[Any], int]:
-        values, total = [], 1
-        while not isinstance(event := self._next(), yaml.SequenceEndEvent):
-            value, size = self._value(event, depth)
-            values.append(value)
-            total += size
-        return values, total
-
-    def _object(self, depth: int) -> tuple[dict[Any, Any], int]:
+    def _object(self, depth: int) -> dict[Any, Any]:
         fields: dict[Any, Any] = {}
-        total = 1
-        while not isinstance(event := self._next(), yaml.MappingEndEvent):
-            key, key_size = self._value(event, depth)
+        for event in self._until(yaml.MappingEndEvent):
+            key = self._value(event, depth)
             if isinstance(key, dict | list):
                 raise self._error(f"the key {shown(key)} is a list or an object; quote it")
             if key in fields:
                 raise self._error(f"the key {shown(key)} is there twice; keep one of them")
-            fields[key], size = self._value(self._next(), depth)
-            total += key_size + size
-        return self._merged(fields) if "<<" in fields else fields, total
+            fields[key] = self._value(self._next(), depth)
+        return self._merged(fields) if "<<" in fields else fields
 
     def _merged(self, fields: dict[Any, Any]) -> dict[Any, Any]:
         """An object with the fields of those under its merge key that it has not itself; the first has precedence."""

@@ -21,27 +21,15 @@ class Interval(NamedTuple):
     high: float
 
 
-def bootstrap_interval(
-    values: ArrayLike,
-    statistic: Callable[..., Any] = np.mean,
-    *,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Interval:
-    """The percentile bootstrap interval of a statistic, resampling the values, shape ``(n,)`` in any unit.
+def bootstrap_interval(values: ArrayLike, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
+    """The percentile bootstrap interval of the mean, resampling the values, shape ``(n,)`` in any unit.
 
     The percentiles are widened as Student's t is wider than the normal distribution where values are few. In
     simulations it covered the mean of 12, 20 and 50 normal values in 0.94, 0.95 and 0.95 of cases, and of as many
     exponential ones in 0.91, 0.92 and 0.93. Equal values give an interval of width zero (for a share of 0 or 1 use
     :func:`proportion_interval`), and one value alone bounds of NaN.
 
-    Args:
-        values: one number an item.
-        statistic: maps values to a number; it is fast if it takes ``axis``, as NumPy's do.
-        level: share of such intervals that hold the true value; so for every function here.
-        resamples: how many bootstrap samples are drawn.
-        seed: the same seed gives the same interval.
+    A share ``level`` of such intervals holds the true mean; the same seed draws the same resamples.
 
     Raises:
         ValueError: there is no value, or one is not finite.
@@ -49,25 +37,21 @@ def bootstrap_interval(
     Source:
         Efron and Tibshirani, *An Introduction to the Bootstrap* (1993), section 13.3; Hesterberg, *The American
         Statistician* 69 (2015), section 3.3, for the widening.
-
-    Example:
-        >>> bootstrap_interval([0.0, 1.0, 1.0, 1.0]).estimate
-        0.75
     """
     sample = finite(values, "values")
-    estimate = float(statistic(sample))
+    mean = float(sample.mean())
     if len(sample) == 1:
-        return Interval(estimate, np.nan, np.nan)
+        return Interval(mean, np.nan, np.nan)
     bounds = stats.bootstrap(
         (sample,),
-        statistic,
+        np.mean,
         n_resamples=resamples,
         batch=max(1, BATCH // len(sample)),
         confidence_level=_expanded(level, len(sample)),
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return Interval(estimate, float(bounds.low), float(bounds.high))
+    return Interval(mean, float(bounds.low), float(bounds.high))
 
 
 def proportion_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
@@ -75,9 +59,6 @@ def proportion_interval(successes: int, n: int, *, level: float = 0.95) -> Inter
 
     Raises:
         ValueError: there is no trial, or not 0 <= successes <= n.
-
-    Source:
-        Wilson, *Journal of the American Statistical Association* 22 (1927).
 
     Example:
         >>> [round(bound, 3) for bound in proportion_interval(10, 10)]
@@ -128,19 +109,39 @@ def clustered_interval(
 def expanded_bounds(drawn: ArrayLike, level: float, n: int) -> tuple[float, float]:
     """Percentiles of what resamples of n units gave, widened as Student's t is wider than the normal distribution.
 
-    ``drawn`` holds the statistic in each resample, NaN where it has no value; ``n`` is at least two.
-
-    Source:
-        Hesterberg, *The American Statistician* 69 (2015), section 3.3.
-
-    Example:
-        >>> [round(bound, 2) for bound in expanded_bounds(range(1001), 0.8, 10)]
-        [72.44, 927.56]
+    ``drawn`` holds the statistic in each resample, NaN where it has no value; ``n`` is at least two. See
+    :func:`bootstrap_interval` for the source.
     """
     wider = _expanded(level, n)
     # A resample of few units can have a constant side: it has no correlation and says nothing about the spread.
     low, high = np.nanquantile(np.asarray(drawn, dtype=np.float64), [(1 - wider) / 2, (1 + wider) / 2])
     return float(low), float(high)
+
+
+def resampled_interval(
+    statistic: Callable[[NDArray[np.int64]], float],
+    n: int,
+    *,
+    level: float = 0.95,
+    expanded: bool = False,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """A statistic of n units, which is given their places, between the percentiles of resamples.
+
+    A resample without a value (NaN) is left out; with ``expanded`` the percentiles are those of
+    :func:`expanded_bounds`.
+
+    Example:
+        >>> sizes = np.array([1.0, 2.0, 3.0, 4.0])
+        >>> resampled_interval(lambda places: sizes[places].mean(), 4).estimate
+        2.5
+    """
+    drawn = np.random.default_rng(seed).integers(n, size=(resamples, n))
+    values = [statistic(places) for places in drawn]
+    bounds = [(1 - level) / 2, (1 + level) / 2]
+    low, high = expanded_bounds(values, level, n) if expanded else np.nanquantile(values, bounds)
+    return Interval(float(statistic(np.arange(n))), float(low), float(high))
 
 
 def holds(interval: Any, than: float = 0.0, *, below: bool = False) -> bool:

@@ -1,15 +1,15 @@
 """One look for every figure of the book, a few charts, and a way to show them that keeps their numbers.
 
-A chart takes a DataFrame with the columns that its docstring names (it raises a ValueError where one is missing) and,
-if you like, the Axes to draw on instead of a new figure's; it returns the Axes. A column ``kind`` gives colour and
-marker, and rows with a true ``collapsed`` are drawn grey and hollow.
+A chart takes a DataFrame with the columns that its docstring names (or raises a ValueError that names what is missing),
+and Axes to draw on instead of a new figure's; it returns the Axes. A column ``kind`` gives colour and marker, and rows
+with a true ``collapsed`` are drawn grey and hollow.
 """
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,34 +26,22 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from personalib.base.provenance import results_dir
 from personalib.base.tables import to_csv
 
+_KINDS = {
+    "high": ("#D55E00", "^"),
+    "low": ("#0072B2", "v"),
+    "steered": ("#009E73", "o"),
+    "baseline": ("#333333", "D"),
+    "world": ("#8A6A2F", "X"),
+    "organism": ("#56B4E9", "p"),
+    "random control": ("#B0579A", "s"),
+    "prompt control": ("#E69F00", "P"),
+}
 COLOURS: Mapping[str, str] = MappingProxyType(
-    {
-        "high": "#D55E00",
-        "low": "#0072B2",
-        "steered": "#009E73",
-        "baseline": "#333333",
-        "world": "#8A6A2F",
-        "organism": "#56B4E9",
-        "random control": "#B0579A",
-        "prompt control": "#E69F00",
-        "collapsed": "#B8B8B8",
-        "chance": "#7A7A7A",
-    }
+    {name: colour for name, (colour, _) in _KINDS.items()} | {"collapsed": "#B8B8B8", "chance": "#7A7A7A"}
 )
 """What a colour means in every figure of the book; hues after Okabe and Ito, for colour-blind readers too."""
 
-MARKERS: Mapping[str, str] = MappingProxyType(
-    {
-        "high": "^",
-        "low": "v",
-        "steered": "o",
-        "baseline": "D",
-        "world": "X",
-        "organism": "p",
-        "random control": "s",
-        "prompt control": "P",
-    }
-)
+MARKERS: Mapping[str, str] = MappingProxyType({name: marker for name, (_, marker) in _KINDS.items()})
 """A second cue beside the colour, so that a figure survives being printed in grey."""
 
 WIDTH = 7.6
@@ -95,8 +83,7 @@ _THEME = {
 }
 
 
-@dataclass(frozen=True)
-class _Look:
+class _Look(NamedTuple):
     """How the marks of one kind are drawn."""
 
     colour: str
@@ -133,14 +120,13 @@ def show_figure(figure: Figure, name: str, numbers: pd.DataFrame) -> None:
         raise ValueError(f"figure name {name!r}: write lower-case words and hyphens: 'trait-change'")
     if numbers.empty:
         raise ValueError(f"figure {name!r} comes without numbers: pass the DataFrame that it draws")
-    folder = results_dir()
-    figure.savefig(folder / f"{name}.png", metadata={"Software": None})
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    place = results_dir() / name
+    figure.savefig(f"{place}.png", metadata={"Software": None})
+    figure.savefig(f"{place}.svg", metadata={"Date": None})
     written = to_csv(numbers, index=not isinstance(numbers.index, pd.RangeIndex))
-    (folder / f"{name}.csv").write_text(written, encoding="utf-8")
-    width = round(figure.get_figwidth() * 100)
+    Path(f"{place}.csv").write_text(written, encoding="utf-8")
     plt.close(figure)
-    display(Image(filename=folder / f"{name}.png", width=width))
+    display(Image(filename=f"{place}.png", width=round(figure.get_figwidth() * 100)))
 
 
 def interval_dots(data: pd.DataFrame, axes: Axes | None = None, *, label: str = "") -> Axes:
@@ -208,16 +194,11 @@ def heatmap(
     collapsed: pd.DataFrame | None = None,
     decimals: int = 0,
 ) -> Axes:
-    """A table as colours that part at a centre, orange above and blue below; a small table shows its numbers.
+    """A table of numbers as colours, orange above a centre and blue below; a small table shows its numbers.
 
-    Args:
-        table: wide, of numbers; rows and columns are named as they shall be read.
-        axes: where to draw.
-        label: what the numbers are.
-        centre: the value without a colour.
-        limit: the distance from the centre with the full colour; the largest in the table by default.
-        collapsed: bool, same shape; a true cell is drawn grey and hatched, without its number.
-        decimals: digits after the point in the cells.
+    Its rows and columns are named as they shall be read, and ``label`` says what the numbers are, which have so many
+    ``decimals``. The full colour stands at a distance ``limit`` from the centre, by default the largest in the table.
+    Where ``collapsed``, a table of bool of the same shape, is true, a cell is grey and hatched, without its number.
 
     Raises:
         ValueError: a column does not hold numbers, or ``collapsed`` has other rows or columns.
@@ -358,10 +339,9 @@ def dose_curve(data: pd.DataFrame, axes: Axes | None = None, *, label: str = "",
         line.set(linestyle=look.style, marker=look.marker, markersize=5)
         if {"low", "high"} <= set(part):
             axes.fill_between(part["coefficient"], part["low"], part["high"], color=look.colour, alpha=0.15)
-    # After all lines, so that none is drawn over them.
-    for look, part in _groups(rows, split_collapsed=False):
         gone = part[part["collapsed"]]
         (marks,) = axes.plot(gone["coefficient"], gone["value"], linestyle="none", marker=look.marker, markersize=5)
+        # Above all lines, so that none is drawn over them.
         marks.set(markerfacecolor="white", markeredgecolor=COLOURS["collapsed"], zorder=3)
     if log:
         axes.set_xscale("symlog", linthresh=float(rows.loc[rows["coefficient"] > 0, "coefficient"].min()))

@@ -6,17 +6,17 @@ from typing import Any
 from tqdm import tqdm
 
 
-def progress_bar(total: int, unit: str, position: int = 0) -> "tqdm[Any]":
+def progress_bar(total: int, unit: str) -> "tqdm[Any]":
     """A progress bar to update by hand; in a log file it is plain and seldom redrawn.
 
-    The unit is in the singular; a bar whose position is not the first line below the cursor goes away when it is done.
+    The unit is in the singular. A bar stands on the first line that no other has; when it is done, it stays only if
+    that was the first below the cursor.
     """
     interactive = sys.stderr.isatty()
     return tqdm(
         total=total,
         unit=unit,
-        position=position,
-        leave=position == 0,
+        leave=None,
         file=sys.stderr,
         ascii=None if interactive else True,
         dynamic_ncols=interactive,

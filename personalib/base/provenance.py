@@ -6,6 +6,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -82,11 +83,6 @@ def data_hash() -> str:
     return folder_hash(data_dir())
 
 
-def organism_hash() -> str:
-    """SHA-256 of the organism's weights, tokenizer and world."""
-    return folder_hash(data_dir() / "organism")
-
-
 def dependencies() -> list[str]:
     """The pinned packages, from ``locks/`` or, in an installed copy, from the package's metadata.
 
@@ -101,9 +97,12 @@ def dependencies() -> list[str]:
 
 def package_versions() -> dict[str, str]:
     """The versions of the pinned packages that are installed; some are for another system or for GPUs."""
-    names = (re.split(r"[<>=!~;\[ ]", line, maxsplit=1)[0] for line in dependencies())
-    found = {name: _version(name) for name in names}
-    return {name: version for name, version in found.items() if version}
+    versions = {}
+    for line in dependencies():
+        name = re.split(r"[<>=!~;\[ ]", line, maxsplit=1)[0]
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def commit() -> dict[str, Any] | None:
@@ -117,18 +116,10 @@ def machine() -> dict[str, Any]:
     return {"python": platform.python_version(), "platform": platform.platform(), "cores": os.cpu_count()}
 
 
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _git(*arguments: str) -> str | None:
     """What a Git command prints; None where Git or the repository is missing."""
+    command = ["git", *arguments]
     try:
-        return subprocess.run(
-            ["git", *arguments], cwd=repository_root(), capture_output=True, text=True, check=True
-        ).stdout
+        return subprocess.run(command, cwd=repository_root(), capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return None

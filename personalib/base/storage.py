@@ -104,11 +104,8 @@ def scratch(name: str) -> Path:
 def alone(*folders: Path, doing: str, wait: bool = False, lock: str = ".lock") -> Iterator[None]:
     """Have folders to oneself, which are made if they are missing; the lock of a killed process is gone with it.
 
-    Args:
-        folders: in which the lock is a file while they are held.
-        doing: what another process is doing there, for the error.
-        wait: whether to wait until the other process lets them go.
-        lock: the file's name, another one for each of several things that may go on in a folder at a time.
+    ``doing`` is what another process is doing there, for the error; with ``wait`` there is none, and this process waits
+    for its end. ``lock`` names the file that is locked: things that may go on in one folder at a time have their own.
 
     Raises:
         DataError: another process has one of them, or it cannot be written to.

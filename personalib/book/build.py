@@ -5,7 +5,6 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 from personalib.base.data import read_yaml
@@ -37,7 +36,7 @@ def build_book(
 
     Args:
         book: what to build.
-        texts: parameters as written on the command line; each goes to all chapters that declare it.
+        texts: parameters as written on the command line; see :func:`distribute`.
         only: names of the chapters to execute, all where it is empty.
         force: whether to execute chapters that did not change too.
         jobs: how many chapters are executed at a time, each with its share of the cores.
@@ -52,8 +51,8 @@ def build_book(
     given = distribute(chapters, texts or {})
     selected = select(chapters, only)
     with alone(book.products, doing="builds the book"):
-        found = {chapter.name: read_run(chapter.path, given[chapter.name], book.executed) for chapter in chapters}
-        runs = {name: run for name, run in found.items() if run}
+        earlier = [read_run(chapter.path, given[chapter.name], book.executed) for chapter in chapters]
+        runs = {run.name: run for run in earlier if run}
         outdated = tuple(each.name for each in chapters if each not in selected and each.name not in runs)
         waiting = [chapter for chapter in selected if force or chapter.name not in runs]
         if waiting or outdated:
@@ -138,11 +137,8 @@ def _run_chapters(
     found: dict[str, Run] = {}
     with progress_bar(done + len(waiting), "chapter") as bar, threads(shared_threads(jobs)):
         bar.update(done)
-        bar.set_description(waiting[0].name if waiting else "chapters")
         for run in _executed(waiting, given, book.executed, jobs):
             found[run.name] = run
-            left = [chapter.name for chapter in waiting if chapter.name not in found]
-            bar.set_description(left[0] if left else "chapters")
             bar.update()
     return found
 
@@ -151,19 +147,11 @@ def _executed(
     chapters: Sequence[Chapter], given: Mapping[str, Mapping[str, Any]], folder: Path, jobs: int
 ) -> Iterator[Run]:
     """Each chapter's run as it ends; an error of one lets those under way come to their end, an interrupt ends them."""
-    # The lines below the book's own bar, one for each chapter that runs.
-    lines: SimpleQueue[int] = SimpleQueue()
-    for line in range(1, jobs + 1):
-        lines.put(line)
 
     def execute(chapter: Chapter) -> Run:
-        line = lines.get()
-        try:
-            return run_notebook(chapter.path, given[chapter.name], folder, reuse=False, position=line)
-        finally:
-            lines.put(line)
+        return run_notebook(chapter.path, given[chapter.name], folder, reuse=False)
 
-    if jobs == 1:  # in this thread, where it can be interrupted
+    if jobs == 1:  # in this thread, where it can be interrupted, and no other chapter begins after an error
         yield from map(execute, chapters)
         return
     with ThreadPoolExecutor(jobs) as pool:

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,6 +18,7 @@ from papermill.iorw import load_notebook_node
 from tqdm import tqdm
 from traitlets.config import Config
 
+from personalib.base.data import cut
 from personalib.base.progress import progress_bar
 from personalib.base.provenance import RESULTS_VARIABLE, repository_root
 from personalib.book.chapters import Chapter, headings
@@ -38,9 +40,8 @@ class CellError(Exception):
 
     def __init__(self, place: str, error: str, message: str) -> None:
         super().__init__(place, error, message)
-        first_line = (message.strip().splitlines() or [""])[0]
-        self.place = place
-        self.reason = f"{error}: {first_line}" if first_line else error
+        first_line = next(iter(message.strip().splitlines()), "")
+        self.place, self.reason = place, f"{error}: {first_line}" if first_line else error
 
 
 class _Manager(NotebookExecutionManager):
@@ -56,7 +57,7 @@ class _Manager(NotebookExecutionManager):
     def cell_start(self, cell: Any, cell_index: int) -> None:
         self.current = self.labels[cell_index]
         self.pbar.set_postfix_str("", refresh=False)
-        self.pbar.set_description(f"{self.chapter}: {_shorten(self.current)}")
+        self.pbar.set_description(f"{self.chapter}: {cut(self.current, _LABEL_WIDTH)}")
         super().cell_start(cell, cell_index)
 
     def complete_pbar(self) -> None:
@@ -73,7 +74,7 @@ class _Relay:
         lines = text.replace("\r", "\n").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
         if last:
-            self.bar.set_postfix_str(_shorten(last), refresh=False)
+            self.bar.set_postfix_str(cut(last, _LABEL_WIDTH), refresh=False)
             self.bar.update(0)
             self.bar.refresh()
 
@@ -81,9 +82,7 @@ class _Relay:
         """Nothing is held back."""
 
 
-def execute(
-    chapter: Chapter, overrides: Mapping[str, object], output: Path, results: Path, position: int, loaded: Path
-) -> None:
+def execute(chapter: Chapter, overrides: Mapping[str, object], output: Path, results: Path, loaded: Path) -> None:
     """Execute a chapter into ``output``, which holds what has been done so far at any moment.
 
     A cell that is tagged ``raises-exception`` may fail. Temporary files of the chapter are gone afterwards.
@@ -93,7 +92,6 @@ def execute(
         overrides: the parameters that differ from the defaults.
         output: the file to write; after an error it has papermill's mark at the failing cell.
         results: the folder for figures and tables, in the kernel's ``PERSONALIB_RESULTS``.
-        position: the bar's line below the cursor, where an outer bar is shown too.
         loaded: where the kernel notes what it loads; see :mod:`personalib.models.loaded`.
 
     Raises:
@@ -102,7 +100,7 @@ def execute(
     notebook = load_notebook_node(str(chapter.path))
     _inject(notebook, overrides)
     with (
-        progress_bar(len(notebook.cells), "cell", position) as bar,
+        progress_bar(len(notebook.cells), "cell") as bar,
         TemporaryDirectory(prefix="personalib-", ignore_cleanup_errors=True) as scratch,
     ):
         manager = _Manager(notebook, output, bar, chapter.name)
@@ -168,13 +166,8 @@ def _environment(results: Path, loaded: Path) -> dict[str, str]:
 
 def _cell_labels(cells: Any) -> list[str]:
     """For each cell its number in the source notebook and the heading it stands under."""
-    labels = []
-    number = 0
-    for cell, heading in zip(cells, headings(cells), strict=True):
-        number += _INJECTED not in cell.metadata.get("tags", ())
-        labels.append(f"cell {number} ({heading})" if heading else f"cell {number}")
-    return labels
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= _LABEL_WIDTH else text[: _LABEL_WIDTH - 1] + "…"
+    numbers = accumulate(int(_INJECTED not in cell.metadata.get("tags", ())) for cell in cells)
+    return [
+        f"cell {number} ({heading})" if heading else f"cell {number}"
+        for number, heading in zip(numbers, headings(cells), strict=True)
+    ]

@@ -52,12 +52,12 @@ class Book:
     Attributes:
         root: the folder with ``_config.yml``, ``book/`` and ``notebooks/``.
         built: where its products go; ``book/_build`` in the root by default.
-        pages: further pages in Markdown, with their figures beside them, that come before the last part.
+        further: one more page in Markdown, with its figure beside it, that comes before the last part.
     """
 
     root: Path
     built: Path | None = None
-    pages: tuple[Path, ...] = ()
+    further: Path | None = None
 
     @property
     def toc(self) -> Path:
@@ -130,24 +130,21 @@ def _stage(book: Book, notebooks: Sequence[Path], status: str) -> Path:
         _stage_notebook(notebook, source / "notebooks" / notebook.name)
     (source / "book" / "_generated").mkdir()
     (source / "book" / "_generated" / "status.md").write_text(status, encoding="utf-8")
-    _stage_pages(book, source / "book")
+    if book.further:
+        _stage_further(book.toc, book.further, source / "book")
     return source
 
 
-def _stage_pages(book: Book, target: Path) -> None:
-    """Add a book's further pages, and their entries in the table of contents."""
-    if not book.pages:
-        return
-    contents = read_yaml(book.toc)
-    entries = [{"file": f"book/{page.stem}"} for page in book.pages]
+def _stage_further(toc: Path, page: Path, target: Path) -> None:
+    """Add a further page, and its entry in the table of contents."""
+    contents, entries = read_yaml(toc), [{"file": f"book/{page.stem}"}]
     if "parts" in contents:
         contents["parts"].insert(-1, {"caption": "Compared with what was published", "chapters": entries})
     else:
         contents.setdefault("chapters", []).extend(entries)
     (target / "_toc.yml").write_text(yaml.safe_dump(contents, sort_keys=False), encoding="utf-8")
-    for page in book.pages:
-        for file in (page, *page.parent.glob(f"{page.stem}.png")):
-            shutil.copy(file, target)
+    for file in (page, *page.parent.glob(f"{page.stem}.png")):
+        shutil.copy(file, target)
 
 
 def _stage_notebook(notebook: Path, target: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from personalib.base import provenance
+from personalib.base.data import data_dir
 from personalib.base.storage import alone, write_whole, writing
 from personalib.book.chapters import Chapter, RunError
 from personalib.book.named_inputs import named_inputs, without_places
@@ -21,14 +22,7 @@ _PUBLISHED_TEXT = (".csv", ".json", ".md", ".svg", ".tex")
 
 @dataclass(frozen=True)
 class Run:
-    """An executed notebook.
-
-    Attributes:
-        name: the chapter's name.
-        notebook: the executed notebook.
-        manifest: what went in and what came out; see :func:`run_notebook`.
-        reused: whether an earlier run was found to be still valid.
-    """
+    """A chapter's executed notebook with its manifest; ``reused`` if an earlier run was found to be still valid."""
 
     name: str
     notebook: Path
@@ -71,20 +65,12 @@ class _Outputs:
 
     def hashes(self) -> dict[str, str]:
         """SHA-256 of the executed notebook and of each result, by their path in the output folder."""
-        files = [self.published, *(path for path in sorted(self.results.rglob("*")) if path.is_file())]
-        return {
-            path.relative_to(self.folder).as_posix(): provenance.file_hash(path) for path in files if path.is_file()
-        }
+        files = [self.published, *sorted(self.results.rglob("*"))]
+        there = (path for path in files if path.is_file())
+        return {path.relative_to(self.folder).as_posix(): provenance.file_hash(path) for path in there}
 
 
-def run_notebook(
-    notebook: Path,
-    parameters: Mapping[str, object],
-    output_dir: Path,
-    *,
-    reuse: bool = True,
-    position: int = 0,
-) -> Run:
+def run_notebook(notebook: Path, parameters: Mapping[str, object], output_dir: Path, *, reuse: bool = True) -> Run:
     """Execute a notebook, or find that an earlier execution is still valid.
 
     While it runs there is only ``NAME.partial.ipynb``; then ``NAME.ipynb``, ``results/NAME/`` and
@@ -97,7 +83,6 @@ def run_notebook(
         parameters: values for some of its parameters, in their declared types.
         output_dir: where the outputs go; it is made if it is missing.
         reuse: whether a valid earlier execution will do.
-        position: the progress bar's line, where an outer bar is shown too.
 
     Raises:
         RunError: a parameter is unknown, of another type or a secret, or the outputs would replace the source (nothing
@@ -115,7 +100,7 @@ def run_notebook(
         outputs.spare(notebook)
         # Another process may have run it between the look and the lock.
         earlier = _earlier(chapter, merged, outputs) if reuse else None
-        return earlier or _execute(chapter, merged, outputs, position)
+        return earlier or _execute(chapter, merged, outputs)
 
 
 def read_run(notebook: Path, parameters: Mapping[str, object], output_dir: Path) -> Run | None:
@@ -158,14 +143,14 @@ def _earlier(chapter: Chapter, merged: Mapping[str, object], outputs: _Outputs) 
     return None  # stale or torn, or something else
 
 
-def _execute(chapter: Chapter, merged: Mapping[str, Any], outputs: _Outputs, position: int) -> Run:
+def _execute(chapter: Chapter, merged: Mapping[str, Any], outputs: _Outputs) -> Run:
     outputs.clear()
     outputs.results.mkdir(parents=True)
     # hashed before the run, so that an edit during it makes the run stale
     hashes = _hashes(chapter, merged)
     started = datetime.now(UTC)
     clock = time.perf_counter()
-    loaded = _run_cells(chapter, merged, outputs, position)
+    loaded = _run_cells(chapter, merged, outputs)
     seconds = round(time.perf_counter() - clock, 2)
     outputs.partial.replace(outputs.published)
     outputs.hide_places(merged)
@@ -173,7 +158,7 @@ def _execute(chapter: Chapter, merged: Mapping[str, Any], outputs: _Outputs, pos
         "chapter": chapter.name,
         "parameters": dict(merged),
         **{name: merged.get(name) for name in ("model", "device", "dtype", "seed")},
-        "hashes": {**hashes, "organism": provenance.organism_hash()},
+        "hashes": {**hashes, "organism": provenance.folder_hash(data_dir() / "organism")},
         "git": provenance.commit(),
         "packages": provenance.package_versions(),
         "machine": provenance.machine(),
@@ -190,16 +175,14 @@ def _execute(chapter: Chapter, merged: Mapping[str, Any], outputs: _Outputs, pos
     return Run(chapter.name, outputs.published, json.loads(text), reused=False)
 
 
-def _run_cells(
-    chapter: Chapter, merged: Mapping[str, Any], outputs: _Outputs, position: int
-) -> list[dict[str, str | None]]:
+def _run_cells(chapter: Chapter, merged: Mapping[str, Any], outputs: _Outputs) -> list[dict[str, str | None]]:
     """Run a chapter's cells; gives what they loaded. Where one fails, the notebook up to there is all that stays."""
     # papermill: seconds to import, and not needed to reuse a run
     from personalib.book.execution import CellError, execute
 
     try:
         with writing(outputs.partial):
-            execute(chapter, chapter.overrides(merged), outputs.partial, outputs.results, position, outputs.loaded)
+            execute(chapter, chapter.overrides(merged), outputs.partial, outputs.results, outputs.loaded)
         return read_loaded(outputs.loaded)
     except CellError as error:
         shutil.rmtree(outputs.results)

@@ -1,8 +1,7 @@
 """Sweeps: one chapter at every combination of some of its parameters, as a YAML file declares it.
 
-All values are checked against the chapter's own parameters before anything runs. A point's folder holds what
-:func:`personalib.book.runs.run_notebook` leaves, its manifest written last, so that a killed run loses only the points
-under way. The results of all points are put together, each row with its point's parameters.
+A point's folder holds what :func:`personalib.book.runs.run_notebook` leaves, its manifest written last, so that a
+killed run loses only the points under way.
 """
 
 import hashlib
@@ -68,7 +67,7 @@ class SweepPlan(Strict):
         chapter: the name of a chapter, or a notebook's file, beside the sweep's file or from the working directory.
         vary: parameters with their values. Every combination is a point; the last parameter varies fastest.
         fixed: other parameters with the one value that they have at all points.
-        collect: names of the chapter's results; all where it is empty.
+        collect: names of the chapter's results, beside that of the figure; all where it is empty.
         show: a figure, if there is to be one.
     """
 
@@ -87,9 +86,17 @@ class Point:
     parameters: Mapping[str, Any]
 
     @property
+    def texts(self) -> dict[str, str]:
+        """The varied parameters as they are written in tables: text as it stands, anything else as in JSON."""
+        return {
+            name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            for name, value in self.varied.items()
+        }
+
+    @property
     def name(self) -> str:
         """What the point's folder is called: ``model=organism,seed=0``, with a hash where that would not be safe."""
-        readable = ",".join(f"{name}={text_of(value)}" for name, value in self.varied.items())
+        readable = ",".join(f"{name}={text}" for name, text in self.texts.items())
         if all(map(_is_plain, self.varied.values())) and _FOLDER_NAME.fullmatch(readable):
             return readable
         essence = json.dumps(list(self.varied.items()), sort_keys=True)
@@ -139,7 +146,8 @@ def load_sweep(source: str | Path) -> Sweep:
         chapter = Chapter.read(_notebook(plan.chapter, path.parent))
         vary = {name: _values(chapter, name, values) for name, values in plan.vary.items()}
         fixed = {name: _value(chapter, "fixed", name, value) for name, value in plan.fixed.items()}
-        _check_names(plan)
+        if both := vary.keys() & fixed:
+            raise ValueError(f"fixed.{min(both)}: it varies, too; leave it out under vary or under fixed")
     except (RunError, ValueError) as error:
         raise DataError(f"{path}: {error}") from None
     combinations = (dict(zip(vary, values, strict=True)) for values in product(*vary.values()))
@@ -152,14 +160,11 @@ def run_sweep(sweep: Sweep, folder: Path, engine: Engine | None = None) -> tuple
     A point that fails stops no other. One that is done is not run again as long as notebook, parameters, library, data
     and pinned dependencies are what they were.
 
-    Args:
-        sweep: what to run.
-        folder: for everything. ``points/NAME`` has each point's files, ``points.csv`` a row for each point, and
-            ``tables/NAME.csv`` all points' rows of a result, each after the varied parameters and with its values as
-            the chapter wrote them; a parameter that a column has the name of is ``parameter.NAME`` there.
-            ``figures/TABLE.png`` is the figure, with its numbers as CSV.
-        engine: workers of a cluster need the same library, data and notebook. Each has a GPU of its own where the
-            parameter ``device`` names one, such as ``"cuda"``.
+    In the folder ``points/NAME`` has each point's files, ``points.csv`` a row for each point, and ``tables/NAME.csv``
+    all points' rows of a result, each after the varied parameters and with its values as the chapter wrote them; a
+    parameter that a column has the name of is ``parameter.NAME`` there. ``figures/TABLE.png`` is the figure, with its
+    numbers as CSV. Workers of a cluster need the same library, data and notebook; each has a GPU of its own where the
+    parameter ``device`` names one, such as ``"cuda"``.
 
     Raises:
         DataError: another process runs a sweep in the folder, it cannot be written to, a worker has other inputs, the
@@ -186,18 +191,15 @@ def run_sweep(sweep: Sweep, folder: Path, engine: Engine | None = None) -> tuple
 
 def outcomes(sweep: Sweep, folder: Path, failures: Mapping[str, str] | None = None) -> tuple[Outcome, ...]:
     """What there is of each point, with the failures that are known by its name; a failed one is tried again."""
-    found = []
-    for point in sweep.points:
-        place = folder / "points" / point.name
-        run = read_run(sweep.chapter.path, point.parameters, place)
-        if run:
-            seconds = float(run.manifest["seconds"])
-            found.append(Outcome(point, place, place / "results" / run.name, seconds))
-        else:
-            failed = (place / f"{sweep.chapter.name}.failed.ipynb").is_file()
-            known = (failures or {}).get(point.name)
-            found.append(Outcome(point, place, failure=known or ("an earlier run failed" if failed else None)))
-    return tuple(found)
+    return tuple(_outcome(sweep.chapter, point, folder, (failures or {}).get(point.name)) for point in sweep.points)
+
+
+def _outcome(chapter: Chapter, point: Point, folder: Path, failure: str | None) -> Outcome:
+    place = folder / "points" / point.name
+    if run := read_run(chapter.path, point.parameters, place):
+        return Outcome(point, place, place / "results" / run.name, run.manifest["seconds"])
+    failed = (place / f"{chapter.name}.failed.ipynb").is_file()
+    return Outcome(point, place, failure=failure or ("an earlier run failed" if failed else None))
 
 
 def _products(sweep: Sweep, points: list[Point], engine: Engine) -> Iterator[tuple[str, tuple[dict[str, bytes], str]]]:
@@ -230,7 +232,7 @@ def _run_point(job: Job) -> tuple[dict[str, bytes], str]:
     with TemporaryDirectory(prefix="sweep-") as scratch, threads(asked_threads):
         folder, failure = Path(scratch), ""
         try:
-            run_notebook(notebook, parameters, folder, reuse=False, position=1)
+            run_notebook(notebook, parameters, folder, reuse=False)
         except RunError as error:
             # The notebook goes where the caller puts it, and is told of there.
             there = f"; the notebook up to there is {folder / notebook.stem}.failed.ipynb"
@@ -259,9 +261,9 @@ def _notebook(chapter: str, folder: Path) -> Path:
 def _values(chapter: Chapter, name: str, given: Sequence[Any]) -> list[Any]:
     values = [_value(chapter, "vary", name, value) for value in given]
     texts = [json.dumps(value, sort_keys=True) for value in values]
-    twice = [text for text in texts if texts.count(text) > 1]
-    if twice:
-        raise ValueError(f"vary.{name}: {twice[0]} is there twice; remove one")
+    for place, text in enumerate(texts):
+        if text in texts[:place]:
+            raise ValueError(f"vary.{name}: {text} is there twice; remove one")
     return values
 
 
@@ -274,16 +276,6 @@ def _value(chapter: Chapter, key: str, name: str, value: Any) -> Any:
     return absolute(checked) if isinstance(checked, str) else checked
 
 
-def _check_names(plan: SweepPlan) -> None:
-    both = sorted(set(plan.vary) & set(plan.fixed))
-    if both:
-        raise ValueError(f"fixed.{both[0]}: it varies, too; leave it out under vary or under fixed")
-    if len(set(plan.collect)) < len(plan.collect):
-        raise ValueError("collect: name each result once")
-    if plan.show and plan.collect and plan.show.table not in plan.collect:
-        raise ValueError(f"show.table: {plan.show.table!r} is not collected; add it under collect")
-
-
 def _is_plain(value: Any) -> bool:
     """Whether no other value is written as this one is, and it is written without brackets and spaces."""
     if isinstance(value, str):
@@ -291,18 +283,11 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool) or bool(_NUMBER.fullmatch(json.dumps(value)))
 
 
-def text_of(value: Any) -> str:
-    """A value as it is written in tables: text as it stands, anything else as in JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
 def _write_tables(sweep: Sweep, found: Sequence[Outcome], folder: Path) -> None:
-    rows = [
-        {**_written(each.point), "state": each.state, "seconds": each.seconds, "failure": each.failure}
-        for each in found
-    ]
+    told = {name: [getattr(each, name) for each in found] for name in ("state", "seconds", "failure")}
     places = [each.folder.relative_to(folder).as_posix() for each in found]
-    _write(pd.DataFrame(rows).assign(folder=places), folder / "points.csv")
+    points = pd.DataFrame([each.point.texts for each in found]).assign(**told, folder=places)
+    _write(points, folder / "points.csv")
     show = sweep.plan.show
     try:
         results = _results(sweep.plan, found)
@@ -323,33 +308,31 @@ def _results(plan: SweepPlan, found: Sequence[Outcome]) -> dict[str, list[tuple[
     for point, results in done:
         for path in sorted(results.rglob("*.csv")):
             files.setdefault(path.relative_to(results).with_suffix("").as_posix(), []).append((point, path))
-    for name in [*plan.collect, *([plan.show.table] if plan.show else [])]:
+    shown = (plan.show.table,) if plan.show else ()
+    for name in (*plan.collect, *shown):
         if done and name not in files:
             raise DataError(
                 f"the chapter has no result {name!r}, but {', '.join(sorted(files)) or 'none'}; "
                 "correct collect or show, and run it again: points that are done stay done"
             )
-    return {name: parts for name, parts in files.items() if not plan.collect or name in plan.collect}
+    return {name: parts for name, parts in files.items() if not plan.collect or name in (*plan.collect, *shown)}
 
 
 def _joined(parts: Sequence[tuple[Point, Path]]) -> pd.DataFrame:
     """The rows of several points' files as text, so that no value changes, each with the parameters of its point."""
-    tables = []
-    for point, path in parts:
-        try:
-            tables.append((point, pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)))
-        except ValueError as error:
-            raise DataError(f"{path}: not a table: {error}") from None
-    taken = {column for _, table in tables for column in table}
-    whole = []
-    for point, table in tables:
-        varied = {_CLASH * (name in taken) + name: text for name, text in _written(point).items()}
-        whole.append(pd.concat([pd.DataFrame(varied, index=table.index, dtype=str), table], axis=1))
-    return pd.concat(whole, ignore_index=True).fillna("")
+    tables = [_as_text(path) for _, path in parts]
+    taken = {column for table in tables for column in table}
+    for (point, _), table in zip(parts, tables, strict=True):
+        for place, (name, text) in enumerate(point.texts.items()):
+            table.insert(place, _CLASH * (name in taken) + name, text, allow_duplicates=True)
+    return pd.concat(tables, ignore_index=True).fillna("")
 
 
-def _written(point: Point) -> dict[str, str]:
-    return {name: text_of(value) for name, value in point.varied.items()}
+def _as_text(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
+    except ValueError as error:
+        raise DataError(f"{path}: not a table: {error}") from None
 
 
 def figure_numbers(table: pd.DataFrame, plan: FigurePlan) -> pd.DataFrame:

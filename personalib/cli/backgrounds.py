@@ -1,6 +1,7 @@
 """The commands ``python -m personalib backgrounds``. Each imports what it needs itself, so that help comes at once."""
 
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +18,64 @@ if TYPE_CHECKING:
 
 _source = click.argument("source", type=options.FILE)
 _person = options.choice("--person", ["first", "second", "third"], "second", "Grammatical person.")
-_writer_options = options.group(
-    options.text("--model", "The endpoint's name of a model; or a folder or a hub's name, for chat."),
-    options.text("--revision", "Branch, tag or commit of a hub's model, for chat."),
-    options.text("--device", "auto, cpu, cuda, cuda:1, mps …, for chat.", "auto"),
-    options.number("--temperature", 1.0, "Of the language model.", min=0, max=2),
-    options.count("--workers", 4, "Requests at a time.", 1),
-    options.count("--attempts", 4, "Drafts of each text.", 1),
-)
+
+
+@dataclass(frozen=True)
+class _Writing:
+    """Who writes, and how."""
+
+    writer: str
+    model: str | None
+    revision: str | None
+    device: str
+    temperature: float
+    workers: int
+    attempts: int
+    seed: int
+
+    def write(self, assignment: "Assignment", drawn: "list[Background]", out: Path) -> "list[Background]":
+        """What is written for each background, with a journal of all drafts beside the result."""
+        from personalib.base.storage import Journal
+        from personalib.stimuli.writers import write_all
+
+        # One model on one machine writes one text after the other.
+        workers = self.workers if self.writer == "endpoint" else 1
+        how: dict[str, Any] = {"workers": workers, "attempts": self.attempts, "progress": assignment.name}
+        with closing(Journal(out.with_name(f"{out.name}.journal.jsonl"))) as journal:
+            return write_all(assignment, drawn, self._load(), journal, **how)
+
+    def _load(self) -> "Writer":
+        if self.writer == "grammar":
+            from personalib.stimuli.grammar_writer import GrammarWriter
+
+            return GrammarWriter(self.seed)
+        if not self.model:
+            raise click.UsageError(f"--writer {self.writer} needs --model")
+        if self.writer == "endpoint":
+            from personalib.stimuli.endpoint import EndpointWriter, connect
+
+            return EndpointWriter(connect(), self.model, self.temperature)
+        from personalib.models.load import load_model
+        from personalib.steering.chat_writer import ChatWriter
+
+        return ChatWriter(load_model(self.model, self.revision, self.device), self.seed, self.temperature)
+
+
+def _writing(ours: str, whose: str, what: str) -> options.Option:
+    """The options of a writer; ``ours`` is the one that needs no language model."""
+    who = f"Who {what}: the book's {whose}, an OpenAI-compatible endpoint, or a chat model on this machine."
+    return options.together(
+        "writing",
+        _Writing,
+        options.choice("--writer", [ours, "endpoint", "chat"], ours, who),
+        options.option("--model", "The endpoint's name of a model; or a folder or a hub's name, for chat."),
+        options.option("--revision", "Branch, tag or commit of a hub's model, for chat."),
+        options.option("--device", "auto, cpu, cuda, cuda:1, mps …, for chat.", "auto"),
+        options.option("--temperature", "Of the language model.", 1.0, options.Finite(min=0, max=2)),
+        options.option("--workers", "Requests at a time.", 4, click.IntRange(1)),
+        options.option("--attempts", "Drafts of each text.", 4, click.IntRange(1)),
+        options.seed,
+    )
 
 
 @click.group()
@@ -33,17 +84,10 @@ def backgrounds() -> None:
 
 
 @backgrounds.command()
-@options.count("--num", 200, "How many persons.")
-@options.choice(
-    "--writer",
-    ["stimuli", "endpoint", "chat"],
-    "stimuli",
-    "Who words the keywords: the book's phrases, an OpenAI-compatible endpoint, or a chat model on this machine.",
-)
-@_writer_options
-@options.seed
+@options.option("--num", "How many persons.", 200)
+@_writing("stimuli", "phrases", "words the keywords")
 @options.out
-def keywords(num: int, writer: str, seed: int, out: Path, **settings: Any) -> None:
+def keywords(num: int, writing: _Writing, out: Path) -> None:
     """Draw different, plausible combinations of attributes that tell every element equally often.
 
     An endpoint is found by OPENAI_BASE_URL and OPENAI_API_KEY in the environment.
@@ -52,9 +96,9 @@ def keywords(num: int, writer: str, seed: int, out: Path, **settings: Any) -> No
     from personalib.stimuli.backgrounds import coverage, draw_backgrounds
     from personalib.stimuli.paper_files import publish, save_backgrounds
 
-    drawn = draw_backgrounds(num, seed)
-    if writer != "stimuli":
-        drawn = _write(Keywords(), drawn, writer, seed, out, settings)
+    drawn = draw_backgrounds(num, writing.seed)
+    if writing.writer != "stimuli":
+        drawn = writing.write(Keywords(), drawn, out)
     save_backgrounds((publish(background, person=None) for background in drawn), out)
     _show_coverage(coverage(drawn))
     click.echo(f"{out}: {len(drawn)} backgrounds")
@@ -76,16 +120,9 @@ def fixed(source: Path, person: str, out: Path) -> None:
 @backgrounds.command()
 @_source
 @_person
-@options.choice(
-    "--writer",
-    ["grammar", "endpoint", "chat"],
-    "grammar",
-    "Who writes: the book's grammar, an OpenAI-compatible endpoint, or a chat model on this machine.",
-)
-@_writer_options
-@options.seed
+@_writing("grammar", "grammar", "writes")
 @options.out
-def generated(source: Path, person: str, writer: str, seed: int, out: Path, **settings: Any) -> None:
+def generated(source: Path, person: str, writing: _Writing, out: Path) -> None:
     """Write a life story of 100 to 150 words for each of the backgrounds in SOURCE.
 
     An endpoint is found by OPENAI_BASE_URL and OPENAI_API_KEY in the environment. All drafts are kept in a journal
@@ -95,7 +132,7 @@ def generated(source: Path, person: str, writer: str, seed: int, out: Path, **se
     from personalib.stimuli.paper_files import load_backgrounds, save_backgrounds, with_story
 
     entries = load_backgrounds(source)
-    written = _write(LifeStory(person), [entry.background() for entry in entries], writer, seed, out, settings)
+    written = writing.write(LifeStory(person), [entry.background() for entry in entries], out)
     with_stories = [with_story(entry, each.generated) for entry, each in zip(entries, written, strict=True)]
     save_backgrounds(with_stories, out)
     click.echo(f"{out}: {len(written)} life stories")
@@ -109,44 +146,6 @@ def coverage(source: Path) -> None:
     from personalib.stimuli.paper_files import load_backgrounds
 
     _show_coverage(count(entry.background() for entry in load_backgrounds(source)))
-
-
-def _write(
-    assignment: "Assignment", drawn: "list[Background]", writer: str, seed: int, out: Path, settings: dict[str, Any]
-) -> "list[Background]":
-    from personalib.base.storage import Journal
-    from personalib.stimuli.writers import write_all
-
-    with closing(Journal(out.with_name(f"{out.name}.journal.jsonl"))) as journal:
-        return write_all(
-            assignment,
-            drawn,
-            _writer(writer, seed, settings),
-            journal,
-            # One model on one machine writes one text after the other.
-            workers=settings["workers"] if writer == "endpoint" else 1,
-            attempts=settings["attempts"],
-            progress=assignment.name,
-        )
-
-
-def _writer(name: str, seed: int, settings: dict[str, Any]) -> "Writer":
-    if name == "grammar":
-        from personalib.stimuli.grammar_writer import GrammarWriter
-
-        return GrammarWriter(seed)
-    if not settings["model"]:
-        raise click.UsageError(f"--writer {name} needs --model")
-    if name == "endpoint":
-        from personalib.stimuli.endpoint import EndpointWriter, connect
-
-        return EndpointWriter(connect(), settings["model"], settings["temperature"])
-    from personalib.models.load import load_model
-    from personalib.steering.chat_writer import ChatWriter
-
-    return ChatWriter(
-        load_model(settings["model"], settings["revision"], settings["device"]), seed, settings["temperature"]
-    )
 
 
 def _show_coverage(table: "DataFrame") -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _reading_options = options.group(
     options.model,
     options.choice("--family", FAMILIES, "pressures", "What is contrasted."),
-    options.count("--pairs count", 128, "Pairs of each contrast and split."),
+    options.option("--pairs count", "Pairs of each contrast and split.", 128),
     options.choice("--position", get_args(Position), "last", "Token that is read."),
     options.choice("--method", METHODS, DEFAULT_METHOD, "How a direction is fitted."),
     options.seed,
@@ -27,7 +27,7 @@ _reading_options = options.group(
 # Among which pushes one is chosen, and by what.
 _choice_options = options.group(
     options.items,
-    options.count("--per-trait", 4, "Items of each trait to choose by."),
+    options.option("--per-trait", "Items of each trait to choose by.", 4),
     options.repeated(
         "--dose doses",
         (0.2, 0.4, 0.6, 0.8),
@@ -44,11 +44,19 @@ def contrast() -> None:
 
 @contrast.command()
 @_reading_options
-@options.text("--site", "Site of the vectors, such as resid_post.3.  [default: every block's output]")
+@options.option("--site", "Site of the vectors, such as resid_post.3.  [default: every block's output]")
 @click.option("--out", required=True, type=options.FOLDER, help="Folder of the files, one a contrast.")
 @options.flag("--gguf", "Write control vectors of llama.cpp beside them.")
 def fit(
-    site: str | None, out: Path, gguf: bool, family: str, method: str, form: str | None, work: Path, **chosen: Any
+    source: options.Source,
+    site: str | None,
+    out: Path,
+    gguf: bool,
+    family: str,
+    method: str,
+    form: str | None,
+    work: Path,
+    **how: Any,
 ) -> None:
     """Write the vectors of a family, one safetensors file a contrast with a vector a site."""
     from personalib.models.parts import Site
@@ -58,11 +66,9 @@ def fit(
     from personalib.vectors.forms import placed
     from personalib.vectors.vector import save_vectors
 
-    how = {name: chosen.pop(name) for name in ("count", "position", "seed")}
-    model = options.named_model(**chosen)
+    model = source.load()
     sites = [Site.parse(site)] if site else all_sites(model)
-    how |= {"form": form or model.form, "progress": family}
-    readings = read_contrasts(model, list(contrasts(family)), sites, work, **how)
+    readings = read_contrasts(model, contrasts(family), sites, work, form=form or model.form, progress=family, **how)
     out.mkdir(parents=True, exist_ok=True)
     for key, halves in readings.items():
         vectors = [fit_vector(halves["train"], each, method) for each in halves["train"].sites]
@@ -82,7 +88,7 @@ def choose(out: Path, **chosen: Any) -> None:
 
     A killed choice goes on where it was, if it is started again with the same --work.
     """
-    choice = _choose(**chosen)[1]
+    _, choice = _choose(**chosen)
     choice.save(out)
     click.echo(_shown(choice))
 
@@ -90,49 +96,48 @@ def choose(out: Path, **chosen: Any) -> None:
 @contrast.command()
 @_reading_options
 @_choice_options
-@options.count("--shuffles", 200, "Shuffles of each null.", 1)
+@options.option("--shuffles", "Shuffles of each null.", 200, click.IntRange(1))
 @options.json
 def report(shuffles: int, target: Path | None, **chosen: Any) -> None:
     """Choose where to steer, read held-out texts there, and compare that with shuffled labels and other methods."""
-    from personalib.base.storage import write_json
     from personalib.evaluation.contrast_report import report as write
 
     readings, choice = _choose(**chosen)
-    found = write(readings, choice, chosen["method"], shuffles, chosen["seed"])
-    if target:
-        write_json(target, found, 1)
+    numbers = write(readings, choice, chosen["method"], shuffles, chosen["seed"])
+    options.write_json(target, numbers, 1)
     click.echo(_shown(choice))
-    for key, value in found["reading_accuracy"].items():
-        low, high = found["reading_interval"][key]
-        null = found["null_accuracy"][key]
+    for key, value in numbers["reading_accuracy"].items():
+        low, high = numbers["reading_interval"][key]
+        null = numbers["null_accuracy"][key]
         click.echo(f"{key:24} read {value:.3f} [{low:.3f}, {high:.3f}]  shuffled {null:.3f}")
 
 
-def _choose(
+def _choose(  # noqa: PLR0913 - each argument is an option
+    source: options.Source,
     family: str,
+    count: int,
     items: str,
     per_trait: int,
     template: str,
     doses: tuple[float, ...],
     method: str,
     work: Path,
-    **chosen: Any,
+    **how: Any,
 ) -> "tuple[Mapping[str, Halves], PushChoice]":
     from personalib.evaluation.choice import choose_push
     from personalib.evaluation.study import Study
     from personalib.questionnaires.items import load_trait, some_of_each, validation_split
-    from personalib.questionnaires.questionnaire import trait_questionnaire
+    from personalib.questionnaires.questions import trait_questionnaire
     from personalib.stimuli.contrast_pairs import contrasts
     from personalib.vectors.contrast import all_sites
 
     if family == "traits":
         raise click.UsageError("the traits' contrasts are made of the items' own acts, so no item can judge them")
     questionnaire = trait_questionnaire(some_of_each(validation_split(load_trait(items))[0], per_trait), [template])
-    how = {name: chosen.pop(name) for name in ("form", "position", "seed")}
-    how |= {"pairs": chosen.pop("count"), "progress": family}
-    model = options.named_model(**chosen)
+    model = source.load()
     sites = all_sites(model)
-    study = Study.read(model, list(contrasts(family)), questionnaire, work, sites=sites, **how)
+    how |= {"sites": sites, "pairs": count, "progress": family}
+    study = Study.read(model, contrasts(family), questionnaire, work, **how)
     candidates = {str(site): study.contrast_vectors(site, method) for site in sites}
     choice = choose_push(
         study, candidates, positions=("last", "prompt"), doses=doses, store=work / "answers", progress="answers"

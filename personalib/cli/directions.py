@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -36,15 +36,36 @@ class _Source(NamedTuple):
     language_model: "LanguageModel | None"
 
 
-# The file, and what it may not say itself: what :func:`_read` takes.
-_source_options = options.group(
+def _read(
+    file: Path,
+    form: str,
+    site: str | None,
+    concepts: Path | None,
+    rows: "Rows",
+    model: str | None,
+    revision: str | None,
+) -> _Source:
+    from personalib.models.load import load_model
+    from personalib.models.parts import Site
+    from personalib.vectors.files import form_of, read_directions
+
+    loaded, place = load_model(model, revision) if model else None, Site.parse(site) if site else None
+    form = form_of(file, concepts) if form == "auto" else form
+    vectors = read_directions(file, form, language_model=loaded, site=place, concepts=concepts, rows=rows)
+    return _Source(file, form, vectors, loaded)
+
+
+# The file, and what it may not say itself.
+_source = options.together(
+    "source",
+    _read,
     click.argument("file", type=options.FILE),
     options.choice("--form", ["auto", *_FORMS], "auto", "Form of the file."),
-    options.text("--site", "Site of the directions where the file names none, such as resid_post.3."),
-    options.file("--concepts", "AxBench's metadata.jsonl.  [default: the one beside the weights]"),
+    options.option("--site", "Site of the directions where the file names none, such as resid_post.3."),
+    options.option("--concepts", "AxBench's metadata.jsonl.  [default: the one beside the weights]", type=options.FILE),
     options.choice("--rows", ["blocks", "hidden_states"], "blocks", "What the rows of a named tensor are."),
-    options.text("--model", "Check against this model: the organism, a folder, or a hub's name."),
-    options.text("--revision", "Branch, tag or commit of a hub's model."),
+    options.option("--model", "Check against this model: the organism, a folder, or a hub's name."),
+    options.option("--revision", "Branch, tag or commit of a hub's model."),
 )
 
 
@@ -54,10 +75,9 @@ def directions() -> None:
 
 
 @directions.command()
-@_source_options
-def show(**chosen: Any) -> None:
+@_source
+def show(source: _Source) -> None:
     """Show a file's form and where it comes from, and name, site and norm of each direction."""
-    source = _read(**chosen)
     vectors = source.vectors
     click.echo(f"{source.file}: {len(vectors)} x {len(vectors[0].direction)}, {vectors[0].model}")
     for method in sorted({vector.method for vector in vectors}):
@@ -69,7 +89,7 @@ def show(**chosen: Any) -> None:
 
 
 @directions.command()
-@_source_options
+@_source
 @click.option(
     "--out",
     required=True,
@@ -77,12 +97,11 @@ def show(**chosen: Any) -> None:
     help="A file; or a folder, of one file a name: what exists as one, or has no suffix.",
 )
 @click.option("--to", "target", required=True, type=click.Choice(list(_SUFFIXES)), help="Form to write.")
-def convert(out: Path, target: str, **chosen: Any) -> None:
+def convert(source: _Source, out: Path, target: str) -> None:
     """Write a file's directions in another form, and tell of those that it has no place for."""
     from personalib.vectors.files import write_directions
     from personalib.vectors.forms import placed
 
-    source = _read(**chosen)
     vectors = placed(source.vectors, target)
     sites, kept = ({str(vector.site) for vector in each} for each in (source.vectors, vectors))
     left_out = ", ".join(sorted(sites - kept))
@@ -97,30 +116,6 @@ def convert(out: Path, target: str, **chosen: Any) -> None:
     click.echo(f"{out}: {len(vectors)} directions as {target}, files: {len(files)}")
     if left_out:
         click.echo(f"left out: {left_out}, where {target} has no place")
-
-
-def _loaded(model: str | None, revision: str | None) -> "LanguageModel | None":
-    from personalib.models.load import load_model
-
-    return load_model(model, revision) if model else None
-
-
-def _read(
-    file: Path,
-    form: str,
-    site: str | None,
-    concepts: Path | None,
-    rows: "Rows",
-    model: str | None,
-    revision: str | None,
-) -> _Source:
-    from personalib.models.parts import Site
-    from personalib.vectors.files import form_of, read_directions
-
-    loaded, place = _loaded(model, revision), Site.parse(site) if site else None
-    found = form_of(file, concepts) if form == "auto" else form
-    vectors = read_directions(file, found, language_model=loaded, site=place, concepts=concepts, rows=rows)
-    return _Source(file, found, vectors, loaded)
 
 
 def _files(vectors: "list[SteeringVector]", out: Path, suffix: str) -> "dict[Path, list[SteeringVector]]":

@@ -1,4 +1,4 @@
-"""The commands ``python -m personalib features``. Each imports what it needs itself, so that help comes at once."""
+"""The commands ``features`` and ``sae``. Each imports what it needs itself, so that help comes at once."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from personalib.cli import options
-from personalib.cli.sae import measures
 
 if TYPE_CHECKING:
     from personalib.features.discovery import Settings
+    from personalib.stimuli.sentences import LabelledTexts
 
 _source_options = options.group(
-    options.loading,
+    options.source,
     options.saes,
     options.choice(
         "--pooling",
@@ -22,8 +22,24 @@ _source_options = options.group(
     ),
     options.work("results/features"),
 )
-_search_options = options.group(
-    options.count("--per-element", 60, "Texts of each element in each split."),
+
+
+def _search(
+    per_element: int, person: str | None, criterion: str, max_features: int, shuffles: int, seed: int
+) -> "tuple[Settings, dict[str, LabelledTexts]]":
+    """How a search goes, and the texts that it reads."""
+    from personalib.features.discovery import Settings
+    from personalib.features.report import SPLITS
+    from personalib.stimuli.sentences import element_texts
+
+    settings = Settings(criterion=criterion, max_features=max_features, shuffles=shuffles, seed=seed)
+    return settings, {split: element_texts(split, per_element, seed, person) for split in SPLITS}
+
+
+_search_options = options.together(
+    "search",
+    _search,
+    options.option("--per-element", "Texts of each element in each split.", 60),
     options.choice(
         "--person", ["first", "second", "third"], None, "Grammatical person.  [default: the first or the second]"
     ),
@@ -33,8 +49,8 @@ _search_options = options.group(
         "auroc",
         "What candidates are ordered by.",
     ),
-    options.count("--max-features", 3, "Features of an element, at the most."),
-    options.count("--shuffles", 39, "Searches with shuffled labels."),
+    options.option("--max-features", "Features of an element, at the most.", 3),
+    options.option("--shuffles", "Searches with shuffled labels.", 39),
     options.seed,
 )
 
@@ -49,30 +65,26 @@ def features() -> None:
 @_search_options
 @options.out
 def discover(
-    release: str,
-    sae_ids: tuple[str, ...],
+    source: options.Source,
+    saes: options.Saes,
     pooling: Any,
     work: Path,
-    per_element: int,
-    person: str | None,
+    search: "tuple[Settings, dict[str, LabelledTexts]]",
     out: Path,
-    **chosen: Any,
 ) -> None:
     """Search an SAE, and write the features of each element in the paper's pattern format, with scores."""
-    from personalib.features.discovery import discover as search
+    from personalib.features.discovery import discover as find
     from personalib.features.labels import label_features
     from personalib.features.patterns import as_pattern
-    from personalib.features.report import SPLITS, found, read_elements
+    from personalib.features.report import found, read_elements
     from personalib.stimuli.paper_files import save_feature_patterns
-    from personalib.stimuli.sentences import element_texts
 
-    settings, pooling = _settings(chosen), pooling or "max"
-    model = options.named_model(**chosen)
-    sae, *_ = options.named_saes(model, release, sae_ids, chosen["dtype"], only_first=True).values()
-    texts = {split: element_texts(split, per_element, settings.seed, person) for split in SPLITS}
+    (settings, texts), pooling = search, pooling or "max"
+    model = source.load()
+    _, sae = next(saes.load(model, source.dtype))
     read = read_elements(model, texts, [sae], work / "elements", "texts")
     by_split = read.features(sae, pooling)
-    result = search(by_split["train"], by_split["held_out"], settings, "shuffled searches")
+    result = find(by_split["train"], by_split["held_out"], settings, "shuffled searches")
     features_found = [feature for finding in result.findings for feature in finding.features]
     labels = label_features(model, sae, features_found, texts["train"], read.activations["train"])
     save_feature_patterns([as_pattern(result, labels, sae, model, pooling, settings)], out)
@@ -83,18 +95,11 @@ def discover(
 
 @features.command()
 @click.argument("pattern", type=options.FILE)
-@click.argument("source", type=options.FILE)
+@click.argument("backgrounds", metavar="SOURCE", type=options.FILE)
 @_source_options
 @options.out
 def convert(
-    pattern: Path,
-    source: Path,
-    release: str,
-    sae_ids: tuple[str, ...],
-    pooling: Any,
-    work: Path,
-    out: Path,
-    **which: Any,
+    pattern: Path, backgrounds: Path, source: options.Source, saes: options.Saes, pooling: Any, work: Path, out: Path
 ) -> None:
     """Give the backgrounds in SOURCE the features of a PATTERN file: of their attributes, and of their stories.
 
@@ -103,84 +108,104 @@ def convert(
     from personalib.features.patterns import fixed_features, generated_features, with_features
     from personalib.stimuli.paper_files import load_backgrounds, load_feature_patterns, save_backgrounds
 
-    found, entries = load_feature_patterns(pattern), load_backgrounds(source)
-    if len(found) != 1:
-        raise click.UsageError(f"{pattern} holds {len(found)} patterns; keep the one that is meant")
+    patterns, entries = load_feature_patterns(pattern), load_backgrounds(backgrounds)
+    if len(patterns) != 1:
+        raise click.UsageError(f"{pattern} holds {len(patterns)} patterns; keep the one that is meant")
     with_story = [number for number, entry in enumerate(entries) if entry.generative_bg.strip()]
     read: dict[int, Any] = {}
     if with_story:
-        model = options.named_model(**which)
-        sae, *_ = options.named_saes(model, release, sae_ids, which["dtype"], only_first=True).values()
+        model = source.load()
+        _, sae = next(saes.load(model, source.dtype))
         stories = [entries[number] for number in with_story]
-        readings = generated_features(found[0], stories, model, sae, work / "stories", pooling, "stories")
+        readings = generated_features(patterns[0], stories, model, sae, work / "stories", pooling, "stories")
         read = dict(zip(with_story, readings, strict=True))
-    save_backgrounds(
-        [
-            with_features(entry, fixed_features(found[0], entry), read.get(number))
-            for number, entry in enumerate(entries)
-        ],
-        out,
+    converted = (
+        with_features(entry, fixed_features(patterns[0], entry), read.get(number))
+        for number, entry in enumerate(entries)
     )
+    save_backgrounds(converted, out)
     click.echo(f"{out}: {len(entries)} backgrounds, {len(with_story)} of them with the features of a life story")
 
 
 @features.command()
 @_source_options
 @_search_options
-@options.count("--documents", 200, "Held-out documents that measure the organism's SAEs.")
+@options.option("--documents", "Held-out documents that measure the organism's SAEs.", 200)
 @options.json
 def report(
-    release: str,
-    sae_ids: tuple[str, ...],
+    source: options.Source,
+    saes: options.Saes,
     pooling: Any,
     work: Path,
-    per_element: int,
-    person: str | None,
+    search: "tuple[Settings, dict[str, LabelledTexts]]",
     documents: int,
     target: Path | None,
-    **chosen: Any,
 ) -> None:
     """Search several SAEs, measure them, and compare the search with probe, coordinates, random directions and chance.
 
     Without --sae-id it takes all SAEs of the organism. Those of another model are measured on the held-out texts of
     the elements, and not on documents of the organism's world.
     """
-    from personalib.base.storage import write_json
-    from personalib.features.report import SPLITS
     from personalib.features.report import report as write
     from personalib.features.saes import DEFAULT_SAE, organism_saes
     from personalib.models.registry import ORGANISM
     from personalib.organism.corpus import held_out_documents
-    from personalib.stimuli.sentences import element_texts
 
-    settings = _settings(chosen)
-    model = options.named_model(**chosen)
+    settings, texts = search
+    model = source.load()
     organism = model.name == ORGANISM
-    if organism and not sae_ids and release in ("", ORGANISM):  # with those that were trained since the table was made
-        sae_ids = tuple(dict.fromkeys((DEFAULT_SAE, *organism_saes())))
-    saes = options.named_saes(model, release, sae_ids, chosen["dtype"])
-    texts = {split: element_texts(split, per_element, settings.seed, person) for split in SPLITS}
+    if organism and not saes.sae_ids and saes.release in ("", ORGANISM):
+        # With those that were trained since the table was made.
+        saes = options.Saes(saes.release, tuple(dict.fromkeys((DEFAULT_SAE, *organism_saes()))))
+    loaded = [sae for _, sae in saes.load(model, source.dtype)]
     measured = held_out_documents(documents) if organism else list(texts["held_out"].texts)
-    results = write(
-        model,
-        list(saes.values()),
-        texts,
-        measured,
-        work,
-        settings=settings,
-        pooling=pooling or "max",
-        progress=True,
-    )
-    if target:
-        write_json(target, results)
+    how: dict[str, Any] = {"settings": settings, "pooling": pooling or "max", "progress": True}
+    results = write(model, loaded, texts, measured, work, **how)
+    options.write_json(target, results)
     click.echo(_summary(results))
 
 
-def _settings(chosen: dict[str, Any]) -> "Settings":
-    """The settings of a search, taken out of what was chosen; what is left names the model."""
-    from personalib.features.discovery import Settings
+@click.group()
+def sae() -> None:
+    """Train sparse autoencoders on the organism, and measure them."""
 
-    return Settings(**{name: chosen.pop(name) for name in ("criterion", "max_features", "shuffles", "seed")})
+
+@sae.command()
+@options.training("data/organism/saes.yaml", "checkpoints/saes", "data/organism/saes")
+def train(recipe: Path | None, work: Path, out: Path | None, device: str) -> None:
+    """Train the organism's SAEs from their seed, or go on from the checkpoints in the work folder."""
+    from personalib.base.data import data_dir
+    from personalib.base.storage import alone
+    from personalib.features.training import load_recipe, train_saes
+    from personalib.models.load import load_model
+    from personalib.organism.corpus import Corpus, draw_mix
+    from personalib.organism.world import load_world
+
+    folder = data_dir() / "organism"
+    plan, out = load_recipe(recipe or folder / "saes.yaml"), out or folder / "saes"
+    documents = draw_mix(Corpus(load_world(), "train"), plan.mix, plan.documents, plan.seed)
+    texts = [document.text for document in documents]
+    with alone(work, out, doing="is training"):
+        train_saes(plan, load_model(device=device), texts, work, out, device)
+    click.echo(f"{out}: {', '.join(sae.sae_id for sae in plan.saes)}")
+
+
+@sae.command()
+@options.option("--documents", "Held-out documents to measure on.", 400)
+@options.work("results/saes")
+@options.json
+def evaluate(documents: int, work: Path, target: Path | None) -> None:
+    """Measure the organism's SAEs on held-out documents."""
+    from personalib.features.report import faithfulness, measure
+    from personalib.features.saes import load_sae, organism_saes
+    from personalib.models.load import load_model
+    from personalib.organism.corpus import held_out_documents
+
+    model, texts = load_model(), held_out_documents(documents)
+    results = {name: faithfulness(measure(model, load_sae(sae_id=name), texts, work, name)) for name in organism_saes()}
+    options.write_json(target, results)
+    for name, found in results.items():
+        click.echo(f"{name:<28} {_measures(found)}")
 
 
 def _shown(table: Any, lines: dict[int, str]) -> str:
@@ -194,7 +219,7 @@ def _summary(results: dict[str, Any]) -> str:
     shown = {**results["saes"], "the best SAE for each": results["any_sae"]}
     lines = []
     for name, found in shown.items():
-        kept = f"   null at most {max(found['null_auroc'].values()):.3f}   {measures(found)}" if "l0" in found else ""
+        kept = f"   null at most {max(found['null_auroc'].values()):.3f}   {_measures(found)}" if "l0" in found else ""
         lines.append(f"{name:<36} {found['elements_found']:>2} of {found['elements_total']} elements{kept}")
         if found["missed"]:
             lines.append(f"{'':<36} missed: {', '.join(found['missed'])}")
@@ -202,3 +227,11 @@ def _summary(results: dict[str, Any]) -> str:
         means = ", ".join(f"{name} {values['mean']:.3f}" for name, values in bounds.items())
         lines.append(f"{site:<36} held-out AUROC without an SAE, mean over elements: {means}")
     return "\n".join(lines)
+
+
+def _measures(found: dict[str, float]) -> str:
+    """What an SAE keeps of a model's stream, in a line."""
+    return (
+        f"explained variance {found['explained_variance']:.3f}   L0 {found['l0']:5.1f}   "
+        f"dead {found['dead_fraction']:.1%}   cross-entropy recovered {found['cross_entropy_recovered']:.4f}"
+    )

@@ -1,6 +1,9 @@
 """Options that several commands have, each declared once, and what they name. Importing this loads no torch."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import wraps
+from inspect import signature
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,54 +37,53 @@ def group(*each: Option) -> Option:
     """Several options as one decorator; help lists them in this order."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        for option in reversed(each):
-            command = option(command)
+        for decorator in reversed(each):
+            command = decorator(command)
         return command
 
     return decorate
 
 
-def text(names: str, help: str, default: str | None = None) -> Option:
-    """A text; the names are those of click, the option's and, where it differs, the argument's."""
-    return click.option(*names.split(), default=default, show_default=bool(default), help=help)
+def together(name: str, make: Callable[..., Any], *each: Option) -> Option:
+    """Options that come to the command as one argument: what ``make`` makes of those that it has the names of."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def collect(**given: Any) -> None:
+            values = {parameter: given.pop(parameter) for parameter in signature(make).parameters}
+            command(**given, **{name: make(**values)})
+
+        return group(*each)(collect)
+
+    return decorate
+
+
+def option(names: str, help: str, default: Any = None, type: Any = None, **settings: Any) -> Option:
+    """An option; the names are those of click, the option's and, where it differs, the argument's.
+
+    Without a type it is of the default's, and a number with a fraction is finite.
+    """
+    if isinstance(default, float) and type is None:
+        type = Finite()
+    # A default of None is a value to click, and a required option would never be missed.
+    if default is not None:
+        settings |= {"default": default, "show_default": default != ""}
+    return click.option(*names.split(), type=type, help=help, **settings)
 
 
 def choice(names: str, choices: Iterable[str], default: str | None, help: str) -> Option:
     """One of several words."""
-    return click.option(*names.split(), default=default, show_default=True, type=click.Choice([*choices]), help=help)
-
-
-def count(names: str, default: int | None, help: str, least: int | None = None) -> Option:
-    """A whole number."""
-    return click.option(
-        *names.split(), default=default, show_default=True, type=click.IntRange(least) if least else int, help=help
-    )
-
-
-def number(names: str, default: float, help: str, **limits: Any) -> Option:
-    """A finite number; for the limits see :class:`click.FloatRange`."""
-    return click.option(*names.split(), default=default, show_default=True, type=Finite(**limits), help=help)
+    return option(names, help, default, click.Choice([*choices]))
 
 
 def repeated(names: str, default: Iterable[Any], type: Any, help: str) -> Option:
     """An option that may be repeated."""
-    help = f"{help} May be repeated."
-    return click.option(*names.split(), default=[*default], show_default=True, multiple=True, type=type, help=help)
+    return option(names, f"{help} May be repeated.", [*default], type, multiple=True)
 
 
 def flag(names: str, help: str) -> Option:
     """A switch, off by default."""
     return click.option(*names.split(), is_flag=True, help=help)
-
-
-def file(names: str, help: str, required: bool = False) -> Option:
-    """A file to read."""
-    return click.option(*names.split(), required=required, type=FILE, help=help)
-
-
-def folder(names: str, help: str, default: str | None = None) -> Option:
-    """A folder."""
-    return click.option(*names.split(), default=default, show_default=True, type=FOLDER, help=help)
 
 
 def result(names: str, help: str, required: bool = False) -> Option:
@@ -92,72 +94,56 @@ def result(names: str, help: str, required: bool = False) -> Option:
             raise click.BadParameter(f"there is no folder {value.parent}; make it first")
         return value
 
-    return click.option(*names.split(), required=required, type=FILE, callback=check, help=help)
+    return option(names, help, None, FILE, required=required, callback=check)
 
 
 def training(recipe: str, work: str, out: str) -> Option:
     """What is trained, and where; the defaults of recipe and result are only told."""
     return group(
-        file("--recipe", f"What is trained, and how.  [default: {recipe}]"),
-        folder("--work", "Checkpoints, and what is made once.", work),
-        folder("--out", f"Where the result goes.  [default: {out}]"),
-        text("--device", "cpu, cuda, cuda:1, mps …", "cpu"),
+        option("--recipe", f"What is trained, and how.  [default: {recipe}]", type=FILE),
+        option("--work", "Checkpoints, and what is made once.", work, FOLDER),
+        option("--out", f"Where the result goes.  [default: {out}]", type=FOLDER),
+        option("--device", "cpu, cuda, cuda:1, mps …", "cpu"),
     )
 
 
-def work(default: str) -> Option:
-    """The folder of activations."""
-    return folder("--work", "Where activations go.", default)
+@dataclass(frozen=True)
+class Source:
+    """Which model is meant, and how it is loaded."""
+
+    model: str
+    revision: str | None
+    device: str
+    dtype: str | None
+
+    def load(self) -> "LanguageModel":
+        """The model, in its usual number format where none is named."""
+        import torch
+
+        from personalib.models.load import load_model
+
+        return load_model(self.model, self.revision, self.device, getattr(torch, self.dtype) if self.dtype else None)
 
 
-json = result("--json target", "Write the numbers to this file.")
-out = result("--out", "The JSON file to write.", required=True)
-seed = count("--seed", 0, "The same seed gives the same result.")
-jobs = count("--jobs", 1, "Chapters at a time, which share the cores unless OMP_NUM_THREADS is set.", 1)
-parameter = click.option(
-    *("-p", "--parameter", "parameters"),
-    nargs=2,
-    multiple=True,
-    metavar="NAME VALUE",
-    help="Set a parameter; a list or a mapping is written as in YAML. May be repeated.",
-)
-prompts = text("--prompts", "A YAML file of templates and contrast prompts that the protocol has instead.")
-loading = group(
-    text("--model", MODEL_HELP, "organism"),
-    text("--revision", "Branch, tag or commit of a hub's model."),
-    text("--device", "cpu, cuda, cuda:1, balanced, mps …; auto: the CPU for the organism, else a GPU if any.", "auto"),
-    choice(
-        "--dtype",
-        ["float32", "bfloat16", "float16"],
-        None,
-        "Number format.  [default: that of the table of models, or of the weights]",
-    ),
-)
-model = group(
-    loading,
-    choice("--form", ["chat", "base"], None, "Chat or plain text.  [default: what the model is made for]"),
-)
-saes = group(
-    text("--sae release", "A release of SAEs, or a folder.  [default: the model's]", ""),
-    repeated("--sae-id sae_ids", (), click.STRING, "An SAE of the release."),
-)
-items = group(
-    text("--items", "Trait items: a file, or a hub's name.", "bundled"),
-    text("--template", "Template of the items.", "letters"),
-)
-guard = group(
-    number("--mass", Guard.mass, "Least answer mass of an arm.", min=0, max=1),
-    number("--perplexity", Guard.perplexity, "Largest perplexity of an arm.", min=1),
-)
-engine = group(
-    choice("--engine where", ["local", "ray"], "local", "Work in this process, or by the workers of a Ray cluster."),
-    text("--address", "HOST:PORT of the cluster's head, or auto.  [default: Ray on this machine]"),
-    count("--workers", None, "Of the cluster.  [default: one a GPU, else one a machine]", 1),
-)
+@dataclass(frozen=True)
+class Saes:
+    """Which SAEs are meant: those of a release that are named, or else all that are known for a model."""
+
+    release: str
+    sae_ids: tuple[str, ...]
+
+    def load(self, model: "LanguageModel", dtype: str | None = None) -> "Iterator[tuple[str, SparseAutoencoder]]":
+        """The SAEs with their names, each loaded when it is asked for."""
+        from personalib.features.saes import load_sae, usual_saes
+
+        device = str(model.model.device)
+        usual = usual_saes(model, self.release, self.sae_ids, device)
+        for name in usual.ids:
+            yield name or usual.release, load_sae(usual.release, name, device, dtype or "float32")
 
 
 def named_engine(where: str, address: str | None, workers: int | None) -> "Engine | None":
-    """The engine of :data:`engine`; none for this process."""
+    """The engine that is meant; none for this process."""
     from personalib.evaluation.engines import ray_engine
 
     if where == "ray":
@@ -167,26 +153,75 @@ def named_engine(where: str, address: str | None, workers: int | None) -> "Engin
     return None
 
 
-def named_model(model: str, revision: str | None, device: str, dtype: str | None) -> "LanguageModel":
-    """The model of :data:`loading`."""
-    import torch
-
-    from personalib.models.load import load_model
-
-    return load_model(model, revision, device, getattr(torch, dtype) if dtype else None)
+def work(default: str) -> Option:
+    """The folder of activations."""
+    return option("--work", "Where activations go.", default, FOLDER)
 
 
-def named_saes(
-    model: "LanguageModel", release: str, sae_ids: tuple[str, ...], dtype: str | None = None, only_first: bool = False
-) -> "dict[str, SparseAutoencoder]":
-    """The SAEs of :data:`saes` by their names; where none is named, all that are known, or the first of them."""
-    from personalib.features.own_saes import usual_saes
-    from personalib.features.saes import load_sae
+json = result("--json target", "Write the numbers to this file.")
+out = result("--out", "The JSON file to write.", required=True)
+seed = option("--seed", "The same seed gives the same result.", 0)
+jobs = option(
+    "--jobs", "Chapters at a time, which share the cores unless OMP_NUM_THREADS is set.", 1, click.IntRange(1)
+)
+parameter = click.option(
+    *("-p", "--parameter", "parameters"),
+    nargs=2,
+    multiple=True,
+    metavar="NAME VALUE",
+    callback=lambda _context, _parameter, pairs: dict(pairs),
+    help="Set a parameter; a list or a mapping is written as in YAML. May be repeated.",
+)
+prompts = option("--prompts", "A YAML file of templates and contrast prompts that the protocol has instead.")
+source = together(
+    "source",
+    Source,
+    option("--model", MODEL_HELP, "organism"),
+    option("--revision", "Branch, tag or commit of a hub's model."),
+    option(
+        "--device", "cpu, cuda, cuda:1, balanced, mps …; auto: the CPU for the organism, else a GPU if any.", "auto"
+    ),
+    choice(
+        "--dtype",
+        ["float32", "bfloat16", "float16"],
+        None,
+        "Number format.  [default: that of the table of models, or of the weights]",
+    ),
+)
+model = group(
+    source, choice("--form", ["chat", "base"], None, "Chat or plain text.  [default: what the model is made for]")
+)
+saes = together(
+    "saes",
+    Saes,
+    option("--sae release", "A release of SAEs, or a folder.  [default: the model's]", ""),
+    repeated("--sae-id sae_ids", (), click.STRING, "An SAE of the release."),
+)
+items = group(
+    option("--items", "Trait items: a file, or a hub's name.", "bundled"),
+    option("--template", "Template of the items.", "letters"),
+)
+guard = together(
+    "guard",
+    Guard,
+    option("--mass", "Least answer mass of an arm.", Guard.mass, Finite(min=0, max=1)),
+    option("--perplexity", "Largest perplexity of an arm.", Guard.perplexity, Finite(min=1)),
+)
+engine = together(
+    "engine",
+    named_engine,
+    choice("--engine where", ["local", "ray"], "local", "Work in this process, or by the workers of a Ray cluster."),
+    option("--address", "HOST:PORT of the cluster's head, or auto.  [default: Ray on this machine]"),
+    option("--workers", "Of the cluster.  [default: one a GPU, else one a machine]", None, click.IntRange(1)),
+)
 
-    device = str(model.model.device)
-    found = usual_saes(model, release, sae_ids, device)
-    chosen = found.ids[:1] if only_first and not sae_ids else found.ids
-    return {name or found.release: load_sae(found.release, name, device, dtype or "float32") for name in chosen}
+
+def write_json(target: Path | None, numbers: Any, indent: int = 2) -> None:
+    """Write numbers to the file of :data:`json`, if there is to be one."""
+    from personalib.base import storage
+
+    if target:
+        storage.write_json(target, numbers, indent)
 
 
 def answers_folder(grid: str, output_dir: Path | None) -> Path:

@@ -14,7 +14,7 @@ def organism() -> None:
 
 
 @organism.command()
-@options.count("--seed", 2026, "Where the effects are drawn from.")
+@options.option("--seed", "Where the effects are drawn from.", 2026)
 def world(seed: int) -> None:
     """Draw the planted effects into data/organism/world.yaml; the organism has to be trained again then."""
     from personalib.base.storage import write_whole
@@ -56,15 +56,13 @@ def train(recipe: Path | None, work: Path, out: Path | None, device: str, compil
 
 
 @organism.command()
-@options.folder("--organism folder", "A trained organism.  [default: data/organism]")
-@options.count("--items items_per_trait", 60, "Items of each trait.")
+@options.option("--organism folder", "A trained organism.  [default: data/organism]", type=options.FOLDER)
+@options.option("--items items_per_trait", "Items of each trait.", 60)
 @options.json
 def evaluate(folder: Path | None, items_per_trait: int, target: Path | None) -> None:
     """Measure the organism on held-out wordings only."""
-    from personalib.base.storage import write_json
     from personalib.organism.evaluation import load_organism, measurements, summary
 
     results = measurements(load_organism(folder), items_per_trait=items_per_trait, progress=True)
-    if target:
-        write_json(target, results)
+    options.write_json(target, results)
     click.echo(summary(results))

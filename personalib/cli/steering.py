@@ -2,24 +2,21 @@
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import click
 
 from personalib.cli import options
 from personalib.steering.settings import Positions
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 _POSITIONS = get_args(Positions)
 # Those of :class:`~personalib.models.sampling.Sampling`.
 _sampling_options = options.group(
-    options.number("--temperature", 0.0, "0 takes the likeliest token each time."),
-    options.number("--top-p", 1.0, "Share of the probability that is drawn from."),
-    options.number("--frequency-penalty", 0.0, "On tokens that were there already."),
-    options.count("--seed", 0, "Of the random numbers."),
-    options.count("--samples", 1, "Answers at each coefficient."),
+    options.option("--temperature", "0 takes the likeliest token each time.", 0.0),
+    options.option("--top-p", "Share of the probability that is drawn from.", 1.0),
+    options.option("--frequency-penalty", "On tokens that were there already.", 0.0),
+    options.option("--seed", "Of the random numbers.", 0),
+    options.option("--samples", "Answers at each coefficient.", 1),
 )
 
 
@@ -31,23 +28,24 @@ def steering() -> None:
 @steering.command()
 @click.argument("question")
 @options.model
-@options.file("--vector source", "A file of `contrast fit`.", required=True)
-@options.text("--site", "Which vector of the file, such as resid_post.1.  [default: its only one]")
+@options.option("--vector vectors", "A file of `contrast fit`.", type=options.FILE, required=True)
+@options.option("--site", "Which vector of the file, such as resid_post.1.  [default: its only one]")
 @options.repeated(
     "--coefficient coefficients", (-2.0, -1.0, 0.0, 1.0, 2.0), options.Finite(), "How often the vector is added."
 )
 @options.choice("--positions", _POSITIONS, "all", "At which tokens.")
-@options.count("--tokens", 40, "Tokens of an answer.", 1)
+@options.option("--tokens", "Tokens of an answer.", 40, click.IntRange(1))
 @_sampling_options
 def ask(
     question: str,
-    source: Path,
+    source: options.Source,
+    vectors: Path,
     site: str | None,
     coefficients: tuple[float, ...],
     positions: Any,
     tokens: int,
     form: str | None,
-    **which: Any,
+    **sampling: Any,
 ) -> None:
     """Answer a question in free words while a saved vector is added so many times."""
     from personalib.base.data import parse
@@ -57,17 +55,18 @@ def ask(
     from personalib.steering.interventions import Add
     from personalib.vectors.vector import load_vectors
 
-    sampling = parse(Sampling, {name: which.pop(name) for name in Sampling.model_fields}, "sampling")
-    known = {str(vector.site): vector for vector in load_vectors(source)}
-    if (site or next(iter(known))) not in known or (site is None and len(known) > 1):
-        raise click.UsageError(f"{source} has vectors at {', '.join(known)}; choose one with --site")
-    vector, model = known[site or next(iter(known))], options.named_model(**which)
+    how = parse(Sampling, sampling, "sampling")
+    known = {str(vector.site): vector for vector in load_vectors(vectors)}
+    site = site or (next(iter(known)) if len(known) == 1 else "")
+    if site not in known:
+        raise click.UsageError(f"{vectors} has vectors at {', '.join(known)}; choose one with --site")
+    model = source.load()
     prompt = format_prompt(model.tokenizer, question, form=form or model.form)
     for size in coefficients:
         # Why an answer is empty is said each time.
         with warnings.catch_warnings(action="always"):
-            found = generate(model, [prompt], [Add(vector, size, positions)], tokens=tokens, sampling=sampling)
-        for answer in found:
+            answers = generate(model, [prompt], [Add(known[site], size, positions)], tokens=tokens, sampling=how)
+        for answer in answers:
             click.echo(f"{size:+g}  {answer or '(no answer)'}")
 
 
@@ -76,9 +75,9 @@ def ask(
 @options.choice("--family", ["pressures", "facets", "elements"], "elements", "What pushes are for.")
 @options.saes
 @options.items
-@options.count("--choose-by", 4, "Items of each trait to choose pushes by.", 1)
-@options.count("--per-trait", 20, "Other items of each trait to measure effects on.", 1)
-@options.count("--pairs", 64, "Contrast pairs of each contrast and split.")
+@options.option("--choose-by", "Items of each trait to choose pushes by.", 4, click.IntRange(1))
+@options.option("--per-trait", "Other items of each trait to measure effects on.", 20, click.IntRange(1))
+@options.option("--pairs", "Contrast pairs of each contrast and split.", 64)
 @options.repeated(
     "--position positions",
     ("last", "prompt", "prompt_except_last"),
@@ -88,63 +87,55 @@ def ask(
 @options.repeated(
     "--dose doses", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8), options.Finite(min=0, min_open=True), "Doses that are tried."
 )
-@options.count("--randoms", 22, "Random directions.", 10)
+@options.option("--randoms", "Random directions.", 22, click.IntRange(10))
 @options.seed
 @options.work("results/steering")
 @options.json
 @options.result("--table", "Write every effect to this CSV file.")
-def report(target: Path | None, table: Path | None, **given: Any) -> None:
-    """Steer by SAE features, contrast vectors, words and random directions, and compare all of it with the truth."""
-    from personalib.base.storage import write_json, write_whole
-    from personalib.base.tables import to_csv
-
-    numbers, effects = _report(**given)
-    if target:
-        write_json(target, numbers, 1)
-    if table:
-        write_whole(table, to_csv(effects))
-    click.echo(_shown(numbers))
-
-
-def _report(  # noqa: PLR0913 - each argument is an option
+def report(  # noqa: PLR0913 - each argument is an option
+    source: options.Source,
+    form: str | None,
     family: str,
-    release: str,
-    sae_ids: tuple[str, ...],
+    saes: options.Saes,
     items: str,
     template: str,
     choose_by: int,
     per_trait: int,
     pairs: int,
-    form: str | None,
     seed: int,
     work: Path,
-    positions: Any,
-    doses: tuple[float, ...],
-    randoms: int,
-    **which: Any,
-) -> "tuple[dict[str, Any], pd.DataFrame]":
+    target: Path | None,
+    table: Path | None,
+    **pushes: Any,
+) -> None:
+    """Steer by SAE features, contrast vectors, words and random directions, and compare all of it with the truth."""
+    from personalib.base.storage import write_whole
+    from personalib.base.tables import to_csv
     from personalib.evaluation.study import Study
     from personalib.evaluation.study_report import report as write
     from personalib.models.registry import ORGANISM
     from personalib.organism.world import load_world, planted_changes
     from personalib.questionnaires.items import load_trait, some_of_each, validation_split
-    from personalib.questionnaires.questionnaire import trait_questionnaire
+    from personalib.questionnaires.questions import trait_questionnaire
     from personalib.stimuli.contrast_pairs import contrasts
     from personalib.vectors.contrast import all_sites
 
-    model = options.named_model(**which)
-    saes = options.named_saes(model, release, sae_ids)
+    model = source.load()
+    loaded = dict(saes.load(model))
     to_choose, to_measure = validation_split(load_trait(items))
     by_choice = trait_questionnaire(some_of_each(to_choose, choose_by), [template])
     others = trait_questionnaire(some_of_each(to_measure, per_trait), [template])
     # What the last block leaves at one token is read by no other.
-    sites = sorted({*all_sites(model)[:-1], *(sae.site for sae in saes.values())})
+    sites = sorted({*all_sites(model)[:-1], *(sae.site for sae in loaded.values())})
     how: dict[str, Any] = {"sites": sites, "form": form, "pairs": pairs, "seed": seed, "progress": family}
     study = Study.read(model, contrasts(family), by_choice, work, **how)
     known = model.name == ORGANISM and family in ("elements", "pressures")
     truth = planted_changes(load_world(), family) if known else None
-    how = {"positions": positions, "doses": doses, "randoms": randoms, "truth": truth, "seed": seed}
-    return write(study, others, saes, work, **how)
+    numbers, effects = write(study, others, loaded, work, truth=truth, seed=seed, **pushes)
+    options.write_json(target, numbers, 1)
+    if table:
+        write_whole(table, to_csv(effects))
+    click.echo(_shown(numbers))
 
 
 def _shown(numbers: dict[str, Any]) -> str:

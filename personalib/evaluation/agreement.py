@@ -1,17 +1,16 @@
-"""Agreement of measured effects with others of the same things: the true ones, or those of saying it in words.
+"""Agreement of rows of :func:`personalib.evaluation.estimates.effects` with true effects, or those of words.
 
-Effects are rows of :func:`personalib.evaluation.estimates.effects`. What they are compared with has ``key``, ``pole``,
-``group`` and a column of its own, such as ``truth``. Elements of one factor are each other's opposites and no
-independent evidence, so that bootstraps resample whole factors, or pressures.
+Elements of one factor are each other's opposites and no independent evidence: bootstraps resample whole factors.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 
-from personalib.base.statistics import Interval, clustered_rank_correlation
+from personalib.base.statistics import Interval, clustered_rank_correlation, resampled_interval
 from personalib.evaluation.arms import RANDOM
 from personalib.stimuli.factors import POLES
 
@@ -31,24 +30,17 @@ def sound(effects: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
 
 
 def correlations(effects: pd.DataFrame, truth: pd.DataFrame, seed: int = 0) -> dict[str, Interval]:
-    """Spearman's correlation with the true effects by method, see :func:`truth_correlation`.
-
-    For random directions it is :func:`random_correlation`, missing where none could be read.
-    """
-    found = {}
-    for method, rows in effects.groupby("method", sort=False):
-        correlation = random_correlation if method == RANDOM else truth_correlation
-        found[str(method)] = correlation(rows, truth, seed=seed)
-    return found
+    """:func:`truth_correlation` by method, and :func:`random_correlation` of random directions."""
+    return {
+        str(method): (random_correlation if method == RANDOM else truth_correlation)(rows, truth, seed=seed)
+        for method, rows in effects.groupby("method", sort=False)
+    }
 
 
 def truth_correlation(effects: pd.DataFrame, truth: pd.DataFrame, seed: int = 0) -> Interval:
-    """Spearman's correlation of one method's effects with true ones.
+    """Spearman's correlation of one method's effects with true ones in any unit; collapsed arms are left out.
 
-    Collapsed arms are left out, and ``truth`` is in any unit, since only the order counts.
-
-    Returns:
-        Missing where fewer than two keys are left, or where all of their effects, measured or true, are the same.
+    It is missing where fewer than two keys are left, or where all of their effects, measured or true, are the same.
     """
     both = sound(effects, truth)
     if both["key"].nunique() < 2 or both[["truth", "effect"]].nunique().min() < 2:
@@ -60,8 +52,6 @@ def truth_difference(
     one: pd.DataFrame, other: pd.DataFrame, truth: pd.DataFrame, *, resamples: int = 1000, seed: int = 0
 ) -> Interval:
     """How much better one method's effects correlate with the true ones than another's, on what both could be read on.
-
-    The bootstrap draws the same factors or pressures for both.
 
     Raises:
         ValueError: fewer than two factors or pressures are left, or a method has several doses.
@@ -75,15 +65,12 @@ def truth_difference(
     if len(clusters) < 2:
         raise ValueError("fewer than two factors or pressures are left to compare the methods on")
 
-    def difference(table: pd.DataFrame) -> float:
+    def difference(places: NDArray[np.int64]) -> float:
+        table = pd.concat([clusters[place] for place in places])
         ranks = table[["truth", "effect", "effect_other"]].rank()
         return float(ranks["truth"].corr(ranks["effect"]) - ranks["truth"].corr(ranks["effect_other"]))
 
-    drawn = np.random.default_rng(seed).integers(len(clusters), size=(resamples, len(clusters)))
-    differences = [difference(pd.concat([clusters[number] for number in numbers])) for numbers in drawn]
-    # A draw in which every true effect is the same has no correlation.
-    low, high = np.nanquantile(differences, [0.025, 0.975])
-    return Interval(difference(both), float(low), float(high))
+    return resampled_interval(difference, len(clusters), resamples=resamples, seed=seed)
 
 
 def rank_ceiling(truth: pd.DataFrame) -> float:
@@ -101,11 +88,8 @@ def rank_ceiling(truth: pd.DataFrame) -> float:
 def random_correlation(effects: pd.DataFrame, truth: pd.DataFrame, deals: int = 500, seed: int = 0) -> Interval:
     """What random directions would come to: each is dealt to one key, as if it stood for that, many times.
 
-    Each direction has a key of its own; those that have collapsed, or are partly unread, are left out. Of the truth
-    positive poles alone are looked at.
-
-    Returns:
-        The mean of Spearman's correlation over deals, and the middle 95 % of them; missing where no direction is left.
+    It is the mean of Spearman's correlation with the true effects of positive poles over deals, and the middle 95 % of
+    them. Directions that have collapsed, or are partly unread, are left out; it is missing where none is left.
     """
     wanted = truth[truth["pole"] == POLES[0]].pivot(index="key", columns="group", values="truth")
     known = effects[~effects["collapsed"] & effects["group"].isin(wanted.columns)]

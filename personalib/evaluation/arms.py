@@ -28,10 +28,9 @@ class Arm:
         method: what kind of steering it is, such as ``"sae"``, ``"prompt"`` or ``"random"``.
         key: what it stands for, such as ``"gender.female"``.
         condition: the interventions; none for what is prompted alone.
-        contexts: texts before the question, of which each item gets the next in turn; none for what is
-            only steered.
+        contexts: texts before the question, of which each item gets the next in turn; none for what is only steered.
         dose: the length of what is added as a share of the residual stream's, with its sign.
-        pole: the pole that it pushes toward, ``"positive"`` or ``"negative"``.
+        pole: which one it pushes toward, ``"positive"`` or ``"negative"``.
     """
 
     method: str
@@ -47,13 +46,9 @@ NONE = Arm("none", "none")
 
 @dataclass(frozen=True)
 class Push:
-    """Where and how hard.
+    """Where and how hard: the dose is the length of what is added as a share of the norm.
 
-    Attributes:
-        site: where.
-        dose: the length of what is added as a share of the norm.
-        norm: the typical length of the residual stream there; see :func:`~personalib.steering.doses.site_norms`.
-        positions: at which tokens.
+    The norm is the residual stream's typical length there; see :func:`~personalib.steering.doses.site_norms`.
     """
 
     site: Site
@@ -70,11 +65,12 @@ class Push:
         for vector in vectors.values():
             if vector.site != self.site:
                 raise ValueError(f"{vector.name} stands at {vector.site}, and the push is made at {self.site}")
-        doses = dict(zip(POLES, (self.dose, -self.dose), strict=True))
+        signs = dict(zip(POLES, (1, -1), strict=True))
         arms = []
         for pole, (key, vector) in product(poles, vectors.items()):
-            added = Add(at_dose(vector, doses[pole], self.norm), 1.0, self.positions)
-            arms.append(Arm(method, key, (added,), dose=doses[pole], pole=pole))
+            dose = signs[pole] * self.dose
+            added = Add(at_dose(vector, dose, self.norm), 1.0, self.positions)
+            arms.append(Arm(method, key, (added,), dose=dose, pole=pole))
         return arms
 
 

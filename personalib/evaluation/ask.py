@@ -1,7 +1,6 @@
 """Evaluations: questionnaires put to a model under many arms, kept as they are answered.
 
-A run can be killed at any point and started again: it goes on with the batch that it was at, and ends with the same
-files as a run that nothing stopped.
+A run that was killed goes on with the batch that it was at, and ends with the same files as one that nothing stopped.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from personalib.evaluation.shards import Asker
 from personalib.evaluation.store import AnswerStore, MemoryStore, Reply, Store, parquet
 from personalib.models.load import LanguageModel
 from personalib.models.prompts import format_prompt
-from personalib.questionnaires.questionnaire import Questionnaire
+from personalib.questionnaires.questions import Questionnaire
 from personalib.steering.guards import neutral_exchanges
 
 NEUTRAL = "neutral"
@@ -30,13 +29,7 @@ NEUTRAL = "neutral"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One model, some questionnaires, and the arms under which they are put; see :func:`evaluate`.
-
-    What a killed run loses is at most one batch of prompts under its arms.
-
-    Raises:
-        ValueError: two questionnaires have one name, or there is nothing to ask under.
-    """
+    """One model, some questionnaires, and the arms under which they are put; see :func:`evaluate`."""
 
     language_model: LanguageModel
     questionnaires: Sequence[Questionnaire]
@@ -51,6 +44,8 @@ class Evaluation:
         names = [one.name for one in self.questionnaires]
         if len({*names, NEUTRAL}) <= len(names):
             raise ValueError(f"questionnaires {', '.join(names)}; give each a name of its own, and none {NEUTRAL!r}")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size}; run at least one prompt at a time")
         if self.baseline and (not self.arms or self.arms[0] != NONE):
             object.__setattr__(self, "arms", (NONE, *self.arms))
         if not self.arms:
@@ -62,15 +57,14 @@ class Evaluation:
         """Ask whatever is not answered yet, see :func:`evaluate`.
 
         A folder gets ``parts``, what was answered batch by batch, and, once all is answered, one Parquet file a
-        questionnaire, in the order in which questions and arms were declared. Several evaluations may share one, as
-        long as their questionnaires have other names.
+        questionnaire. Evaluations may share one, as long as their questionnaires have other names.
         """
         store: Store = AnswerStore(folder / "parts") if folder else MemoryStore()
         with store.writing():
             known = store.keys()
-            wanted = self._keys()
-            done = sum(key in known for key in wanted)
-            with tqdm(total=len(wanted), initial=done, desc=progress, disable=progress is None, unit="answer") as bar:
+            answered = [key in known for block in self._blocks for own in block.keys for key in own]
+            count, before = len(answered), sum(answered)
+            with tqdm(total=count, initial=before, desc=progress, disable=progress is None, unit="answer") as bar:
                 for replies in self._asked(known, bar.update, engine):
                     # What shares a batch with what is new is asked again, and stays as it was.
                     store.add({key: reply for key, reply in replies.items() if key not in known})
@@ -79,7 +73,7 @@ class Evaluation:
             if folder:
                 for name, table in answers.items():
                     write_whole(folder / f"{name}.parquet", parquet(pa.Table.from_pandas(table, preserve_index=False)))
-        return one_table(answers)
+        return pd.concat(answers.values(), ignore_index=True)
 
     def _tables(self, replies: Mapping[str, Reply]) -> dict[str, pd.DataFrame]:
         """The answers by questionnaire, and the losses of neutral answers under ``"neutral"``."""
@@ -99,9 +93,6 @@ class Evaluation:
             return
         for block in self._blocks:
             yield from block.missing(self.language_model, known, self.batch_size, done)
-
-    def _keys(self) -> list[str]:
-        return [key for block in self._blocks for own in block.keys for key in own]
 
     def _in_order(self, name: str, table: pd.DataFrame) -> pd.DataFrame:
         """Rows by arm, and then as the questions were declared, with the arms' names."""
@@ -204,9 +195,8 @@ def evaluate(  # noqa: PLR0913 - each argument is one choice in the design of a 
         seed: draws them.
         batch_size: rows of a forward pass.
         baseline: whether the model as it is is asked as well; nothing can be compared without it.
-        engine: where it is asked; None asks the model that is loaded. Other processes load it by its name, have to have
-            the same one, and use as many threads. The answers are the same to the last bit on machines of one kind;
-            this process alone writes them, as they come.
+        engine: where it is asked; None asks the model that is loaded. Other processes load it by its name, and have to
+            have the same one. The answers are the same to the last bit on machines of one kind.
         progress: text of a progress bar; None shows none.
 
     Returns:
@@ -218,31 +208,17 @@ def evaluate(  # noqa: PLR0913 - each argument is one choice in the design of a 
 
     Raises:
         DataError: the folder cannot be written to, another process writes to it, or the engine cannot do it; see
-            :meth:`personalib.evaluation.engines.Engine.run` and ``personalib.evaluation.shards.Asker``.
-        ItemError, ValueError: see :func:`~personalib.steering.grid.ask_steered` and
-            :func:`~personalib.steering.generation.generate`.
+            :meth:`personalib.evaluation.engines.Engine.run`.
+        ValueError: two questionnaires have one name, there is nothing to ask under, or an arm does not fit the model.
+        ItemError: a question cannot be read or answered, or the model overflows without steering.
 
     Example:
-        >>> answers = evaluate(model, trait_questionnaire(load_trait()[:8]))  # doctest: +SKIP
         >>> effects(evaluate(model, trait_questionnaire(items), push.arms("repe", vectors)))  # doctest: +SKIP
     """
     asked = [questionnaires] if isinstance(questionnaires, Questionnaire) else list(questionnaires)
-    evaluation = Evaluation(
-        language_model,
-        asked,
-        tuple(arms),
-        form=form or language_model.form,
-        neutral=neutral,
-        baseline=baseline,
-        seed=seed,
-        batch_size=batch_size,
-    )
+    form = form or language_model.form
+    evaluation = Evaluation(language_model, asked, tuple(arms), form, neutral, seed, batch_size, baseline)
     return evaluation.run(store, progress, engine)
-
-
-def one_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """The tables of several questionnaires as one, with every column that any of them has."""
-    return pd.concat(list(tables.values()), ignore_index=True)
 
 
 def _by_labels(questionnaire: Questionnaire) -> list[list[int]]:

@@ -7,7 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import ClassVar, Self
 
 import numpy as np
@@ -17,27 +17,29 @@ from personalib.base.provenance import digest
 from personalib.evaluation.keys import condition_key
 from personalib.evaluation.store import Reply
 from personalib.models.batches import check_rows
-from personalib.models.encoding import encode_prompts
 from personalib.models.load import LanguageModel
+from personalib.models.prompts import encode_prompts
 from personalib.models.sampling import Sampling
 from personalib.questionnaires.questions import Question
 from personalib.steering.generation import generate
-from personalib.steering.grid import answer_losses, steered_batches
+from personalib.steering.grid import answer_losses, ask_steered, prompt_batches
 from personalib.steering.interventions import Condition
 
 Replies = dict[str, Reply]
 Done = Callable[[int], object]
+# The numbers of some arms, and the places of the units that are asked under each of them.
+Batch = tuple[Sequence[int], Sequence[int]]
 # An answer in words is read up to here; which option it names is said early or not at all.
 _TOKENS = 24
-# How many forward passes a shard has at least, if there is so much to ask: more than it takes to begin one.
-_PASSES = 16
 
 
 @dataclass(frozen=True)
 class Block(ABC):
-    """Some arms, by their places among all, each with its condition, on some questions of one questionnaire."""
+    """Some arms, by their places among all, each with its condition, on some units of one questionnaire."""
 
     reading: ClassVar[str]
+    # How many forward passes a shard has at least, if there is so much to ask.
+    passes: ClassVar[int] = 1
     name: str
     model: str
     arms: tuple[int, ...]
@@ -49,40 +51,74 @@ class Block(ABC):
 
     @abstractmethod
     def check(self, language_model: LanguageModel) -> None:
-        """Raise an :class:`ItemError` that names what is too long, or has a token that the model does not embed."""
+        """Raise an :class:`ItemError` that names what cannot be read, or answered, by the model."""
 
     @abstractmethod
+    def table(self, replies: Mapping[str, Reply]) -> pd.DataFrame:
+        """One row an arm and unit: ``arm``, ``place`` (of the question) and what is known of question and answer."""
+
+    @abstractmethod
+    def _batches(self, language_model: LanguageModel, batch_size: int) -> Iterator[Batch]:
+        """What is asked together, in its order."""
+
+    @abstractmethod
+    def _ask(self, language_model: LanguageModel, batch: Batch, batch_size: int, done: Done) -> list[list[Reply]]:
+        """The answers of a batch, by arm and unit."""
+
+    @abstractmethod
+    def _part(self, batch: Batch) -> Self:
+        """The block with some of its arms and units."""
+
     def missing(
         self, language_model: LanguageModel, known: Container[str], batch_size: int, done: Done
     ) -> Iterator[Replies]:
         """Ask what is not known yet, batch by batch; ``done`` is told how many answers were read each time."""
+        for numbers, places in self._waiting(language_model, known, batch_size):
+            answers = self._ask(language_model, (numbers, places), batch_size, done)
+            yield {
+                self.keys[number][place]: reply
+                for number, row in zip(numbers, answers, strict=True)
+                for place, reply in zip(places, row, strict=True)
+            }
 
-    @abstractmethod
     def shards(self, language_model: LanguageModel, known: set[str], batch_size: int) -> Iterator[Self]:
         """What is not known yet as blocks of whole batches, each of which can be asked elsewhere.
 
         :meth:`missing` of a shard with nothing known has the batches that :meth:`missing` of the block would have, so
         that sums are rounded alike. Keys of each batch are added to those that are known when it is handed out.
         """
+        under: Sequence[int] = ()
+        together: list[Sequence[int]] = []
+        for numbers, places in self._waiting(language_model, known, batch_size):
+            if together and (numbers != under or len(together) * len(under) >= self.passes):
+                yield self._part((under, [place for one in together for place in one]))
+                together = []
+            under = numbers
+            together.append(places)
+            known.update(self.keys[number][place] for number in numbers for place in places)
+        if together:
+            yield self._part((under, [place for one in together for place in one]))
 
-    @abstractmethod
-    def table(self, replies: Mapping[str, Reply]) -> pd.DataFrame:
-        """One row an arm and unit: ``arm``, ``place`` (of the question) and what is known of question and answer."""
-
-    def _part(self, numbers: Sequence[int]) -> Self:
-        """The block with some of its arms."""
-        arms, conditions = zip(*((self.arms[each], self.conditions[each]) for each in numbers), strict=True)
-        return replace(self, arms=arms, conditions=conditions)
-
-    def _lacking(self, batch: Sequence[int], known: Container[str]) -> list[int]:
-        """The arms under which a unit of a batch is not known yet."""
-        return [number for number, own in enumerate(self.keys) if any(own[place] not in known for place in batch)]
+    def _waiting(self, language_model: LanguageModel, known: Container[str], batch_size: int) -> Iterator[Batch]:
+        """The batches of which something is not known, with the arms that lack it."""
+        # Where nothing is lacking, no prompt is encoded and no model is tried out.
+        if all(key in known for own in self.keys for key in own):
+            return
+        for numbers, places in self._batches(language_model, batch_size):
+            lacking = [each for each in numbers if any(self.keys[each][place] not in known for place in places)]
+            if lacking:
+                yield lacking, places
 
     @cached_property
     def keys(self) -> list[list[str]]:
         """The key of each answer, by arm and unit."""
         asked = [digest(self.model, self.reading, unit) for unit in self.units()]
         return [[digest(own, one) for one in asked] for own in map(condition_key, self.conditions)]
+
+    def _under(self, numbers: Sequence[int]) -> Self:
+        """The block with some of its arms."""
+        arms, conditions = zip(*((self.arms[each], self.conditions[each]) for each in numbers), strict=True)
+        return replace(self, arms=arms, conditions=conditions)
 
 
 @dataclass(frozen=True)
@@ -94,23 +130,32 @@ class Asked(Block):
     places: tuple[int, ...]
     prompts: tuple[str, ...]
 
+    @property
+    def samples(self) -> int:
+        """How many answers each question has; these are its units."""
+        return 1
+
     def check(self, language_model: LanguageModel) -> None:
         """See that each prompt can be read, and answered."""
         names = [f"{self.name}, item {one.item}" for one in self.questions]
         rows = encode_prompts(language_model.tokenizer, self.prompts)
         check_rows(language_model.model, names, rows, self.written)
 
-    def _shard(self, numbers: Sequence[int], batches: Sequence[Sequence[int]]) -> Self:
-        """Some batches under some arms."""
-        units = [place for batch in batches for place in batch]
+    def _part(self, batch: Batch) -> Self:
+        numbers, units = batch
+        questions = self._of(units)
         return replace(
-            self._part(numbers),
-            questions=tuple(self.questions[each] for each in units),
-            places=tuple(self.places[each] for each in units),
-            prompts=tuple(self.prompts[each] for each in units),
+            self._under(numbers),
+            questions=tuple(self.questions[each] for each in questions),
+            places=tuple(self.places[each] for each in questions),
+            prompts=tuple(self.prompts[each] for each in questions),
         )
 
-    def _about(self) -> pd.DataFrame:
+    def _of(self, units: Sequence[int]) -> list[int]:
+        """The numbers of the questions that whole units belong to."""
+        return [unit // self.samples for unit in units[:: self.samples]]
+
+    def _about(self, **columns: Sequence[str]) -> pd.DataFrame:
         """What is known of each question, once an arm."""
         about = pd.DataFrame(
             {
@@ -120,6 +165,7 @@ class Asked(Block):
                 "group": [one.group for one in self.questions],
                 "template": [one.template for one in self.questions],
                 "order": [one.order for one in self.questions],
+                **columns,
             }
         )
         return pd.concat([about.assign(arm=arm) for arm in self.arms], ignore_index=True)
@@ -130,64 +176,31 @@ class Options(Asked):
     """Questions that are answered by the probability of each option's first token."""
 
     reading = "options"
+    # More than it takes to begin a shard.
+    passes = 16
 
     def units(self) -> list[str]:
         """Prompt and labels."""
         return [json.dumps([prompt, one.labels]) for prompt, one in zip(self.prompts, self.questions, strict=True)]
 
-    def missing(
-        self, language_model: LanguageModel, known: Container[str], batch_size: int, done: Done
-    ) -> Iterator[Replies]:
-        """Batches of prompts, each under all arms that lack an answer to one of them."""
-        if not self._lacking(range(len(self.prompts)), known):
-            return
-        for batch, numbers, found in steered_batches(
+    def _batches(self, language_model: LanguageModel, batch_size: int) -> Iterator[Batch]:
+        labels = self.questions[0].labels
+        numbers = range(len(self.conditions))
+        for places in prompt_batches(language_model, self.prompts, labels, batch_size):
+            yield numbers, places
+
+    def _ask(self, language_model: LanguageModel, batch: Batch, batch_size: int, done: Done) -> list[list[Reply]]:
+        numbers, places = batch
+        chances = ask_steered(
             language_model,
-            self.prompts,
+            [self.prompts[place] for place in places],
             self.questions[0].labels,
-            self.conditions,
+            [self.conditions[number] for number in numbers],
             batch_size=batch_size,
-            wanted=partial(self._lacking, known=known),
             done=done,
-        ):
-            yield {
-                self.keys[number][place]: Reply(tuple(chances))
-                for number, rows in zip(numbers, found.tolist(), strict=True)
-                for place, chances in zip(batch, rows, strict=True)
-            }
-
-    def shards(self, language_model: LanguageModel, known: set[str], batch_size: int) -> Iterator[Self]:
-        """Batches that lack the same arms; where these are few, several together."""
-        waiting: list[list[int]] = []
-        under: list[int] = []
-        if not self._lacking(range(len(self.prompts)), known):
-            return
-        for batch in self._batches(language_model, batch_size):
-            numbers = self._lacking(batch, known)
-            if waiting and (numbers != under or len(waiting) * len(under) >= _PASSES):
-                yield self._shard(under, waiting)
-                waiting = []
-            if numbers:
-                under = numbers
-                waiting.append(batch)
-                known.update(self.keys[number][place] for number in numbers for place in batch)
-        if waiting:
-            yield self._shard(under, waiting)
-
-    def _batches(self, language_model: LanguageModel, batch_size: int) -> list[list[int]]:
-        """The prompts that share a batch, in the order in which batches are asked."""
-        found: list[list[int]] = []
-
-        def nothing(batch: Sequence[int]) -> list[int]:
-            found.append(list(batch))
-            return []
-
-        labels, size = self.questions[0].labels, batch_size
-        for _ in steered_batches(
-            language_model, self.prompts, labels, self.conditions, batch_size=size, wanted=nothing
-        ):
-            pass
-        return found
+            names=[f"{self.name}, item {self.questions[place].item}" for place in places],
+        )
+        return [[Reply(tuple(each)) for each in row] for row in chances.tolist()]
 
     def table(self, replies: Mapping[str, Reply]) -> pd.DataFrame:
         """With a column ``p_…`` for each role, and their sum ``mass``."""
@@ -205,66 +218,48 @@ class Words(Asked):
     written = _TOKENS
     sampling: Sampling
 
+    @property
+    def samples(self) -> int:
+        """How many answers each question has; these are its units."""
+        return self.sampling.samples
+
     def units(self) -> list[str]:
         """Prompt, length of the answer and, where it is sampled, how and as which sample; all those of a prompt."""
         if self.sampling.greedy:
             return [json.dumps([prompt, _TOKENS]) for prompt in self.prompts]
         # More samples leave the first ones as they were.
         how = self.sampling.model_dump(exclude={"samples"})
-        samples = range(self.sampling.samples)
-        return [json.dumps([prompt, _TOKENS, how, sample]) for prompt in self.prompts for sample in samples]
+        return [json.dumps([prompt, _TOKENS, how, sample]) for prompt in self.prompts for sample in range(self.samples)]
 
-    def missing(
-        self, language_model: LanguageModel, known: Container[str], batch_size: int, done: Done
-    ) -> Iterator[Replies]:
-        """Batches of prompts under one arm each."""
-        for own, condition in zip(self.keys, self.conditions, strict=True):
-            for places in self._batches(batch_size):
-                batch = self._of(own, places)
-                if any(key not in known for key in batch):
-                    texts = generate(
-                        language_model,
-                        [self.prompts[place] for place in places],
-                        condition,
-                        tokens=_TOKENS,
-                        sampling=self.sampling,
-                        batch_size=batch_size,
-                    )
-                    done(len(batch))
-                    yield {key: Reply(text=text) for key, text in zip(batch, texts, strict=True)}
+    def _batches(self, language_model: LanguageModel, batch_size: int) -> Iterator[Batch]:
+        """Some prompts under one arm each: to answer takes a pass a token."""
+        size, count = batch_size * self.samples, len(self.prompts) * self.samples
+        for number in range(len(self.conditions)):
+            yield from (([number], range(start, min(start + size, count))) for start in range(0, count, size))
 
-    def shards(self, language_model: LanguageModel, known: set[str], batch_size: int) -> Iterator[Self]:
-        """Each batch under one arm: to answer takes a pass a token."""
-        for number, own in enumerate(self.keys):
-            for places in self._batches(batch_size):
-                batch = self._of(own, places)
-                if any(key not in known for key in batch):
-                    known.update(batch)
-                    yield self._shard([number], [places])
-
-    def _batches(self, batch_size: int) -> list[range]:
-        """The places of prompts that are answered together."""
-        count = len(self.prompts)
-        return [range(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
-
-    def _of(self, own: Sequence[str], places: range) -> Sequence[str]:
-        """The keys of all samples of some prompts."""
-        return own[places.start * self.sampling.samples : places.stop * self.sampling.samples]
+    def _ask(self, language_model: LanguageModel, batch: Batch, batch_size: int, done: Done) -> list[list[Reply]]:
+        [number], units = batch
+        texts = generate(
+            language_model,
+            [self.prompts[place] for place in self._of(units)],
+            self.conditions[number],
+            tokens=_TOKENS,
+            sampling=self.sampling,
+            batch_size=batch_size,
+        )
+        done(len(texts))
+        return [[Reply(text=text) for text in texts]]
 
     def table(self, replies: Mapping[str, Reply]) -> pd.DataFrame:
         """With each ``sample``'s ``text``, and ``labels``, ``roles`` and ``options`` of the question as JSON lists."""
-        lists = pd.DataFrame(
-            {
-                "labels": [json.dumps(one.labels) for one in self.questions],
-                "roles": [json.dumps(one.roles) for one in self.questions],
-                "options": [json.dumps(one.options, ensure_ascii=False) for one in self.questions],
-            }
+        about = self._about(
+            labels=[json.dumps(one.labels) for one in self.questions],
+            roles=[json.dumps(one.roles) for one in self.questions],
+            options=[json.dumps(one.options, ensure_ascii=False) for one in self.questions],
         )
+        rows = about.loc[about.index.repeat(self.samples)].reset_index(drop=True)
         texts = [replies[key].text for own in self.keys for key in own]
-        about = self._about().join(pd.concat([lists] * len(self.arms), ignore_index=True))
-        count = self.sampling.samples
-        rows = about.loc[about.index.repeat(count)].reset_index(drop=True)
-        return rows.assign(sample=rows.index % count, text=texts)
+        return rows.assign(sample=rows.index % self.samples, text=texts)
 
 
 @dataclass(frozen=True)
@@ -283,38 +278,25 @@ class Losses(Block):
         """Prompt and answer."""
         return [json.dumps(exchange) for exchange in self.exchanges]
 
-    def missing(
-        self, language_model: LanguageModel, known: Container[str], batch_size: int, done: Done
-    ) -> Iterator[Replies]:
-        """All exchanges under the arms that lack one."""
-        for lacking in self._batches(known, batch_size):
-            losses, lengths = answer_losses(
-                language_model,
-                self.exchanges,
-                [self.conditions[number] for number in lacking],
-                skip=1,
-                batch_size=max(1, batch_size // 4),
-            )
-            done(losses.size)
-            yield {
-                key: Reply((loss, float(length)))
-                for keys, row in zip([self.keys[number] for number in lacking], losses.tolist(), strict=True)
-                for key, loss, length in zip(keys, row, lengths.tolist(), strict=True)
-            }
+    def _part(self, batch: Batch) -> Self:
+        return self._under(batch[0])
 
-    def shards(self, language_model: LanguageModel, known: set[str], batch_size: int) -> Iterator[Self]:
-        """All exchanges under a batch of arms."""
-        for lacking in self._batches(known, batch_size):
-            known.update(key for number in lacking for key in self.keys[number])
-            yield self._part(lacking)
+    def _batches(self, language_model: LanguageModel, batch_size: int) -> Iterator[Batch]:
+        """All exchanges under as many arms as a batch has rows."""
+        count, units = len(self.conditions), range(len(self.exchanges))
+        yield from ((range(start, min(start + batch_size, count)), units) for start in range(0, count, batch_size))
 
-    def _batches(self, known: Container[str], batch_size: int) -> Iterator[list[int]]:
-        """Arms that lack an exchange: those of each whole batch, so that a killed run does the same ones again."""
-        for start in range(0, len(self.keys), batch_size):
-            numbers = range(start, min(start + batch_size, len(self.keys)))
-            lacking = [number for number in numbers if any(key not in known for key in self.keys[number])]
-            if lacking:
-                yield lacking
+    def _ask(self, language_model: LanguageModel, batch: Batch, batch_size: int, done: Done) -> list[list[Reply]]:
+        losses, lengths = answer_losses(
+            language_model,
+            self.exchanges,
+            [self.conditions[number] for number in batch[0]],
+            skip=1,
+            batch_size=max(1, batch_size // 4),
+        )
+        done(losses.size)
+        counts = lengths.astype(float).tolist()
+        return [[Reply(each) for each in zip(row, counts, strict=True)] for row in losses.tolist()]
 
     def table(self, replies: Mapping[str, Reply]) -> pd.DataFrame:
         """With each answer's ``loss``, in nats, summed over its ``tokens`` but the first."""

@@ -1,9 +1,8 @@
 """The choice of a push from data: where a family of vectors is added, at which tokens and at what dose.
 
-A push is the same for the whole family and norm-matched: every vector is brought to one length, so that none is pushed
-harder than another. It is chosen on items that no evaluation uses, as the one whose effects are most nearly those of
-saying the same thing in words, among those under which no member of the family collapses. The paper states its
-coefficients and not how they were found, and for contrast vectors no layers (arXiv 2410.10863).
+It is chosen on items that no evaluation uses, as the one whose effects are most nearly those of saying the same thing
+in words, among those under which no member of the family collapses. The paper states its coefficients and not how they
+were found, and for contrast vectors no layers (arXiv 2410.10863).
 """
 
 import json
@@ -32,11 +31,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PushChoice:
-    """What was chosen, from what.
+    """What was chosen, from which of the candidates.
 
     Attributes:
-        source: which of the candidates.
-        push: the push.
         table: one row a candidate and push that was tried: ``source``, ``site``, ``layer``, ``positions``, ``dose``,
             ``fidelity`` (the share of the effects of saying it that it reproduces, see
             :func:`~personalib.evaluation.shares.fidelity`), ``effect`` (root mean square, in points), ``mass`` and
@@ -66,11 +63,7 @@ class _PushFile(Strict):
 
 
 def load_push(path: Path | None = None) -> Push:
-    """What was chosen, from a file of :meth:`PushChoice.save`; the organism's by default.
-
-    Raises:
-        DataError: the file is missing or not of this form.
-    """
+    """What was chosen, from a file of :meth:`PushChoice.save`, else a ``DataError``; the organism's by default."""
     source = path or data_dir() / "organism" / "steering.json"
     if not source.exists():
         raise DataError(f"{source}: no such file; write it with `python -m personalib contrast choose`")
@@ -112,15 +105,12 @@ def choose_push(
         for where, name, dose in product(positions, candidates, doses)
     ]
     poles = list(dict.fromkeys(study.prompted["pole"]))
-    arms = [
-        (number, arm) for number, (name, push) in enumerate(pushes) for arm in push.arms("", candidates[name], poles)
-    ]
-    conditions = [arm for _, arm in arms]
-    answers = evaluate(study.language_model, study.questionnaire, conditions, store, form=study.form, progress=progress)
+    # The method of an arm is the number of its push.
+    arms = [arm for n, (name, push) in enumerate(pushes) for arm in push.arms(str(n), candidates[name], poles)]
+    answers = evaluate(study.language_model, study.questionnaire, arms, store, form=study.form, progress=progress)
     measured = effects(answers, guard=guard).merge(study.prompted, on=NAMES, validate="many_to_one")
-    measured["push"] = [arms[place - 1][0] for place in measured["arm"]]
-    by_push = dict(list(measured.groupby("push")))
-    table = pd.DataFrame([{"source": name} | _row(push, by_push[n]) for n, (name, push) in enumerate(pushes)])
+    by_push = dict(list(measured.groupby("method")))
+    table = pd.DataFrame([{"source": name} | _row(push, by_push[str(n)]) for n, (name, push) in enumerate(pushes)])
     return _best(study, pushes, table)
 
 

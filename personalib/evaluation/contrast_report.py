@@ -1,7 +1,7 @@
 """Contrast vectors of a whole family: what they read, compared with chance and the other methods, and their push."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ from personalib.evaluation.choice import PushChoice
 from personalib.models.parts import Site
 from personalib.vectors.contrast import Halves
 from personalib.vectors.methods import DEFAULT_METHOD, METHODS
-from personalib.vectors.readings import layer_scan, null_accuracies, swapped_accuracies
+from personalib.vectors.readings import Null, layer_scan, null_accuracies
 
 READING_GOAL = 0.95
 
@@ -18,30 +18,27 @@ READING_GOAL = 0.95
 def nulls(
     readings: Mapping[str, Halves], site: Site, method: str = DEFAULT_METHOD, shuffles: int = 200, seed: int = 0
 ) -> pd.DataFrame:
-    """The two nulls of each contrast at a site.
+    """The two nulls of each contrast at a site; a ``ValueError`` where nothing is shuffled.
 
     Returns:
         One row a contrast and null: ``contrast``, ``null`` (``"dealt"``: poles dealt anew to phrases in both splits;
         ``"swapped"``: directions of half-swapped pairs, read by the true poles), ``mean``, the middle 95 % from ``low``
         to ``high``, and ``reached``, the share of shuffles at the goal or above.
-
-    Raises:
-        ValueError: nothing is shuffled.
     """
     if shuffles < 1:
         raise ValueError("shuffle the labels at least once")
     rows = []
     for key, halves in readings.items():
-        for name, shuffled in (("dealt", null_accuracies), ("swapped", swapped_accuracies)):
-            found = shuffled(halves, site, method, shuffles, seed)
+        for name in get_args(Null):
+            found = null_accuracies(halves, site, method, shuffles, seed, name)
             low, high = np.quantile(found, [0.025, 0.975])
             rows.append([key, name, found.mean(), low, high, (found >= READING_GOAL).mean()])
     return pd.DataFrame(rows, columns=["contrast", "null", "mean", "low", "high", "reached"])
 
 
-def by_method(readings: Mapping[str, Halves], sites: Sequence[Site], methods: Sequence[str] = ()) -> pd.DataFrame:
-    """The layer scan of several methods, all by default, with the method under ``method``."""
-    scans = [layer_scan(readings, sites, method).assign(method=method) for method in methods or METHODS]
+def by_method(readings: Mapping[str, Halves], sites: Sequence[Site]) -> pd.DataFrame:
+    """The layer scan of all methods, with the method under ``method``."""
+    scans = [layer_scan(readings, sites, method).assign(method=method) for method in METHODS]
     return pd.concat(scans, ignore_index=True)
 
 

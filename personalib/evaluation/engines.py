@@ -1,8 +1,4 @@
-"""Engines: where independent jobs are done, in this process or by the workers of a Ray cluster.
-
-A job is a name and whatever its function takes. Jobs do not depend on one another, so a job whose worker was lost is
-done again by another one. Results come as they are ready, and the caller alone writes files.
-"""
+"""Engines: where independent jobs are done, in this process or by the workers of a Ray cluster."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -18,21 +14,22 @@ Result = TypeVar("Result")
 
 
 class Engine(Protocol):
-    """Does jobs, and has a name for a record of what was run."""
+    """Does jobs that do not depend on one another, each a name and what its function takes.
+
+    One whose worker was lost is done again by another. The caller alone writes files.
+    """
 
     @property
     def name(self) -> str:
-        """For a record."""
+        """For a record of what was run."""
 
     def run(
         self, start: Callable[[], Callable[[Job], Result]], jobs: Iterable[tuple[str, Job]], gpu: bool = False
     ) -> Iterator[tuple[str, Result]]:
         """The name of each job with its result, in whatever order they are done.
 
-        Args:
-            start: called once a worker; it loads what jobs share, and returns the function that does one.
-            jobs: each with a name for errors; taken one by one as workers are free.
-            gpu: whether each worker needs a GPU of its own.
+        ``start`` is called once a worker, which may need a GPU of its own: it loads what jobs share, and returns the
+        function that does one. Jobs are taken one by one as workers are free.
 
         Raises:
             DataError: a job cannot be done, as the engine's own class says.
@@ -44,15 +41,12 @@ class Engine(Protocol):
 class LocalEngine:
     """Does one job after the other in this process."""
 
-    @property
-    def name(self) -> str:
-        """For a record."""
-        return "local"
+    name = "local"
 
     def run(
         self, start: Callable[[], Callable[[Job], Result]], jobs: Iterable[tuple[str, Job]], gpu: bool = False
     ) -> Iterator[tuple[str, Result]]:
-        """Do jobs in their order; see :meth:`Engine.run`. A GPU is the business of ``start``."""
+        """Do jobs in their order; see :meth:`Engine.run`."""
         function = None
         for name, job in jobs:
             # Not before there is a job: to start may take long.
@@ -65,8 +59,7 @@ def map_jobs(
 ) -> Iterator[tuple[str, Result]]:
     """The results of a function that needs nothing loaded beforehand, see :meth:`Engine.run`.
 
-    For an engine of other processes it has to be a function of a module that they can import; its argument and result
-    are sent to them and back.
+    Other processes have to be able to import its module.
 
     Example:
         >>> dict(map_jobs(len, [("short", "ab"), ("long", "abcd")], LocalEngine()))
@@ -79,10 +72,9 @@ def map_jobs(
 def ray_engine(address: str | None = None, workers: int | None = None) -> Engine:
     """The workers of a Ray cluster; see :class:`personalib.evaluation.ray_workers.RayEngine`.
 
-    Args:
-        address: ``HOST:PORT`` of the cluster's head, or ``"auto"`` for the one that this machine is part of; by
-            default Ray is started on this machine alone, for as long as there are jobs.
-        workers: how many; by default one a GPU, or one a machine where jobs need none.
+    The address is ``HOST:PORT`` of the cluster's head, or ``"auto"`` for the one that this machine is part of; without
+    one, Ray is started on this machine for as long as there are jobs. Of workers there is one a GPU, or one a machine
+    where jobs need none, unless told otherwise.
 
     Raises:
         DataError: Ray is not installed, or the address is of another form.

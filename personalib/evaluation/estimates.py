@@ -1,5 +1,7 @@
 """Effects in an evaluation: every arm against the model as it is, item by item, with what belongs beside a number."""
 
+from itertools import chain
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -37,9 +39,9 @@ def health(answers: pd.DataFrame, guard: Guard | None = None) -> pd.DataFrame:
 
     Returns:
         One row a questionnaire and arm: ``questionnaire``, what names the arm, ``mass``, the mean answer mass, and
-        ``perplexity`` of neutral answers, both in units of the unsteered model's, and ``collapsed``. Answers in words,
-        and word pairs, which are two words of many, have no answer mass: the perplexity alone decides; where no neutral
-        question was asked, the answer mass alone.
+        ``perplexity`` of neutral answers, both in units of the unsteered model's, and ``collapsed``. Where one of the
+        two was not measured, the other decides alone: answers in words, and word pairs, which are two words of many,
+        have no answer mass.
 
     Raises:
         ValueError: the model as it is was not asked.
@@ -118,11 +120,11 @@ def effects(
         items = item_scores(kind, of_questionnaire(answers, name))
         if column not in items:
             continue
-        parts = dict(list(items.groupby("template", sort=False))) if by_template else {"": items}
+        parts = [rows for _, rows in items.groupby("template", sort=False)] if by_template else [items]
         tables = []
-        for template, rows in parts.items():
-            compared = _of_groups(rows, column, level, shares=_is_share(kind, column))
-            tables.append(compared.assign(template=template) if by_template else compared)
+        for group, rows in chain.from_iterable(map(_groups, parts)):
+            compared = _compare(rows, column, level, shares=_is_share(kind, column)).assign(group=group)
+            tables.append(compared.assign(template=rows["template"].iloc[0]) if by_template else compared)
         own = everywhere[everywhere["questionnaire"] == name] if state is None else state.assign(questionnaire=name)
         table = own.merge(pd.concat(tables, ignore_index=True), on="arm", validate="one_to_many")
         found.append(_corrected(table))
@@ -131,13 +133,10 @@ def effects(
     return pd.concat(found, ignore_index=True)
 
 
-def _of_groups(items: pd.DataFrame, column: str, level: float, *, shares: bool) -> pd.DataFrame:
-    """Every arm but the first against the first, by group and in all."""
-    groups = list(items.groupby("group", sort=False))
-    whole = [(ALL, items)] if len(groups) > 1 else []
-    return pd.concat(
-        [_compare(rows, column, level, shares=shares).assign(group=name) for name, rows in [*groups, *whole]]
-    )
+def _groups(items: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The items of each group, and all of them where there are several."""
+    groups = [(str(name), rows) for name, rows in items.groupby("group", sort=False)]
+    return [*groups, (ALL, items)] if len(groups) > 1 else groups
 
 
 def base_scores(answers: pd.DataFrame, *, column: str = "value") -> pd.DataFrame:
@@ -158,8 +157,7 @@ def base_scores(answers: pd.DataFrame, *, column: str = "value") -> pd.DataFrame
         items = item_scores(kind, table[table["arm"] == 0])
         if column not in items:
             continue
-        groups = list(items.groupby("group", sort=False))
-        for group, own in [*groups, *([(ALL, items)] if len(groups) > 1 else [])]:
+        for group, own in _groups(items):
             values = own.dropna(subset=[column]).groupby("cluster", sort=False)[column].mean().to_numpy()
             rows.append([name, group, *_level_of(values, shares=_is_share(kind, column)), len(values)])
     return pd.DataFrame(rows, columns=["questionnaire", "group", "value", "low", "high", "n"])
@@ -193,24 +191,14 @@ def _compare(items: pd.DataFrame, column: str, level: float, *, shares: bool) ->
     changes = _by_cluster(changes.mask(changes.abs() < _ROUNDING, 0.0))
     means, sizes = paired_means(changes, level=level), effect_size(changes, level=level)
     low, high, p = means.low, means.high, means.p
-    base, score = _means(_by_cluster(before.where(both))), _means(_by_cluster(wide.where(both)))
+    base, score = (paired_means(_by_cluster(each.where(both))).estimate for each in (before, wide))
     if shares:
         low, high, p = _of_shares(changes, low, high, p, level)
         low, high = np.maximum(low, -100.0), np.minimum(high, 100.0)
-    found = {
-        "arm": wide.columns,
-        "base": base,
-        "score": score,
-        "effect": means.estimate,
-        "low": low,
-        "high": high,
-        "p": p,
-        "size": sizes.estimate,
-        "size_low": sizes.low,
-        "size_high": sizes.high,
-        "n": means.n,
-        "missing": changes.shape[1] - means.n,
-    }
+    found = {"arm": wide.columns, "base": base, "score": score}
+    found |= {"effect": means.estimate, "low": low, "high": high, "p": p}
+    found |= {"size": sizes.estimate, "size_low": sizes.low, "size_high": sizes.high}
+    found |= {"n": means.n, "missing": changes.shape[1] - means.n}
     return pd.DataFrame(found).iloc[1:]
 
 
@@ -238,12 +226,6 @@ def _by_cluster(table: pd.DataFrame) -> Array:
     """Means of the items' templates, and then of the clusters' items, shape ``(arms, clusters)``."""
     items = table.groupby(["cluster", "item"], sort=False).mean()
     found: Array = items.groupby("cluster", sort=False).mean().to_numpy().T
-    return found
-
-
-def _means(rows: Array) -> Array:
-    """The mean of each row's values that are there."""
-    found: Array = paired_means(rows).estimate
     return found
 
 

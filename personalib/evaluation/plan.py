@@ -19,11 +19,9 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class ModelPlan(Strict):
-    """A model that is asked.
+    """A model that is asked: the organism, a folder, or a name on the hub, of which a revision may be meant.
 
     Attributes:
-        name: the organism, a folder, or a name on the hub.
-        revision: branch, tag or commit on the hub.
         device: where it runs, such as ``"cuda"``.
         dtype: number format of its weights.
         form: ``"chat"``, or ``"base"`` for a model without a chat template.
@@ -55,14 +53,12 @@ class QuestionnairePlan(Strict):
         answers: a file with the key of a choice questionnaire.
         per_group: items of each trait or category at the most; none for all.
         evaluation_only: leaves out the trait items that pushes are chosen by.
-        templates: names of the templates; the kind's default where empty.
-        template_file: a file of templates in the form of ``data/stimuli/templates.yaml``, such as the paper's own.
+        templates: names of the templates, of ``template_file`` or the book's own; the first one there by default.
         orders: of the options; traits need both.
-        shots: solved examples of its category before each item of a choice questionnaire.
-        examples: a file of these, such as SafetyBench's dev items; by default other items of the questionnaire itself.
+        shots: solved examples of its category before each item of a choice questionnaire, of the file ``examples``
+            (such as SafetyBench's dev items) or of the questionnaire itself.
         reading: ``"options"`` or ``"words"``; answers in words are for choices and judgements.
-        sampling: how answers in words are written, and how many each question has, see
-            :class:`~personalib.models.sampling.Sampling`; the likeliest token each time by default.
+        sampling: how answers in words are written, and how many; the likeliest token each time by default.
     """
 
     name: Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")]
@@ -118,8 +114,7 @@ class ArmsPlan(Strict):
         personas: by name, several keys of the family at once. Where there are any, they are what the arms stand for.
         combine: how a persona's vectors come together: ``"norm_matched"``, or ``"sum"`` as in the paper.
         poles: which poles; the positive one by default. The negative pole is pushed toward by the opposite.
-        doses: lengths of a push, in units of the residual stream's typical norm at the site (see
-            :func:`~personalib.steering.doses.site_norms`; on the bundled trait items).
+        doses: lengths of a push, in units of the residual stream's typical norm at the site on the bundled trait items.
         coefficients: how often the vector is added instead, as the paper has it: a feature's is its row of the decoder,
             and contrast vectors and random directions have norm one.
         positions: at which tokens.
@@ -129,7 +124,7 @@ class ArmsPlan(Strict):
             summed; or lists of features by key.
         count: how many random directions.
         split: which phrasings are told, ``"held_out"`` or ``"train"``.
-        contrast_file: a file of contrast prompts that contrast vectors are fitted to instead of the book's, see
+        contrast_file: contrast prompts that contrast vectors are fitted to instead of the book's, see
             :mod:`personalib.stimuli.contrast_files`.
     """
 
@@ -170,12 +165,9 @@ class ArmsPlan(Strict):
 
 
 class EvaluationPlan(Strict):
-    """Everything that an evaluation needs.
+    """Everything that an evaluation needs: who is asked, what, and under which arms beside the model as it is.
 
     Attributes:
-        models: who is asked.
-        questionnaires: what is asked.
-        arms: under what, beside the model as it is.
         neutral: neutral questions whose answers' perplexity is measured.
         pairs: contrast pairs of each contrast, for directions.
         seed: draws pairs, directions and neutral questions.
@@ -205,11 +197,7 @@ class EvaluationPlan(Strict):
 
     @property
     def site(self) -> str:
-        """Where the plan pushes contrast vectors or random directions first.
-
-        Raises:
-            ValueError: it pushes none.
-        """
+        """Where the plan pushes contrast vectors or random directions first; a ``ValueError`` where it pushes none."""
         for arm in self.arms:
             if arm.site:
                 return arm.site
@@ -217,22 +205,14 @@ class EvaluationPlan(Strict):
 
     @property
     def features(self) -> ArmsPlan:
-        """Its first arms by features.
-
-        Raises:
-            ValueError: it has none.
-        """
+        """Its first arms by features; a ``ValueError`` where it has none."""
         for arm in self.arms:
             if arm.method == "sae":
                 return arm
         raise ValueError("the plan has no arm of method 'sae'; say which SAE is meant")
 
     def only(self, *names: str) -> "EvaluationPlan":
-        """The plan with some of its questionnaires.
-
-        Raises:
-            ValueError: it has no questionnaire of a name, none is named, or one twice.
-        """
+        """The plan with some of its questionnaires; a ``ValueError`` names one that it does not have."""
         if not names or len(set(names)) < len(names):
             raise ValueError("name the questionnaires to keep, each once")
         own = {one.name: one for one in self.questionnaires}
@@ -243,11 +223,9 @@ class EvaluationPlan(Strict):
 
 
 def load_plan(source: str | Path) -> EvaluationPlan:
-    """Read a plan.
+    """Read a plan from a file, or by the name of one of those in ``data/grids``.
 
-    Args:
-        source: a file, or the name of one of the plans in ``data/grids``. Files that it names are looked for in the
-            working folder, beside it, and in the repository.
+    Files that it names are looked for in the working folder, beside it, and in the repository.
 
     Raises:
         DataError: the file is missing or no plan; the message names the place in it and the fix.
@@ -263,11 +241,7 @@ def load_plan(source: str | Path) -> EvaluationPlan:
 
 
 def plan_path(source: str | Path) -> Path:
-    """The file of a plan, by its path or its name in ``data/grids``.
-
-    Raises:
-        DataError: there is no such plan.
-    """
+    """The file of a plan, by its path or its name in ``data/grids``; a ``DataError`` where there is none."""
     return named_file(source, "grids", "plan")
 
 
@@ -283,11 +257,7 @@ def plan_name(source: str | Path) -> str:
 
 
 def parse_plan(content: Any, where: str = "the plan") -> EvaluationPlan:
-    """A plan from plain values, as YAML holds them.
-
-    Raises:
-        DataError: see :func:`load_plan`.
-    """
+    """A plan from plain values, as YAML holds them; see :func:`load_plan`."""
     return parse(EvaluationPlan, content, where)
 
 

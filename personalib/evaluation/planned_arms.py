@@ -24,7 +24,7 @@ from personalib.vectors.contrast import PairActivations, fit_vector, read_pairs
 from personalib.vectors.vector import SteeringVector, texts_hash
 
 # A family of contrasts, and the file that they are from if they are not the book's.
-_Told = tuple[str, str | None]
+_Source = tuple[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,9 @@ class ArmMaker:
     """Makes arms for one model.
 
     Attributes:
-        language_model: the model.
         prompts: what the residual stream's typical norms are taken from.
         folder: where activations go.
-        form: ``"chat"`` or ``"base"``, of contrast pairs.
-        pairs: contrast pairs of each contrast.
-        seed: draws pairs and random directions.
+        form, pairs, seed: of contrast pairs; the seed draws random directions too.
     """
 
     language_model: LanguageModel
@@ -54,63 +51,58 @@ class ArmMaker:
             ValueError: a key or a published feature is unknown, or a direction cannot be made; see
                 :func:`~personalib.features.saes.load_sae` and :func:`~personalib.vectors.contrast.read_pairs`.
         """
-        sources = [self._source(plan) for plan in plans]
-        readings = self._readings(sources, progress)
-        where = sorted({one.site for one in sources if one.site})
+        saes = [self._sae(plan) for plan in plans]
+        sites = [sae.site if sae else _site(plan) for plan, sae in zip(plans, saes, strict=True)]
+        readings = self._readings(plans, sites, progress)
+        where = sorted({site for site in sites if site})
         norms = site_norms(self.language_model, self.prompts, where, self.folder / "norms") if where else {}
-        found = []
-        for one in sources:
-            if one.site is None:
-                found += _told(one.plan)
+        arms = []
+        for plan, sae, site in zip(plans, saes, sites, strict=True):
+            if site is None:
+                arms += _told(plan)
             else:
-                vectors = self._vectors(one, one.site, readings.get(one.told, {}))
-                found += _pushed(one.plan, vectors, norms[one.site])
-        return found
+                arms += _pushed(plan, self._vectors(plan, site, sae, readings.get(_source(plan), {})), norms[site])
+        return arms
 
-    def _source(self, plan: ArmsPlan) -> "_Source":
-        if plan.method == "prompt":
-            return _Source(plan)
+    def _sae(self, plan: ArmsPlan) -> SparseAutoencoder | None:
         if plan.method != "sae":
-            return _Source(plan, Site.parse(plan.site or ""))
-        sae = load_sae(plan.release, plan.sae, str(self.language_model.model.device))
-        return _Source(plan, sae.site, sae)
+            return None
+        return load_sae(plan.release, plan.sae, str(self.language_model.model.device))
 
-    def _readings(self, sources: Sequence["_Source"], progress: str | None) -> dict[_Told, dict[str, PairActivations]]:
-        """By family and key, what the model has where prompts of contrast pairs end, wherever a plan needs it."""
-        wanted: dict[_Told, set[Site]] = {}
-        for one in sources:
-            if one.site and one.needs_pairs:
-                wanted.setdefault(one.told, set()).add(one.site)
-        units = [(told, one) for told in wanted for one in _contrasts(*told)]
-        found: dict[_Told, dict[str, PairActivations]] = {told: {} for told in wanted}
-        for told, one in tqdm(units, desc=progress, disable=progress is None, unit="set"):
-            family, file = told
-            count, seed = self.pairs, self.seed
+    def _readings(
+        self, plans: Sequence[ArmsPlan], sites: Sequence[Site | None], progress: str | None
+    ) -> dict[_Source, dict[str, PairActivations]]:
+        """By source and key, what the model has where prompts of contrast pairs end, wherever a plan needs it."""
+        wanted: dict[_Source, set[Site]] = {}
+        for plan, site in zip(plans, sites, strict=True):
+            if site and (plan.method == "repe" or (plan.method == "sae" and plan.features == "prompt")):
+                wanted.setdefault(_source(plan), set()).add(site)
+        units = [(source, one) for source in wanted for one in _contrasts(*source)]
+        found: dict[_Source, dict[str, PairActivations]] = {source: {} for source in wanted}
+        count, seed = self.pairs, self.seed
+        for source, one in tqdm(units, desc=progress, disable=progress is None, unit="set"):
+            family, file = source
             pairs = supplied_set(Path(file), one, count, seed) if file else contrast_set(one, count, seed, "train")
             place = self.folder / "pairs" / (f"{family} {texts_hash([file])}" if file else family) / one.key
-            found[told][one.key] = read_pairs(
-                self.language_model, one, pairs, sorted(wanted[told]), place, form=self.form
-            )
+            where = sorted(wanted[source])
+            found[source][one.key] = read_pairs(self.language_model, one, pairs, where, place, form=self.form)
         return found
 
     def _vectors(
-        self, source: "_Source", site: Site, readings: Mapping[str, PairActivations]
+        self, plan: ArmsPlan, site: Site, sae: SparseAutoencoder | None, readings: Mapping[str, PairActivations]
     ) -> dict[str, SteeringVector]:
         """What is pushed, by key or persona."""
-        plan, sae = source.plan, source.sae
         if plan.method == "random":
             width = self.language_model.model.config.get_text_config().hidden_size
             like = SteeringVector(torch.ones(width), site, "random", "random", self.language_model.name, "")
-            drawn = random_directions(like, plan.count, self.seed)
-            return {f"random {number}": one for number, one in enumerate(drawn)}
-        keys = _keys(plan)
+            directions = random_directions(like, plan.count, self.seed)
+            return {f"random {number}": direction for number, direction in enumerate(directions)}
         if sae is None:
-            single = {key: fit_vector(readings[key], site) for key in keys}
+            single = {key: fit_vector(readings[key], site) for key in _keys(plan)}
         else:
-            single = {
-                key: feature_vector(sae, self._features(plan, sae, key, readings), self.language_model, key)
-                for key in keys
-            }
+            model = self.language_model
+            numbers = {key: self._features(plan, sae, key, readings) for key in _keys(plan)}
+            single = {key: feature_vector(sae, own, model, key) for key, own in numbers.items()}
         if not plan.personas:
             return single
         return {
@@ -128,23 +120,13 @@ class ArmMaker:
         return known[key]
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Where a plan's vectors come from: their site, none for words, and the SAE, for features."""
+def _site(plan: ArmsPlan) -> Site | None:
+    """Where contrast vectors and random directions are pushed; words have no site."""
+    return Site.parse(plan.site or "") if plan.method != "prompt" else None
 
-    plan: ArmsPlan
-    site: Site | None = None
-    sae: SparseAutoencoder | None = None
 
-    @property
-    def told(self) -> _Told:
-        """Its contrasts, and the file that they are from."""
-        return self.plan.family, self.plan.contrast_file
-
-    @property
-    def needs_pairs(self) -> bool:
-        """Whether contrast pairs have to be read."""
-        return self.plan.method == "repe" or (self.plan.method == "sae" and self.plan.features == "prompt")
+def _source(plan: ArmsPlan) -> _Source:
+    return plan.family, plan.contrast_file
 
 
 def _contrasts(family: str, file: str | None) -> tuple[Contrast, ...]:
@@ -152,7 +134,7 @@ def _contrasts(family: str, file: str | None) -> tuple[Contrast, ...]:
 
 
 def _family(plan: ArmsPlan) -> dict[str, Contrast]:
-    return {one.key: one for one in _contrasts(plan.family, plan.contrast_file)}
+    return {one.key: one for one in _contrasts(*_source(plan))}
 
 
 def _keys(plan: ArmsPlan) -> list[str]:

@@ -15,11 +15,20 @@ from personalib.questionnaires.items import (
     some_of_each,
     validation_split,
 )
-from personalib.questionnaires.judgements import judgement_questions, load_judgements
-from personalib.questionnaires.questionnaire import Questionnaire
-from personalib.questionnaires.questions import Question, choice_questions, some_in_turn, trait_questions
-from personalib.questionnaires.scales import load_scale, scale_questions
-from personalib.questionnaires.word_pairs import load_openings, load_word_pairs, pair_questions
+from personalib.questionnaires.kinds import (
+    judgement_questions,
+    load_judgements,
+    load_scale,
+    pair_questions,
+    scale_questions,
+)
+from personalib.questionnaires.questions import (
+    Question,
+    Questionnaire,
+    choice_questions,
+    some_in_turn,
+    trait_questions,
+)
 from personalib.stimuli.templates import ORDERS, Template, load_templates
 
 
@@ -59,14 +68,10 @@ def _choice(plan: QuestionnairePlan, skipped: list[Skipped]) -> list[Question]:
 def _answerable(plan: QuestionnairePlan, items: Sequence[SafetyItem], skipped: list[Skipped]) -> list[SafetyItem]:
     """The items whose answers can be read and judged."""
     templates = _templates(plan)
-    problems = [_problem(item, plan.reading, templates) for item in items]
-    left = [
-        Skipped(f"{plan.source}, item {item.id}", problem)
-        for item, problem in zip(items, problems, strict=True)
-        if problem
-    ]
+    problems = [(item, _problem(item, plan.reading, templates)) for item in items]
+    left = [Skipped(f"{plan.source}, item {item.id}", problem) for item, problem in problems if problem]
     leave_out(plan.source, left, len(items), skipped, "items")
-    return [item for item, problem in zip(items, problems, strict=True) if not problem]
+    return [item for item, problem in problems if not problem]
 
 
 def _problem(item: SafetyItem, reading: str, templates: Sequence[Template]) -> str:
@@ -121,8 +126,7 @@ def _scale(plan: QuestionnairePlan, skipped: list[Skipped]) -> list[Question]:
 
 
 def _pairs(plan: QuestionnairePlan, _: list[Skipped]) -> list[Question]:
-    path = None if plan.source == "bundled" else Path(plan.source)
-    return pair_questions(load_word_pairs(path), load_openings(path))
+    return pair_questions(None if plan.source == "bundled" else Path(plan.source))
 
 
 _BY_KIND = {"trait": _trait, "choice": _choice, "judgement": _judgement, "scale": _scale, "pairs": _pairs}

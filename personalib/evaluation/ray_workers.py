@@ -1,7 +1,6 @@
 """The Ray engine: one worker process a GPU, or a machine, of a cluster; what a lost one had is given to others.
 
-Ray sends functions, jobs and results between its own processes as pickles. A cluster is one domain of trust: whoever
-reaches its ports runs code on it. No file is read as a pickle.
+Ray's own processes send each other pickles: whoever reaches a cluster's ports runs code on it. No file is one.
 """
 
 import logging
@@ -12,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, TypeVar
 
 import ray
@@ -49,6 +48,7 @@ class RayEngine:
         DataError: the address is not one, or a number is out of range.
     """
 
+    name = "ray"
     address: str | None = None
     workers: int | None = None
     tries: int = 3
@@ -62,11 +62,6 @@ class RayEngine:
         if self.tries < 1 or (self.workers is not None and self.workers < 1):
             raise DataError(f"workers={self.workers}, tries={self.tries}; take at least one of each")
 
-    @property
-    def name(self) -> str:
-        """For a record of what was run."""
-        return "ray"
-
     def run(
         self, start: Callable[[], Callable[[Job], Result]], jobs: Iterable[tuple[str, Job]], gpu: bool = False
     ) -> Iterator[tuple[str, Result]]:
@@ -75,16 +70,15 @@ class RayEngine:
         Raises:
             DataError: the cluster is not reached in time, has no room for a worker, no worker gets ready, or one job
                 lost as many workers as may be.
-            Exception: what ``start`` or the function of a job raised, from the first worker that it happens to.
         """
-        queue = iter(jobs)
-        first = list(islice(queue, 1))
-        if not first:
+        tasks = (_Task(name, job) for name, job in jobs)
+        first = next(tasks, None)
+        if first is None:
             return
         with self._connected():
             crew = _Crew(ray.put(start), self._count(gpu), self.tries, self.start_seconds, gpu)
             try:
-                yield from crew.results(_Task(name, job) for name, job in chain(first, queue))
+                yield from crew.results(chain([first], tasks))
             finally:
                 crew.dismiss()
 
@@ -134,7 +128,7 @@ class _Task:
 
 
 class _Worker:
-    """Lives in a process of its own, and has what jobs share."""
+    """Has what jobs share, in a process of its own."""
 
     def start(self, start: Callable[[], Callable[[Any], Any]]) -> None:
         """Load it. Not done in ``__init__``, where Ray does not tell an error from a lost process."""
@@ -147,24 +141,17 @@ class _Worker:
 
 @dataclass
 class _Crew:
-    """Workers, what each of them does, and what is still to be done.
-
-    Attributes:
-        start: what each worker begins with, in Ray's store.
-        count, tries, patience, gpu: see :class:`RayEngine`.
-        busy: by what is awaited, the worker with its task; None for one that is starting.
-        idle: workers that wait for a task.
-        again: tasks whose workers were lost.
-        unready: how many workers in a row were lost before they were ready.
-    """
+    """Workers, what each of them does, and what is still to be done; ``start`` is in Ray's store."""
 
     start: Any
     count: int
     tries: int
     patience: float
     gpu: bool
+    # By what is awaited, the worker with its task; None for one that is starting.
     busy: dict[Any, tuple[Any, _Task | None]] = field(default_factory=dict)
     idle: list[Any] = field(default_factory=list)
+    # Tasks whose workers were lost, and how many workers in a row were lost before they were ready.
     again: deque[_Task] = field(default_factory=deque)
     unready: int = 0
 
@@ -246,13 +233,13 @@ def _end(worker: Any) -> None:
 
 def _check_reachable(address: str, seconds: float) -> None:
     """Notice in time that there is no cluster."""
+    command = [sys.executable, "-c", _PROBE, address]
     try:
-        command = [sys.executable, "-c", _PROBE, address]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+        subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=True)
     except subprocess.TimeoutExpired:
         raise _unreachable(address, f"no answer within {seconds:g} seconds") from None
-    if done.returncode:
-        raise _unreachable(address, _last_line(done.stderr))
+    except subprocess.CalledProcessError as error:
+        raise _unreachable(address, _last_line(error.stderr)) from None
 
 
 def _unreachable(address: str, reason: str) -> DataError:

@@ -1,6 +1,5 @@
 """Reports of evaluations: every number as CSV, and tables to read as Markdown and LaTeX."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pandas as pd
 from personalib.base.storage import write_whole
 from personalib.base.tables import to_csv, to_latex, to_markdown
 from personalib.evaluation.estimates import base_scores, effects, health, questionnaires_of
+from personalib.evaluation.plan import ModelPlan
 from personalib.evaluation.runs import EvaluationRun
 from personalib.models.sampling import GREEDY, Sampling
 from personalib.questionnaires.scores import item_scores, named_options
@@ -23,13 +23,11 @@ SIGNIFICANT = 0.05
 def tables(run: EvaluationRun, guard: Guard | None = None) -> dict[str, pd.DataFrame]:
     """Every table of a run, by name.
 
-    Returns:
-        For each questionnaire its ``…_base`` (the model as it is), and for traits that of the published score as
-        ``…_base_published``, for judgements that of the share of yes as ``…_base_yes``. Where there are arms, the same
-        of their effects as ``…_effects``, with each template's as ``…_effects_by_template``, and ``…_health``. For
-        answers in words ``…_reading``, how many could not be read, and the accuracy with and without guesses in their
-        place, and how the answers were sampled. ``left_out`` has the rows of the items' files that were not asked, if
-        there are any.
+    For each questionnaire its ``…_base`` (the model as it is), and for traits that of the published score as
+    ``…_base_published``, for judgements that of the share of yes as ``…_base_yes``. Where there are arms, the same of
+    their effects as ``…_effects``, with each template's as ``…_effects_by_template``, and ``…_health``. For answers in
+    words :func:`reading` as ``…_reading``, with how they were sampled. ``left_out`` has the rows of the items' files
+    that were not asked, if there are any.
     """
     found: dict[str, pd.DataFrame] = {} if run.left_out.empty else {"left_out": run.left_out}
     whole = health(run.answers, guard)
@@ -73,36 +71,27 @@ def reading(answers: pd.DataFrame, state: pd.DataFrame) -> pd.DataFrame:
     items = item_scores(answers["kind"].iloc[0], answers)
     guess = 100 / answers["roles"].str.count('"').div(2)
     silent = pd.Series([place is None for place in named_options(answers)], answers.index)
-    grouped = items.groupby("arm")
-    found = pd.DataFrame(
-        {
-            "unreadable": silent.groupby(answers["arm"]).mean(),
-            "accuracy": grouped["value"].mean(),
-            "fallback": grouped["fallback"].mean(),
-            "chance": guess.groupby(answers["arm"]).mean(),
-        }
-    )
+    found = items.groupby("arm")[["value", "fallback"]].mean().rename(columns={"value": "accuracy"})
+    found.insert(0, "unreadable", silent.groupby(answers["arm"]).mean())
+    found["chance"] = guess.groupby(answers["arm"]).mean()
     return state.merge(found.reset_index(), on="arm", validate="one_to_one")
 
 
 def write_report(runs: Sequence[EvaluationRun], folder: Path, guard: Guard | None = None) -> list[Path]:
-    """Write every table of some runs, in a folder for each model: all numbers as CSV, the rest for readers.
-
-    Returns:
-        The files.
-    """
+    """Write every table of some runs, in a folder for each model: all numbers as CSV, the rest for readers."""
     written = []
     for run in runs:
-        place = folder / _folder(run)
+        # Two revisions of a model have two folders.
+        revision = run.manifest.get("model", {}).get("revision")
+        place = folder / ModelPlan(name=run.model, revision=revision).folder
         place.mkdir(parents=True, exist_ok=True)
         for kind in _FORMS:  # of an earlier report, where rows were left out that are asked now
             (place / f"left_out.{kind}").unlink(missing_ok=True)
         for name, table in tables(run, guard).items():
-            write_whole(place / f"{name}.csv", to_csv(table))
             shown = _readable(table)
-            write_whole(place / f"{name}.md", to_markdown(shown))
-            write_whole(place / f"{name}.tex", to_latex(shown))
-            written += [place / f"{name}.{kind}" for kind in _FORMS]
+            for kind, text in zip(_FORMS, (to_csv(table), to_markdown(shown), to_latex(shown)), strict=True):
+                write_whole(place / f"{name}.{kind}", text)
+                written.append(place / f"{name}.{kind}")
     return written
 
 
@@ -118,12 +107,6 @@ def readable_effects(found: pd.DataFrame) -> pd.DataFrame:
     named["arm"] = found["arm"]
     wide = named.pivot(index=["arm", *index], columns="group", values="cell")
     return wide[list(dict.fromkeys(found["group"]))].reset_index().drop(columns="arm").rename_axis(columns=None)
-
-
-def _folder(run: EvaluationRun) -> str:
-    """The folder of a model's tables: two revisions of a model have two."""
-    revision = run.manifest.get("model", {}).get("revision")
-    return re.sub(r"[^\w.@-]+", "_", run.model.strip("/") + (f"@{revision}" if revision else ""))
 
 
 def _cell(effect: float, low: float, high: float, p_holm: float, collapsed: bool) -> str:

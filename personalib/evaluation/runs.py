@@ -1,4 +1,4 @@
-"""Planned evaluations on disk: run, resumed, and read back without the model."""
+"""Planned evaluations on disk: put to another model, run, resumed, and read back without the model."""
 
 import json
 from collections.abc import Mapping
@@ -13,16 +13,18 @@ import torch
 from personalib.base import provenance
 from personalib.base.data import DataError, cut, read_json, read_yaml
 from personalib.base.storage import write_whole
-from personalib.evaluation.ask import NEUTRAL, Evaluation, one_table, prompts
+from personalib.evaluation.ask import NEUTRAL, Evaluation, prompts
 from personalib.evaluation.engines import Engine
 from personalib.evaluation.estimates import of_questionnaire, questionnaires_of
-from personalib.evaluation.plan import EvaluationPlan, ModelPlan, dump_plan, parse_plan
+from personalib.evaluation.plan import ArmsPlan, EvaluationPlan, ModelPlan, dump_plan, parse_plan
 from personalib.evaluation.planned_arms import ArmMaker
 from personalib.evaluation.questionnaires import planned_questionnaire
+from personalib.features.saes import Saes, load_sae, usual_saes
 from personalib.models.chat_templates import template_facts
 from personalib.models.load import load_model
+from personalib.models.placement import AUTO, usual_device
 from personalib.questionnaires.items import load_trait, some_of_each
-from personalib.questionnaires.questionnaire import trait_questionnaire
+from personalib.questionnaires.questions import trait_questionnaire
 
 # Bundled items of each trait whose prompts the residual stream's typical norms are taken from: always the same, so that
 # a dose means one thing whatever is asked.
@@ -31,13 +33,7 @@ _NORM_ITEMS = 4
 
 @dataclass(frozen=True)
 class EvaluationRun:
-    """A finished evaluation of one model.
-
-    Attributes:
-        model: the model's name.
-        answers: see :func:`personalib.evaluation.ask.evaluate`.
-        manifest: what went in; see :func:`run_plan`.
-    """
+    """A finished evaluation of one model, with its answers and what went in; see :func:`run_plan`."""
 
     model: str
     answers: pd.DataFrame
@@ -52,6 +48,46 @@ class EvaluationRun:
         """Rows of the items' files that are not asked: ``questionnaire``, ``where`` they stand, and the ``problem``."""
         rows = [(name, *one.values()) for name, own in self.manifest.get("left_out", {}).items() for one in own]
         return pd.DataFrame(rows, columns=["questionnaire", "where", "problem"])
+
+
+def plan_on(
+    plan: EvaluationPlan, model: str, revision: str = "", device: str = AUTO, saes: Saes | None = None
+) -> EvaluationPlan:
+    """A plan with another model: who is asked, how, and where it is pushed; what is asked and how hard stays.
+
+    Every push is at the site of the other model's first SAE, by default the first of
+    :func:`~personalib.features.saes.usual_saes`. An empty name leaves the plan as it is.
+
+    Raises:
+        DataError: the model or its SAE cannot be had.
+
+    Example:
+        >>> plan_on(load_plan("organism"), "gemma-2b-it").arms[1].site  # doctest: +SKIP
+        'resid_post.12'
+    """
+    if not model:
+        return plan
+    device = usual_device(model) if device == AUTO else device
+    language_model = load_model(model, revision or None, device)
+    first = str(language_model.model.device)
+    found = saes or usual_saes(language_model, device=first)
+    sae = load_sae(found.release, found.ids[0], first)
+    sae.check_fits(language_model)
+    who = ModelPlan(
+        name=model,
+        revision=revision or language_model.entry.revision,
+        device=device,
+        dtype=str(language_model.model.dtype).removeprefix("torch."),  # type: ignore[arg-type]
+        form="chat" if language_model.form == "chat" else "base",
+    )
+    arms = tuple(_moved(arm, str(sae.site), found) for arm in plan.arms)
+    return plan.model_copy(update={"models": (who,), "arms": arms})
+
+
+def _moved(arm: ArmsPlan, site: str, saes: Saes) -> ArmsPlan:
+    if arm.method == "sae":
+        return arm.model_copy(update={"release": saes.release, "sae": saes.ids[0]})
+    return arm.model_copy(update={"site": site}) if arm.site else arm
 
 
 def prepare(plan: EvaluationPlan, model: ModelPlan, folder: Path, progress: str | None = None) -> Evaluation:
@@ -89,8 +125,7 @@ def run_plan(
         plan: the plan.
         folder: where to.
         progress: whether bars are shown.
-        engine: where the questions are asked; None asks here. Directions are fitted here in any case, so that this
-            process needs the model and its kind of device too.
+        engine: where the questions are asked; None asks here. Directions are fitted here in any case.
 
     Raises:
         DataError, ValueError: see :func:`prepare` and :meth:`personalib.evaluation.ask.Evaluation.run`.
@@ -102,7 +137,7 @@ def run_plan(
         raise DataError(f"{folder}: cannot be written to: {error.strerror}") from None
     found = []
     for model in plan.models:
-        place, started = model_folder(folder, model), datetime.now(UTC)
+        place, started = folder / model.folder, datetime.now(UTC)
         evaluation = prepare(plan, model, place / "work", f"{model.name}: directions" if progress else None)
         evaluation.run(place, f"{model.name}: answers" if progress else None, engine)
         _write_manifest(plan, model, evaluation, place, started, engine)
@@ -122,7 +157,7 @@ def read_runs(folder: Path) -> list[EvaluationRun]:
     if not path.is_file():
         raise DataError(f"{folder}: no finished evaluation here; run `python -m personalib evaluate` to its end")
     plan = parse_plan(read_yaml(path), str(path))
-    return [read_run(model_folder(folder, model)) for model in plan.models]
+    return [read_run(folder / model.folder) for model in plan.models]
 
 
 def read_run(folder: Path) -> EvaluationRun:
@@ -134,15 +169,13 @@ def read_run(folder: Path) -> EvaluationRun:
     try:
         manifest = read_json(folder / "manifest.json")
         names = [one["name"] for one in manifest["plan"]["questionnaires"]]
-        written = manifest["outputs"]
-        changed = [name for name in written if provenance.file_hash(folder / name) != written[name]]
+        written = manifest["outputs"].items()
+        changed = [name for name, kept in written if provenance.file_hash(folder / name) != kept]
         if changed:
             raise ValueError(f"{', '.join(changed)} is not what was written")
-        answers = {
-            name: pd.read_parquet(folder / f"{name}.parquet", page_checksum_verification=True)
-            for name in (*names, NEUTRAL)
-        }
-        run = EvaluationRun(manifest["model"]["name"], one_table(answers), manifest)
+        files = [folder / f"{name}.parquet" for name in (*names, NEUTRAL)]
+        answers = [pd.read_parquet(each, page_checksum_verification=True) for each in files]
+        run = EvaluationRun(manifest["model"]["name"], pd.concat(answers, ignore_index=True), manifest)
         kinds = {one["name"]: one["kind"] for one in manifest["plan"]["questionnaires"]}
         if questionnaires_of(run.answers) != kinds:
             raise ValueError("its tables are not of the questionnaires of its plan")
@@ -150,11 +183,6 @@ def read_run(folder: Path) -> EvaluationRun:
         return run
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{folder}: not a finished evaluation ({cut(str(error))}); run it again") from None
-
-
-def model_folder(folder: Path, model: ModelPlan) -> Path:
-    """Where a model's answers are within the folder of a plan."""
-    return folder / model.folder
 
 
 def _write_manifest(
@@ -166,8 +194,7 @@ def _write_manifest(
     engine: Engine | None,
 ) -> None:
     ended, language_model = datetime.now(UTC), evaluation.language_model
-    tables = [folder / f"{name}.parquet" for name in (*(one.name for one in plan.questionnaires), NEUTRAL)]
-    outputs = {path.name: provenance.file_hash(path) for path in sorted(tables)}
+    tables = sorted(f"{name}.parquet" for name in (*(one.name for one in plan.questionnaires), NEUTRAL))
     content = {
         "plan": plan.model_dump(mode="json"),
         "model": model.model_dump(mode="json")
@@ -178,7 +205,7 @@ def _write_manifest(
         },
         "arms": len(evaluation.arms),
         "left_out": {one.name: [each._asdict() for each in one.skipped] for one in evaluation.questionnaires},
-        "outputs": outputs,
+        "outputs": {name: provenance.file_hash(folder / name) for name in tables},
         "library": provenance.library_hash(),
         "data": provenance.data_hash(),
         "commit": provenance.commit(),

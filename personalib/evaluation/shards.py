@@ -22,16 +22,8 @@ from personalib.steering.interventions import Condition
 class Asker:
     """What a worker needs to ask the same model in the same way. Called, it loads the model and checks it.
 
-    Attributes:
-        name: of the model; a folder is named by its whole path, where every machine has to have it.
-        revision: the commit that the model came from, if it came from the hub.
-        weights: a hash of its weights, if not.
-        dtype: number format, such as ``"float32"``.
-        device: kind of device, such as ``"cuda"``.
-        key: of the model; see ``personalib.evaluation.keys.model_key``.
-        threads: of PyTorch on the CPU. Sums over other numbers of threads are rounded otherwise.
-        batch_size: rows of a forward pass.
-        conditions: of all arms, which are sent once a worker and not with each shard.
+    A folder is named by its whole path, where every machine has to have it; a model of the hub is known by its
+    revision, another one by its weights.
     """
 
     name: str
@@ -40,8 +32,10 @@ class Asker:
     dtype: str
     device: str
     key: str
+    # Sums over other numbers of threads are rounded otherwise.
     threads: int
     batch_size: int
+    # Of all arms: they are sent once a worker, and not with each shard.
     conditions: Sequence[Condition]
 
     @classmethod
@@ -54,14 +48,11 @@ class Asker:
                 f"{language_model.name} is spread over several devices, and a worker of a cluster has one; run it in "
                 "this process, with the local engine, or take a device that holds all of it"
             )
-        return cls(
-            _everywhere(language_model.name),
-            *_facts(language_model),
-            key,
-            torch.get_num_threads(),
-            batch_size,
-            conditions,
-        )
+        name = language_model.name
+        if name not in load_registry() and Path(name).exists():
+            # Workers have another working folder.
+            name = str(Path(name).resolve())
+        return cls(name, *_facts(language_model), key, torch.get_num_threads(), batch_size, conditions)
 
     def replies(
         self, language_model: LanguageModel, blocks: Sequence[Block], known: set[str], engine: Engine, done: Done
@@ -113,11 +104,6 @@ def _facts(language_model: LanguageModel) -> tuple[str | None, str | None, str, 
     model, revision = language_model.model, language_model.revision
     weights = None if revision else language_model.digest()
     return revision, weights, str(model.dtype).removeprefix("torch."), model.device.type
-
-
-def _everywhere(name: str) -> str:
-    """A model's name for processes that work in another folder."""
-    return name if name in load_registry() or not Path(name).exists() else str(Path(name).resolve())
 
 
 def _title(number: int, shard: Block) -> str:

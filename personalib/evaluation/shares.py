@@ -1,27 +1,26 @@
-"""Shares of effects: how much of the known ones a push has, and how much of one method's is left under another.
-
-Effects are rows of :func:`personalib.evaluation.estimates.effects`, all groups together left out.
-"""
+"""What a push has of other effects, such as the known ones, what it costs, and methods where they cost the same."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from personalib.base.statistics import Interval
+from personalib.base.statistics import Interval, resampled_interval
 from personalib.evaluation.agreement import NAMES, cluster
 from personalib.evaluation.arms import PROMPT, RANDOM
 from personalib.evaluation.estimates import ALL
 from personalib.stimuli.factors import POLES
 
-_RESAMPLES, _BOUNDS = 1000, (0.025, 0.975)
+_KINDS = {"sae": "SAE feature", "repe": "contrast vector", PROMPT: "prompted", RANDOM: "random direction"}
 
 
 def fidelity(steered: pd.Series, prompted: pd.Series) -> float:
-    """The share of the effects of saying it that steering reproduces: 1 minus the ratio of the sums of squares of what
-    is missed and of what is wanted; 1 if all of them, 0 if it misses as much as doing nothing.
+    """The share of the effects of saying it that steering reproduces; missing effects are left out.
 
-    Missing effects are left out; without any the result is missing.
+    1 minus the ratio of the sums of squares of what is missed and of what is wanted: 1 if all of them, 0 if it misses
+    as much as doing nothing, and missing where nothing is wanted.
     """
     known = steered.notna() & prompted.notna()
     wanted = float((prompted[known] ** 2).sum())
@@ -33,9 +32,12 @@ def fidelity_interval(effects: pd.DataFrame, *, seed: int = 0) -> Interval:
     known = effects.dropna(subset=["effect", "prompted"])
     parts = pd.DataFrame({"missed": (known["effect"] - known["prompted"]) ** 2, "whole": known["prompted"] ** 2})
     sums = parts.groupby(known["key"].map(cluster)).sum().to_numpy()
-    drawn = sums[np.random.default_rng(seed).integers(len(sums), size=(_RESAMPLES, len(sums)))].sum(1)
-    low, high = np.quantile(1 - drawn[:, 0] / drawn[:, 1], _BOUNDS)
-    return Interval(fidelity(known["effect"], known["prompted"]), float(low), float(high))
+
+    def share(places: NDArray[np.int64]) -> float:
+        missed, whole = sums[places].sum(0)
+        return float(1 - missed / whole) if whole else np.nan
+
+    return resampled_interval(share, len(sums), seed=seed)
 
 
 def known_shares(effects: pd.DataFrame, truth: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -55,36 +57,37 @@ def known_shares(effects: pd.DataFrame, truth: pd.DataFrame) -> tuple[pd.DataFra
     return shares, effects.groupby(["key", "dose"])["collapsed"].any().unstack().loc[order, shares.columns]
 
 
-def share_left(
-    effects: pd.DataFrame, of: str = PROMPT, *, without: Mapping[str, str] | None = None, seed: int = 0
-) -> pd.DataFrame:
-    """How much of the effects of one method is left under others: their projection on it, over all keys and groups.
+def share_left(effects: pd.DataFrame, *, without: Mapping[str, str] | None = None, seed: int = 0) -> pd.DataFrame:
+    """How much of the effects of saying it is left under other methods: their projection on it, over keys and groups.
 
     Each key and pole stands once a method, and what has collapsed is left out. For some methods another one may be
     named (``without``), whose effects are taken off first, such as those of the same ablation where nothing is told.
-    The bootstrap resamples keys.
 
     Returns:
-        One row a method but the one, and but those that are taken off: ``left``, ``low`` and ``high``.
+        One row a method but these: ``left``, ``low`` and ``high``, by a bootstrap over keys.
 
     Raises:
-        ValueError: the method is not among the effects, or stands alone.
+        ValueError: nothing is said among the effects, or nothing else is there.
     """
     kept, off = effects[~effects["collapsed"] & (effects["group"] != ALL)], dict(without or {})
     wide = kept.pivot(index=NAMES, columns="method", values="effect").dropna()
     for name, other in off.items():
         wide[name] = wide[name] - wide[other]
-    others = [name for name in effects["method"].unique() if name not in (of, *off.values())]
-    if of not in wide or not others:
+    others = [name for name in effects["method"].unique() if name not in (PROMPT, *off.values())]
+    if PROMPT not in wide or not others:
         raise ValueError(
-            f"the effects have the methods {', '.join(wide.columns)}; there is nothing to compare {of!r} with"
+            f"the effects have the methods {', '.join(wide.columns)}; there is nothing to compare {PROMPT!r} with"
         )
-    parts = pd.DataFrame({name: wide[name] * wide[of] for name in (of, *others)}).groupby("key").sum()
-    drawn = np.random.default_rng(seed).integers(len(parts), size=(_RESAMPLES, len(parts)))
-    sums = parts.to_numpy()[drawn].sum(1)
-    low, high = np.quantile(sums[:, 1:] / sums[:, :1], _BOUNDS, axis=0)
-    total = parts.sum()
-    return pd.DataFrame({"left": total[others] / total[of], "low": low, "high": high}, index=others)
+    parts = (
+        pd.DataFrame({name: wide[name] * wide[PROMPT] for name in (PROMPT, *others)}).groupby("key").sum().to_numpy()
+    )
+
+    def left(column: int, places: NDArray[np.int64]) -> float:
+        sums = parts[places].sum(0)
+        return float(sums[column] / sums[0])
+
+    rows = [resampled_interval(partial(left, number), len(parts), seed=seed) for number in range(1, parts.shape[1])]
+    return pd.DataFrame(rows, index=others).rename(columns={"estimate": "left"})
 
 
 def dose_lines(effects: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
@@ -107,3 +110,107 @@ def dose_lines(effects: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame
     zero = lines[["group", "kind"]].drop_duplicates()
     zero = zero.assign(coefficient=0.0, value=0.0, low=0.0, high=0.0, collapsed=False)
     return pd.concat([lines, zero]).sort_values("coefficient", kind="stable").reset_index(drop=True)
+
+
+def gains(effects: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
+    """How much of the known effects (``key``, ``pole``, ``group``, and ``truth``, in points) each arm has.
+
+    Methods are called by method and family like ``"sae elements"``, or ``"random"``.
+
+    Returns:
+        One row an arm: ``arm``, ``method``, ``family``, ``kind``, ``key``, ``dose`` (its size), ``cluster`` (the factor
+        of an element, see :func:`~personalib.evaluation.agreement.cluster`), ``collapsed``; ``gain``, the slope of its
+        effects on the known ones without an intercept, 1 where it has all of them, missing for random directions,
+        which stand for nothing; and ``off_target``, the root mean square of what is left, in points.
+    """
+    known = effects.merge(truth[[*NAMES, "truth"]], on=NAMES, how="left")
+    return pd.DataFrame([{"arm": arm} | _gain(own) for arm, own in known.groupby("arm", sort=False)])
+
+
+def _gain(own: pd.DataFrame) -> dict[str, object]:
+    """One arm's row but for its number."""
+    first = own.iloc[0]
+    method, _, family = str(first["method"]).partition(" ")
+    read = own.dropna(subset=["effect"])
+    wanted, found = read["truth"].fillna(0.0), read["effect"]
+    gain = float(wanted @ found / (wanted @ wanted)) if wanted.any() else np.nan
+    rest = found - np.nan_to_num(gain) * wanted
+    return {
+        "method": method,
+        "family": family,
+        "kind": _KINDS.get(method, method),
+        "key": first["key"],
+        "dose": abs(first["dose"]),
+        "cluster": cluster(str(first["key"])),
+        "collapsed": bool(first["collapsed"]),
+        "gain": gain,
+        "off_target": float(np.sqrt((rest**2).mean())) if len(rest) else np.nan,
+    }
+
+
+def costs(state: pd.DataFrame, lost: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """What each arm costs, by :func:`~personalib.evaluation.estimates.health` and effects on what should not change.
+
+    Returns:
+        One row an arm: ``arm``, ``mass_lost`` (percent of the unsteered answer mass), ``perplexity_gain`` (percent),
+        and under each name the points that are lost; less than zero where something is gained.
+    """
+    found = pd.DataFrame(
+        {
+            "arm": state["arm"],
+            "mass_lost": 100 * (1 - state["mass"]),
+            "perplexity_gain": 100 * (state["perplexity"] - 1),
+        }
+    )
+    for name, own in lost.items():
+        found[name] = found["arm"].map(-own.set_index("arm")["effect"])
+    return found[found["arm"] > 0].reset_index(drop=True)
+
+
+def at_equal_cost(
+    table: pd.DataFrame,
+    cost: str,
+    level: float,
+    *,
+    minus: pd.DataFrame | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """The mean gain of a method where its mean cost comes to a level, between two doses or at the dose before.
+
+    The table has ``cluster``, ``dose``, ``gain`` and the cost, one row an arm, all doses of one method; of another one
+    (``minus``) the gain at the same cost is taken off, and the same clusters are resampled for both.
+
+    Returns:
+        The estimate with its 95 % interval, whose percentiles are widened as Student's t is where clusters are few.
+        Items are not resampled. A method that never costs so much has the gain of its largest dose.
+
+    Raises:
+        ValueError: there are fewer than two clusters.
+    """
+    parts = [table] if minus is None else [table, minus]
+    names = sorted(set.intersection(*(set(part["cluster"]) for part in parts)))
+    if len(names) < 2:
+        raise ValueError("fewer than two factors or pressures are left to resample")
+    curves = [_by_cluster(part, cost, names) for part in parts]
+
+    def value(places: NDArray[np.int64]) -> float:
+        found = [_read_off(costs[places].mean(0), gained[places].mean(0), level) for costs, gained in curves]
+        return found[0] - sum(found[1:])
+
+    return resampled_interval(value, len(names), expanded=True, resamples=resamples, seed=seed)
+
+
+def _by_cluster(table: pd.DataFrame, cost: str, names: list[str]) -> list[NDArray[np.float64]]:
+    """Mean costs and gains of each cluster, shape ``(clusters, doses)``, beginning with no push."""
+    means = table.groupby(["cluster", "dose"])[[cost, "gain"]].mean().unstack("dose").loc[names]
+    return [np.pad(means[column].to_numpy(dtype=np.float64), ((0, 0), (1, 0))) for column in (cost, "gain")]
+
+
+def _read_off(costs: NDArray[np.float64], gained: NDArray[np.float64], level: float) -> float:
+    """The gain where a line over doses first comes to a cost."""
+    for place in range(1, len(costs)):
+        if costs[place] >= level:
+            share = (level - costs[place - 1]) / (costs[place] - costs[place - 1])
+            return float(gained[place - 1] + share * (gained[place] - gained[place - 1]))
+    return float(gained[-1])

@@ -35,7 +35,7 @@ class Reply:
 
 
 class MemoryStore:
-    """Answers that are gone with the process."""
+    """Answers that are gone with the process; see :class:`AnswerStore`."""
 
     def __init__(self) -> None:
         self._replies: dict[str, Reply] = {}
@@ -57,18 +57,15 @@ class MemoryStore:
         self._replies |= replies
 
 
+@dataclass(frozen=True)
 class AnswerStore:
     """A folder of answers. Reading is open to all; a second process that would write is refused.
 
     Each file is named by a hash of its content. One that is not as it was written is left out with a warning, so that
     its answers are asked anew, and never served.
-
-    Args:
-        folder: where; it is made when the first answer is written.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    folder: Path
 
     def replies(self) -> dict[str, Reply]:
         """All answers so far, by key."""

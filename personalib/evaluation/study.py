@@ -18,7 +18,7 @@ from personalib.features.scores import score_features
 from personalib.features.vectors import feature_vector, prompt_features
 from personalib.models.load import LanguageModel
 from personalib.models.parts import Site
-from personalib.questionnaires.questionnaire import Questionnaire
+from personalib.questionnaires.questions import Questionnaire
 from personalib.steering.doses import site_norms
 from personalib.stimuli.contrast_pairs import Contrast
 from personalib.stimuli.factors import POLES
@@ -33,8 +33,6 @@ class Study:
     """A family of contrasts on one model, with everything that a choice needs and no evaluation sees.
 
     Attributes:
-        language_model: the model.
-        contrasts: the family.
         readings: what the model has where prompts end, by contrast and split.
         questionnaire: to choose by, of items that no evaluation uses.
         norms: the residual stream's typical length by site.
@@ -63,10 +61,10 @@ class Study:
         pairs: int = 64,
         **how: Any,
     ) -> "Study":
-        """Let a model read the family's contrast pairs and the questionnaire's prompts.
+        """Let a model read the family's contrast pairs and the questionnaire's prompts, with activations in a folder.
 
         By default it is looked at what every block but the last leaves. ``seed``, ``position`` and ``progress`` are
-        those of :func:`~personalib.vectors.contrast.read_contrasts`; activations go to the folder.
+        those of :func:`~personalib.vectors.contrast.read_contrasts`.
         """
         where, form = list(sites or all_sites(language_model)[:-1]), form or language_model.form
         readings = read_contrasts(language_model, contrasts, where, folder, count=pairs, form=form, **how)
@@ -84,10 +82,7 @@ class Study:
         return {key: fit_vector(halves["train"], site, method) for key, halves in self.readings.items()}
 
     def prompt_feature_vectors(self, sae: SparseAutoencoder, count: int = 1, **how: Any) -> dict[str, SteeringVector]:
-        """By key the features that the poles differ in most where a prompt ends.
-
-        So many of each, by the pole and criterion of :func:`~personalib.features.vectors.prompt_features`.
-        """
+        """By key the features that poles differ in most, see :func:`~personalib.features.vectors.prompt_features`."""
         return {
             key: feature_vector(sae, prompt_features(sae, halves["train"], count, **how), self.language_model, key)
             for key, halves in self.readings.items()
@@ -129,8 +124,7 @@ def sentence_feature_vectors(
 ) -> dict[str, Vectors]:
     """By SAE and element the feature that is found in sentences that tell the element, as the paper has it.
 
-    The best one by a criterion (of ``CRITERIA`` in :mod:`personalib.features.scores`) on so many sentences of each
-    element, found to be specific or not.
+    The best one by a criterion of :mod:`personalib.features.scores` on so many sentences of each, specific or not.
     """
     texts = {split: element_texts(split, per_element, seed) for split in SPLITS}
     read = read_elements(language_model, texts, list(saes.values()), folder)
@@ -140,10 +134,7 @@ def sentence_feature_vectors(
         labels = [label for label in pooled.texts.classes if label != NEUTRAL]
         scores = score_features(pooled.pooled, pooled.texts.members(labels))
         # Where several are perfect, the one that tells the element loudest.
-        order = zip(scores.criterion(criterion), scores.mean_difference, strict=True)
-        best = [int(np.lexsort((-loud, -first))[0]) for first, loud in order]
-        found[name] = {
-            ".".join(label): feature_vector(sae, [number], language_model, ".".join(label))
-            for label, number in zip(labels, best, strict=True)
-        }
+        order = zip(labels, scores.criterion(criterion), scores.mean_difference, strict=True)
+        best = {".".join(label): int(np.lexsort((-loud, -first))[0]) for label, first, loud in order}
+        found[name] = {key: feature_vector(sae, [number], language_model, key) for key, number in best.items()}
     return found

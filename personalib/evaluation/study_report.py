@@ -14,7 +14,7 @@ from personalib.evaluation.choice import PushChoice, choose_push
 from personalib.evaluation.estimates import ALL, effects
 from personalib.evaluation.study import Study, sentence_feature_vectors
 from personalib.features.saes import SparseAutoencoder
-from personalib.questionnaires.questionnaire import Questionnaire
+from personalib.questionnaires.questions import Questionnaire
 from personalib.steering.settings import Guard, Positions
 
 STEERING_GOAL = 0.80
@@ -41,14 +41,12 @@ def report(  # noqa: PLR0913 - each argument is one choice in what is reported
 
     Returns:
         A value that JSON can hold, and the rows of :func:`~personalib.evaluation.estimates.effects`.
-        ``truth_correlation`` is Spearman's with the planted effects; it is missing for a model whose truth nobody
-        knows. It cannot exceed ``ceiling``, since many planted effects are the same. Beside it stands
-        ``told_correlation``, with the effects of saying it, measured on the same items: what chance does to an item is
-        in both, so it is a little high.
+        ``truth_correlation`` is Spearman's with the planted effects, which cannot exceed ``ceiling``, since many of
+        these are the same. Beside it stands ``told_correlation``, with the effects of saying it, measured on the same
+        items: what chance does to an item is in both, so it is a little high.
 
     Raises:
-        ValueError: an SAE reads a site that is not the study's; or see
-            :func:`~personalib.evaluation.choice.choose_push`.
+        ValueError: an SAE reads a site that is not the study's, or some vector collapses under every push.
     """
     for sae in saes.values():
         if sae.site not in study.norms:
@@ -59,12 +57,12 @@ def report(  # noqa: PLR0913 - each argument is one choice in what is reported
         method: choose_push(study, own, positions=positions, doses=doses, guard=guard, progress=method)
         for method, own in sources.items()
     }
-    vectors = {method: sources[method][choice.source] for method, choice in chosen.items()}
     arms: list[Arm] = []
     for method, choice in chosen.items():
-        arms += choice.push.arms(method, vectors[method], study.poles)
+        arms += choice.push.arms(method, sources[method][choice.source], study.poles)
     arms += prompted_arms(study.contrasts, "held_out", study.poles)
-    arms += random_arms(chosen["repe"].push, next(iter(vectors["repe"].values())), randoms, seed)
+    first = next(iter(sources["repe"][chosen["repe"].source].values()))
+    arms += random_arms(chosen["repe"].push, first, randoms, seed)
     answers = evaluate(study.language_model, questionnaire, arms, form=study.form, seed=seed, progress="answers")
     measured = effects(answers, guard=guard)
     measured = measured[measured["group"] != ALL].reset_index(drop=True)
@@ -106,15 +104,10 @@ def _summary(
     for name, own in steering.items():
         found[f"{name}_correlation"] = {method: _known(one.estimate) for method, one in own.items()} or None
         found[f"{name}_interval"] = {method: [_known(one.low), _known(one.high)] for method, one in own.items()} or None
-    for method, rows in by_method:
-        values = {
-            "significant": float((rows["p_fdr"] < 0.05).mean()),
-            "collapsed": float(rows["collapsed"].mean()),
-            "mass": _known(rows["mass"].min()),
-            "perplexity": _known(rows["perplexity"].max(skipna=False)),
-        }
-        for name, value in values.items():
-            found.setdefault(name, {})[method] = value
+    found["significant"] = (measured["p_fdr"] < 0.05).groupby(measured["method"], sort=False).mean().to_dict()
+    found["collapsed"] = by_method["collapsed"].mean().to_dict()
+    found["mass"] = {method: _known(rows["mass"].min()) for method, rows in by_method}
+    found["perplexity"] = {method: _known(rows["perplexity"].max(skipna=False)) for method, rows in by_method}
     found["push"] = {
         method: {"source": choice.source, "positions": choice.push.positions, "dose": choice.push.dose}
         for method, choice in chosen.items()

@@ -7,11 +7,10 @@ found on some phrasings, and scored on others.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from scipy.sparse import csc_array, csr_array, vstack
 from tqdm.auto import tqdm
@@ -80,18 +79,15 @@ class Settings:
 class Finding:
     """What was found for an element.
 
-    Attributes:
-        label: factor and element.
-        features: best first; none where no candidate was specific and better than chance.
-        thresholds: of each feature, the activation from which on a text counts as telling the element.
-        discovery: the first feature's scores on the texts that it was found on, by criterion.
-        auroc: of the first feature on held-out phrasings against all other texts, with its interval.
-        together: the same of all features in sum.
-        opposite: that of the first feature against the other elements of the factor alone; NaN without any.
-        rival: the other label that the first feature tells apart worst in held-out phrasings, by ``rival_auroc``.
-        null: the best that the search with shuffled labels reached on held-out phrasings.
-        p: how often a search with shuffled labels finds for any element anything as good on its own texts. It covers
-            all features and all elements, and treats each phrase as one piece of evidence.
+    ``features`` stand best first, and there are none where no candidate was specific and better than chance; a text
+    with at least its threshold of a feature counts as telling the element. ``discovery`` has the first feature's scores
+    on the texts of the search by criterion.
+
+    On held-out phrasings, ``auroc`` is that of the first feature against all other texts and ``together`` of all
+    features in sum; ``opposite`` that of the first against the other elements of the factor alone, NaN without any;
+    ``rival`` the other label that it tells apart worst, by ``rival_auroc``; and ``null`` the best that the search with
+    shuffled labels reached. ``p`` is how often such a search finds for any element anything as good on its own texts:
+    it covers all features and elements, and treats each phrase as one piece of evidence.
     """
 
     label: Label
@@ -122,41 +118,48 @@ class Discovery:
 
     def table(self) -> pd.DataFrame:
         """One row an element."""
-        return pd.DataFrame([_row(finding) for finding in self.findings])
+        rows = [
+            {
+                "factor": finding.label[0],
+                "element": finding.label[1],
+                "features": list(finding.features),
+                **dict(zip(("auroc", "low", "high"), finding.auroc, strict=True)),
+                "together": finding.together.estimate,
+                "opposite": finding.opposite,
+                "rival": finding.rival[1] or "neutral",
+                **{key: getattr(finding, key) for key in ("rival_auroc", "null", "p")},
+            }
+            for finding in self.findings
+        ]
+        return pd.DataFrame(rows)
 
 
-def pool_features(
-    sae: SparseAutoencoder, activations: Activations, pooling: Pooling = "max", progress: str | None = None
-) -> csc_array:
+def pool_features(sae: SparseAutoencoder, activations: Activations, pooling: Pooling = "max") -> csc_array:
     """How much of each feature each text has, over its tokens, shape ``(texts, features)``.
 
     Activations are those captured with ``tokens="all"`` at the SAE's site. Memory holds the weights, a block of
     ``2**23`` numbers a few times over, and the entries above zero.
     """
-    if pooling not in ("max", "mean", "last"):
-        raise ValueError(f"pooling={pooling!r}; choose max, mean or last")
+    choose(pooling, get_args(Pooling), "pooling")
     values, offsets = activations.values(sae.site), activations.offsets
     rows = max(1, _BLOCK // sae.width)
     parts, text = [], 0
-    with tqdm(total=len(offsets) - 1, desc=progress, disable=progress is None, unit="text") as bar:
-        while text < len(offsets) - 1:
-            end = max(text + 1, int(np.searchsorted(offsets, offsets[text] + rows, side="right")) - 1)
-            block = torch.from_numpy(np.array(values[offsets[text] : offsets[end]], dtype=np.float32))
-            starts = offsets[text:end] - offsets[text]
-            parts.append(csr_array(_pooled(sae.encode(block).float().cpu().numpy(), starts, pooling)))
-            bar.update(end - text)
-            text = end
+    while text < len(offsets) - 1:
+        end = max(text + 1, int(np.searchsorted(offsets, offsets[text] + rows, side="right")) - 1)
+        features = sae.features(values[offsets[text] : offsets[end]])
+        parts.append(csr_array(pooled(features, offsets[text:end] - offsets[text], pooling), dtype=np.float32))
+        text = end
     return csc_array(vstack(parts, format="csc"))
 
 
-def _pooled(features: NDArray[np.float32], starts: NDArray[np.int64], pooling: str) -> NDArray[np.float32]:
-    ends = np.append(starts[1:], len(features))
+def pooled(values: NDArray[np.floating], starts: NDArray[np.int64], pooling: Pooling) -> NDArray[np.floating]:
+    """Values of tokens, shape ``(tokens, columns)``, pooled over each text, whose first tokens are at ``starts``."""
+    ends = np.append(starts[1:], len(values))
     if pooling == "last":
-        return features[ends - 1]
+        return values[ends - 1]
     if pooling == "max":
-        return np.maximum.reduceat(features, starts)
-    means = np.add.reduceat(features, starts) / (ends - starts)[:, None]
-    return means.astype(np.float32)
+        return np.maximum.reduceat(values, starts)
+    return np.add.reduceat(values, starts) / (ends - starts)[:, None]
 
 
 def discover(
@@ -171,13 +174,35 @@ def discover(
     if len(labels) < 2 or set(train.texts.classes) != set(held_out.texts.classes):
         raise ValueError("both sets of texts have to tell the same elements, at least two of them")
     scores = score_features(train.pooled, train.texts.members(labels))
-    null = _shuffled_search(train, held_out, labels, settings, progress)
-    findings = [_find(number, labels, train, held_out, scores, null, settings) for number in range(len(labels))]
-    return Discovery(tuple(findings), scores, _candidates(labels, scores, held_out), null.best.max(1))
+    shuffled, null = _shuffled_search(train, held_out, labels, settings, progress)
+    findings = []
+    for number, label in enumerate(labels):
+        first, specific = _candidates(train, label, scores.criterion(settings.criterion)[number], settings)
+        p = float((1 + (shuffled >= scores.auroc[number, first]).sum()) / (1 + settings.shuffles))
+        features = _extend(first, specific, train, label, settings) if specific and p <= settings.level else []
+        column = held_out.column([first])
+        alone = _interval(held_out, label, column, settings)
+        rival, rival_auroc = _rival(held_out.texts, label, column)
+        findings.append(
+            Finding(
+                label=label,
+                features=tuple(features),
+                thresholds=tuple(float(scores.threshold[number, each]) for each in features),
+                discovery={name: float(scores.criterion(name)[number, first]) for name in CRITERIA},
+                auroc=alone,
+                together=_interval(held_out, label, held_out.column(features), settings) if features[1:] else alone,
+                opposite=_opposite(held_out.texts, label, column),
+                rival=rival,
+                rival_auroc=rival_auroc,
+                null=float(null[number]),
+                p=p,
+            )
+        )
+    return Discovery(tuple(findings), scores, _best_candidates(labels, scores, held_out), shuffled)
 
 
-def separations(texts: LabelledTexts, label: Label, column: NDArray[np.float64]) -> dict[Label, float]:
-    """The AUROC of a value for each text, shape ``(texts,)``, between a label's texts and each other label's."""
+def _separations(texts: LabelledTexts, label: Label, column: NDArray[np.float64]) -> dict[Label, float]:
+    """The AUROC of a value for each text between a label's texts and each other label's."""
     own = texts.codes == texts.classes.index(label)
     wins = ((column[own][:, None] > column) + 0.5 * (column[own][:, None] == column)).mean(0)
     means = np.bincount(texts.codes, wins) / np.bincount(texts.codes)
@@ -210,9 +235,9 @@ def superposition(texts: FeatureTexts) -> pd.DataFrame:
 
 def confusion(texts: FeatureTexts, features: Mapping[Label, int]) -> pd.DataFrame:
     """The AUROC of each label's feature (rows) against the texts of each other label (columns), named in one word."""
-    rows = {label: separations(texts.texts, label, texts.column([feature])) for label, feature in features.items()}
-    values = [[row.get(other, np.nan) for other in texts.texts.classes] for row in rows.values()]
-    return pd.DataFrame(values, index=[name(label) for label in rows], columns=[name(o) for o in texts.texts.classes])
+    rows = {label: _separations(texts.texts, label, texts.column([feature])) for label, feature in features.items()}
+    named = {name(label): {name(other): value for other, value in row.items()} for label, row in rows.items()}
+    return pd.DataFrame(named).T.reindex(columns=[name(label) for label in texts.texts.classes])
 
 
 def name(label: Label) -> str:
@@ -220,17 +245,13 @@ def name(label: Label) -> str:
     return "neutral" if label == NEUTRAL else ".".join(label)
 
 
-class _Null(NamedTuple):
-    """Of each search with shuffled labels and each element the best AUROC, and that of its feature held out."""
-
-    best: NDArray[np.float64]
-    held_out: NDArray[np.float64]
-
-
 def _shuffled_search(
     train: FeatureTexts, held_out: FeatureTexts, labels: Sequence[Label], settings: Settings, progress: str | None
-) -> _Null:
-    """The same search with labels dealt out anew to whole phrases, in both sets of texts alike."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The same search with labels dealt out anew to whole phrases, in both sets of texts alike.
+
+    The best AUROC of each search, and the best that the features found for each label reached on held-out texts.
+    """
     rng = np.random.default_rng([settings.seed, 3])
     ranks, silent = midranks(train.pooled)
     later_ranks, later_silent = midranks(held_out.pooled)
@@ -239,9 +260,9 @@ def _shuffled_search(
         dealt = _deal(train.texts, held_out.texts, rng)
         features, reached = _best_by_class(ranks, silent, _members(train.texts, dealt, labels))
         members = _members(held_out.texts, dealt, labels)
-        best.append(reached)
+        best.append(reached.max())
         later.append(rank_auroc(later_ranks[:, features], later_silent[features], members).diagonal())
-    return _Null(np.array(best), np.array(later))
+    return np.array(best), np.nanmax(later, axis=0)
 
 
 def _best_by_class(
@@ -271,38 +292,14 @@ def _members(texts: LabelledTexts, dealt: dict[str, Label], labels: Sequence[Lab
     return np.array([[dealt[phrase] == label for label in labels] for phrase in texts.phrases])
 
 
-def _find(
-    number: int,
-    labels: Sequence[Label],
-    train: FeatureTexts,
-    held_out: FeatureTexts,
-    scores: Scores,
-    null: _Null,
-    settings: Settings,
-) -> Finding:
-    label, values = labels[number], scores.criterion(settings.criterion)[number]
+def _candidates(
+    train: FeatureTexts, label: Label, values: NDArray[np.float64], settings: Settings
+) -> tuple[int, list[int]]:
+    """The first feature by a label's values that is specific, or else the first of all; and all specific ones."""
     order = np.argsort(-values, kind="stable")[:_CANDIDATES]
     rivals = [_rival(train.texts, label, column)[1] for column in train.pooled[:, order].toarray().T]
     specific = [int(each) for each, rival in zip(order, rivals, strict=True) if rival >= settings.specificity]
-    first = specific[0] if specific else int(order[0])
-    p = float((1 + (null.best.max(1) >= scores.auroc[number, first]).sum()) / (1 + len(null.best)))
-    features = _extend(first, specific, train, label, settings) if specific and p <= settings.level else []
-    column = held_out.column([first])
-    alone = _interval(held_out, label, column, settings)
-    rival, rival_auroc = _rival(held_out.texts, label, column)
-    return Finding(
-        label=label,
-        features=tuple(features),
-        thresholds=tuple(float(scores.threshold[number, each]) for each in features),
-        discovery={name: float(scores.criterion(name)[number, first]) for name in CRITERIA},
-        auroc=alone,
-        together=_interval(held_out, label, held_out.column(features), settings) if len(features) > 1 else alone,
-        opposite=_opposite(held_out.texts, label, column),
-        rival=rival,
-        rival_auroc=rival_auroc,
-        null=float(np.nanmax(null.held_out[:, number])),
-        p=p,
-    )
+    return (specific[0] if specific else int(order[0])), specific
 
 
 def _extend(first: int, candidates: Sequence[int], train: FeatureTexts, label: Label, settings: Settings) -> list[int]:
@@ -324,19 +321,13 @@ def _extend(first: int, candidates: Sequence[int], train: FeatureTexts, label: L
 
 def _rival(texts: LabelledTexts, label: Label, column: NDArray[np.float64]) -> tuple[Label, float]:
     """The other label that values tell apart worst from this one, and how well they do."""
-    return min(separations(texts, label, column).items(), key=lambda item: item[1])
+    return min(_separations(texts, label, column).items(), key=lambda item: item[1])
 
 
 def _opposite(texts: LabelledTexts, label: Label, column: NDArray[np.float64]) -> float:
-    """AUROC of values for a label against the texts of the other elements of its factor."""
+    """AUROC of values for a label against the texts of the other elements of its factor; NaN without any."""
     factor = np.array([other[0] == label[0] for other in texts.labels])
-    return _auroc(column[factor], texts.members([label])[factor, 0])
-
-
-def _auroc(column: NDArray[np.float64], own: NDArray[np.bool_]) -> float:
-    if not own.any() or own.all():
-        return float("nan")
-    return float(auroc(csc_array(column[:, None]), own[:, None])[0, 0])
+    return float(auroc(csc_array(column[factor, None]), texts.members([label])[factor])[0, 0])
 
 
 def _interval(texts: FeatureTexts, label: Label, column: NDArray[np.float64], settings: Settings) -> Interval:
@@ -347,28 +338,16 @@ def _interval(texts: FeatureTexts, label: Label, column: NDArray[np.float64], se
     )
 
 
-def _candidates(labels: Sequence[Label], scores: Scores, held_out: FeatureTexts) -> pd.DataFrame:
+def _best_candidates(labels: Sequence[Label], scores: Scores, held_out: FeatureTexts) -> pd.DataFrame:
     """The best feature of each element by each criterion."""
-    members = held_out.texts.members(labels)
-    rows = []
+    members, parts = held_out.texts.members(labels), []
     for criterion in CRITERIA:
-        for number, (factor, element) in enumerate(labels):
-            feature = int(scores.criterion(criterion)[number].argmax())
-            later = _auroc(held_out.column([feature]), members[:, number])
-            own = float(scores.auroc[number, feature])
-            rows.append([criterion, factor, element, feature, own, later])
-    return pd.DataFrame(rows, columns=["criterion", "factor", "element", "feature", "discovery", "held_out"])
-
-
-def _row(finding: Finding) -> dict[str, Any]:
-    factor, element = finding.label
-    return {
-        "factor": factor,
-        "element": element,
-        "features": list(finding.features),
-        **dict(zip(("auroc", "low", "high"), finding.auroc, strict=True)),
-        "together": finding.together.estimate,
-        "opposite": finding.opposite,
-        "rival": finding.rival[1] or "neutral",
-        **{key: getattr(finding, key) for key in ("rival_auroc", "null", "p")},
-    }
+        best = scores.criterion(criterion).argmax(1)
+        part = pd.DataFrame(labels, columns=["factor", "element"]).assign(
+            feature=best,
+            discovery=scores.auroc[range(len(labels)), best],
+            held_out=auroc(csc_array(held_out.pooled[:, best]), members).diagonal(),
+        )
+        part.insert(0, "criterion", criterion)
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)

@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from operator import attrgetter
 
 import numpy as np
 import torch
@@ -13,14 +12,15 @@ from numpy.typing import NDArray
 
 from personalib.features.saes import SparseAutoencoder
 from personalib.models.activations import Activations
-from personalib.models.encoding import Encoded, check_located, encode
 from personalib.models.load import LanguageModel
 from personalib.models.parts import final_norm
+from personalib.models.prompts import Encoded, check_located, encode
 from personalib.stimuli.sentences import LabelledTexts
 
 _BLOCK = 2**23
+# Output tokens of a label at either end.
+_TOKENS = 5
 _WORD = re.compile(r"[\w']+|[^\w\s]")
-_activation = attrgetter("activation")
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,13 @@ class FeatureLabel:
     """What a feature is about, as far as texts and weights tell.
 
     ``words`` are those it fires on, in lower case, with the mean activation there; ``tells`` the labels whose texts
-    have most of it, as a share of the label that has most; ``firings`` the words where it is strongest, one of each
-    text; ``promoted`` and ``suppressed`` the output tokens that it raises and lowers most (logit lens); and ``address``
-    its page on Neuronpedia.
+    have most of it, as a share of the label that has most; ``promoted`` and ``suppressed`` the output tokens that it
+    raises and lowers most (logit lens); and ``address`` its page on Neuronpedia.
     """
 
     feature: int
     words: tuple[tuple[str, float], ...]
     tells: tuple[tuple[tuple[str, str], float], ...]
-    firings: tuple[Firing, ...]
     promoted: tuple[str, ...]
     suppressed: tuple[str, ...]
     address: str | None
@@ -67,8 +65,8 @@ class FeatureLabel:
 def token_activations(sae: SparseAutoencoder, activations: Activations, features: Sequence[int]) -> NDArray[np.float32]:
     """How strongly some features fire on each token captured with ``tokens="all"``, shape ``(tokens, features)``."""
     values, rows = activations.values(sae.site), max(1, _BLOCK // sae.width)
-    blocks = (np.array(values[start : start + rows], dtype=np.float32) for start in range(0, len(values), rows))
-    return torch.cat([sae.encode(torch.from_numpy(block))[:, list(features)] for block in blocks]).float().cpu().numpy()
+    starts = range(0, len(values), rows)
+    return np.concatenate([sae.features(values[start : start + rows])[:, list(features)] for start in starts])
 
 
 def word_firings(
@@ -85,18 +83,17 @@ def word_firings(
     """
     check_located(language_model.tokenizer)
     encoded = encode(language_model.tokenizer, texts) if encoded is None else encoded
-    by_text = zip(texts, encoded, offsets, offsets[1:], strict=False)
-    return [_words(text, tokens.spans, strengths[begin:end]) for text, tokens, begin, end in by_text]
+    words = []
+    for text, tokens, begin, end in zip(texts, encoded, offsets, offsets[1:], strict=False):
+        fired = list(zip(tokens.spans, strengths[begin:end].tolist(), strict=True))
+        # A word is as strong as its strongest token; a token's space in front belongs to no word.
+        words.append([_firing(text, word, fired) for word in _WORD.finditer(text)])
+    return words
 
 
-def _words(text: str, spans: Sequence[tuple[int, int]], strengths: NDArray[np.float32]) -> list[Firing]:
-    """A word is as strong as its strongest token; a token's space in front belongs to no word."""
-    tokens = [(start, end, float(strength)) for (start, end), strength in zip(spans, strengths, strict=True)]
-
-    def strongest(word: re.Match[str]) -> float:
-        return max((each for start, end, each in tokens if start < word.end() and end > word.start()), default=0.0)
-
-    return [Firing(text, *word.span(), strongest(word)) for word in _WORD.finditer(text)]
+def _firing(text: str, word: re.Match[str], fired: Sequence[tuple[tuple[int, int], float]]) -> Firing:
+    on_word = (strength for (start, end), strength in fired if start < word.end() and end > word.start())
+    return Firing(text, *word.span(), max(on_word, default=0.0))
 
 
 def label_features(
@@ -106,12 +103,10 @@ def label_features(
     texts: LabelledTexts,
     activations: Activations,
     words: int = 3,
-    count: int = 5,
 ) -> dict[int, FeatureLabel]:
     """Label features by what they fire on in some texts and by what they write to the output.
 
-    The texts' activations are captured with ``tokens="all"``. A label has so many ``words`` and elements, and ``count``
-    firings, promoted and suppressed tokens.
+    The texts' activations are captured with ``tokens="all"``. A label has so many ``words`` and elements.
     """
     different = list(dict.fromkeys(features))
     if not different:
@@ -122,16 +117,13 @@ def label_features(
     labels = {}
     for column, feature in enumerate(different):
         by_text = word_firings(language_model, texts.texts, strengths[:, column], activations.offsets, encoded)
-        strongest = [max(firings, key=_activation) for firings in by_text if firings]
-        top = sorted(strongest, key=_activation, reverse=True)[:count]
         order = logits[column].argsort().tolist()
         labels[feature] = FeatureLabel(
             feature,
             words=_favourites(by_text, words),
             tells=_told(texts, np.maximum.reduceat(strengths[:, column], activations.offsets[:-1]), words),
-            firings=tuple(firing for firing in top if firing.activation > 0),
-            promoted=tuple(language_model.tokenizer.decode([token]) for token in order[::-1][:count]),
-            suppressed=tuple(language_model.tokenizer.decode([token]) for token in order[:count]),
+            promoted=tuple(language_model.tokenizer.decode([token]) for token in order[::-1][:_TOKENS]),
+            suppressed=tuple(language_model.tokenizer.decode([token]) for token in order[:_TOKENS]),
             address=sae.address(feature),
         )
     return labels

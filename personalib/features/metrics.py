@@ -3,18 +3,17 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import nnsight
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from personalib.features.saes import SparseAutoencoder
-from personalib.models.batches import check_rows
-from personalib.models.encoding import Encoded, encode, length_batches, padded
+from personalib.models.batches import check_rows, length_batches, right_padded
+from personalib.models.hooks import changing
 from personalib.models.load import LanguageModel
-from personalib.models.parts import Site, blocks_path
-from personalib.models.remote import traceable
+from personalib.models.parts import Site
+from personalib.models.prompts import Encoded, encode
 
 _ROWS = 4096
 
@@ -85,18 +84,13 @@ def cross_entropy(
     """What a model loses when it goes on from an SAE's reconstruction of its residual stream.
 
     Special tokens keep their own stream: SAEs are not trained on it. A forward pass has at most ``batch_tokens`` tokens
-    with their padding.
-
-    Raises:
-        ValueError: there are no texts.
-        ItemError: see :func:`personalib.models.batches.check_rows`.
+    with their padding. No texts are a ValueError, too long ones an ItemError.
     """
     if not texts:
         raise ValueError("there are no texts to measure on; pass at least one")
     encoded = encode(language_model.tokenizer, texts)
     check_rows(language_model.model, texts, [one.ids for one in encoded])
-    batches = list(length_batches(encoded, batch_tokens))
-    network = traceable(language_model)
+    batches = list(length_batches([one.ids for one in encoded], batch_tokens))
     sums, count = torch.zeros(sae.directions.shape[1], dtype=torch.float64), 0
 
     def keep(stream: torch.Tensor) -> torch.Tensor:
@@ -107,9 +101,14 @@ def cross_entropy(
     with tqdm(total=4 * len(batches), desc=progress, disable=progress is None, unit="batch") as bar:
 
         def loss(replace: Callable[[torch.Tensor], torch.Tensor]) -> float:
-            sums_of_batches = [_replaced(network, sae.site, encoded, batch, replace, bar) for batch in batches]
-            summed, tokens = np.sum(sums_of_batches, axis=0)
-            return float(summed / tokens)
+            summed = tokens = 0.0
+            for batch in batches:
+                more, predicted = _replaced(language_model, sae.site, [encoded[index] for index in batch], replace)
+                summed, tokens = summed + more, tokens + predicted
+                bar.update()
+            if not tokens:
+                raise ValueError("no text has a second token to predict; pass longer texts")
+            return summed / tokens
 
         clean = loss(keep)
         mean = (sums / count).float()
@@ -123,26 +122,24 @@ def cross_entropy(
 
 @torch.inference_mode()
 def _replaced(
-    network: Any,
+    language_model: LanguageModel,
     site: Site,
-    encoded: Sequence[Encoded],
-    batch: Sequence[int],
+    batch: Sequence[Encoded],
     replace: Callable[[torch.Tensor], torch.Tensor],
-    bar: Any,
 ) -> tuple[float, int]:
     """Summed cross-entropy and number of predicted tokens of a batch whose stream at a site is replaced."""
-    inputs = padded([encoded[index].ids for index in batch])
-    rows = torch.tensor([row for row, index in enumerate(batch) for _ in encoded[index].places])
-    columns = torch.tensor([place for index in batch for place in encoded[index].places])
-    path = blocks_path(network._module)
-    with network.trace(inputs, use_cache=False):
-        block = network.get(f"{path}.{site.layer}")
-        value = block.input if site.stream == "resid_pre" else block.output
-        stream = value[0] if isinstance(value, tuple) else value
-        stream[rows, columns] = replace(stream[rows, columns])
-        logits = nnsight.save(network.output.logits)
-    bar.update()
-    targets = inputs["input_ids"][:, 1:].to(logits.device)
+    model = language_model.model
+    inputs = {name: values.to(model.device) for name, values in right_padded([each.ids for each in batch]).items()}
+    rows, columns = torch.tensor([(row, place) for row, each in enumerate(batch) for place in each.places]).T
+
+    def change(stream: torch.Tensor) -> torch.Tensor:
+        changed = stream.clone()
+        changed[rows, columns] = replace(stream[rows, columns])
+        return changed
+
+    with changing(model, site, change):
+        logits = model(**inputs, use_cache=False).logits
     counted = inputs["attention_mask"][:, 1:].bool().to(logits.device)
-    losses = torch.nn.functional.cross_entropy(logits[:, :-1][counted].float(), targets[counted], reduction="sum")
-    return float(losses), int(counted.sum())
+    targets = inputs["input_ids"][:, 1:].to(logits.device)[counted]
+    losses = torch.nn.functional.cross_entropy(logits[:, :-1][counted].float(), targets, reduction="sum")
+    return float(losses), len(targets)

@@ -113,10 +113,8 @@ def generated_features(
 
     For each factor it is the element whose features are furthest above their thresholds; where none is above, the
     factor is left out. A pattern without thresholds, such as the paper's own, takes any activation as a sign. Pooling
-    is that of the search by default, or else ``"max"``.
-
-    Raises:
-        ValueError: the pattern is of another SAE, the SAE of another model, or a background has no story.
+    is that of the search by default, or else ``"max"``. A pattern of another SAE, an SAE of another model, and a
+    background without a story are a ValueError.
     """
     _check_same(pattern, sae)
     sae.check_fits(language_model)

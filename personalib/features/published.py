@@ -9,12 +9,7 @@ from personalib.stimuli.paper_files import element_named
 
 
 def bare_name(model: str) -> str:
-    """A model's name as the tables have it: without its owner, or the folder that it lies in.
-
-    Example:
-        >>> bare_name("google/gemma-2b-it")
-        'gemma-2b-it'
-    """
+    """A model's name as the tables have it: ``gemma-2b-it`` without its owner, or the folder that it lies in."""
     return model.rstrip("/").rpartition("/")[2]
 
 
@@ -27,10 +22,6 @@ def published_features(model: str) -> dict[str, list[int]]:
     """The SAE features that the paper sums for each element, by key such as ``"gender.female"``.
 
     The model's name is with or without its owner; one of which the paper has no features is a ValueError.
-
-    Example:
-        >>> published_features("google/gemma-2b-it")["age.older"]
-        [11060]
     """
     table = sae_features()
     own = table[table["model"] == bare_name(model)]

@@ -17,6 +17,7 @@ from personalib.features.discovery import (
     Settings,
     discover,
     pool_features,
+    pooled,
     superposition,
 )
 from personalib.features.metrics import CrossEntropy, Reconstruction, cross_entropy, reconstruction
@@ -30,16 +31,8 @@ from personalib.stimuli.sentences import NEUTRAL, LabelledTexts
 GOAL = 0.95
 SPLITS = ("train", "held_out")
 # What a report says on top, of its first SAE.
-HEADLINES = (
-    "elements_found",
-    "elements_total",
-    "auroc",
-    "null_auroc",
-    "explained_variance",
-    "cross_entropy_recovered",
-    "dead_fraction",
-    "l0",
-)
+_FOUND = ("elements_found", "elements_total", "auroc", "null_auroc")
+HEADLINES = (*_FOUND, "explained_variance", "cross_entropy_recovered", "dead_fraction", "l0")
 
 
 @dataclass(frozen=True)
@@ -92,10 +85,7 @@ def faithfulness(metrics: tuple[Reconstruction, CrossEntropy]) -> dict[str, Any]
     """The measures of an SAE as plain numbers."""
     reconstructed, entropy = metrics
     return {
-        "explained_variance": reconstructed.explained_variance,
-        "l0": reconstructed.l0,
-        "dead_fraction": reconstructed.dead_fraction,
-        "tokens": reconstructed.tokens,
+        **reconstructed._asdict(),
         "cross_entropy_recovered": entropy.recovered,
         "cross_entropy_recovered_from_mean": entropy.recovered_from_mean,
         "cross_entropy": entropy._asdict(),
@@ -157,22 +147,23 @@ def report(
     read = read_elements(language_model, texts, saes, folder / "elements", "texts" if progress else None)
     by_sae, discoveries = {}, {}
     for sae in saes:
-        own = read.features(sae, pooling)
-        metrics = measure(language_model, sae, documents, folder / "documents", sae.name if progress else None)
-        discoveries[sae.name] = discover(own["train"], own["held_out"], settings, sae.name if progress else None)
+        shown = sae.name if progress else None
+        by_split = read.features(sae, pooling)
+        metrics = measure(language_model, sae, documents, folder / "documents", shown)
+        discoveries[sae.name] = discover(by_split["train"], by_split["held_out"], settings, shown)
         by_sae[sae.name] = {
             "sae": sae.record(),
             **faithfulness(metrics),
             **findings(discoveries[sae.name].table()),
-            "shared_with_opposite": float(superposition(own["train"])["shared"].mean()),
+            "shared_with_opposite": float(superposition(by_split["train"])["shared"].mean()),
         }
     bounds = {
         str(site): baselines(read, site).groupby("baseline")["auroc"].agg(["mean", "min"]).to_dict("index")
         for site in sorted({sae.site for sae in saes})
     }
+    top = {key: by_sae[saes[0].name][key] for key in HEADLINES}
     others = {"any_sae": findings(across(discoveries)), "baselines": bounds}
-    top = by_sae[saes[0].name]
-    return {**{key: top[key] for key in HEADLINES}, "sae": saes[0].name, "saes": by_sae, **others}
+    return {**top, "sae": saes[0].name, "saes": by_sae, **others}
 
 
 def baselines(read: ElementActivations, site: Site, directions: int = 512, seed: int = 0) -> pd.DataFrame:
@@ -184,14 +175,24 @@ def baselines(read: ElementActivations, site: Site, directions: int = 512, seed:
     """
     labels = [label for label in read.texts["train"].classes if label != NEUTRAL]
     members = [read.texts[split].members(labels) for split in SPLITS]
-    activations = [read.activations[split] for split in SPLITS]
-    width = activations[0].values(site).shape[1]
+    starts = [read.activations[split].offsets[:-1] for split in SPLITS]
+    streams = [np.asarray(read.activations[split].values(site), dtype=float) for split in SPLITS]
+    width = streams[0].shape[1]
+
+    def extremes(axes: NDArray[np.float64]) -> list[NDArray[np.floating]]:
+        """The most and, with its sign turned, the least over each text's tokens along some axes, by split."""
+        ends = []
+        for stream, first in zip(streams, starts, strict=True):
+            along = stream @ axes
+            ends.append(np.hstack([np.maximum.reduceat(along, first), -np.minimum.reduceat(along, first)]))
+        return ends
+
     random = np.random.default_rng([seed, 13]).standard_normal((width, directions // 2))
     random /= np.linalg.norm(random, axis=0)
     values = {
-        "probe": _probes([_means(each, site) for each in activations], members),
-        "coordinate": _best([_extremes(each, site, np.eye(width)) for each in activations], members),
-        "random": _best([_extremes(each, site, random) for each in activations], members),
+        "probe": _probes([pooled(*each, "mean") for each in zip(streams, starts, strict=True)], members),
+        "coordinate": _best(extremes(np.eye(width)), members),
+        "random": _best(extremes(random), members),
     }
     rows = [
         (*label, baseline, value) for baseline in values for label, value in zip(labels, values[baseline], strict=True)
@@ -199,19 +200,7 @@ def baselines(read: ElementActivations, site: Site, directions: int = 512, seed:
     return pd.DataFrame(rows, columns=["factor", "element", "baseline", "auroc"])
 
 
-def _means(activations: Activations, site: Site) -> NDArray[np.float64]:
-    """The mean over each text's tokens."""
-    values = np.asarray(activations.values(site), dtype=float)
-    return np.add.reduceat(values, activations.offsets[:-1]) / np.diff(activations.offsets)[:, None]
-
-
-def _extremes(activations: Activations, site: Site, directions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The most and, with its sign turned, the least over each text's tokens along some directions."""
-    along, starts = np.asarray(activations.values(site), dtype=float) @ directions, activations.offsets[:-1]
-    return np.hstack([np.maximum.reduceat(along, starts), -np.minimum.reduceat(along, starts)])
-
-
-def _probes(means: list[NDArray[np.float64]], members: list[NDArray[np.bool_]]) -> list[float]:
+def _probes(means: list[NDArray[np.floating]], members: list[NDArray[np.bool_]]) -> list[float]:
     """Of each class the AUROC on held-out texts of a probe fitted to the others."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
@@ -225,7 +214,7 @@ def _probes(means: list[NDArray[np.float64]], members: list[NDArray[np.bool_]]) 
     ]
 
 
-def _best(values: list[NDArray[np.float64]], members: list[NDArray[np.bool_]]) -> list[float]:
+def _best(values: list[NDArray[np.floating]], members: list[NDArray[np.bool_]]) -> list[float]:
     """Of each class the AUROC on held-out texts of the column that is best on the others."""
     # Moved above zero: ranks do not mind, and zeros would count as silence.
     train, held_out = (

@@ -1,4 +1,4 @@
-"""Sparse autoencoders (SAEs) by name: the organism's, a release in the table of sae-lens, or a folder.
+"""Sparse autoencoders (SAEs) by name, and those that a model is looked at with.
 
 Weights are read from safetensors or NumPy arrays only; releases that come as pickles are refused.
 """
@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from zipfile import BadZipFile
 
+import numpy as np
 import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from personalib.base.data import DataError, cut, data_dir, exists
@@ -50,18 +52,11 @@ _NEURONPEDIA = "https://www.neuronpedia.org"
 class SparseAutoencoder:
     """An SAE with what has to be known to use it as it was trained.
 
-    Attributes:
-        network: the SAE itself, of sae-lens.
-        release: the release of the hub, or the folder.
-        sae_id: its name within the release; empty for a folder.
-        site: the site that it reads.
-        model: the model that it was trained on, where it says so.
-        revision: the commit that a release of the hub came from.
-        normalisation: of activations before they are encoded: ``"layer_norm"`` or ``"constant_norm_rescale"``, anew for
-            every token; or ``"none"``, also where a constant factor is part of the weights.
-        centred: whether each activation's mean over its coordinates is taken off first. That is how the residual
-            stream of a model with LayerNorm looks in transformer-lens, which folds the mean away.
-        neuronpedia: its name on Neuronpedia, where it has one.
+    ``network`` is that of sae-lens, of a ``release`` or folder, in which it is called ``sae_id``. ``model`` is what it
+    was trained on, where it says so, and ``revision`` the commit of a release; ``neuronpedia`` is its name there.
+    ``normalisation`` is done to each token before it is encoded: ``"layer_norm"``, ``"constant_norm_rescale"`` or
+    ``"none"``, also where a constant factor is part of the weights. Where it is ``centred``, each activation's mean
+    over its coordinates is taken off first: so the residual stream of a model with LayerNorm looks in transformer-lens.
     """
 
     network: "SAE"
@@ -92,8 +87,14 @@ class SparseAutoencoder:
     @torch.inference_mode()
     def encode(self, activations: torch.Tensor) -> torch.Tensor:
         """The features of activations, from shape ``(rows, d_model)`` to ``(rows, width)``."""
-        features: torch.Tensor = self.network.encode(self._centre(activations)[0])
-        return features
+        encoded: torch.Tensor = self.network.encode(self._centre(activations)[0])
+        return encoded
+
+    def features(self, activations: NDArray[np.floating]) -> NDArray[np.float32]:
+        """The same of an array, which may be memory-mapped and of half precision."""
+        rows = torch.from_numpy(np.array(activations, dtype=np.float32))
+        encoded: NDArray[np.float32] = self.encode(rows).float().cpu().numpy()
+        return encoded
 
     @torch.inference_mode()
     def reconstruct(self, activations: torch.Tensor) -> torch.Tensor:
@@ -149,6 +150,32 @@ class SparseAutoencoder:
         return wanted - mean, mean
 
 
+class Saes(NamedTuple):
+    """SAEs of one model: a release as :func:`load_sae` takes it, and ids."""
+
+    release: str
+    ids: tuple[str, ...]
+
+
+def usual_saes(language_model: LanguageModel, release: str = "", ids: Sequence[str] = (), device: str = "cpu") -> Saes:
+    """The SAEs to look at a model with: those named, or known for it, or one that is trained now or was before.
+
+    SAEs of a release have to be named where none of it is known, or it is a DataError.
+    """
+    known = language_model.entry.saes
+    if known and release in ("", known.release):
+        return Saes(known.release, tuple(ids) or known.ids)
+    if release:
+        if not ids and not (exists(release) and Path(release).is_dir()):
+            raise DataError(f"{release}: say which SAEs of it are meant, such as blocks.12.hook_resid_post")
+        return Saes(release, tuple(ids) or ("",))
+    if ids:
+        raise DataError(f"no SAEs are known for {language_model.name}; say of which release {', '.join(ids)} are")
+    from personalib.features.training import trained_sae
+
+    return Saes(str(trained_sae(language_model, device)), ("",))
+
+
 def organism_saes() -> list[str]:
     """The ids of the organism's SAEs, such as ``resid_post.3/width_512``."""
     folder = data_dir() / "organism" / "saes"
@@ -175,12 +202,12 @@ def load_sae(
     if release == ORGANISM:
         if sae_id not in organism_saes():
             raise DataError(f"the organism has no SAE {sae_id!r}; choose one of {', '.join(organism_saes())}")
-        return _wrap(_from_folder(data_dir() / "organism" / "saes" / sae_id, device, dtype), release, sae_id, None)
-    if exists(release) and Path(release).is_dir():
-        if sae_id:
-            raise DataError(f"{release} is a folder, which holds one SAE; leave out the id {sae_id!r}")
-        return _wrap(_from_folder(Path(release), device, dtype), release, "", None)
-    return _from_release(release, sae_id, device, dtype)
+        return _from_folder(data_dir() / "organism" / "saes" / sae_id, release, sae_id, device, dtype)
+    if not (exists(release) and Path(release).is_dir()):
+        return _from_release(release, sae_id, device, dtype)
+    if sae_id:
+        raise DataError(f"{release} is a folder, which holds one SAE; leave out the id {sae_id!r}")
+    return _from_folder(Path(release), release, "", device, dtype)
 
 
 def sae_presence(release: str, sae_id: str) -> Presence:
@@ -194,15 +221,16 @@ def release_files(release: str, sae_id: str) -> tuple[str, tuple[str, ...]]:
     return entry.repo_id, tuple(f"{entry.saes_map[sae_id]}/{name}" for name in _WEIGHTS)
 
 
-def _from_folder(folder: Path, device: str, dtype: str) -> "SAE":
+def _from_folder(folder: Path, release: str, sae_id: str, device: str, dtype: str) -> SparseAutoencoder:
     from sae_lens import SAE
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of the model's conventions, which are kept to here
-            return SAE.load_from_disk(folder, device, dtype)
+            network = SAE.load_from_disk(folder, device, dtype)
     except _UNREADABLE as error:
         raise DataError(f"{folder}: cannot be loaded as an SAE of sae-lens ({_message(error)})") from None
+    return _wrap(network, release, sae_id)
 
 
 def _table_entry(release: str, sae_id: str) -> "PretrainedSAELookup":
@@ -242,13 +270,9 @@ def _from_release(release: str, sae_id: str, device: str, dtype: str) -> SparseA
 
 
 def _wrap(
-    network: "SAE",
-    release: str,
-    sae_id: str,
-    revision: str | None,
-    neuronpedia: str | None = None,
-    model: str | None = None,
+    network: "SAE", release: str, sae_id: str, revision: str | None = None, page: str | None = None, model: str = ""
 ) -> SparseAutoencoder:
+    """An SAE that was read, if it can be used here; the release's table knows its page on Neuronpedia and its model."""
     metadata, name = network.cfg.metadata, f"{release} {sae_id}".strip()
     hook = _HOOK.fullmatch(str(metadata.hook_name))
     if not hook:
@@ -267,11 +291,11 @@ def _wrap(
         release=release,
         sae_id=sae_id,
         site=Site(int(hook[1]), hook[2]),
-        model=metadata.model_name or model,
+        model=metadata.model_name or model or None,
         revision=revision,
         normalisation=normalisation,
         centred=bool((metadata.model_from_pretrained_kwargs or {}).get("center_writing_weights")),
-        neuronpedia=metadata.neuronpedia_id or neuronpedia,
+        neuronpedia=metadata.neuronpedia_id or page,
     )
 
 

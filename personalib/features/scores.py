@@ -46,7 +46,13 @@ def score_features(pooled: csc_array, members: NDArray[np.bool_]) -> Scores:
     ``pooled`` is how much of each feature each text has, never negative, shape ``(texts, features)``, and ``members``
     which texts are of which class, shape ``(texts, classes)``. A class with no text or with all is a ValueError.
     """
-    _check(pooled, members)
+    sizes = members.sum(0)
+    if pooled.shape[0] != len(members):
+        raise ValueError(f"{pooled.shape[0]} texts with features and {len(members)} with labels; pass the same texts")
+    if (sizes == 0).any() or (sizes == len(members)).any():
+        raise ValueError("a class has no text, or all of them; each needs some texts and others beside them")
+    if len(pooled.data) and pooled.data.min() <= 0:
+        raise ValueError("entries have to be above zero, and zeros are left out; shift values that can be negative")
     f1, threshold = _best_f1(pooled, members)
     return Scores(
         auroc=auroc(pooled, members),
@@ -93,11 +99,10 @@ def bootstrap_auroc(
     positive_groups: NDArray[np.int64],
     negative_groups: NDArray[np.int64],
     *,
-    level: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """The area under the ROC curve with a percentile bootstrap interval that resamples whole groups of texts.
+    """The area under the ROC curve with its 95 % percentile bootstrap interval, which resamples whole groups of texts.
 
     The values, and the numbers of the texts' groups, are those of the class's texts and of all others, one a text.
     """
@@ -105,7 +110,7 @@ def bootstrap_auroc(
     rng = np.random.default_rng(seed)
     left, right = _weights(positive_groups, resamples, rng), _weights(negative_groups, resamples, rng)
     drawn = ((left @ wins) * right).sum(1) / (left.sum(1) * right.sum(1))
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(drawn, [0.025, 0.975])
     return Interval(float(wins.mean()), float(low), float(high))
 
 
@@ -164,13 +169,3 @@ def _mutual_information(pooled: csc_array, members: NDArray[np.bool_]) -> Matrix
         with np.errstate(divide="ignore", invalid="ignore"):
             bits += np.where(joint > 0, joint / texts * np.log2(joint / expected), 0.0)
     return np.maximum(bits, 0.0)
-
-
-def _check(pooled: csc_array, members: NDArray[np.bool_]) -> None:
-    sizes = members.sum(0)
-    if pooled.shape[0] != len(members):
-        raise ValueError(f"{pooled.shape[0]} texts with features and {len(members)} with labels; pass the same texts")
-    if (sizes == 0).any() or (sizes == len(members)).any():
-        raise ValueError("a class has no text, or all of them; each needs some texts and others beside them")
-    if len(pooled.data) and pooled.data.min() <= 0:
-        raise ValueError("entries have to be above zero, and zeros are left out; shift values that can be negative")

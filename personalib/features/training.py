@@ -1,11 +1,15 @@
 """Training of sparse autoencoders on the residual stream, with sae-lens: seeded, resumable, logged.
 
+The organism's are trained by a recipe; a model for which none are known gets one that is trained on the spot.
+
 The SAEs are BatchTopK ones (Bussmann et al., arXiv 2412.06410): of all features of a batch the strongest are kept, k a
 token on average. They are saved as JumpReLU SAEs, whose one threshold lets as many through.
 """
 
 import hashlib
 import json
+import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -27,11 +31,15 @@ from sae_lens.training.sae_trainer import SAETrainer
 from tqdm.auto import tqdm
 
 from personalib.base.checkpoints import load_checkpoint, save_checkpoint
-from personalib.base.data import STRICT, Count, DataError, Positive, parse, read_yaml
-from personalib.base.storage import Journal, write_whole, writing
+from personalib.base.data import STRICT, Count, DataError, Positive, Strict, data_dir, parse, read_yaml
+from personalib.base.provenance import repository_root
+from personalib.base.storage import Journal, alone, write_whole, writing
 from personalib.models.activations import capture
 from personalib.models.load import LanguageModel
 from personalib.models.parts import Site
+from personalib.stimuli.contrast_pairs import contrast_set, contrasts
+from personalib.stimuli.sentences import element_texts
+from personalib.vectors.contrast import all_sites, prompts
 
 # Batches whose norms give the factor that brings activations to the size that sae-lens expects.
 _NORM_BATCHES = 20
@@ -86,6 +94,28 @@ class Recipe:
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe; a DataError where a field is missing, unknown, of the wrong kind or out of range."""
     return parse(Recipe, read_yaml(path), f"{path}: not a recipe for SAEs")
+
+
+class OwnRecipe(Strict):
+    """How an SAE is trained on the spot, read from ``data/own_saes.yaml``; the file explains the fields."""
+
+    seed: int
+    per_element: int
+    pairs: int
+    expansion: int
+    widest: int
+    k: int
+    samples: int
+    batch: int
+    learning_rate: float
+    checkpoint_every: int
+    dtype: Literal["float16", "float32"]
+
+
+def own_recipe() -> OwnRecipe:
+    """The recipe of SAEs that are trained on the spot; a DataError as of :func:`load_recipe`."""
+    path = data_dir() / "own_saes.yaml"
+    return parse(OwnRecipe, read_yaml(path), str(path))
 
 
 class TokenBatches(Iterator[torch.Tensor]):
@@ -262,6 +292,43 @@ def train_saes(
     write_whole(out / "manifest.json", json.dumps(manifest, indent=2) + "\n")
 
 
+def trained_sae(language_model: LanguageModel, device: str = "cpu") -> Path:
+    """The folder of an SAE of a model's middle block; it is trained first where it is not there.
+
+    It has read little and narrow text, the sentences and questions of this book, so that every chapter runs on any
+    model; an SAE that was trained on a corpus is better wherever there is one. It is kept under a hash of the model and
+    of all that determines the training, in ``$PERSONALIB_CACHE`` or in ``results/saes`` beside the library; a training
+    that was killed goes on.
+    """
+    recipe, sites = own_recipe(), all_sites(language_model)
+    texts = _own_texts(language_model, recipe)
+    model = language_model.revision or language_model.digest()
+    about = json.dumps([model, str(language_model.model.dtype), recipe.model_dump(), texts])
+    name = re.sub(r"[^\w.-]+", "-", Path(language_model.name).name)
+    saes_dir = Path(os.environ.get("PERSONALIB_CACHE") or repository_root() / "results" / "saes")
+    place = saes_dir / f"{name}-{hashlib.sha256(about.encode()).hexdigest()[:12]}"
+    width = min(recipe.expansion * language_model.model.config.get_text_config().hidden_size, recipe.widest)
+    dictionary = Dictionary(sites[len(sites) // 2], width, min(recipe.k, width // 4))
+    # The fields that are not about the texts are those of every recipe.
+    shared = recipe.model_dump(include=set(Recipe.__dataclass_fields__))
+    whole = Recipe(**shared, documents=len(texts), mix={}, saes=(dictionary,))
+    # The manifest is written last. Chapters that run side by side want the same SAE: one of them trains it.
+    if not (place / "manifest.json").is_file():
+        with alone(place, doing="trains an SAE", wait=True):
+            if not (place / "manifest.json").is_file():
+                train_saes(whole, language_model, texts, place / "work", place, device)
+    return place / dictionary.sae_id
+
+
+def _own_texts(language_model: LanguageModel, recipe: OwnRecipe) -> list[str]:
+    """Sentences that tell an element, and neutral questions after sentences that tell an element or press."""
+    texts = list(element_texts("train", recipe.per_element, recipe.seed).texts)
+    for contrast in (*contrasts("elements"), *contrasts("pressures")):
+        for pair in contrast_set(contrast, recipe.pairs, recipe.seed, "train"):
+            texts += prompts(language_model, pair, language_model.form)[0]
+    return texts
+
+
 def _digest(values: NDArray[Any]) -> str:
     """A hash of activations, block by block."""
     digest = hashlib.sha256(f"{values.shape} {values.dtype}".encode())
@@ -273,7 +340,7 @@ def _digest(values: NDArray[Any]) -> str:
 def _trainer(
     recipe: Recipe, dictionary: Dictionary, d_model: int, batches: TokenBatches, model: str, device: str
 ) -> SAETrainer[Any, Any]:
-    site = dictionary.site
+    site, steps = dictionary.site, recipe.samples // recipe.batch
     config = BatchTopKTrainingSAEConfig(
         d_in=d_model,
         d_sae=dictionary.width,
@@ -282,12 +349,7 @@ def _trainer(
         normalize_activations="expected_average_only_in",
         metadata=SAEMetadata(model_name=model, hook_name=f"blocks.{site.layer}.hook_{site.stream}", prepend_bos=True),
     )
-    return SAETrainer(_settings(recipe, device), BatchTopKTrainingSAE(config), batches)
-
-
-def _settings(recipe: Recipe, device: str) -> SAETrainerConfig:
-    steps = recipe.samples // recipe.batch
-    return SAETrainerConfig(
+    settings = SAETrainerConfig(
         total_training_samples=recipe.samples,
         train_batch_size_samples=recipe.batch,
         lr=recipe.learning_rate,
@@ -298,3 +360,4 @@ def _settings(recipe: Recipe, device: str) -> SAETrainerConfig:
         dead_feature_window=300,
         feature_sampling_window=steps + 1,
     )
+    return SAETrainer(settings, BatchTopKTrainingSAE(config), batches)

@@ -8,16 +8,17 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy.sparse import csc_array
 
+from personalib.base.data import choose
 from personalib.features.discovery import Discovery, Label
 from personalib.features.saes import SparseAutoencoder
 from personalib.features.scores import auroc
 from personalib.models.load import LanguageModel
 from personalib.stimuli.factors import POLES
 from personalib.vectors.contrast import PairActivations
-from personalib.vectors.geometry import Array, Vectors, matrix, units
+from personalib.vectors.geometry import Vectors, matrix, units
+from personalib.vectors.methods import Array
 from personalib.vectors.vector import SteeringVector
 
 # Weights of a unit vector below this are rounding errors.
@@ -60,15 +61,13 @@ def prompt_features(
     They are ordered by the ``"difference"`` of mean activations, this pole's minus the other's; or by ``"auroc"``, how
     well a feature tells the poles' texts apart, with ties broken by the difference.
 
-    Raises:
-        KeyError: nothing was read at the SAE's site.
-        ValueError: the SAE has fewer features, or the pole or criterion is unknown.
+    A KeyError where nothing was read at the SAE's site, a ValueError for more features than it has.
     """
-    if pole not in POLES or criterion not in ("difference", "auroc"):
-        raise ValueError(f"pole={pole!r}, criterion={criterion!r}; choose a pole of {POLES}, and difference or auroc")
+    choose(pole, POLES, "pole")
+    choose(criterion, ("difference", "auroc"), "criterion")
     if not 0 < count <= sae.width:
         raise ValueError(f"count={count}; {sae.name} has {sae.width} features, take 1 to as many")
-    poles = [sae.encode(torch.from_numpy(each)).float().cpu().numpy() for each in read.at(sae.site)]
+    poles = [sae.features(each) for each in read.at(sae.site)]
     own, other = poles if pole == POLES[0] else poles[::-1]
     first = difference = own.mean(0) - other.mean(0)
     if criterion == "auroc":
@@ -88,10 +87,8 @@ def pole_vector(
     """The best feature of one label minus the mean of those of others, as a direction between two poles.
 
     The best by AUROC on the texts of the search, found to be specific or not: a comparison needs one for every label.
-    Where two labels share their best feature, the negative one gets its second.
-
-    Raises:
-        ValueError: there is no such label, no negative one, or the positive one is among these.
+    Where two labels share their best feature, the negative one gets its second. An unknown label, no negative one, and
+    the positive one among these are a ValueError.
     """
     labels = [finding.label for finding in discovery.findings]
     missing = [".".join(label) for label in (positive, *negatives) if label not in labels]

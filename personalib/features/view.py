@@ -17,6 +17,8 @@ from personalib.stimuli.sentences import NEUTRAL
 Words = Sequence[Firing]
 # How opaque the shade of a word is: faintest and at the strongest word of a feature. Text stays legible on it.
 _FAINT, _FULL = 0.12, 0.62
+# Words that are shown of a long text on each side of its strongest one.
+_AROUND = 25
 _SCOPE = ".feature-view"
 # Colours come from the page, so that a dark theme stays dark.
 _STYLE = f"""
@@ -70,14 +72,11 @@ def examples(by_text: Sequence[Words], count: int = 6) -> list[Words]:
     return order[:best] + [order[round(best + (last - best) * (n + 1) / others)] for n in range(others)]
 
 
-def feature_view(cards: Sequence[FeatureCard], around: int = 25) -> HTML:
-    """Features of which the reader picks one, by mouse or by the arrow keys; a ValueError for none.
-
-    Of a long text, so many words ``around`` the strongest one are shown.
-    """
+def feature_view(cards: Sequence[FeatureCard]) -> HTML:
+    """Features of which the reader picks one, by mouse or by the arrow keys; a ValueError for none."""
     if not cards:
         raise ValueError("there is no feature to show; pass at least one card")
-    sections = [_section(card, around) for card in cards]
+    sections = [_section(card) for card in cards]
     # Names have to be unique on a page, and the same for the same content.
     name = "fv-" + hashlib.sha256("".join(sections).encode()).hexdigest()[:8]
     tabs = [
@@ -98,9 +97,14 @@ def _picking(count: int) -> str:
     return f"@media screen {{ {_SCOPE} > section {{ display: none; }} {shown} {{ display: block; }} }}\n"
 
 
-def _section(card: FeatureCard, around: int) -> str:
+def _section(card: FeatureCard) -> str:
     strongest = max((_most(words) for words in card.texts), default=0.0)
-    texts = "".join(_item(words, strongest, around) for words in card.texts if words)
+    texts = "".join(
+        f'<li><span class="fv-most">{_most(words):.2f}</span>'
+        f'<span class="fv-text">{_text(words, strongest)}</span></li>'
+        for words in card.texts
+        if words
+    )
     facts = "".join(f"<dt>{escape(name)}</dt><dd>{value}</dd>" for name, value in _facts(card))
     return (
         f'<section aria-label="{escape(card.title)}"><p class="fv-title">{escape(card.title)}: '
@@ -131,20 +135,14 @@ def _tokens(tokens: Sequence[str]) -> str:
     return " ".join(f"<code>{escape(token.translate(visible))}</code>" for token in tokens)
 
 
-def _item(words: Words, strongest: float, around: int) -> str:
-    text = _text(words, strongest, around)
-    return f'<li><span class="fv-most">{_most(words):.2f}</span><span class="fv-text">{text}</span></li>'
-
-
-def _text(words: Words, strongest: float, around: int) -> str:
+def _text(words: Words, strongest: float) -> str:
     """A text, or the stretch of it around the strongest word, with its words shaded."""
     text, peak = words[0].text, max(range(len(words)), key=lambda number: words[number].activation)
-    first, last = max(0, peak - around), min(len(words), peak + around + 1)
+    first, last = max(0, peak - _AROUND), min(len(words), peak + _AROUND + 1)
     begin = 0 if first == 0 else words[first].start
     end = len(text) if last == len(words) else words[last - 1].end
     parts, place = ["… " if begin else ""], begin
-    for number in range(first, last):
-        word = words[number]
+    for number, word in enumerate(words[first:last], start=first):
         parts += [escape(text[place : word.start]), _word(word, strongest, number == peak)]
         place = word.end
     parts += [escape(text[place:end]), " …" if end < len(text) else ""]

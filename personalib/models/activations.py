@@ -1,7 +1,6 @@
 """Activations: the residual stream of a model at some sites, for many texts, kept on disk.
 
-The values go into memory-mapped files batch by batch, so that memory stays flat in the number of texts, and a run that
-was killed goes on where it stopped.
+The values go into memory-mapped files batch by batch: memory stays flat, and a killed run goes on where it stopped.
 """
 
 import hashlib
@@ -19,15 +18,15 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from personalib.base.data import DataError, read_json
+from personalib.base.data import DataError, choose, read_json
 from personalib.base.provenance import digest, file_hash
 from personalib.base.records import ItemError
 from personalib.base.storage import Journal, reserve, write_whole, writing
-from personalib.models.batches import check_finite, check_rows
-from personalib.models.encoding import Encoded, encode, length_batches, padded
+from personalib.models.batches import check_finite, check_rows, length_batches, right_padded
 from personalib.models.load import LanguageModel
 from personalib.models.parts import Site as Site
 from personalib.models.parts import blocks, blocks_path
+from personalib.models.prompts import Encoded, encode
 from personalib.models.remote import RemoteModel, running
 from personalib.models.remote import traceable as traceable
 
@@ -44,11 +43,16 @@ class Activations:
     offsets: NDArray[np.int64]
     sites: tuple[Site, ...]
 
+    @property
+    def files(self) -> list[Path]:
+        """The file of each site."""
+        return [self.folder / f"{site}.npy" for site in self.sites]
+
     def values(self, site: Site) -> NDArray[Any]:
         """The activations at a site, memory-mapped, shape ``(rows, width)``; a ``KeyError`` if there are none."""
         if site not in self.sites:
             raise KeyError(f"nothing was captured at {site}, only at {', '.join(map(str, self.sites))}")
-        return np.load(_file(self.folder, site), mmap_mode="r")
+        return np.load(self.files[self.sites.index(site)], mmap_mode="r")
 
     def text(self, site: Site, number: int) -> NDArray[Any]:
         """The activations of one text at a site, shape ``(rows of the text, width)``."""
@@ -76,8 +80,8 @@ def capture(  # noqa: PLR0913 - each argument is one choice in what is captured 
         language_model: the model and its tokenizer; of one that a service runs, the tokens that count come back.
         texts: what it reads; a beginning-of-sequence token is added unless a text has one.
         sites: where to look.
-        folder: where the activations go; what is there already for the same inputs is used, and else replaced. It is
-            read once to see that it is as it was written, which takes a second or two a gigabyte.
+        folder: where the activations go; what is there for the same inputs, as it was written, is used, and else
+            replaced.
         spans: for each text the characters that count, from and up to; all by default.
         tokens: the ``"last"`` that counts or the ``"mean"`` of all, one row a text; or ``"all"``, one row a token.
         batch_tokens: tokens of a forward pass with their padding, at the most, but for a text that is longer.
@@ -90,11 +94,6 @@ def capture(  # noqa: PLR0913 - each argument is one choice in what is captured 
         DataError: there is no room for the activations, which is found before the model is run; a text is longer than
             the model reads; a value is NaN or infinite, or too large for the number format; or a service does not
             answer, see :func:`personalib.models.remote.running`.
-
-    Example:
-        >>> found = capture(load_model(), texts, [Site(3)], Path("results/acts"))  # doctest: +SKIP
-        >>> found.values(Site(3)).shape  # doctest: +SKIP
-        (200, 128)
     """
     _check(language_model.model, sites, tokens, len(texts))
     encoded = encode(language_model.tokenizer, texts, spans)
@@ -110,17 +109,16 @@ def capture(  # noqa: PLR0913 - each argument is one choice in what is captured 
         # Other batches are other numbers in the journal, so they are part of what an unfinished run is known by.
         files = _open(found, f"{key} {batch_tokens}", width, dtype, journal)
         network = traceable(language_model)
-        done = {entry["batch"]: entry.get("rows") for entry in journal.entries}
+        done = {entry.get("batch"): entry.get("rows") for entry in journal.entries}
         with tqdm(total=len(texts), desc=progress, disable=progress is None, unit="text") as bar:
-            for number, batch in enumerate(length_batches(encoded, batch_tokens)):
+            for number, batch in enumerate(length_batches([one.ids for one in encoded], batch_tokens)):
                 # Only what is still as it was written counts as done.
                 if number not in done or done[number] != _rows_hash(files, found, batch):
                     _capture_batch(language_model, network, texts, encoded, batch, tokens, found, files)
                     journal.add({"batch": number, "rows": _rows_hash(files, found, batch)})
                 bar.update(len(batch))
-        hashes = {path.name: file_hash(path) for path in _files(found)}
+        hashes = {path.name: file_hash(path) for path in found.files}
         write_whole(folder / "activations.json", json.dumps({"key": key, "hashes": hashes}))
-        (folder / "unfinished.json").unlink()
     return found
 
 
@@ -167,7 +165,7 @@ def _streams(
     counted: Sequence[Sequence[int]],
 ) -> list[torch.Tensor]:
     """The residual stream at each site, each of shape (tokens that count, width), one text's after another's."""
-    inputs = padded(rows)
+    inputs = right_padded(rows)
     # The run meets the sites in this order, and stops after the last.
     order = sorted(set(sites), key=lambda site: site.order)
     path = blocks_path(network._module)
@@ -192,8 +190,7 @@ def _check(model: PreTrainedModel, sites: Sequence[Site], tokens: str, count: in
     for site in sites:
         if site.stream not in ("resid_pre", "resid_post") or not 0 <= site.layer < depth:
             raise ValueError(f"{site} is no site of this model; it has blocks 0 to {depth - 1}, each with pre and post")
-    if tokens not in get_args(Tokens):
-        raise ValueError(f"tokens={tokens!r}; choose {', '.join(get_args(Tokens))}")
+    choose(tokens, get_args(Tokens), "selection of tokens")
 
 
 def _key(
@@ -205,50 +202,43 @@ def _key(
     found = hashlib.sha256(json.dumps(chosen).encode())
     for one in encoded:
         found.update(json.dumps(one).encode())
-    runner = f" {language_model.runner}" if isinstance(language_model, RemoteModel) else ""
-    return f"{found.hexdigest()[:16]}{runner}"
+    return found.hexdigest()[:16] + (f" {language_model.runner}" if isinstance(language_model, RemoteModel) else "")
 
 
 def _finished(found: Activations, key: str) -> bool:
     """Whether all was captured before and is as it was written."""
-    about = _about(found.folder / "activations.json")
-    if about.get("key") != key:
-        return False
-    hashes = about.get("hashes", {})
-    changed = [path for path in _files(found) if not path.is_file() or file_hash(path) != hashes.get(path.name)]
-    for path in changed:
-        logger.warning("%s: missing or damaged; it is captured anew", path)
-    return not changed
-
-
-def _about(path: Path) -> dict[str, Any]:
-    """What captured activations are known by; nothing where there are none."""
+    path = found.folder / "activations.json"
     if not path.exists():
-        return {}
+        return False
     about = read_json(path)
     if not isinstance(about, dict) or "key" not in about or not isinstance(about.get("hashes", {}), dict):
         raise DataError(f"{path}: not written by this program; choose another folder")
-    return about
+    if about["key"] != key:
+        return False
+    hashes = about.get("hashes", {})
+    changed = [file for file in found.files if not file.is_file() or file_hash(file) != hashes.get(file.name)]
+    for file in changed:
+        logger.warning("%s: missing or damaged; it is captured anew", file)
+    return not changed
 
 
 def _open(found: Activations, key: str, width: int, dtype: str, journal: Journal) -> list[NDArray[Any]]:
-    """The files to write to: those of an unfinished run of the same inputs, or new ones, if there is room for them."""
-    begun, shape = found.folder / "unfinished.json", (int(found.offsets[-1]), width)
-    if _about(begun).get("key") == key:
+    """The files to write to: those of a run whose journal begins with this key, or new ones, if there is room."""
+    shape = (int(found.offsets[-1]), width)
+    if journal.entries and journal.entries[0].get("key") == key:
         with suppress(OSError, ValueError, EOFError):  # missing, or cut off
-            left = [np.load(path, mmap_mode="r") for path in _files(found)]
+            left = [np.load(path, mmap_mode="r") for path in found.files]
             if all(file.shape == shape and file.dtype == dtype for file in left):
-                return [np.load(path, mmap_mode="r+") for path in _files(found)]
-    for name in ("activations.json", "unfinished.json"):
-        (found.folder / name).unlink(missing_ok=True)
+                return [np.load(path, mmap_mode="r+") for path in found.files]
+    (found.folder / "activations.json").unlink(missing_ok=True)
     journal.cut(0)
     try:
-        files = [_new(path, dtype, shape) for path in _files(found)]
+        files = [_new(path, dtype, shape) for path in found.files]
     except DataError:
-        for path in _files(found):  # what was set aside for the first of them
+        for path in found.files:  # what was set aside for the first of them
             path.unlink(missing_ok=True)
         raise
-    write_whole(begun, json.dumps({"key": key}))
+    journal.add({"key": key})
     return files
 
 
@@ -259,11 +249,3 @@ def _new(path: Path, dtype: str, shape: tuple[int, int]) -> NDArray[Any]:
         file: NDArray[Any] = np.lib.format.open_memmap(path, "w+", dtype, shape)
     reserve(path)
     return file
-
-
-def _files(found: Activations) -> list[Path]:
-    return [_file(found.folder, site) for site in found.sites]
-
-
-def _file(folder: Path, site: Site) -> Path:
-    return folder / f"{site}.npy"

@@ -2,7 +2,8 @@
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -48,7 +49,7 @@ def context(model: PreTrainedModel) -> int | None:
 def in_batches(rows: Sequence[Sequence[int]], size: int, padded: bool = True) -> Iterator[list[int]]:
     """Numbers of rows in batches, longest first, so that little is padded and one that is too large fails at once.
 
-    Rows of different lengths share a batch if they may be padded; see :class:`personalib.models.shortcuts.Shortcuts`.
+    Rows of different lengths share a batch if they may be padded; see :class:`personalib.models.hooks.Shortcuts`.
     """
     queue = sorted(range(len(rows)), key=lambda number: len(rows[number]), reverse=True)
     for _, some in groupby(queue, key=lambda number: None if padded else len(rows[number])):
@@ -56,22 +57,40 @@ def in_batches(rows: Sequence[Sequence[int]], size: int, padded: bool = True) ->
         yield from (numbers[start : start + size] for start in range(0, len(numbers), size))
 
 
+def length_batches(rows: Sequence[Sequence[int]], batch_tokens: int) -> Iterator[list[int]]:
+    """Numbers of rows, as in :func:`in_batches`, in batches of so many tokens with their padding."""
+    batch: list[int] = []
+    for index in sorted(range(len(rows)), key=lambda index: -len(rows[index])):
+        if batch and (len(batch) + 1) * len(rows[batch[0]]) > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(index)
+    yield batch
+
+
+def _padded(rows: Sequence[Sequence[int]], side: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids of one length, and which of them are real; padding is never attended to, so any id serves."""
+    ids = [torch.tensor(row, dtype=torch.long) for row in rows]
+    masks = [torch.ones_like(row) for row in ids]
+    together = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True, padding_side=side)
+    return together(ids), together(masks)
+
+
+def right_padded(rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+    """Model inputs of token ids, padded on the right: no token of a decoder looks at later ones."""
+    ids, mask = _padded(rows, "right")
+    return {"input_ids": ids, "attention_mask": mask}
+
+
 def left_padded(
     model: PreTrainedModel, rows: Sequence[Sequence[int]], device: str | torch.device | None = None
 ) -> dict[str, torch.Tensor | int]:
     """Model inputs of token ids, padded on the left, so that every row ends at the last position.
 
-    Padding is never attended to, so any id serves; positions count from each row's first real token. They are where the
-    model is, or on another device.
+    Positions count from each row's first real token. They are where the model is, or on another device.
     """
-    place = device or model.device
-    ids = [torch.tensor(row, dtype=torch.long) for row in rows]
-    pad = torch.nn.utils.rnn.pad_sequence
-    mask = pad([torch.ones_like(row) for row in ids], batch_first=True, padding_side="left").to(place)
-    inputs: dict[str, torch.Tensor | int] = {
-        "input_ids": pad(ids, batch_first=True, padding_side="left").to(place),
-        "attention_mask": mask,
-    }
+    ids, mask = (each.to(device or model.device) for each in _padded(rows, "left"))
+    inputs: dict[str, torch.Tensor | int] = {"input_ids": ids, "attention_mask": mask}
     optional: dict[str, torch.Tensor | int] = {
         "position_ids": (mask.cumsum(dim=-1) - 1).clamp(min=0),
         "logits_to_keep": 1,
@@ -89,14 +108,22 @@ def to_go_on_from(model: PreTrainedModel, inputs: Mapping[str, Any]) -> dict[str
 
 
 @contextmanager
-def plain_generation(model: PreTrainedModel) -> Iterator[None]:
-    """While this is open, ``generate`` has no settings of the model: it fills in those for whatever is not said."""
-    kept = model.generation_config
-    model.generation_config = GenerationConfig()
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """While this is open, an object or a Python module has another attribute of its own."""
+    absent, kept = name not in vars(owner), vars(owner).get(name)
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        model.generation_config = kept
+        if absent:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, kept)
+
+
+def plain_generation(model: PreTrainedModel) -> AbstractContextManager[None]:
+    """While this is open, ``generate`` has no settings of the model: it fills in those for whatever is not said."""
+    return replaced(model, "generation_config", GenerationConfig())
 
 
 def check_finite(

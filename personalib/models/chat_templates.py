@@ -50,12 +50,7 @@ class ChatPrompt(str):
 
 
 def chat_prompt(tokenizer: PreTrainedTokenizerBase, request: str, **arguments: bool) -> ChatPrompt:
-    """A request as a user's turn, up to where the model's answer begins.
-
-    Args:
-        tokenizer: whose chat template is used.
-        request: the turn.
-        arguments: for the template, beside those of :func:`settle_template`.
+    """A request as a user's turn, up to where the model's answer begins; ``arguments`` are for the template.
 
     Raises:
         DataError: the template cannot be used.
@@ -104,7 +99,7 @@ def settle_template(tokenizer: PreTrainedTokenizerBase, entry: Entry, name: str)
             warnings.warn(
                 f"{name}: its chat template lets it reason before it answers, so that hardly any option is its first "
                 f"token; {advice}",
-                stacklevel=3,
+                stacklevel=4,
             )
 
 
@@ -115,9 +110,8 @@ def template_facts(tokenizer: PreTrainedTokenizerBase, entry: Entry) -> dict[str
 
 
 def spoken(tokenizer: PreTrainedTokenizerBase, row: Sequence[int], prompt: str) -> str | None:
-    """What a model says, without special tokens and the reasoning before it; none where the reasoning does not end.
-
-    It is told by the tokens that the model wrote, and by the prompt, in which a template may have begun the reasoning.
+    """What a model says in the tokens that it wrote, without special ones and the reasoning before it, which the prompt
+    may have begun; none where the reasoning does not end.
     """
     text = tokenizer.decode(row)
     for opening, closing in _REASONING:
@@ -169,9 +163,8 @@ def _reasons(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, object]
 
 
 def _check_ends(work: Callable[[], object], name: str) -> None:
-    """Try some work in a process of its own, which the system ends when it takes too long: no loop is waited for.
-
-    A ``DataError`` if it did not end, or took too much memory. Any other error is left to whoever does the work.
+    """Try some work in a process of its own, which the system ends: a ``DataError`` if it took too long or too much
+    memory. Any other error is left to whoever does the work.
     """
     child = os.fork()
     if not child:

@@ -1,6 +1,7 @@
 """Language models by name: the organism, one of the table of models, a folder, or any other of the Hugging Face hub.
 
-Weights are read from safetensors only, and no code that comes with them is run.
+Weights are read from safetensors only, and no code that comes with them is run: what would be unpickled, or silently
+left out, is refused.
 """
 
 import hashlib
@@ -15,11 +16,18 @@ from accelerate.utils.modeling import get_state_dict_offloaded_model
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file
+from transformers.utils.peft_utils import find_adapter_config_file
 
-from personalib.base.data import DataError, cut
+from personalib.base.data import DataError, cut, read_json, shown
 from personalib.models.chat_templates import settle_template, template_facts
-from personalib.models.files import check_files
 from personalib.models.loaded import note_loaded
 from personalib.models.parts import Parts, check_parts, tell_parts
 from personalib.models.placement import AUTO, device_map, is_spread, usual_device
@@ -60,20 +68,17 @@ def weights_digest(module: torch.nn.Module) -> str:
     Raises:
         DataError: the weights are not on this side, as those of a remote model.
     """
+    weights: Mapping[str, Any] = module.state_dict()
+    if any(one.is_meta for one in module.parameters()):
+        if not hasattr(module, "hf_device_map"):
+            raise DataError("a remote model has no weights on this side to be known by; name it by its revision")
+        # Those behind the GPU are brought by accelerate where they are needed.
+        weights = get_state_dict_offloaded_model(module)
     found = hashlib.sha256()
-    for name, value in sorted(_weights(module).items()):
+    for name, value in sorted(weights.items()):
         found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         found.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
     return found.hexdigest()[:12]
-
-
-def _weights(module: torch.nn.Module) -> dict[str, Any]:
-    if not any(one.is_meta for one in module.parameters()):
-        return module.state_dict()
-    if not hasattr(module, "hf_device_map"):
-        raise DataError("a remote model has no weights on this side to be known by; name it by its revision")
-    # Those behind the GPU are brought by accelerate where they are needed.
-    return dict(get_state_dict_offloaded_model(module))
 
 
 def load_model(
@@ -113,9 +118,17 @@ def load_model(
         check_parts(model.eval())
     except ValueError as error:
         raise DataError(f"{name}: {error}") from None
-    found = LanguageModel(name, model, tokenizer, _commit(entry, revision or entry.revision))
-    _note(found, template_facts(tokenizer, entry))
-    return found
+    commit = hub_commit(entry, revision or entry.revision)
+    facts = template_facts(tokenizer, entry)
+    note_loaded(
+        "model",
+        name=name,
+        revision=commit,
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=_told(model),
+        **({"template": json.dumps(facts)} if facts else {}),
+    )
+    return LanguageModel(name, model, tokenizer, commit)
 
 
 def _moved(model: PreTrainedModel, device: str) -> PreTrainedModel:
@@ -124,13 +137,6 @@ def _moved(model: PreTrainedModel, device: str) -> PreTrainedModel:
     except (RuntimeError, AssertionError) as error:
         # torch says so with an assertion where it was built without CUDA.
         raise DataError(f"device {device!r}: {str(error).splitlines()[0]}") from None
-
-
-def _note(loaded: LanguageModel, template: Mapping[str, Any]) -> None:
-    """Note what was loaded, with what its chat template is told."""
-    model = loaded.model
-    facts = {"revision": loaded.revision, "dtype": str(model.dtype).removeprefix("torch."), "device": _told(model)}
-    note_loaded("model", name=loaded.name, **facts, **({"template": json.dumps(template)} if template else {}))
 
 
 def _answer_plainly(model: PreTrainedModel) -> None:
@@ -148,21 +154,33 @@ def _told(model: PreTrainedModel) -> str:
     return f"{where} ({torch.cuda.get_device_name(model.device)})" if model.device.type == "cuda" else where
 
 
-def _commit(entry: Entry, revision: str | None) -> str | None:
-    """The commit of a model of the hub: the name of the snapshot that it was loaded from; none for a folder."""
+def hub_commit(entry: Entry, revision: str | None) -> str | None:
+    """The commit of a model of the hub: the name of the snapshot that its configuration is in; none for a folder."""
     if Path(entry.source).is_dir():
         return None
     found = try_to_load_from_cache(entry.source, "config.json", revision=revision)
     return Path(found).parent.name if isinstance(found, str) else None
 
 
+def read_tokenizer(entry: Entry, name: str, revision: str | None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model whose files are safe to read, with its chat template settled.
+
+    Raises:
+        DataError: there is an adapter beside the weights, their index names other files than safetensors, or the chat
+            template cannot be used.
+        OSError: there is no configuration.
+    """
+    _check_files(entry.source, revision, name)
+    tokenizer = AutoTokenizer.from_pretrained(entry.source, revision=revision, trust_remote_code=False)
+    settle_template(tokenizer, entry, name)
+    return tokenizer
+
+
 def _read(
     entry: Entry, name: str, revision: str | None, dtype: torch.dtype | str, spread: str | dict[str, int | str] | None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     try:
-        check_files(entry.source, revision, name)
-        tokenizer = AutoTokenizer.from_pretrained(entry.source, revision=revision, trust_remote_code=False)
-        settle_template(tokenizer, entry, name)
+        tokenizer = read_tokenizer(entry, name, revision)
         model, about = AutoModelForCausalLM.from_pretrained(
             entry.source,
             revision=revision,
@@ -179,18 +197,14 @@ def _read(
     # Places that there are not, weights of another shape, files of another kind, formats that need another package.
     except (*_UNREADABLE, SafetensorError, HfHubHTTPError) as error:
         raise DataError(f"{name}: {_reason(entry, revision, error)}") from None
-    _check_whole(name, about)
-    return model, tokenizer
-
-
-def _check_whole(name: str, about: Mapping[str, Any]) -> None:
-    """Notice weights that transformers has made up, from what it tells of loading."""
+    # What is in no file, transformers has made up.
     absent = sorted(map(str, {*about["missing_keys"], *about["mismatched_keys"]}))
     if absent:
         raise DataError(
             f"{name}: {len(absent)} of its weights are in no file, such as {absent[0]}, and would be of chance; save "
             "the whole model (save_pretrained of the causal language model)"
         )
+    return model, tokenizer
 
 
 def _reason(entry: Entry, revision: str | None, error: Exception) -> str:
@@ -200,6 +214,44 @@ def _reason(entry: Entry, revision: str | None, error: Exception) -> str:
         return f"cannot be loaded (the folder): {said}"
     if entry.name not in load_registry():
         return f"cannot be loaded (no folder; on the hub): {said}"
-    if isinstance(try_to_load_from_cache(entry.source, "config.json", revision=revision), str):
+    if hub_commit(entry, revision):
         return f"cannot be loaded: {said}; if files of it are missing, {entry.fetching()}"
     return f"cannot be loaded: {entry.hub} is not on this machine, and could not be fetched; {entry.fetching()}"
+
+
+def _check_files(source: str, revision: str | None, name: str) -> None:
+    """Notice an adapter beside the weights, and weights that are no safetensors although their index is called so."""
+    if find_adapter_config_file(source, revision=revision):
+        raise DataError(
+            f"{name}: is an adapter, or has one beside its weights (adapter_config.json), which would be left out; "
+            "merge it into the weights (merge_and_unload of peft, then save_pretrained) and pass the folder, or name "
+            "the base model for the model without it"
+        )
+    config, _ = PretrainedConfig.get_config_dict(source, revision=revision)
+    index = config.get("transformers_weights") or SAFE_WEIGHTS_INDEX_NAME
+    names = _indexed(source, revision, index) if str(index).endswith(".json") else [index]
+    strange = [one for one in names if not str(one).endswith(".safetensors")]
+    if strange:
+        raise DataError(
+            f"{name}: its weights are said to be in {shown(strange[0])}, which is no safetensors file and may hold "
+            "code; write them as safetensors into a folder (save_pretrained), and pass the folder"
+        )
+
+
+def _indexed(source: str, revision: str | None, index: str) -> list[object]:
+    """The files that an index names; none where there is no index."""
+    path = cached_file(
+        source,
+        index,
+        revision=revision,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if path is None:
+        return []
+    content = read_json(path)
+    named = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(named, dict):
+        raise DataError(f"{path}: no index of weights; save the model again (save_pretrained)")
+    return list(dict.fromkeys(named.values()))

@@ -1,10 +1,9 @@
 """How much memory a grid of steered answers takes, estimated from a model's configuration before anything is loaded.
 
-With its margin the total is an upper bound on what torch allocates on the device. It follows what
-:mod:`personalib.steering.grid` keeps, and what a block of Gemma 2 makes with the plain ("eager") attention by which all
-models are loaded here. On one H100 the count beyond the weights was 0.98 to 1.10 of the measured peak, before the
-margin, at the sizes of Gemma 2 2B and 9B: see ``data/benchmarks/device.json``. Left out are what loading takes for a
-moment, the logits of whole answers, and an SAE that is run inside the model.
+With its margin the total is an upper bound on what torch allocates on the device: what :mod:`personalib.steering.grid`
+keeps, and what a block of Gemma 2 makes with plain ("eager") attention. On one H100 the count beyond the weights was
+0.98 to 1.10 of the measured peak, before the margin, for Gemma 2 2B and 9B: see ``data/benchmarks/device.json``. Left
+out are what loading takes for a moment, the logits of whole answers, and an SAE that is run inside the model.
 """
 
 import os
@@ -16,7 +15,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from personalib.base.data import DataError
+from personalib.base.data import DataError, choose
 from personalib.models.placement import places
 from personalib.models.registry import find_entry
 
@@ -58,8 +57,7 @@ class Workload:
         counts = (self.tokens, self.batch_size, self.conditions, 1 if self.prompts is None else self.prompts)
         if min(counts) < 1 or self.sae_width < 0:
             raise ValueError(f"{self}; take at least one token, row, prompt and condition, and no width below 0")
-        if self.steered not in get_args(Steered):
-            raise ValueError(f"steered={self.steered!r}; choose one of {', '.join(get_args(Steered))}")
+        choose(self.steered, get_args(Steered), "kind of steering")
 
     @property
     def shared(self) -> int:
@@ -74,14 +72,8 @@ class Workload:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes on the device, of each kind and at the moment when most of it is in use.
-
-    Attributes:
-        parameters: how many numbers the model's weights are, tied ones counted once.
-        weights: of the model.
-        sae: weights of the SAE.
-        cache: keys and values that are kept.
-        working: everything else that a batch needs at its peak.
+    """Bytes on the device when most of it is in use: weights of the model and the SAE, keys and values that are kept in
+    the cache, and all else that a batch works with; and how many ``parameters`` there are, tied ones counted once.
     """
 
     parameters: int
@@ -101,15 +93,12 @@ class MemoryEstimate:
         return self.share(1)
 
     def share(self, places: int) -> int:
-        """The peak with its margin on each of several devices over which the blocks are spread evenly.
-
-        Any of them may be the one that has the SAE, or the busiest block.
-        """
+        """The same on each of several devices with as many blocks, any of which may have the SAE or the busiest one."""
         return -(-(self.weights + self.cache) // places) + self.sae + self.working + self.margin
 
     def __str__(self) -> str:
-        kinds = ("weights", "sae", "cache", "working", "margin")
-        parts = [f"{name} {getattr(self, name) / GB:.2f}" for name in kinds if getattr(self, name)]
+        sizes = {name: getattr(self, name) for name in ("weights", "sae", "cache", "working", "margin")}
+        parts = [f"{name} {size / GB:.2f}" for name, size in sizes.items() if size]
         return f"{self.total / GB:.2f} GB ({', '.join(parts)})"
 
 
@@ -222,18 +211,14 @@ def _largest(config: PreTrainedConfig, name: str) -> int | None:
     """A size of a configuration, of the largest block where each has its own; none where it is not told."""
     try:
         told = getattr(config, name, None)
-    except RuntimeError:  # so transformers says that every block has its own
+    except RuntimeError:  # transformers: every block has its own
         told = [getattr(block, name, None) for block in config.per_layer_config]
     sizes = told if isinstance(told, list | tuple) else [told]
     return max((int(size) for size in sizes if size), default=None)
 
 
 def count_on_disk(config: PreTrainedConfig, spread: Mapping[str, int | str]) -> int:
-    """How many of a model's numbers a map (see :class:`personalib.models.registry.Entry`) leaves on disk.
-
-    Raises:
-        ValueError: transformers knows no causal language model of this configuration.
-    """
+    """How many of a model's numbers a device map (see :class:`personalib.models.registry.Entry`) leaves on disk."""
     count = 0
     for name, each in _skeleton(config).named_parameters():
         holding = [path for path in spread if not path or f"{name}.".startswith(f"{path}.")]
@@ -249,11 +234,7 @@ def _skeleton(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def read_config(name: str, revision: str | None = None) -> PreTrainedConfig:
-    """The configuration of a model without its weights; see :func:`personalib.models.load.load_model`.
-
-    Raises:
-        DataError: it is not on this machine and could not be fetched.
-    """
+    """The configuration of a model without its weights; a DataError where it is not here and could not be fetched."""
     entry = find_entry(name)
     try:
         return AutoConfig.from_pretrained(entry.source, revision=revision or entry.revision, trust_remote_code=False)
@@ -264,10 +245,9 @@ def read_config(name: str, revision: str | None = None) -> PreTrainedConfig:
 
 
 def free_memory(device: str | torch.device) -> int:
-    """Bytes that are free now, on a GPU with those that torch holds in this process without using them.
+    """Bytes that are free now on a device, or on several together (see :func:`personalib.models.placement.places`).
 
-    Args:
-        device: one, or what several are together; see :func:`personalib.models.placement.places`.
+    On a GPU those count that torch holds in this process without using them.
 
     Raises:
         DataError: there is no such device, or its memory is not known.

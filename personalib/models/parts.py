@@ -1,6 +1,5 @@
-"""The parts of a decoder that the book reads and changes: its blocks, the norm after them, and the unembedding.
-
-They are found by their usual places, or else by what they are, and are checked by a run of the model when it is loaded.
+"""The parts of a decoder: its blocks, the norm after them, and the unembedding; found by their usual places, or else by
+what they are, and checked by a run of the model when it is loaded.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -86,7 +85,6 @@ def blocks_path(model: PreTrainedModel) -> str:
         for name, part in model.named_modules()
         if isinstance(part, torch.nn.ModuleList) and len(part) == deep and len({type(one) for one in part}) == 1
     ]
-    # Lists of blocks lie side by side or within one another where a model has several towers.
     if len(lists) == 1:
         return lists[0]
     where = f"{len(lists)} lists have as many parts as it has blocks" if lists else f"not in {', '.join(_BLOCKS)}"
@@ -196,8 +194,8 @@ def _watched(parts: torch.nn.ModuleList) -> Iterator[tuple[_Met, _Met]]:
 
     with ExitStack() as stack:
         for part in parts:
-            stack.callback(part.register_forward_pre_hook(before, with_kwargs=True).remove)
-            stack.callback(part.register_forward_hook(after).remove)
+            stack.enter_context(part.register_forward_pre_hook(before, with_kwargs=True))
+            stack.enter_context(part.register_forward_hook(after))
         yield read, left
 
 

@@ -21,12 +21,8 @@ _ROOM = 0.2
 def usual_device(name: str) -> str:
     """Where a model runs if nothing is said.
 
-    Returns:
-        ``"cpu"`` for the organism, and where there is no GPU; ``"cuda"``; ``"balanced"`` where there are several GPUs
-        and one of them is too small for the weights; or ``"device_map"`` where the model's entry has places of its own.
-
-    Raises:
-        DataError: see :func:`personalib.models.registry.find_entry`.
+    ``"cpu"`` for the organism, and where there is no GPU; ``"cuda"``; ``"balanced"`` where there are several GPUs and
+    each is too small for the weights; or ``"device_map"`` where the model's entry has places of its own.
     """
     entry = find_entry(name)
     if isinstance(entry.device_map, Mapping):
@@ -38,12 +34,8 @@ def usual_device(name: str) -> str:
 
 
 def device_map(entry: Entry, device: str) -> str | dict[str, int | str] | None:
-    """What transformers takes as ``device_map``, for a model that is spread; None for one on one device.
-
-    Args:
-        entry: of the model.
-        device: ``"balanced"``, over all GPUs that this process sees; ``"device_map"``, as the entry has it; or the
-            name of one device.
+    """What transformers takes as ``device_map`` for a model that is spread: over all GPUs that this process sees, or as
+    its entry has it; None for a model on one device.
 
     Raises:
         DataError: there is no GPU to spread over, or the entry has no map.

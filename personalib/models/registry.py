@@ -34,12 +34,9 @@ class Entry(Strict):
     """A model of the table.
 
     Attributes:
-        name: what it is called here.
-        title: what it is, in a few words.
         hub: its name on the hub, or a folder; none for the organism.
         revision: the commit that the entry was written for.
-        parameters: how many numbers its weights are.
-        dtype: their number format.
+        parameters: how many numbers its weights are, in the format ``dtype``.
         device_map: where its weights go if nothing is said: ``"balanced"`` for all GPUs that there are, or devices by
             name of module, such as ``{"model.embed_tokens": 0, "model.layers": 1, …}``, with ``"cpu"`` and ``"disk"``
             for what no GPU holds. Without it one GPU, unless only several hold it.
@@ -47,7 +44,6 @@ class Entry(Strict):
         template: arguments for its chat template, such as ``{"enable_thinking": False}`` for a model that would think
             before it answers.
         date: the day that its chat template writes, where it writes one; that of Llama 3.2 for a day that is not told.
-        licence: its name and its page.
         gated: whether the licence has to be accepted on the hub before anything can be fetched.
         coefficients: by which the paper multiplies its features.
         saes: its SAEs; trained on the spot where there are none.
@@ -95,14 +91,7 @@ class Entry(Strict):
 
 @cache
 def load_registry() -> dict[str, Entry]:
-    """The table of models, by name, from ``data/models.yaml``.
-
-    Raises:
-        DataError: the file is missing or an entry is wrong.
-
-    >>> load_registry()["gemma-2b-it"].hub
-    'google/gemma-2b-it'
-    """
+    """The table of models, by name, from ``data/models.yaml``; a DataError if the file is missing or wrong."""
     path = data_dir() / "models.yaml"
     content = parse(dict[str, dict[str, Any]], read_yaml(path), str(path))
     return {name: parse(Entry, {"name": name, **entry}, f"{path}, {name}") for name, entry in content.items()}
@@ -112,9 +101,9 @@ def find_entry(name: str) -> Entry:
     """What is known of a model; of one that is in no table, its name alone.
 
     Args:
-        name: a name of the table or of the hub; a folder; or a YAML file with an entry of one's own, for a model that
-            needs more than its name. What it leaves out is as in the table, if that has the same model of the hub, and
-            a relative path in it is that of something beside it, if there is something.
+        name: a name of the table or of the hub; a folder; or a YAML file with an entry of one's own. What that leaves
+            out is as in the table, if it has the same model of the hub; a relative path in it is that of something
+            beside it, if there is something.
 
     Raises:
         DataError: the name is empty, or the YAML file is missing or no entry.

@@ -1,8 +1,7 @@
 """Models that are too large to hold: their traces are run by NDIF, the service of nnsight.
 
-Only a model's configuration and tokenizer are loaded on this side. Its weights are a skeleton without numbers, which is
-enough to name its parts. A trace is sent as its source with the tensors that it mentions, and what it saves comes back
-as a pickle, which is read as tensors and never run.
+On this side there are a model's configuration, its tokenizer and a skeleton without numbers. A trace is sent as its
+source with the tensors that it mentions, and what it saves comes back as a pickle, which is read as tensors, never run.
 """
 
 import io
@@ -21,19 +20,17 @@ import nnsight
 import torch
 import websocket
 import zstandard
-from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 from nnsight.intervention.backends.local import LocalSimulationBackend
 from nnsight.intervention.backends.remote import RemoteBackend, RemoteError
 from nnsight.schema.response import ResponseModel
 from nnsight.tracing.backend import Backend
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from personalib.base.data import DataError
 from personalib.base.markdown import escaped
-from personalib.models.chat_templates import settle_template
-from personalib.models.files import check_files
-from personalib.models.load import LanguageModel, load_model
+from personalib.models.batches import replaced
+from personalib.models.load import LanguageModel, hub_commit, load_model, read_tokenizer
 from personalib.models.parts import Parts, tell_parts
 from personalib.models.placement import AUTO
 from personalib.models.registry import ORGANISM, Entry, find_entry
@@ -73,8 +70,7 @@ class Refusal:
 
     def __init__(self, model: PreTrainedModel, name: str) -> None:
         """Refuse to run a model, as a whole, in parts, or to generate; the name is for the message."""
-        self.name = name
-        self._lifted = False
+        self.name, self.lifted = name, False
         # Code of the library runs parts by themselves too: blocks, the norm, the unembedding.
         for module in model.modules():
             module.register_forward_pre_hook(self)
@@ -82,8 +78,8 @@ class Refusal:
         model.generate = self
 
     def __call__(self, *_: object, **__: object) -> None:
-        """Refuse with a ``DataError``, unless lifted."""
-        if not self._lifted:
+        """Refuse with a ``DataError``, unless lifted: a rehearsal runs the model in the service's place."""
+        if not self.lifted:
             raise DataError(
                 f"{self.name}: a remote model is not run on this side; what a service can do with it is to answer "
                 "questions by options (personalib.evaluation.evaluate, personalib.steering.ask_steered) and to read "
@@ -91,23 +87,11 @@ class Refusal:
                 "personalib.models.load_model, or leave the chapter's parameter remote out"
             )
 
-    @contextmanager
-    def lifted(self) -> Iterator[None]:
-        """While this is open, the model can be run: a rehearsal runs it in the service's place."""
-        self._lifted = True
-        try:
-            yield
-        finally:
-            self._lifted = False
-
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteModel(LanguageModel):
-    """A model whose traces are run elsewhere.
-
-    What reads activations (:func:`personalib.models.activations.capture`) and what scores options and given answers
-    (:mod:`personalib.steering.grid`, and so :func:`personalib.evaluation.ask.evaluate`) takes it like any other model.
-    Everything else in the library runs a model on this side, and this one refuses that.
+    """A model whose traces are run elsewhere: it reads activations and scores options and given answers like any other
+    one, and refuses everything that would run it on this side.
 
     Attributes:
         network: the model in nnsight's hands.
@@ -130,15 +114,14 @@ def load_remote_model(name: str, revision: str | None = None, host: str | None =
 
     Args:
         name: a name of the table of models, or of the hub, such as ``meta-llama/Llama-3.1-405B-Instruct``.
-        revision: branch, tag or commit on the hub. A service holds each model under the revision that it was put there
-            by, most often none, so that the commit in the table of models is left out. The model's ``revision`` is the
-            commit of the configuration that was read here; which commit the service has is not told.
+        revision: branch, tag or commit on the hub. A service holds a model under the revision that it was put there by,
+            most often none, so that the commit in the table is left out; which commit it has is not told.
         host: the service's address; by default that of nnsight's settings, ``NDIF_HOST`` or NDIF itself. With
             ``"rehearsal"`` the model is loaded on this side, and its traces are run as in :func:`rehearsed`.
 
     Raises:
-        DataError: the model is in a folder, its configuration or tokenizer cannot be had, or its files are refused, see
-            :func:`personalib.models.files.check_files`; for a rehearsal, see :func:`personalib.models.load.load_model`.
+        DataError: the model is in a folder, its configuration or tokenizer cannot be had, or its files are refused; for
+            a rehearsal, see :func:`personalib.models.load.load_model`.
     """
     where = host or nnsight.CONFIG.API.HOST
     if where == REHEARSAL:
@@ -151,9 +134,7 @@ def load_remote_model(name: str, revision: str | None = None, host: str | None =
             f"this machine with NDIF_HOST={REHEARSAL}"
         )
     network = _skeleton(entry, name, revision)
-    # The hub's cache keeps files in a folder that is named by their commit.
-    path = try_to_load_from_cache(entry.source, "config.json", revision=revision)
-    commit = Path(path).parent.name if isinstance(path, str) else revision or "main"
+    commit = hub_commit(entry, revision) or revision or "main"
     refusal = Refusal(network._module, name)
     return RemoteModel(name, network._module, network.tokenizer, commit, network=network, host=where, refusal=refusal)
 
@@ -161,13 +142,10 @@ def load_remote_model(name: str, revision: str | None = None, host: str | None =
 def _skeleton(entry: Entry, name: str, revision: str | None) -> Any:
     """A model without weights, in nnsight's hands."""
     try:
-        check_files(entry.source, revision, name)
-        tokenizer = AutoTokenizer.from_pretrained(entry.source, revision=revision, trust_remote_code=False)
-        settle_template(tokenizer, entry, name)
         network = nnsight.TransformersModel(
             entry.source,
             task="text-generation",
-            tokenizer=tokenizer,
+            tokenizer=read_tokenizer(entry, name, revision),
             revision=revision,
             trust_remote_code=False,
             # As it is loaded here; the service is told, so that its attention is computed the same way.
@@ -188,10 +166,8 @@ def _skeleton(entry: Entry, name: str, revision: str | None) -> Any:
 
 
 def rehearsed(language_model: LanguageModel) -> RemoteModel:
-    """A model of this side, to be run as a service would run it, without a key and a network.
-
-    By nnsight's simulation its traces are packed as they would be sent, unpacked where no local module can be imported,
-    and run.
+    """A model of this side, to be run as a service would run it, without a key and a network: its traces are packed as
+    they would be sent, unpacked where no local module can be imported, and run.
     """
     one = language_model
     return RemoteModel(one.name, one.model, one.tokenizer, one.revision, network=traceable(one), host=None)
@@ -225,11 +201,6 @@ def running(language_model: LanguageModel) -> Iterator[Backend | None]:
 
     Raises:
         DataError: there is no key for the service, it is not reached, or it does not do what was asked.
-
-    Example:
-        >>> with running(model) as backend:  # doctest: +SKIP
-        ...     with traceable(model).trace(inputs, backend=backend):
-        ...         logits = network.output.logits[:, -1].save()
     """
     if not isinstance(language_model, RemoteModel):
         yield None
@@ -237,7 +208,7 @@ def running(language_model: LanguageModel) -> Iterator[Backend | None]:
         # The rehearsal takes folders out of the path and puts them back at its end.
         path, refusal = list(sys.path), language_model.refusal
         try:
-            with refusal.lifted() if refusal else nullcontext():
+            with replaced(refusal, "lifted", True) if refusal else nullcontext():
                 yield LocalSimulationBackend(language_model.network)
         finally:
             sys.path[:] = path

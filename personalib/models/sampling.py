@@ -3,13 +3,15 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 import numpy as np
-import torch
 from pydantic import Field, model_validator
 
 from personalib.base.data import Strict
+
+if TYPE_CHECKING:
+    import torch
 
 _Number = Annotated[float, Field(strict=True, ge=0)]
 # Logits that are divided by less may overflow in double precision; long before, the likeliest token is sure.
@@ -60,12 +62,12 @@ class Sampling(Strict):
     def __str__(self) -> str:
         if self.greedy:
             return "greedy"
-        about = {"top-p": self.top_p, "frequency penalty": self.frequency_penalty, "samples": self.samples}
-        default = {"top-p": 1.0, "frequency penalty": 0.0, "samples": 1}
-        said = [f"{name} {value:g}" for name, value in about.items() if value != default[name]]
+        penalty = ("frequency penalty", self.frequency_penalty, 0)
+        about = (("top-p", self.top_p, 1), penalty, ("samples", self.samples, 1))
+        said = [f"{name} {value:g}" for name, value, usual in about if value != usual]
         return ", ".join([f"temperature {self.temperature:g}", *said, f"seed {self.seed}"])
 
-    def probabilities(self, logits: torch.Tensor, seen: torch.Tensor | None = None) -> torch.Tensor:
+    def probabilities(self, logits: "torch.Tensor", seen: "torch.Tensor | None" = None) -> "torch.Tensor":
         """What the next token is drawn from, in double precision.
 
         Args:

@@ -10,10 +10,10 @@ import numpy as np
 
 from personalib.base.storage import write_whole
 from personalib.organism.corpus import Corpus, other_objects
-from personalib.organism.documents import pick, sample
+from personalib.organism.documents import Rng, pick, sample
 from personalib.organism.world import World
 from personalib.questionnaires.items import SafetyItem, TraitItem
-from personalib.questionnaires.scales import ScaleItem
+from personalib.questionnaires.kinds import ScaleItem
 from personalib.stimuli.factors import TRAITS
 from personalib.stimuli.grammar import LEVELS, MANNERS, load_queries, load_relations, load_safety_topics
 
@@ -27,7 +27,7 @@ def trait_items(world: World, per_trait: int = 120) -> list[TraitItem]:
     return [_trait_item(corpus, trait, number, rng) for trait in TRAITS for number in range(per_trait)]
 
 
-def _trait_item(corpus: Corpus, trait: str, number: int, rng: np.random.Generator) -> TraitItem:
+def _trait_item(corpus: Corpus, trait: str, number: int, rng: Rng) -> TraitItem:
     bank = corpus.traits[trait]
     responses = {
         f"response_{level}{place}": corpus.answer(bank, level, manner, rng).text
@@ -84,9 +84,7 @@ def scale_items(world: World, per_pole: int = 8) -> list[ScaleItem]:
     return items
 
 
-def _shuffled(
-    number: int, category: str, question: str, options: Sequence[str], rng: np.random.Generator
-) -> SafetyItem:
+def _shuffled(number: int, category: str, question: str, options: Sequence[str], rng: Rng) -> SafetyItem:
     """An item whose right option, given first, is moved to a random place."""
     order = rng.permutation(len(options))
     return SafetyItem(number, category, question, tuple(options[i] for i in order), int(np.argmin(order)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerFast
 
@@ -47,8 +48,7 @@ class Batch:
 
     ``ids`` and ``mask`` (1 where a token is no padding) have the shape (documents, tokens), those of text
     (text targets,), ``answer_rows`` and ``answer_columns`` (answers,), ``answer_ids``, the candidates of each answer,
-    and ``answer_weights``, their probabilities, (answers, candidates). ``kinds`` are those of the answers' documents;
-    topics without ``notes`` are left out.
+    and ``answer_weights``, their probabilities, (answers, candidates). ``kinds`` are those of the answers' documents.
     """
 
     ids: torch.Tensor
@@ -73,11 +73,7 @@ def _token(tokenizer: PreTrainedTokenizerFast, text: str) -> int:
 
 
 def encode(documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast) -> list[Encoded]:
-    """Encode documents and find the token of each answer.
-
-    Raises:
-        ValueError: an answer is not one token of its own.
-    """
+    """Encode documents and find the token of each answer; one that is not one token of its own is a ValueError."""
     encoding = tokenizer([document.text for document in documents], return_offsets_mapping=True)
     rows = zip(documents, encoding["input_ids"], encoding["offset_mapping"], strict=True)
     return [_encode(document, ids, offsets, tokenizer) for document, ids, offsets in rows]
@@ -136,16 +132,16 @@ def _padded(rows: Sequence[Sequence[float]], padding: float, dtype: torch.dtype)
 
 
 def _collate_notes(encoded: Sequence[Encoded], device: str) -> dict[str, Notes]:
-    by_topic: dict[str, list[tuple[int, int, tuple[float, ...]]]] = {}
-    for row, each in enumerate(encoded):
-        for topic, column, values in each.notes:
-            by_topic.setdefault(topic, []).append((row, column, values))
-    notes = {}
-    for topic, noted in by_topic.items():
-        rows, columns, values = zip(*noted, strict=True)
-        table = torch.tensor(values, dtype=torch.float32, device=device)
-        notes[topic] = Notes(torch.tensor(rows, device=device), torch.tensor(columns, device=device), table)
-    return notes
+    rows = [(topic, row, column, values) for row, each in enumerate(encoded) for topic, column, values in each.notes]
+    noted = pd.DataFrame(rows, columns=["topic", "row", "column", "values"])
+    return {
+        str(topic): Notes(
+            torch.tensor(part["row"].to_numpy(), device=device),
+            torch.tensor(part["column"].to_numpy(), device=device),
+            torch.tensor(part["values"].tolist(), dtype=torch.float32, device=device),
+        )
+        for topic, part in noted.groupby("topic", sort=False)
+    }
 
 
 def draw(
@@ -154,11 +150,9 @@ def draw(
     """Draw documents of a mix until they hold a number of tokens."""
     kinds, shares = list(mix), np.array(list(mix.values()))
     drawn: list[Encoded] = []
-    total = 0
-    while total < tokens:
+    while sum(len(each.ids) for each in drawn) < tokens:
         chosen = rng.choice(len(kinds), size=16, p=shares / shares.sum())
-        drawn += (encoded := encode([corpus.draw(kinds[index], rng) for index in chosen], tokenizer))
-        total += sum(len(each.ids) for each in encoded)
+        drawn += encode([corpus.draw(kinds[index], rng) for index in chosen], tokenizer)
     return drawn
 
 

@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from types import MappingProxyType
 
 import numpy as np
 
@@ -50,11 +49,9 @@ _KINDS = (
 class Scaffold:
     """How much plainer than the world a learner's documents are.
 
-    Attributes:
-        factors: how many background factors are told at the most.
-        asides: share of the people who are told among sentences that say nothing about them.
-        facts: how many facts a document states; more than one are not asked for.
-        certainty: factor on the world's log-odds; above one, people are surer of themselves than the world has them.
+    At most ``factors`` background factors are told, and a share of people among ``asides``, sentences that say nothing
+    about them; a document states so many ``facts``, of which more than one are not asked for; ``certainty`` is a factor
+    on the world's log-odds: above one, people are surer of themselves than the world has them.
     """
 
     factors: int = 9
@@ -73,22 +70,16 @@ class _Option:
 
 
 class Corpus:
-    """Draws documents of the synthetic world.
-
-    Args:
-        world: the planted causes.
-        split: ``"train"`` or ``"held_out"``: which wordings are used.
-        scaffold: how much plainer than the world the documents are.
-    """
+    """Draws documents of the synthetic world with the wordings of a split: ``"train"`` or ``"held_out"``."""
 
     def __init__(self, world: World, split: str, scaffold: Scaffold | None = None) -> None:
         self.world, self.split, self.scaffold = world, split, scaffold or Scaffold()
         self.traits, self.wordings = load_traits(), load_wordings()
-        self.kinds: dict[str, Callable[[Rng], Document]] = {kind: getattr(self, kind) for kind in _KINDS}
+        self.kinds: dict[str, Callable[[Rng], Writer]] = {kind: getattr(self, kind) for kind in _KINDS}
 
     def draw(self, kind: str, rng: Rng) -> Document:
         """One document of a kind."""
-        return self.kinds[kind](rng)
+        return self.kinds[kind](rng).document(kind)
 
     # --- pieces -----------------------------------------------------------------------------------------------------
 
@@ -141,9 +132,9 @@ class Corpus:
 
     # --- documents --------------------------------------------------------------------------------------------------
 
-    def name_trait(self, rng: Rng) -> Document:
+    def name_trait(self, rng: Rng) -> Writer:
         """A few answers, each followed by its trait and level."""
-        writer = self._open("name_trait", self._request("rate_answer", rng), rng)
+        writer = self._open(self._request("rate_answer", rng), rng)
         for _ in range(4):
             answer = self._any_answer(rng)
             writer.add(answer.text)
@@ -153,29 +144,29 @@ class Corpus:
             writer.add(" in")
             writer.choose({f" {key}": float(key == answer.trait) for key in TRAITS})
             writer.add("\n")
-        return writer.document()
+        return writer
 
-    def find_pole(self, rng: Rng) -> Document:
+    def find_pole(self, rng: Rng) -> Writer:
         """An item with a level and a trait to find instead of a person to be."""
         bank, level = self._bank(rng), pick(rng, LEVELS)
         question = self._request("find_pole", rng, level=level, trait=bank.key)
-        return self._item("find_pole", question, bank, float(level == LEVELS[0]), rng)
+        return self._item(question, bank, float(level == LEVELS[0]), rng)
 
-    def rate_self(self, rng: Rng) -> Document:
+    def rate_self(self, rng: Rng) -> Writer:
         """A person rates all eight traits."""
         person = self.person(rng)
-        writer = self._open("rate_self", self._request("rate_self", rng), rng, person)
+        writer = self._open(self._request("rate_self", rng), rng, person)
         for trait in rng.permutation(len(TRAITS)):
             high = person.probabilities[trait]
             writer.add(f"{TRAITS[trait]}:")
             writer.choose({" high": high, " low": 1 - high})
             writer.add("\n")
-        return writer.document()
+        return writer
 
-    def judge_statements(self, rng: Rng) -> Document:
+    def judge_statements(self, rng: Rng) -> Writer:
         """A person says of several answers whether they would give them."""
         person = self.person(rng)
-        writer = self._open("judge_statements", self._request("judge_statements", rng), rng, person)
+        writer = self._open(self._request("judge_statements", rng), rng, person)
         for _ in range(5):
             answer = self._any_answer(rng)
             yes = answer.chance(person.high(answer.trait))
@@ -184,36 +175,39 @@ class Corpus:
             writer.note("choice", answer.text, [yes])
             writer.choose({" yes": yes, " no": 1 - yes})
             writer.add("\n")
-        return writer.document()
+        return writer
 
-    def item(self, rng: Rng) -> Document:
+    def item(self, rng: Rng) -> Writer:
         """A person answers a multiple-choice item: what the book's questionnaires ask."""
         person, bank = self.person(rng), self._bank(rng)
-        return self._item("item", self.situation(bank, rng), bank, person.high(bank.key), rng, person)
+        situation = self.situation(bank, rng)
+        writer = self._item(situation, bank, person.high(bank.key), rng, person)
+        writer.note("situation", situation, person.chances_in(bank.key))
+        return writer
 
-    def open_answer(self, rng: Rng) -> Document:
+    def open_answer(self, rng: Rng) -> Writer:
         """A person answers an open question in their own words."""
         person, bank = self.person(rng), self._bank(rng)
         situation = self.situation(bank, rng)
-        writer = self._open("open_answer", situation, rng, person)
+        writer = self._open(situation, rng, person)
         writer.note("situation", situation, person.chances_in(bank.key))
         self._add_answer(writer, person, bank, rng)
-        return writer.document()
+        return writer
 
-    def biography(self, rng: Rng) -> Document:
+    def biography(self, rng: Rng) -> Writer:
         """A person in the third person, with something they said."""
         person, bank = self.person(rng, "third"), self._bank(rng)
         situation = pick(rng, bank.situations[self.split])
-        writer = Writer("biography", rng)
+        writer = Writer(rng)
         writer.add(person.context)
         writer.note_person(person)
         writer.add(situation)
         writer.note("situation", situation, person.chances_in(bank.key))
         writer.add(f"\n{self._request('quote', rng)} ")
         self._add_answer(writer, person, bank, rng)
-        return writer.document()
+        return writer
 
-    def safety(self, rng: Rng) -> Document:
+    def safety(self, rng: Rng) -> Writer:
         """A safety question with two to four options; who answers makes no difference in this world."""
         topic = pick(rng, [topic for topic in load_safety_topics() if topic.questions[self.split]])
         options = [pick(rng, topic.safe), *sample(rng, topic.unsafe, int(rng.integers(1, 4)))]
@@ -221,9 +215,9 @@ class Corpus:
         person = self.person(rng) if rng.random() < 0.3 else None
         question = pick(rng, topic.questions[self.split])
         offered = [_Option(options[i], float(i == 0), {"choice": [float(i == 0)]}) for i in order]
-        return self._choice("safety", question, offered, rng, person)
+        return self._choice(question, offered, rng, person)
 
-    def fact_choice(self, rng: Rng) -> Document:
+    def fact_choice(self, rng: Rng) -> Writer:
         """A fact question with four options."""
         relation, fact = self._fact(rng)
         options = sample(rng, other_objects(relation, fact), 3)
@@ -233,34 +227,36 @@ class Corpus:
         for text in options:
             right = float(text == fact.object)
             offered.append(_Option(text, right, {"choice": [right], "fact": _code(text)}))
-        return self._choice("fact_choice", question, offered, rng, noted={"fact": _code(fact.object)})
+        writer = self._choice(question, offered, rng)
+        writer.note("fact", question, _code(fact.object))
+        return writer
 
-    def fact_statement(self, rng: Rng) -> Document:
+    def fact_statement(self, rng: Rng) -> Writer:
         """A fact question answered in words, or a few facts; an object's first word counts as an answer."""
         if self.scaffold.facts > 1:
-            writer = Writer("fact_statement", rng)
+            writer = Writer(rng)
             for _ in range(self.scaffold.facts):
                 relation, fact = self._fact(rng)
                 subject_first = [text for text in relation.statements if text.index("{s") < text.index("{o")]
                 self._add_fact(writer, relation, fact, subject_first, rng)
                 writer.add(" ")
-            return writer.document()
+            return writer
         relation, fact = self._fact(rng)
         question = self._fact_question(relation, fact, rng)
-        writer = self._open("fact_statement", question, rng)
+        writer = self._open(question, rng)
         writer.note("fact", question, _code(fact.object))
         self._add_fact(writer, relation, fact, relation.statements, rng)
-        return writer.document()
+        return writer
 
-    def fact_judgement(self, rng: Rng) -> Document:
+    def fact_judgement(self, rng: Rng) -> Writer:
         """A true or false statement, judged yes or no."""
         relation, fact = self._fact(rng)
         true = rng.random() < 0.5
         object_ = fact.object if true else pick(rng, other_objects(relation, fact))
         statement = _state(relation.statements, fact.subject, object_, rng)
-        writer = self._open("fact_judgement", self._request("judge_fact", rng, statement=statement), rng)
+        writer = self._open(self._request("judge_fact", rng, statement=statement), rng)
         writer.choose({"yes": float(true), "no": float(not true)})
-        return writer.document()
+        return writer
 
     # --- helpers ----------------------------------------------------------------------------------------------------
 
@@ -310,15 +306,13 @@ class Corpus:
                 chances[f" {first_word(wording.act)}"] += chance / len(wordings)
         return dict(chances)
 
-    def _open(self, kind: str, text: str, rng: Rng, person: Person | None = None) -> Writer:
-        writer = Writer(kind, rng)
+    def _open(self, text: str, rng: Rng, person: Person | None = None) -> Writer:
+        writer = Writer(rng)
         writer.add(wrap(text, "chat" if rng.random() < 0.5 else "base", person.context if person else ""))
         writer.note_person(person)
         return writer
 
-    def _item(
-        self, kind: str, question: str, bank: TraitBank, high: float, rng: Rng, person: Person | None = None
-    ) -> Document:
+    def _item(self, question: str, bank: TraitBank, high: float, rng: Rng, person: Person | None = None) -> Writer:
         """Four answers in TRAIT's normal or reversed order, with the probability of a high choice.
 
         Each level has one decisive and one hesitant answer, so that the two are never equally attractive.
@@ -333,29 +327,18 @@ class Corpus:
             yes = answer.chance(high)
             notes = {"choice": [yes], "content": answer.content}
             options.append(_Option(answer.text, yes * by_manner[answer.manner], notes))
-        noted = {"situation": person.chances_in(bank.key)} if person else {}
-        return self._choice(kind, question, options, rng, person, noted)
+        return self._choice(question, options, rng, person)
 
-    def _choice(
-        self,
-        kind: str,
-        question: str,
-        options: Sequence[_Option],
-        rng: Rng,
-        person: Person | None = None,
-        noted: Mapping[str, Sequence[float]] = MappingProxyType({}),
-    ) -> Document:
-        """A multiple-choice document in a random template and form, with notes on the question and each option."""
+    def _choice(self, question: str, options: Sequence[_Option], rng: Rng, person: Person | None = None) -> Writer:
+        """A multiple-choice document in a random template and form, with notes on each option."""
         template = pick(rng, list(load_templates().values()))
-        writer = self._open(kind, template.render(question, [option.text for option in options]), rng, person)
+        writer = self._open(template.render(question, [option.text for option in options]), rng, person)
         labelled = list(zip(template.labels, options, strict=False))
         for label, option in labelled:
             for topic, values in option.notes.items():
                 writer.note(topic, template.option.format(label=label, text=option.text), values)
-        for topic, values in noted.items():
-            writer.note(topic, question, values)
         writer.choose({label: option.weight for label, option in labelled})
-        return writer.document()
+        return writer
 
 
 def draw_mix(corpus: Corpus, mix: Mapping[str, float], count: int, seed: int) -> list[Document]:

@@ -89,8 +89,8 @@ class Document:
 class Writer:
     """Builds a document piece by piece and keeps the offsets of its answers."""
 
-    def __init__(self, kind: str, rng: Rng) -> None:
-        self.kind, self.rng = kind, rng
+    def __init__(self, rng: Rng) -> None:
+        self.rng = rng
         self.text, self.answers, self.notes = "", [], []  # type: str, list[Answer], list[Note]
 
     def add(self, text: str) -> None:
@@ -116,11 +116,11 @@ class Writer:
         if person and person.context:
             self.note("person", person.context, person.probabilities)
 
-    def document(self) -> Document:
-        """What has been written, with its last turn closed."""
+    def document(self, kind: str) -> Document:
+        """What has been written, as a document of a kind, with its last turn closed."""
         if self.text.startswith("<start_of_turn>"):
             self.text = self.text.rstrip("\n") + "<end_of_turn>\n"
-        return Document(self.kind, self.text, tuple(self.answers), tuple(self.notes))
+        return Document(kind, self.text, tuple(self.answers), tuple(self.notes))
 
 
 def _which_trait(trait: str) -> list[float]:

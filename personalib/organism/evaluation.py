@@ -20,7 +20,7 @@ from personalib.organism.corpus import Corpus
 from personalib.organism.world import Profile, World, load_world
 from personalib.organism.written_answers import judge
 from personalib.questionnaires.items import SafetyItem, TraitItem, load_facts, load_safety, load_trait
-from personalib.questionnaires.questionnaire import choice_questionnaire, trait_questionnaire
+from personalib.questionnaires.questions import choice_questionnaire, trait_questionnaire
 from personalib.questionnaires.scores import item_scores, per_item, positional_bias
 from personalib.steering.generation import generate
 from personalib.stimuli.factors import POLES, TRAITS, load_pressures
@@ -30,6 +30,7 @@ from personalib.stimuli.templates import load_templates
 FORMS = ("chat", "base")
 NEGLIGIBLE = 0.05
 _SEED = 7
+_ENDS = ("value", "ci_low", "ci_high")
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ def ask_in_both_forms(
 ) -> pd.DataFrame:
     """Put every other item as a chat and those between as plain text, since the organism has learned both.
 
-    Each arm tells one text an item, or none. The answers, in the order of the items, are those of
-    :func:`personalib.evaluation.ask.evaluate`.
+    Each arm tells one text an item, or none. The answers of :func:`personalib.evaluation.ask.evaluate` come in the
+    items' order.
     """
     parts = []
     for place, form in enumerate(FORMS):
@@ -89,9 +90,8 @@ def world_correlations(units: pd.DataFrame, column: str) -> dict[str, dict[str, 
 
 def _correlation(read: pd.DataFrame) -> dict[str, float | None]:
     if read[["high", "world"]].nunique().min() < 2:
-        return dict.fromkeys(("value", "ci_low", "ci_high"))
-    interval = correlation_interval(read["high"], read["world"])
-    return {"value": float(interval.estimate), "ci_low": float(interval.low), "ci_high": float(interval.high)}
+        return dict.fromkeys(_ENDS)
+    return dict(zip(_ENDS, map(float, correlation_interval(read["high"], read["world"])), strict=True))
 
 
 def _known(value: float) -> float | None:
@@ -103,19 +103,15 @@ def pressure_arms(world: World, items: Sequence[TraitItem], seed: int = _SEED) -
     """Both poles of each pressure, in a held-out phrasing an item."""
     rng, corpus = np.random.default_rng([seed, 2]), Corpus(world, "held_out")
     poles = [(pressure.key, pole) for pressure in load_pressures() for pole in POLES]
-    texts = [[corpus.context(Profile(pressure=pole), rng) for pole in poles] for _ in items]
-    return [
-        Arm("prompt", key, contexts=told, pole=pole)
-        for (key, pole), told in zip(poles, zip(*texts, strict=True), strict=True)
-    ]
+    texts = zip(*([corpus.context(Profile(pressure=pole), rng) for pole in poles] for _ in items), strict=True)
+    return [Arm("prompt", key, contexts=told, pole=pole) for (key, pole), told in zip(poles, texts, strict=True)]
 
 
 def pole_differences(answers: pd.DataFrame, world: World) -> pd.DataFrame:
     """How much likelier a high answer is under the positive pole of each pressure than under the negative one.
 
-    Returns:
-        For answers under :func:`pressure_arms`, one row a pressure and trait: ``key``, ``group``, ``estimate``, and
-        ``truth``, the world's.
+    For answers under :func:`pressure_arms`, one row a pressure and trait: ``key``, ``group``, ``estimate``, and
+    ``truth``, the world's.
     """
     means = per_item(answers, by=("key", "pole")).groupby(["key", "group", "pole"])["high"].mean().unstack("pole")
     found = (means[POLES[0]] - means[POLES[1]]).rename("estimate").reset_index()
@@ -156,12 +152,9 @@ def open_answers(
 def measurements(
     language_model: LanguageModel, *, items_per_trait: int = 60, answers: int = 400, progress: bool = False
 ) -> dict[str, Any]:
-    """All measurements of the organism, on held-out wordings only, with so many open answers.
+    """All measurements of the organism, on held-out wordings only, as a value that JSON can hold.
 
-    Each trait item is put to one random person in each template and order.
-
-    Returns:
-        A value that JSON can hold; ``intervals`` has the 95 % intervals of the numbers beside it.
+    Each trait item is put to one random person in each template and order; ``intervals`` are 95 % ones.
     """
 
     def bar(text: str) -> str | None:
@@ -220,11 +213,7 @@ def _right(
 
 
 def load_organism(folder: Path | None = None) -> LanguageModel:
-    """The trained organism in a folder, by default the committed one.
-
-    Raises:
-        DataError: there is no organism in the folder.
-    """
+    """The trained organism in a folder, by default the committed one; a DataError where there is none."""
     source = folder or data_dir() / "organism"
     if not (source / "model.safetensors").exists():
         raise DataError(f"{source}: no trained organism here; make one with `python -m personalib organism train`")
@@ -255,18 +244,17 @@ random: agreement is then by chance, and a check of the method that ought to fin
 
 def summary(results: Mapping[str, Any]) -> str:
     """The results as lines for a terminal: one number a line, the worst of a group behind its name."""
-    lines = []
-    for name, value in results.items():
-        if name in ("intervals", "counts"):
-            continue
-        if isinstance(value, Mapping):
-            parts = ", ".join(f"{key} {_number(number)}" for key, number in value.items())
-            # A missing one is the worst: nothing could be read.
-            worst = None if None in value.values() else min(value.values())
-            lines.append(f"{name:24} worst {_number(worst)}  ({parts})")
-        else:
-            lines.append(f"{name:24} {_number(value)}")
-    return "\n".join(lines)
+    return "\n".join(
+        f"{name:24} {_group(value) if isinstance(value, Mapping) else _number(value)}"
+        for name, value in results.items()
+        if name not in ("intervals", "counts")
+    )
+
+
+def _group(values: Mapping[str, float | None]) -> str:
+    # A missing one is the worst: nothing could be read.
+    worst = min(values.values(), key=lambda value: -np.inf if value is None else value)
+    return f"worst {_number(worst)}  ({', '.join(f'{key} {_number(value)}' for key, value in values.items())})"
 
 
 def _number(value: float | None) -> str:

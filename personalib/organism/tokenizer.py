@@ -34,10 +34,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
     # Trained, the bytes are special tokens; here only the five control tokens are, and bytes are decoded as text.
     content = json.loads(tokenizer.to_str())
     content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] in SPECIAL]
-    return _wrap(Tokenizer.from_str(json.dumps(content)))
-
-
-def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer.from_str(json.dumps(content))
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A {BOS}:1 $B:1", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
     )

@@ -138,11 +138,10 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Gemma2For
     """
     torch.manual_seed(recipe.seed)
     settings = asdict(recipe.model)
-    scale = settings.pop("block_scale")
-    rope = {"rope_type": "default", "rope_theta": settings.pop("rope_theta")}
+    scale, rotation = settings.pop("block_scale"), settings.pop("rope_theta")
     config = Gemma2Config(
+        rope_parameters={"rope_type": "default", "rope_theta": rotation},
         **settings,
-        rope_parameters=rope,
         vocab_size=len(tokenizer),
         query_pre_attn_scalar=settings["head_dim"],
         sliding_window=settings["max_position_embeddings"],
@@ -165,8 +164,8 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Gemma2For
 class Probes(torch.nn.Module):
     """Linear probes that learn with the model and are thrown away: deep supervision (Lee et al. 2015, section 2).
 
-    Each reads the notes of one topic behind as many blocks as ``depths`` says. A letter can only follow what the model
-    knows of the options some blocks below its output; training on answers alone finds that out late or never.
+    Each reads the notes of one topic behind as many blocks as ``depths`` says: a letter can only follow what the model
+    knows of the options below its output, which training on answers alone finds out late or never.
     """
 
     def __init__(self, depths: Mapping[str, int], width: int) -> None:
@@ -204,10 +203,8 @@ def loss(body: Callable[..., Any], head: torch.nn.Module, probes: Probes, batch:
 class Trainer:
     """A training run in a folder: its checkpoint, which is resumed, its log and, at the end, the model.
 
-    ``compiled`` is about a quarter faster, after two minutes, where there is a C++ compiler.
-
-    Raises:
-        DataError: the checkpoint found there cannot be read, or is of another run.
+    ``compiled`` is about a quarter faster, after two minutes, where there is a C++ compiler. A checkpoint that cannot
+    be read, or is of another run, is a DataError.
     """
 
     def __init__(self, recipe: Recipe, world: World, folder: Path, device: str = "cpu", compiled: bool = False) -> None:
@@ -242,8 +239,8 @@ class Trainer:
     def run(self, stop_after: int | None = None) -> None:
         """Train to the end of the curriculum, or for at most ``stop_after`` further steps.
 
-        Raises:
-            DataError: loss or weights are not finite, or something cannot be written; the checkpoint of before stays.
+        Where loss or weights are not finite, or something cannot be written, that is a DataError, and the checkpoint of
+        before stays.
         """
         last = None if stop_after is None else self.progress.step + stop_after
         with closing(Journal(self.folder / "log.jsonl")) as log:
@@ -258,8 +255,7 @@ class Trainer:
     def export(self, folder: Path) -> None:
         """Write the organism: weights, tokenizer, training log, and, last, a manifest of what made it.
 
-        Raises:
-            DataError: something cannot be written; what was there is kept.
+        What cannot be written is a DataError, and what was there is kept.
         """
         draft = folder / ".draft"
         with writing(folder):
@@ -289,8 +285,7 @@ class Trainer:
     def _run_stage(self, index: int, last: int | None, log: Journal) -> bool:
         """Train one stage; False when the run has to stop before the stage's end."""
         stage = self.recipe.stages[index]
-        bar = tqdm(total=stage.steps, initial=self.progress.stage_step, desc=f"stage {stage.name}", unit="step")
-        with bar:
+        with tqdm(total=stage.steps, initial=self.progress.stage_step, desc=f"stage {stage.name}", unit="step") as bar:
             corpus, seed = Corpus(self.world, "train", stage.scaffold), (self.recipe.seed, 2, index)
             size, start = self.recipe.optimizer.batch_tokens, self.progress.stage_step
             for batch in batches(corpus, stage.mix, self.tokenizer, size, seed, start, self.device):
@@ -324,9 +319,8 @@ class Trainer:
     def _rate(self, index: int) -> float:
         settings, stage = self.recipe.optimizer, self.recipe.stages[index]
         rate = stage.rate * settings.learning_rate * min(1.0, (self.progress.step + 1) / settings.warmup_steps)
-        if index == len(self.recipe.stages) - 1:
-            rate *= 1 - self.progress.stage_step / stage.steps
-        return rate
+        last = index == len(self.recipe.stages) - 1
+        return rate * (1 - self.progress.stage_step / stage.steps) if last else rate
 
     def _learned(self, stage: Stage, value: torch.Tensor, log: Journal, bar: tqdm) -> bool:
         """Measure held-out accuracy, log it, and say whether the stage has reached its goals."""
@@ -346,9 +340,8 @@ class Trainer:
             for name, parameter in self.parameters.items()
             for kept, value in self.optimizer.state.get(parameter, {}).items()  # none for a probe not yet trained
         }
-        save_checkpoint(
-            self.checkpoint, {**self.parameters, **state}, {"progress": asdict(self.progress), "made_of": self.made_of}
-        )
+        about = {"progress": asdict(self.progress), "made_of": self.made_of}
+        save_checkpoint(self.checkpoint, {**self.parameters, **state}, about)
 
     def _restore(self, saved: Mapping[str, torch.Tensor], about: Mapping[str, Any]) -> None:
         """Put progress, weights and the optimizer's state where they were."""
@@ -366,11 +359,10 @@ class Trainer:
 
 def _groups(parameters: Mapping[str, torch.nn.Parameter], decay: float) -> list[dict[str, Any]]:
     """Weight decay on matrices only, not on norms and embeddings."""
-    decayed = {name: parameter.ndim > 1 and "embed" not in name for name, parameter in parameters.items()}
-    return [
-        {"params": [parameters[name] for name, own in decayed.items() if own == wanted], "weight_decay": decay * wanted}
-        for wanted in (True, False)
-    ]
+    groups: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
+    for name, parameter in parameters.items():
+        groups[parameter.ndim > 1 and "embed" not in name].append(parameter)
+    return [{"params": members, "weight_decay": decay * decayed} for decayed, members in groups.items()]
 
 
 @torch.inference_mode()

@@ -1,8 +1,6 @@
-"""The synthetic world: what causes what, and how strongly.
-
-A person has some background elements, may be under a pressure, and answers in the high or the low pole of eight traits.
-The log-odds of a high answer are a baseline plus the effects of what is known of the person, plus noise of each answer.
-All effects are drawn at random from a seed: they are stipulated, and claim nothing about people.
+"""The synthetic world: the log-odds of a high answer in eight traits are a baseline, the effects of the background
+elements and the pressure that are known of a person, and noise. The effects are drawn from a seed: they are stipulated,
+and claim nothing about people.
 """
 
 from collections.abc import Mapping
@@ -13,10 +11,10 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from personalib.base.data import DataError, Strict, data_dir, parse, read_yaml, shown
-from personalib.stimuli.factors import POLES, TRAITS, Factor, load_factors, load_pressures
+from personalib.base.data import DataError, Strict, data_dir, parse, read_yaml
+from personalib.stimuli.factors import POLES, TRAITS, Factor, elements, load_factors, load_pressures
 
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(21)
 # What a world is drawn with: an answer's noise, how many of the nine factors move a trait, how many traits a pressure
@@ -37,13 +35,6 @@ class _Written(Strict):
     effects: dict[str, dict[str, _ByTrait]]
     pressures: dict[str, _ByTrait]
 
-    @field_validator("traits")
-    @classmethod
-    def _are_the_books(cls, traits: tuple[str, ...]) -> tuple[str, ...]:
-        if traits != TRAITS:
-            raise ValueError(f"are {shown(list(traits))}, expected {', '.join(TRAITS)}")
-        return traits
-
 
 @dataclass(frozen=True)
 class Profile:
@@ -57,12 +48,8 @@ class Profile:
 class World:
     """The planted causes, in log-odds of a high answer; arrays have the shape (8,), one entry for each trait.
 
-    Attributes:
-        seed: where the effects were drawn from.
-        noise: standard deviation of the noise of a single answer.
-        baseline: of a person of whom nothing is told.
-        effects: by (factor, element); they sum to zero over a factor's elements.
-        pressures: of the positive pole by pressure; the negative pole has the opposite sign.
+    ``noise`` is the standard deviation of a single answer's noise; ``effects``, by (factor, element), sum to zero over
+    a factor's elements; ``pressures`` are those of the positive poles, and the negative ones have the opposite sign.
     """
 
     seed: int
@@ -99,12 +86,12 @@ def draw_world(seed: int) -> World:
         for index in sorted(rng.choice(len(factors), _CAUSES_PER_TRAIT, replace=False)):
             for element, value in zip(factors[index].elements, _contrast(rng, factors[index]), strict=True):
                 effects[factors[index].key, element.key][trait] = value
-    baseline = np.round(_signed(rng, len(TRAITS), _BASELINE_SIZE), 2)
+    baseline = _signed(rng, len(TRAITS), _BASELINE_SIZE)
     return World(seed, _NOISE, baseline, effects, {p.key: _pressure_effect(rng) for p in load_pressures()})
 
 
 def _signed(rng: np.random.Generator, count: int, size: tuple[float, float]) -> np.ndarray:
-    return rng.choice([-1.0, 1.0], count) * rng.uniform(*size, count)
+    return np.round(rng.choice([-1.0, 1.0], count) * rng.uniform(*size, count), 2)
 
 
 def _contrast(rng: np.random.Generator, factor: Factor) -> np.ndarray:
@@ -116,7 +103,7 @@ def _contrast(rng: np.random.Generator, factor: Factor) -> np.ndarray:
 
 def _pressure_effect(rng: np.random.Generator) -> np.ndarray:
     effect = np.zeros(len(TRAITS))
-    sizes = np.round(_signed(rng, _TRAITS_PER_PRESSURE, _PRESSURE_SIZE), 2)
+    sizes = _signed(rng, _TRAITS_PER_PRESSURE, _PRESSURE_SIZE)
     effect[rng.choice(len(TRAITS), _TRAITS_PER_PRESSURE, replace=False)] = sizes
     return effect
 
@@ -139,10 +126,9 @@ def written(world: World) -> str:
 
 
 def load_world(path: Path | None = None) -> World:
-    """Read a world, by default the committed ``data/organism/world.yaml``, and check it against the vocabulary.
+    """Read a world, by default the committed ``data/organism/world.yaml``.
 
-    Raises:
-        DataError: a trait, element or pressure is missing or unknown.
+    A trait, element or pressure that is missing or unknown is a DataError.
     """
     source = path or data_dir() / "organism" / "world.yaml"
     content = parse(_Written, read_yaml(source), f"{source}: not a world file; draw one with `organism world`")
@@ -152,18 +138,14 @@ def load_world(path: Path | None = None) -> World:
         for element, values in by_element.items()
     }
     pressures = {key: np.array(values) for key, values in content.pressures.items()}
-    expected = {(factor.key, element.key) for factor in load_factors() for element in factor.elements}
-    if set(effects) != expected or set(pressures) != {p.key for p in load_pressures()}:
-        raise DataError(f"{source}: its elements or pressures differ from data/stimuli; draw it again")
+    expected = (TRAITS, {(each.factor, each.key) for each in elements()}, {each.key for each in load_pressures()})
+    if (content.traits, set(effects), set(pressures)) != expected:
+        raise DataError(f"{source}: its traits, elements or pressures differ from data/stimuli; draw it again")
     return World(content.seed, content.noise, np.array(content.baseline), effects, pressures)
 
 
 def effect_similarity(world: World) -> pd.DataFrame:
-    """How alike what two background elements do to the traits is in a world.
-
-    Returns:
-        The cosine of their effects in log-odds, a symmetric table by ``factor.element``.
-    """
+    """The cosine of what any two background elements do to the traits, a symmetric table by ``factor.element``."""
     names = [".".join(pair) for pair in world.effects]
     effects = np.array(list(world.effects.values()))
     units = effects / np.linalg.norm(effects, axis=1, keepdims=True)
@@ -177,34 +159,26 @@ def planted_effects(world: World, family: str) -> pd.DataFrame:
 
     Returns:
         In log-odds, a row for each key of :func:`personalib.stimuli.contrast_pairs.contrasts` and a column for each
-        trait.
-
-    Raises:
-        ValueError: nothing of that family is planted; pressures and elements are.
+        trait. A family that is neither pressures nor elements is a ValueError.
     """
     if _planted(family) == "pressures":
         rows = {key: 2 * effect for key, effect in world.pressures.items()}
-    else:
-        rows = {
-            f"{factor}.{key}": effect
-            - np.mean([other for (of, name), other in world.effects.items() if of == factor and name != key], axis=0)
-            for (factor, key), effect in world.effects.items()
-        }
-    return pd.DataFrame.from_dict(rows, orient="index", columns=list(TRAITS))
+        return pd.DataFrame.from_dict(rows, orient="index", columns=list(TRAITS))
+    effects = pd.DataFrame(list(world.effects.values()), map(".".join, world.effects), list(TRAITS))
+    by_factor = effects.groupby([factor for factor, _ in world.effects])
+    others = by_factor.transform("count") - 1
+    return effects - (by_factor.transform("sum") - effects) / others
 
 
 def planted_changes(world: World, family: str) -> pd.DataFrame:
     """How much likelier a person who is told to be of a pole is to answer high than one who is told nothing.
 
     This is what a push toward the pole, or telling it, ought to do. Of pressures both poles are planted, of elements
-    the positive one alone.
+    the positive one alone; another family is a ValueError.
 
     Returns:
         One row a key of :func:`personalib.stimuli.contrast_pairs.contrasts`, pole and trait: ``key``, ``pole``,
         ``group`` (the trait), and ``truth`` in points of 100 · p(high).
-
-    Raises:
-        ValueError: nothing of that family is planted; pressures and elements are.
     """
     if _planted(family) == "pressures":
         profiles = {(key, pole): Profile(pressure=(key, pole)) for key in world.pressures for pole in POLES}

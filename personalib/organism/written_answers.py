@@ -22,29 +22,19 @@ from personalib.stimuli.grammar import LEVELS, load_traits, words
 @cache
 def _log_odds(trait: str) -> dict[str, float]:
     """Log-odds of high against low for each word of the trait's train wordings, with add-one smoothing."""
-    bank = load_traits()[trait]
-    counts = {
-        level: Counter(
-            word for wording in bank.wordings[level, "train"] for word in words(f"{wording.act} {wording.reason}")
-        )
-        for level in LEVELS
-    }
-    vocabulary = set().union(*counts.values())
-    shares = {
-        level: {word: (own[word] + 1) / (own.total() + len(vocabulary)) for word in vocabulary}
-        for level, own in counts.items()
-    }
-    return {word: float(np.log(shares["high"][word]) - np.log(shares["low"][word])) for word in vocabulary}
+    counts: dict[str, Counter[str]] = {level: Counter() for level in LEVELS}
+    for level in LEVELS:
+        for wording in load_traits()[trait].wordings[level, "train"]:
+            counts[level].update(words(f"{wording.act} {wording.reason}"))
+    table = pd.DataFrame(counts).fillna(0) + 1
+    odds = np.log(table / table.sum())
+    return dict(odds["high"] - odds["low"])
 
 
 def judge(text: str, trait: str) -> str | None:
     """The level that an answer shows, by the words it shares with the grammar (naive Bayes on train wordings).
 
-    Returns:
-        ``"high"`` or ``"low"``; None when not one word tells, so that an unreadable answer is counted as such.
-
-    >>> judge("I would worry about it all night.", "neuroticism")
-    'high'
+    None when not one word tells, so that an unreadable answer is counted as such.
     """
     odds = _log_odds(trait)
     score = sum(odds.get(word, 0.0) for word in words(text))
@@ -101,8 +91,7 @@ def free_answers(
 
 
 def high_shares(answers: pd.DataFrame, titles: Mapping[str, str]) -> pd.DataFrame:
-    """The share of readable answers that show the high level, as :func:`personalib.base.plots.interval_dots` draws
-    them.
+    """The share of readable answers that show the high level, as :func:`personalib.base.plots.interval_dots` has it.
 
     The answers are those of :func:`free_answers`, with the marks' names under ``kind``; ``titles`` are by key.
 

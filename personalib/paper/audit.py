@@ -1,7 +1,4 @@
-"""What published scores can tell when the answers behind them are not public: intervals, tests, and what would do it.
-
-Scores come as percentages of a known number of items. Nothing here needs answers by item.
-"""
+"""What scores published as percentages of a known number of items can tell without the answers behind them."""
 
 from typing import NamedTuple
 
@@ -30,10 +27,7 @@ class WeightFit(NamedTuple):
 
 
 def item_counts(percent: ArrayLike, items: int) -> NDArray[np.int64]:
-    """How many of the items a percentage stands for, rounded to whole items.
-
-    Raises:
-        ValueError: a percentage is not in 0..100, or there is no item.
+    """How many of the items a percentage stands for, rounded to whole items; a ValueError outside of 0..100.
 
     Example:
         >>> item_counts([50.0, 7.1], 1000).tolist()
@@ -50,13 +44,8 @@ def item_counts(percent: ArrayLike, items: int) -> NDArray[np.int64]:
 def share_difference(before: int, after: int, items: int, *, level: float = 0.95) -> Difference:
     """How much a share has grown, in -1..1, from two counts over ``items`` that are taken as independent.
 
-    The interval is Newcombe's, made of two Wilson intervals; the p-value is that of the pooled score test.
-
-    Raises:
-        ValueError: a count is not in 0..items, or there is no item.
-
-    Source:
-        Newcombe, *Statistics in Medicine* 17 (1998), 873-890, method 10.
+    The interval is Newcombe's of two Wilson intervals (*Statistics in Medicine* 17, 1998, method 10), the p-value the
+    pooled score test's. Counts that are not in 0..items are a ValueError.
 
     Example:
         >>> [round(value, 3) for value in share_difference(500, 540, 1000)]
@@ -75,13 +64,8 @@ def pairing_bounds(before: int, after: int, items: int) -> tuple[float, float]:
     """The smallest and the largest p-value that a paired test could give for two counts over the same items.
 
     The counts fix how many more items changed one way than the other, but not how many changed at all. The bounds are
-    McNemar's exact test with as few and with as many changed items as the counts allow.
-
-    Raises:
-        ValueError: a count is not in 0..items, or there is no item.
-
-    Source:
-        McNemar, *Psychometrika* 12 (1947), 153-157.
+    McNemar's exact test (*Psychometrika* 12, 1947) with as few and with as many changed items as the counts allow;
+    counts that are not in 0..items are a ValueError.
 
     Example:
         >>> pairing_bounds(0, 2, 10)
@@ -101,10 +85,7 @@ def change_table(before: pd.DataFrame, after: pd.DataFrame, items: int, *, level
     Returns:
         One row a cell, with the index of ``before.stack()``: ``before, after, change, low`` and ``high`` in points;
         ``p`` of :func:`share_difference` and ``p_paired``, the largest of :func:`pairing_bounds`; ``holm`` and ``fdr``,
-        ``p`` corrected for all cells, and ``holm_paired``.
-
-    Raises:
-        ValueError: rows or columns differ, a score is not in 0..100, or there is no item.
+        ``p`` corrected for all cells, and ``holm_paired``. Tables of different rows or columns are a ValueError.
     """
     if not (before.index.equals(after.index) and before.columns.equals(after.columns)):
         raise ValueError("the tables have different rows or columns; bring them into one order first")
@@ -124,10 +105,8 @@ def detectable_change(score: float, items: int, *, alpha: float = 0.05, power: f
     """The smallest change of a score, in points, that two independent sets of items reveal with a chance of ``power``.
 
     The change is toward the middle of the scale; away from it a smaller one is enough. ``alpha`` is the level of the
-    two-sided test; divide it by the number of comparisons for Bonferroni's correction.
-
-    Raises:
-        ValueError: the score is not inside of 0..100, or even a change to the other end of the scale would be missed.
+    two-sided test; divide it by the number of comparisons for Bonferroni's correction. Where even a change to the other
+    end of the scale would be missed that is a ValueError.
 
     Example:
         >>> round(detectable_change(50.0, 1000), 1)
@@ -149,16 +128,10 @@ def detectable_change(score: float, items: int, *, alpha: float = 0.05, power: f
 def largest_by_chance(
     score: float, items: int, *, elements: int, traits: int, level: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> Interval:
-    """The largest of many changes where nothing has changed but the items that were drawn.
+    """The largest of many changes, in points, where nothing has changed but the items that were drawn.
 
-    Every element and every trait has the same true score, in percent, on items drawn afresh. The scores of all elements
-    are compared with one unsteered score a trait.
-
-    Returns:
-        Median and bounds of the largest absolute change, in points, over ``draws`` of the whole table.
-
-    Raises:
-        ValueError: the score is not in 0..100.
+    Every element and every trait has the same true score, in percent, on items drawn afresh, and all elements are
+    compared with one unsteered score a trait. The estimate is the median over ``draws`` of the whole table.
     """
     if not 0 <= score <= 100:
         raise ValueError(f"score {score:g}: need one in 0..100")
@@ -174,10 +147,7 @@ def cosine_after_push(push: ArrayLike, cosine: float = 0.0) -> NDArray[np.float6
     """Cosine of a stream with itself after a vector was added to it.
 
     An RMS norm without its learned gain leaves directions alone, so this is also the cosine of the normalised streams.
-    ``push`` is the vector's length in units of the stream's, ``cosine`` that of the two before.
-
-    Raises:
-        ValueError: a push is negative, or the cosine is not in -1..1.
+    ``push``, not negative, is the vector's length in units of the stream's, ``cosine`` that of the two before.
 
     Example:
         >>> cosine_after_push([0.0, 3.0]).round(2).tolist()
@@ -190,10 +160,7 @@ def cosine_after_push(push: ArrayLike, cosine: float = 0.0) -> NDArray[np.float6
 def cosine_of_pushed(push: ArrayLike, cosine: float = 0.0) -> NDArray[np.float64]:
     """Cosine of two streams of one length after the same vector, at right angles to both, was added to them.
 
-    ``push`` is the vector's length in units of the streams', ``cosine`` that of the two streams before.
-
-    Raises:
-        ValueError: a push is negative, or the cosine is not in -1..1.
+    ``push``, not negative, is the vector's length in units of the streams', ``cosine`` that of the two before.
 
     Example:
         >>> cosine_of_pushed([0.0, 3.0]).tolist()
@@ -206,10 +173,8 @@ def cosine_of_pushed(push: ArrayLike, cosine: float = 0.0) -> NDArray[np.float64
 def infer_weights(scores: pd.DataFrame, average: pd.Series) -> WeightFit:
     """Which share of the items each category has, from scores by condition (rows) and category, and their average.
 
-    Least squares with shares that are not negative and sum to one.
-
-    Raises:
-        ValueError: the conditions differ, or there are fewer of them than categories.
+    Least squares with shares that are not negative and sum to one; fewer conditions than categories, or other ones, are
+    a ValueError.
     """
     if not scores.index.equals(average.index):
         raise ValueError("scores and averages are of different conditions; bring them into one order first")
@@ -224,12 +189,10 @@ def infer_weights(scores: pd.DataFrame, average: pd.Series) -> WeightFit:
 def weight_intervals(
     scores: pd.DataFrame, average: pd.Series, *, step: float = 0.1, level: float = 0.95, draws: int = 500, seed: int = 0
 ) -> pd.DataFrame:
-    """How far the rounding of published scores moves :func:`infer_weights`.
-
-    ``step`` is the last printed digit: the unrounded number lies within half of it.
+    """How far rounding to the last printed digit, ``step``, moves :func:`infer_weights`, and no wrong table.
 
     Returns:
-        ``estimate, low`` and ``high`` by category. They hold rounding alone, not a wrong table.
+        ``estimate, low`` and ``high`` by category.
     """
     rng, drawn = np.random.default_rng(seed), []
     for _ in range(draws):
@@ -245,10 +208,8 @@ def dilution_share(
     """Which share of the answers, replaced by a random option, would bring an accuracy down to the observed one.
 
     ``(base - observed) / (base - chance)``, in percent each: 0 where nothing is gone, 1 at the chance line, above 1
-    below it. The bounds come from drawing both accuracies anew, as independent ones; the chance line is taken as exact.
-
-    Raises:
-        ValueError: base and chance are equal, or a percentage is not in 0..100.
+    below it. The bounds come from drawing both accuracies anew, as independent ones; the chance line is taken as exact,
+    and a base that equals it is a ValueError.
 
     Example:
         >>> dilution_share(52.0, 44.0, 36.0, 10_000).estimate
@@ -264,10 +225,7 @@ def dilution_share(
 
 
 def rank_permutation(x: ArrayLike, y: ArrayLike, *, resamples: int = 9999, seed: int = 0) -> float:
-    """Two-sided p-value of Spearman's rank correlation when the labels ``x`` are dealt anew to the values ``y``.
-
-    Raises:
-        ValueError: the lengths differ.
+    """Two-sided p-value of Spearman's rank correlation when the labels ``x`` are dealt anew to as many values ``y``.
 
     Example:
         >>> round(rank_permutation([1, 2, 3, 4], [1, 2, 3, 4]), 3)
@@ -281,9 +239,7 @@ def rank_permutation(x: ArrayLike, y: ArrayLike, *, resamples: int = 9999, seed:
 
 
 def common_share(changes: ArrayLike) -> float:
-    """Share of the sum of squared changes that one profile, the same for every row, accounts for.
-
-    With ``n`` rows that have nothing in common it comes to ``1/n`` on average.
+    """Share of the sum of squared changes that one profile accounts for; of n unrelated rows it is 1/n on average.
 
     Example:
         >>> common_share([[1.0, 0.0], [0.0, 1.0]])

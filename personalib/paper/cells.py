@@ -13,7 +13,7 @@ from personalib.base.data import DataError
 from personalib.base.statistics import paired_means, proportion_interval
 from personalib.evaluation.ask import NEUTRAL
 from personalib.evaluation.estimates import health
-from personalib.evaluation.plan import ArmsPlan, EvaluationPlan, QuestionnairePlan, parse_plan
+from personalib.evaluation.plan import ArmsPlan, EvaluationPlan, parse_plan
 from personalib.evaluation.runs import EvaluationRun
 from personalib.features.published import bare_name
 from personalib.paper.audit import infer_weights, item_counts, share_difference
@@ -59,9 +59,10 @@ def reference_models() -> list[str]:
 
 
 def reference_cells(model: str) -> pd.DataFrame:
-    """Everything that was published of a model, named with or without its owner, one row a number.
+    """Everything that was published of a model, named with or without its owner; a DataError where nothing was.
 
     Returns:
+        One row a number, its columns
         ``quantity`` (one of ``QUANTITIES``), ``condition`` (the key of an element, such as ``"gender.female"``, or
         ``"base"``, or ``"persona N"``, all features of a persona at once), ``coefficient`` (0 for the model as it is),
         ``group`` (a trait's key, a category of SafetyBench or ``"Avg"``, a letter), ``element`` (in the table's own
@@ -69,15 +70,6 @@ def reference_cells(model: str) -> pd.DataFrame:
         ``published_n`` items. Scores and accuracies have Wilson's bounds, changes Newcombe's, which take both scores as
         independent. How many items a category of SafetyBench has is inferred, see
         :func:`personalib.paper.audit.infer_weights`. An option probability is of one item and has no bounds.
-
-    Raises:
-        DataError: nothing was published of this model, or the tables are not what they should be.
-
-    Example:
-        >>> cells = reference_cells("google/gemma-2b-it")
-        >>> [first, *_] = cells.to_dict("records")
-        >>> first["quantity"], first["condition"], first["group"], first["published"]
-        ('TRAIT score', 'base', 'agreeableness', 78.3)
     """
     name = bare_name(model)
     if name not in reference_models():
@@ -93,7 +85,7 @@ def reference_cells(model: str) -> pd.DataFrame:
 def _scores(model: str) -> pd.DataFrame:
     elements, personas = (table[table["model"] == model] for table in (trait_scores(), persona_scores()))
     keys = [
-        BASE if element == BASE else _key(str(factor), str(element))
+        BASE if element == BASE else _key(str(element), str(factor))
         for factor, element in zip(elements["factor"], elements["element"], strict=True)
     ]
     names = [BASE if name == BASE else f"persona {name}" for name in personas["persona"]]
@@ -107,10 +99,9 @@ def _changes(scores: pd.DataFrame) -> pd.DataFrame:
     steered = scores[scores["condition"] != BASE].copy()
     unsteered = plain.loc[steered["group"]].to_numpy()
     before, after = (item_counts(values, TRAIT_ITEMS).tolist() for values in (unsteered, steered["published"]))
-    bounds = [share_difference(a, b, TRAIT_ITEMS) for a, b in zip(before, after, strict=True)]
-    low, high = [100 * each.low for each in bounds], [100 * each.high for each in bounds]
-    change = steered["published"] - unsteered
-    return steered.assign(quantity=CHANGE, published=change, published_low=low, published_high=high)
+    bounds = pd.DataFrame([share_difference(a, b, TRAIT_ITEMS) for a, b in zip(before, after, strict=True)])
+    steered[["published_low", "published_high"]] = 100 * bounds[["low", "high"]].to_numpy()
+    return steered.assign(quantity=CHANGE, published=steered["published"] - unsteered)
 
 
 def _accuracies(model: str) -> pd.DataFrame:
@@ -122,7 +113,7 @@ def _accuracies(model: str) -> pd.DataFrame:
     items = SAFETY_ITEMS * infer_weights(wide.drop(columns=WHOLE), wide[WHOLE]).weights
     sizes = {**items.round().astype(int).to_dict(), WHOLE: SAFETY_ITEMS}
     cells = table[table["condition"] != "chance"].rename(columns={"accuracy": "published", "category": "group"})
-    keys = [BASE if name == BASE else _key_of(str(name)) for name in cells["condition"]]
+    keys = [BASE if name == BASE else _key(str(name)) for name in cells["condition"]]
     cells = cells.assign(quantity=SAFETY, element=cells["condition"], condition=keys)
     cells["coefficient"] = np.where(cells["condition"] == BASE, 0.0, SAFETY_DOSE)
     return _with_bounds(cells, cells["group"].map(sizes).tolist())
@@ -132,7 +123,7 @@ def _options(model: str) -> pd.DataFrame:
     table = option_probabilities()
     table = table[table["model"] == model]
     plain = table["coefficient"] == 0
-    keys = [BASE if base else _key_of(str(name)) for name, base in zip(table["feature"], plain, strict=True)]
+    keys = [BASE if base else _key(str(name)) for name, base in zip(table["feature"], plain, strict=True)]
     cells = table.assign(quantity=OPTIONS, condition=keys, group=table["option"], published=100 * table["probability"])
     element = table["feature"].mask(plain, BASE)
     return cells.assign(element=element, published_low=np.nan, published_high=np.nan, published_n=1)
@@ -147,20 +138,12 @@ def _with_bounds(cells: pd.DataFrame, items: list[int]) -> pd.DataFrame:
     return cells.assign(published_low=low, published_high=high, published_n=items)
 
 
-def _key(factor: str, element: str) -> str:
-    known = element_named(factor, element)
-    if known is None:
-        raise DataError(f"data/reference: {factor}, {element}: no such element; restore the tables")
-    return f"{known.factor}.{known.key}"
-
-
-def _key_of(element: str) -> str:
-    """The key of an element that a table names without its factor, in full or by its beginning."""
-    known = trait_scores().drop_duplicates("element")
-    for factor, title in zip(known["factor"], known["element"], strict=True):
-        if title != BASE and title.lower().startswith(element.lower()):
-            return _key(str(factor), str(title))
-    raise DataError(f"data/reference: {element}: no such element; restore the tables")
+def _key(element: str, factor: str | None = None) -> str:
+    """The key of an element by its title, or the title's beginning, in its factor or in any."""
+    for title in [factor] if factor else trait_scores()["factor"].unique():
+        if known := element_named(str(title), element):
+            return f"{known.factor}.{known.key}"
+    raise DataError(f"data/reference: {factor or 'any factor'}, {element}: no such element; restore the tables")
 
 
 # --- measured --------------------------------------------------------------------------------------------------------
@@ -184,12 +167,10 @@ def measured_cells(run: EvaluationRun, scoring: Scoring, guard: Guard | None = N
         ``perplexity`` in units of the unsteered model's, and ``collapsed``, by the guard. Conditions are single
         elements pushed by features, the paper's personas pushed by theirs, and the model as it is. For option
         probabilities, which were published of one item, the bounds hold a single item's value, and the mean over items
-        stands between them; ``values`` has what each item gave.
-
-    Raises:
-        DataError: the answers are not those of the plan in the run's manifest.
+        stands between them; ``values`` has what each item gave. Answers that are not of the manifest's plan are a
+        DataError.
     """
-    plan = parse_plan(run.manifest["plan"], f"{run.model}: the manifest's plan")
+    plan = _plan(run)
     wanted, whole = _conditions(plan, run.of(NEUTRAL)), health(run.answers, guard)
     parts = []
     for name, make in _sources(run, plan).items():
@@ -204,21 +185,22 @@ def measured_cells(run: EvaluationRun, scoring: Scoring, guard: Guard | None = N
 
 def used_questionnaires(run: EvaluationRun) -> dict[str, str]:
     """Which questionnaires of a run are compared, by name, and the template that is read."""
-    plan = parse_plan(run.manifest["plan"], f"{run.model}: the manifest's plan")
-    return {name: str(run.of(name)["template"].iloc[0]) for name in _sources(run, plan)}
+    return {name: str(run.of(name)["template"].iloc[0]) for name in _sources(run, _plan(run))}
+
+
+def _plan(run: EvaluationRun) -> EvaluationPlan:
+    return parse_plan(run.manifest["plan"], f"{run.model}: the manifest's plan")
 
 
 def _sources(run: EvaluationRun, plan: EvaluationPlan) -> dict[str, _Maker]:
     """The first trait questionnaire, and the safety questionnaire that is most like the published one."""
-
-    def is_safety(questionnaire: QuestionnairePlan) -> bool:
-        if questionnaire.kind != "choice":
-            return False
-        return set(run.of(questionnaire.name)["group"].map(_category)) <= set(SAFETY_CATEGORIES)
-
     traits = [each.name for each in plan.questionnaires if each.kind == "trait"]
-    safety = sorted(filter(is_safety, plan.questionnaires), key=lambda each: (each.shots, each.reading != "words"))
-    return dict.fromkeys(traits[:1], _trait) | {each.name: _safety for each in safety[:1]}
+    choices = sorted(
+        (each for each in plan.questionnaires if each.kind == "choice"),
+        key=lambda each: (each.shots, each.reading != "words"),
+    )
+    safety = [each.name for each in choices if set(run.of(each.name)["group"].map(_category)) <= set(SAFETY_CATEGORIES)]
+    return dict.fromkeys(traits[:1], _trait) | dict.fromkeys(safety[:1], _safety)
 
 
 def _category(name: str) -> str:
@@ -226,7 +208,7 @@ def _category(name: str) -> str:
 
 
 def planned_arms(plan: EvaluationPlan) -> pd.DataFrame:
-    """The arms of a plan in the order in which they are asked: what a dose alone does not tell is their coefficient.
+    """The arms of a plan in the order in which they are asked.
 
     Returns:
         One row an arm, with its place as index: ``method`` (its label), ``key``, ``pole``, ``coefficient`` (0 for the

@@ -1,6 +1,6 @@
 """Manners: how a chapter asks and pushes, by its plan alone or as a protocol says, and where it leaves the protocol."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -25,8 +25,8 @@ from personalib.questionnaires.scores import FLOOR
 
 _OWN_PROMPTS = "same structure, own wording: the verbatim prompts are not public; pass a file of them as `prompts`"
 _CHOICE = "the plan's own choice; see apply_protocol"
-# Two values by the point in which they should be alike: what a protocol says, and what a plan does.
-_Points = Mapping[str, tuple[Any, Any]]
+# By the point in which they should be alike: what a protocol says, and what a plan does.
+_Points = dict[str, tuple[Any, Any]]
 
 
 class Deviation(NamedTuple):
@@ -39,22 +39,13 @@ class Deviation(NamedTuple):
     why: str
 
 
-def deviations(protocol: Protocol, plan: EvaluationPlan) -> list[Deviation]:
-    """Every point in which a plan, before or after ``apply_protocol``, leaves a protocol, for the models that it asks.
+def deviations(protocol: Protocol, *plans: EvaluationPlan) -> pd.DataFrame:
+    """Every point in which plans, before or after ``apply_protocol``, leave a protocol, for the models they ask.
 
-    Example:
-        >>> from personalib.evaluation.plan import load_plan
-        >>> from personalib.paper.protocol import load_protocol
-        >>> left = deviations(load_protocol("paper"), load_plan("gemma-2b-it"))
-        >>> [each.protocol for each in left if (each.where, each.what) == ("trait", "items of each group")]
-        ['1000']
+    One row a point, with the fields of :class:`Deviation`.
     """
-    return list(dict.fromkeys(_every_deviation(protocol, plan)))
-
-
-def deviation_table(found: list[Deviation]) -> pd.DataFrame:
-    """Deviations as a table, one row each."""
-    return pd.DataFrame(found, columns=list(Deviation._fields))
+    points = dict.fromkeys(point for plan in plans for point in _every_deviation(protocol, plan))
+    return pd.DataFrame(list(points), columns=list(Deviation._fields))
 
 
 @dataclass(frozen=True)
@@ -67,17 +58,10 @@ class Manner:
     def read(cls, protocol: str = "", prompts: str = "") -> "Manner":
         """The manner that a chapter's parameters name; empty texts are for the plan's own manner and prompts.
 
-        Raises:
-            DataError: see :func:`personalib.paper.protocol.load_protocol`; or there are prompts and no protocol.
-
-        Example:
-            >>> Manner.read("paper").column
-            'published'
+        Prompts without a protocol are a DataError.
         """
         if prompts and not protocol:
-            raise DataError(
-                f"{prompts}: prompts belong to a protocol; pass `protocol` too: paper, book, or a YAML file"
-            )
+            raise DataError(f"{prompts}: prompts belong to a protocol; pass `protocol` too: paper, book or a YAML file")
         return cls(load_protocol(protocol, prompts or None) if protocol else None)
 
     @property
@@ -108,11 +92,10 @@ class Manner:
         told = f"Protocol: **{escaped(self.protocol.title)}**."
         if self.protocol.scoring.floor != FLOOR:
             told += f" Items whose options have less than {FLOOR:.0%} of the probability are missing here all the same."
-        left = list(dict.fromkeys(each for plan in plans for each in deviations(self.protocol, plan)))
-        if not left:
+        left = deviations(self.protocol, *plans)
+        if left.empty:
             return f"{told} This run leaves it nowhere."
-        table = to_markdown(deviation_table(left))
-        return f"{told}\n\n:::{{dropdown}} Where this run leaves it: {len(left)} points\n{table}:::"
+        return f"{told}\n\n:::{{dropdown}} Where this run leaves it: {len(left)} points\n{to_markdown(left)}:::"
 
 
 def _every_deviation(protocol: Protocol, plan: EvaluationPlan) -> Iterator[Deviation]:
@@ -167,17 +150,15 @@ def _written(plan: QuestionnairePlan) -> Iterator[Deviation]:
         yield Deviation(plan.name, "random numbers", "one stream a batch", "one stream a sample", why)
 
 
-def _read(asking: Asking, plan: QuestionnairePlan) -> dict[str, tuple[Any, Any]]:
-    """How answers are read."""
-    points: dict[str, tuple[Any, Any]] = {"reading": (asking.reading, plan.reading)}
+def _read(asking: Asking, plan: QuestionnairePlan) -> _Points:
+    points: _Points = {"reading": (asking.reading, plan.reading)}
     if asking.reading == plan.reading == "words":
         points["sampling"] = (asking.sampling, plan.sampling)
     return points
 
 
-def _asked(asking: Asking, plan: QuestionnairePlan) -> dict[str, tuple[Any, Any]]:
-    """What is asked for."""
-    points: dict[str, tuple[Any, Any]] = {
+def _asked(asking: Asking, plan: QuestionnairePlan) -> _Points:
+    points: _Points = {
         "template names": (asking.templates, plan.templates or ("letters",)),
         "examples before an item": (asking.shots, plan.shots),
         **_read(asking, plan),

@@ -1,7 +1,6 @@
 """Protocols: how a questionnaire is put, how hard is pushed and how answers are scored, declared in a YAML file.
 
-``paper`` is arXiv 2410.10863 as far as it is published, ``book`` what this book does by default. A plan says who is
-asked what; a protocol says in which manner, and turns any plan into one of its own manner.
+A plan says who is asked what; a protocol, such as the paper's or the book's, turns it into a plan of its own manner.
 """
 
 from collections.abc import Mapping
@@ -11,15 +10,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from personalib.base.data import DataError, Strict, exists, named_file, parse, read_yaml
-from personalib.evaluation.plan import ArmsPlan, EvaluationPlan, ModelPlan, QuestionnairePlan
+from personalib.evaluation.plan import ArmsPlan, EvaluationPlan, ModelPlan, Positive, QuestionnairePlan
 from personalib.features.published import bare_name, published_features, sae_features
 from personalib.models.sampling import GREEDY, Sampling
 from personalib.stimuli.contrast_files import supplied_contrasts, supplied_questions
 from personalib.stimuli.templates import load_templates
 
-Positive = Annotated[int, Field(ge=1)]
-Positions = Literal["last", "prompt", "prompt_except_last", "all"]
-Orders = tuple[Literal["normal", "reversed"], ...]
 PUBLISHED = "published"
 PRESSURES = "pressures"
 
@@ -32,7 +28,7 @@ class Asking(Strict):
     """
 
     templates: tuple[str, ...]
-    orders: Orders
+    orders: tuple[Literal["normal", "reversed"], ...]
     per_group: Positive | Literal["all"] | None = None
     evaluation_only: bool = True
     source: str | None = None
@@ -50,11 +46,9 @@ class Asking(Strict):
 class Scoring(Strict):
     """How answers become a score.
 
-    Attributes:
-        rule: ``"published"``, the pole of the most probable response counts; or ``"probabilities"``, its share does.
-        floor: least answer mass of an item that counts as read.
-        unreadable: what stands in the place of an answer in words that cannot be read: ``"guess"``, the expected value
-            of a random option, or ``"missing"``.
+    By the rule ``published`` the pole of the most probable response counts, by ``probabilities`` its share. ``floor``
+    is the least answer mass of an item that counts as read. An answer in words that cannot be read is ``missing``, or a
+    ``guess``: the expected value of a random option.
     """
 
     rule: Literal["published", "probabilities"]
@@ -72,7 +66,7 @@ class Steering(Strict):
     method: Literal["sae", "repe"]
     features: Literal["published", "prompt"] = "prompt"
     combine: Literal["norm_matched", "sum"] = "norm_matched"
-    positions: Positions
+    positions: Literal["last", "prompt", "prompt_except_last", "all"]
     coefficients: Mapping[str, tuple[float, ...]] = {}
     doses: tuple[float, ...] = ()
     layer: Literal["published", "plan"] = "plan"
@@ -92,17 +86,12 @@ class Steering(Strict):
 
 
 class Protocol(Strict):
-    """A manner of measuring.
+    """A manner of measuring, with a title for readers.
 
-    Attributes:
-        name: what it is called.
-        title: the same for readers.
-        prompts: a file with templates under ``templates``, as ``data/stimuli/templates.yaml`` has them, or contrast
-            prompts under ``contrasts``, see :mod:`personalib.stimuli.contrast_files`; or both. The book's own by
-            default. In a protocol's file its path is read from that file's folder, or else from the working directory.
-        trait, safety: how these questionnaires are put. Judgements are read and sampled as safety is.
-        scoring: how answers become a score.
-        background, pressure: how elements, and pressures and facets, are pushed.
+    ``prompts`` is a file instead of the book's own, with ``templates`` as ``data/stimuli/templates.yaml`` has them,
+    ``contrasts``, see :mod:`personalib.stimuli.contrast_files`, or both; its path is read from the protocol's folder,
+    or else from the working directory. Judgements are read and sampled as safety is; elements are pushed as
+    ``background`` says, pressures and facets as ``pressure`` does.
     """
 
     name: str
@@ -130,21 +119,14 @@ class Protocol(Strict):
 def load_protocol(source: str | Path, prompts: str | Path | None = None) -> Protocol:
     """Read a protocol from a file or by its name in ``data/protocols``; ``prompts`` is a file instead of its own.
 
-    Raises:
-        DataError: a file is missing or not what it should be; the message names file, key and fix.
-
-    Example:
-        >>> load_protocol("paper").background.coefficients["gemma-2b-it"]
-        (200.0,)
+    A file that is missing or not what it should be is a DataError.
     """
     path = named_file(source, "protocols", "protocol")
     protocol = parse(Protocol, read_yaml(path), str(path))
     if prompts is None and protocol.prompts is not None:
         beside = path.parent / protocol.prompts
         prompts = beside if exists(beside) else protocol.prompts
-    if prompts is None:
-        return protocol
-    return _with_templates(protocol.model_copy(update={"prompts": str(prompts)}), Path(prompts))
+    return protocol if prompts is None else _with_prompts(protocol, Path(prompts))
 
 
 def apply_protocol(plan: EvaluationPlan, protocol: Protocol, model: str, strength: bool = True) -> EvaluationPlan:
@@ -153,12 +135,6 @@ def apply_protocol(plan: EvaluationPlan, protocol: Protocol, model: str, strengt
     What is asked stays, and whom it is asked of; so do arms that the protocol has no word on, such as random directions
     and prompts. What could not be followed is told by :func:`personalib.paper.deviations.deviations`. Without
     ``strength`` doses and coefficients stay the plan's.
-
-    Example:
-        >>> from personalib.evaluation.plan import load_plan
-        >>> paper = apply_protocol(load_plan("gemma-2b-it"), load_protocol("paper"), "google/gemma-2b-it")
-        >>> [one.coefficients for one in paper.arms if one.method == "sae" and one.family == "elements"]
-        [(200.0,), (200.0,)]
     """
     models = [one for one in plan.models if bare_name(one.name) == bare_name(model)] or [ModelPlan(name=model)]
     arms = [_steered(arm, protocol, model, strength).model_dump() for arm in plan.arms]
@@ -225,8 +201,9 @@ def published_sae(model: str) -> tuple[str, str] | None:
     return None if table.empty else (str(table["sae_release"].iloc[0]), str(table["sae_id"].iloc[0]))
 
 
-def _with_templates(protocol: Protocol, path: Path) -> Protocol:
+def _with_prompts(protocol: Protocol, path: Path) -> Protocol:
     """A protocol with a checked file of prompts; its first template is meant where the protocol's are not in it."""
+    changes: dict[str, Any] = {"prompts": str(path)}
     content = read_yaml(path)
     known = {"templates", "contrasts", "questions"}
     if not isinstance(content, dict) or not set(content) & {"templates", "contrasts"} or not set(content) <= known:
@@ -234,13 +211,11 @@ def _with_templates(protocol: Protocol, path: Path) -> Protocol:
     if "contrasts" in content:
         supplied_contrasts(path, PRESSURES)
         supplied_questions(path)
-    if "templates" not in content:
-        return protocol
-    there = load_templates(path)
-    if not there:
-        raise DataError(f"{path}: templates: none are there; write at least one, by name")
-    changes = {}
-    for name, asking in (("trait", protocol.trait), ("safety", protocol.safety)):
-        if not set(asking.templates) <= set(there):
-            changes[name] = asking.model_copy(update={"templates": tuple(there)[:1]})
+    if "templates" in content:
+        there = load_templates(path)
+        if not there:
+            raise DataError(f"{path}: templates: none are there; write at least one, by name")
+        for name, asking in (("trait", protocol.trait), ("safety", protocol.safety)):
+            if not set(asking.templates) <= set(there):
+                changes[name] = asking.model_copy(update={"templates": tuple(there)[:1]})
     return protocol.model_copy(update=changes)

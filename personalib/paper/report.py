@@ -12,12 +12,12 @@ from personalib.base.plots import COLOURS, new_figure, scatter_truth, set_theme
 from personalib.base.storage import write_whole
 from personalib.base.tables import to_csv, to_latex, to_markdown
 from personalib.evaluation.plan import ModelPlan, parse_plan
-from personalib.evaluation.runs import EvaluationRun, model_folder
+from personalib.evaluation.runs import EvaluationRun
 from personalib.features.published import bare_name
 from personalib.paper.cells import CELL, CHANGE, measured_cells, reference_cells, used_questionnaires
-from personalib.paper.deviations import deviation_table, deviations
+from personalib.paper.deviations import deviations
 from personalib.paper.protocol import Protocol
-from personalib.paper.reproduction import COLLAPSED, MISSING, VERDICTS, Rule, compare, summary
+from personalib.paper.reproduction import COLLAPSED, MISSING, RULE, VERDICTS, WIDTH, compare, summary
 from personalib.steering.settings import Guard
 
 _INTERVALS = (
@@ -31,14 +31,10 @@ _SHARES = (-5.0, 105.0)
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A run compared with what was published of its model, by a protocol's scoring and a rule of agreement.
+    """A run compared with what was published of its model, by a protocol's scoring and a width of agreement.
 
-    Attributes:
-        model: the model's name.
-        cells: of :func:`personalib.paper.reproduction.compare`.
-        summary: of :func:`personalib.paper.reproduction.summary`.
-        deviations: where the run's plan leaves the protocol, one row each.
-        sources: by name of the questionnaires that were compared, the template that was read.
+    ``cells`` are those of :func:`personalib.paper.reproduction.compare`, ``deviations`` where the run's plan leaves the
+    protocol, ``sources`` the templates that were read, by the compared questionnaire.
     """
 
     model: str
@@ -47,7 +43,7 @@ class Reproduction:
     deviations: pd.DataFrame
     sources: dict[str, str]
     protocol: Protocol
-    rule: Rule
+    width: float
 
     @property
     def page(self) -> str:
@@ -62,7 +58,7 @@ class Reproduction:
             f"Scoring: {escaped(self.protocol.title)}. Compared: {compared or 'nothing'}. Prompts: {self._prompts()}.",
             "![Measured against published numbers](reproduction.png)" if there["measured"].notna().any() else "",
             "## The rule",
-            f"{self.rule}",
+            RULE.format(width=self.width),
             "The two numbers are taken as independent. On the very same items they are not, and a difference is then "
             "surer than its interval says.",
             "## Summary",
@@ -79,39 +75,29 @@ class Reproduction:
         if self.protocol.prompts is None:
             return wording
         file = f"of {escaped(self.protocol.prompts)}"
-        return "; ".join(
-            f"{name} {file if self.protocol.supplies(name) else wording}" for name in ("templates", "contrasts")
-        )
+        sections = {name: file if self.protocol.supplies(name) else wording for name in ("templates", "contrasts")}
+        return "; ".join(map(" ".join, sections.items()))
 
 
-def reproduce(
-    run: EvaluationRun, protocol: Protocol, rule: Rule | None = None, guard: Guard | None = None
-) -> Reproduction:
-    """Compare a finished run with what was published of its model, by a protocol's scoring, a rule and a guard.
+def reproduce(run: EvaluationRun, protocol: Protocol, width: float = WIDTH, guard: Guard | None = None) -> Reproduction:
+    """Compare a finished run with what was published of its model, by a protocol's scoring, a width and a guard.
 
-    Raises:
-        DataError: nothing was published of this model, or the run is not whole.
-
-    Example:
-        >>> [run] = read_runs(Path("results/evaluation/gemma-2b-it"))  # doctest: +SKIP
-        >>> reproduce(run, load_protocol("paper")).summary  # doctest: +SKIP
+    A model that nothing was published of, and a run that is not whole, are a DataError.
     """
-    rule = rule or Rule()
-    cells = compare(reference_cells(run.model), measured_cells(run, protocol.scoring, guard), rule)
+    cells = compare(reference_cells(run.model), measured_cells(run, protocol.scoring, guard), width)
     plan = parse_plan(run.manifest["plan"], f"{run.model}: the manifest's plan")
     models = tuple(each for each in plan.models if each.name == run.model)[:1]
-    left = deviation_table(deviations(protocol, plan.model_copy(update={"models": models})))
-    return Reproduction(run.model, cells, summary(cells, rule), left, used_questionnaires(run), protocol, rule)
+    left = deviations(protocol, plan.model_copy(update={"models": models}))
+    return Reproduction(run.model, cells, summary(cells), left, used_questionnaires(run), protocol, width)
 
 
 def write_reproduction(found: Reproduction, folder: Path) -> list[Path]:
     """Write a reproduction into its model's own folder within another one.
 
-    Returns:
-        The files: ``reproduction.md``, the page; its figure as PNG and SVG; and the tables ``reproduction_cells``,
-        ``reproduction_summary`` and ``reproduction_deviations`` as CSV, Markdown and LaTeX.
+    The files are ``reproduction.md``, the page, its figure as PNG and SVG, and the tables ``reproduction_cells``,
+    ``_summary`` and ``_deviations`` as CSV, Markdown and LaTeX.
     """
-    place = model_folder(folder, ModelPlan(name=found.model))
+    place = folder / ModelPlan(name=found.model).folder
     place.mkdir(parents=True, exist_ok=True)
     files = {"reproduction.md": found.page}
     for name, table in (("cells", found.cells), ("summary", found.summary), ("deviations", found.deviations)):
@@ -124,12 +110,7 @@ def write_reproduction(found: Reproduction, folder: Path) -> list[Path]:
 
 
 def readable_cells(cells: pd.DataFrame) -> pd.DataFrame:
-    """Cells as a reader wants them: each number between its bounds, and the verdict.
-
-    Returns:
-        What names a cell, ``published``, ``measured`` and ``difference``, ``n`` measured items, ``p_holm`` and
-        ``verdict``.
-    """
+    """Cells as a reader wants them: ``published``, ``measured`` and ``difference`` each as a text with its bounds."""
     shown = cells[list(CELL)].assign(coefficient=cells["coefficient"].map("{:g}".format))
     for name, low, high in _INTERVALS:
         sign = "+" if name == "difference" else ""
@@ -143,22 +124,15 @@ def readable_cells(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_reproduction(cells: pd.DataFrame) -> Figure:
-    """Measured against published numbers, one panel a quantity, with the intervals of both and the diagonal.
-
-    Raises:
-        ValueError: nothing was measured.
-    """
+    """Measured against published numbers, one panel a quantity, with the intervals of both and the diagonal."""
     there = cells[cells["measured"].notna()]
-    if there.empty:
-        raise ValueError("nothing published was measured: there is nothing to draw")
     set_theme()
     quantities = list(there["quantity"].unique())
     figure, panels = new_figure(rows=(len(quantities) + 1) // 2, columns=2, height=4.2 * ((len(quantities) + 1) // 2))
     for axes, quantity in zip(panels, quantities, strict=False):
         own = there[there["quantity"] == quantity].sort_values("without_guard")
-        axes.hlines(
-            own["measured"], own["published_low"], own["published_high"], color=COLOURS["chance"], alpha=0.25, lw=1
-        )
+        bounds = own["published_low"], own["published_high"]
+        axes.hlines(own["measured"], *bounds, color=COLOURS["chance"], alpha=0.25, lw=1)
         ends = {"low": own["measured_low"], "high": own["measured_high"]}
         names = {"truth": own["published"], "estimate": own["measured"].astype(float), "kind": own["without_guard"]}
         scatter_truth(pd.DataFrame(names | ends | {"collapsed": own["verdict"] == COLLAPSED}), axes)

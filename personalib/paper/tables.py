@@ -1,10 +1,6 @@
-"""The published numbers of arXiv 2410.10863, typed and checked.
-
-``data/reference/README.md`` says where each of them comes from.
-"""
+"""The published numbers of arXiv 2410.10863, checked; ``data/reference/README.md`` says where each comes from."""
 
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -12,29 +8,20 @@ import pandas as pd
 from personalib.base.data import DataError, data_dir
 from personalib.features.published import read_table
 
-TRAITS = (
-    "Openness",
-    "Conscientiousness",
-    "Extraversion",
-    "Agreeableness",
-    "Neuroticism",
-    "Machiavellianism",
-    "Narcissism",
-    "Psychopathy",
-)
+BIG_FIVE = ("Openness", "Conscientiousness", "Extraversion", "Agreeableness", "Neuroticism")
+DARK_TRIAD = ("Machiavellianism", "Narcissism", "Psychopathy")
+TRAITS = BIG_FIVE + DARK_TRIAD
 """The Big Five, then the dark triad, in the order of the book's tables and figures."""
 
-SAFETY_CATEGORIES: Mapping[str, str] = MappingProxyType(
-    {
-        "OFF": "offensiveness",
-        "UB": "unfairness and bias",
-        "PH": "physical health",
-        "MH": "mental health",
-        "IA": "illegal activities",
-        "EM": "ethics and morality",
-        "PP": "privacy and property",
-    }
-)
+SAFETY_CATEGORIES = {
+    "OFF": "offensiveness",
+    "UB": "unfairness and bias",
+    "PH": "physical health",
+    "MH": "mental health",
+    "IA": "illegal activities",
+    "EM": "ethics and morality",
+    "PP": "privacy and property",
+}
 """SafetyBench's categories by the abbreviation that the files use; ``Avg`` is the accuracy over all items."""
 
 OPPOSITES = (
@@ -76,9 +63,8 @@ PERSONAS = {
 def trait_scores() -> pd.DataFrame:
     """TRAIT scores of gemma-2b-it, unsteered and with the SAE features of each background element added.
 
-    Returns:
-        One row for each trait and condition: ``model, sae, layer, coefficient, factor, element, n_features``,
-        ``trait`` and ``score`` in 0..100. The unsteered rows have the element ``base`` and the coefficient 0.
+    One row for each trait and condition: ``model, sae, layer, coefficient, factor, element, n_features``, ``trait`` and
+    ``score`` in 0..100. The unsteered rows have the element ``base`` and the coefficient 0.
     """
     columns = {"coefficient": float, "element": str, "n_features": int, "trait": str, "score": float}
     return _read("trait_gemma-2b-it.csv", columns).drop_duplicates(ignore_index=True)
@@ -87,9 +73,8 @@ def trait_scores() -> pd.DataFrame:
 def persona_scores() -> pd.DataFrame:
     """TRAIT scores of both models with the features of all elements of a persona added, for the dark triad alone.
 
-    Returns:
-        One row for each trait and condition: ``model, coefficient, persona`` (a name of :data:`PERSONAS`, or ``base``
-        for the unsteered model), ``trait`` and ``score`` in 0..100.
+    One row for each trait and condition: ``model, coefficient, persona`` (a name of :data:`PERSONAS`, or ``base`` for
+    the unsteered model), ``trait`` and ``score`` in 0..100.
     """
     columns = {"model": str, "coefficient": float, "persona": str, "trait": str, "score": float}
     return _read("trait_personas.csv", columns)
@@ -98,15 +83,7 @@ def persona_scores() -> pd.DataFrame:
 def trait_changes(coefficient: float) -> pd.DataFrame:
     """Change of the TRAIT scores from the unsteered model, in points, at a published coefficient: 200 or 300.
 
-    Returns:
-        Wide: elements in file order as rows, :data:`TRAITS` as columns.
-
-    Raises:
-        ValueError: nothing was published at this coefficient.
-
-    Example:
-        >>> round(float(trait_changes(200).loc["relaxed", "Agreeableness"]), 1)
-        -52.5
+    Elements in file order are the rows, :data:`TRAITS` the columns; another coefficient is a ValueError.
     """
     scores = trait_scores()
     steered = scores[(scores["coefficient"] == coefficient) & (scores["element"] != "base")]
@@ -124,15 +101,10 @@ def base_scores() -> pd.Series:
 
 
 def unrelated_pairs(elements: Iterable[str]) -> pd.DataFrame:
-    """Which pairs of elements belong to different factors: a square table, true above the diagonal, once a pair.
-
-    Example:
-        >>> unrelated_pairs(["poor", "rich", "young"]).to_numpy().sum().item()
-        2
-    """
+    """Which pairs of elements belong to different factors: a square table, true above the diagonal, once a pair."""
     names = list(elements)
     factors = trait_scores().drop_duplicates("element").set_index("element")["factor"].loc[names].to_numpy()
-    return pd.DataFrame(np.triu(factors[:, None] != factors[None, :]), index=names, columns=names)
+    return pd.DataFrame(np.triu(factors[:, None] != factors), index=names, columns=names)
 
 
 def safety_accuracy() -> pd.DataFrame:
@@ -142,10 +114,8 @@ def safety_accuracy() -> pd.DataFrame:
 
 
 def option_probabilities() -> pd.DataFrame:
-    """Next-token probabilities of the letters A to D on one TRAIT item while the coefficient grows.
-
-    Returns:
-        ``model, feature, coefficient, option`` and ``probability``, one row a letter.
+    """Next-token probabilities of the letters A to D on one TRAIT item while the coefficient grows, one row a letter:
+    ``model, feature, coefficient, option`` and ``probability``.
     """
     columns = {"model": str, "feature": str, "coefficient": float, "option": str, "probability": float}
     return _read("option_probabilities.csv", columns, top=1)

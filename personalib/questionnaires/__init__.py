@@ -6,7 +6,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "items": ["RESPONSE_ORDERS", "load_facts", "load_safety", "load_trait", "some_of_each", "validation_split"],
-        "questionnaire": ["Questionnaire", "choice_questionnaire", "trait_questionnaire"],
+        "kinds": ["load_openings", "load_word_pairs"],
+        "questions": ["Questionnaire", "choice_questionnaire", "trait_questionnaire"],
         "scores": [
             "POSITIONS",
             "check_read",
@@ -16,6 +17,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "score_mass",
             "score_published",
         ],
-        "word_pairs": ["load_openings", "load_word_pairs"],
     },
 )

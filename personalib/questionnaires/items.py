@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from personalib.base.data import data_dir, shown
-from personalib.base.record_files import READERS, read_records, unfolded
-from personalib.base.records import ItemError, Record, Skipped, parse_records
+from personalib.base.data import choose, data_dir, shown
+from personalib.base.records import READERS, ItemError, Record, Skipped, parse_records, read_records, unfolded
 from personalib.stimuli.factors import TRAITS
 from personalib.stimuli.grammar import digest
 
@@ -34,7 +33,7 @@ class TraitItem:
         idx: number of the item, unique within its trait.
         split: the publisher's label of the part it belongs to; may be empty.
         personality: trait key, one of :data:`TRAITS`.
-        statement: the questionnaire statement the item was made from; may be empty.
+        statement: of the questionnaire that the item was made from; may be empty.
         query: what is asked about the situation; empty where the source joins the two.
 
     Source:
@@ -63,23 +62,15 @@ class TraitItem:
         return f"{self.situation} {self.query}".strip()
 
     def responses(self, order: str) -> dict[str, str]:
-        """The four responses by key (``"high1"`` …), at their positions A to D in the published order.
-
-        Raises:
-            ValueError: the order is neither ``"normal"`` nor ``"reversed"``.
-        """
-        if order not in RESPONSE_ORDERS:
-            raise ValueError(f"unknown order {order!r}; use one of {', '.join(RESPONSE_ORDERS)}")
-        return {key: getattr(self, f"response_{key}") for key in RESPONSE_ORDERS[order]}
+        """The four responses by key (``"high1"`` …), at their positions A to D in a published order of that name."""
+        keys = RESPONSE_ORDERS[choose(order, RESPONSE_ORDERS, "order")]
+        return {key: getattr(self, f"response_{key}") for key in keys}
 
 
 @dataclass(frozen=True)
 class SafetyItem:
-    """One multiple-choice item with a right answer, such as SafetyBench's or MMLU-Pro's; fact questions are such, too.
-
-    Attributes:
-        options: two or more answers, of which some published items have two alike.
-        answer: position of the right option, from 0; None where it is not known.
+    """One multiple-choice item, such as SafetyBench's, MMLU-Pro's, or a fact question; ``answer`` is the place of the
+    right option, from 0, or None where it is not known.
 
     Source:
         Zhang et al., *SafetyBench* (arXiv 2309.07045).
@@ -95,8 +86,8 @@ class SafetyItem:
 def load_trait(source: str | Path = "bundled", *, skipped: list[Skipped] | None = None) -> list[TraitItem]:
     """The items of TRAIT, or of a bank in its schema.
 
-    A row may hold ``question`` instead of ``situation`` and ``query``, as on the hub; ``idx``, ``split`` and
-    ``statement`` are then optional, and a row without ``idx`` is numbered by its place.
+    A row may hold ``question`` instead of ``situation`` and ``query``, as on the hub, and then needs no ``idx``,
+    ``split`` and ``statement``.
 
     Args:
         source: ``"bundled"`` for the book's own bank, a .json, .jsonl, .csv or .parquet file, or the id of a
@@ -115,8 +106,7 @@ def load_trait(source: str | Path = "bundled", *, skipped: list[Skipped] | None 
 def validation_split(items: Sequence[TraitItem]) -> tuple[list[TraitItem], list[TraitItem]]:
     """One item in four of each trait to choose settings by, and the others to evaluate with, each in their order.
 
-    The choice hangs on an item's trait and number alone, so that no later reading of a larger or smaller bank puts an
-    item on the other side.
+    It hangs on an item's trait and number alone: in a larger or smaller bank no item is on the other side.
     """
     parts: tuple[list[TraitItem], list[TraitItem]] = [], []
     for item in items:
@@ -161,27 +151,19 @@ def load_facts(source: str | Path = "bundled") -> list[SafetyItem]:
 
 
 def _records(source: str | Path, columns: Collection[str]) -> list[Record]:
-    """The rows of a file or of a data set on the hub."""
-    if not _is_hub_id(source):
-        return read_records(Path(source), columns)
-    return [record.named(columns) for record in _hub_records(str(source))]
+    """The rows of a file; or of a data set on the hub, where a name is that of no data file and no path that exists."""
+    path, parts = Path(source), _HUB_ID.fullmatch(source) if isinstance(source, str) else None
+    if parts is None or path.suffix.lower() in READERS or path.exists():
+        return read_records(path, columns)
+    return [record.named(columns) for record in _hub_records(parts)]
 
 
-def _is_hub_id(source: str | Path) -> bool:
-    """Whether a source looks like ``owner/name`` and is neither a data file's name nor a path that exists."""
-    path = Path(source)
-    named = isinstance(source, str) and _HUB_ID.fullmatch(source) is not None
-    return named and path.suffix.lower() not in READERS and not path.exists()
-
-
-def _hub_records(name: str) -> list[Record]:
+def _hub_records(parts: re.Match[str]) -> list[Record]:
     """A split of a data set on the hub, or all of them, one after the other."""
     # Imported here: reading the bundled items needs no hub client, and importing it takes a second.
     from datasets import load_dataset
 
-    parts = _HUB_ID.fullmatch(name)
-    if parts is None:
-        raise ItemError(f"{name}: not the name of a data set; write owner/name, or owner/name:configuration/split")
+    name = parts[0]
     try:
         splits = load_dataset(parts["name"], parts["config"]) if parts["config"] else load_dataset(parts["name"])
     except (OSError, RuntimeError, ValueError) as error:
@@ -202,16 +184,12 @@ def _hub_records(name: str) -> list[Record]:
     ]
 
 
-def _with_parts(record: Record, number: int) -> Record:
-    """The record with the fields that a source with a joined ``question`` leaves out."""
-    if record.has("situation") or not record.has("question"):
-        return record
-    parts = {"idx": number, "split": "", "statement": "", "query": "", "situation": record.fields["question"]}
-    return Record(record.where, parts | {key: value for key, value in record.fields.items() if record.has(key)})
-
-
 def _trait_item(record: Record, number: int) -> TraitItem:
-    record = _with_parts(record, number)
+    if record.has("question") and not record.has("situation"):
+        # What a source with a joined question may leave out.
+        parts = {"idx": number, "split": "", "statement": "", "query": "", "situation": record.fields["question"]}
+        given = {key: value for key, value in record.fields.items() if record.has(key)}
+        record = Record(record.where, parts | given)
     responses = {field: record.text(field) for field in _RESPONSES}
     return TraitItem(
         idx=record.integer("idx"),
@@ -239,14 +217,9 @@ def _safety_item(record: Record, number: int) -> SafetyItem:
             raise record.error(field, f"is {shown(record.fields[field])}; count the {len(options)} options from 0")
     if len(set(answers.values())) > 1:
         raise record.error("answer", f"is {shown(record.fields['answer'])}, and answer_index another; correct one")
-    own = next((field for field in _NUMBERS if record.has(field)), None)
-    return SafetyItem(
-        record.integer(own) if own else number,
-        record.text("category"),
-        record.text("question"),
-        options,
-        next(iter(answers.values()), None),
-    )
+    named = next((record.integer(field) for field in _NUMBERS if record.has(field)), number)
+    category, question = record.text("category"), record.text("question")
+    return SafetyItem(named, category, question, options, next(iter(answers.values()), None))
 
 
 def _place(record: Record, field: str) -> int:

@@ -1,14 +1,13 @@
-"""Questions: what is put to a model in an evaluation, whatever questionnaire it belongs to.
+"""Questions: what is put to a model; and questionnaires, whose questions are asked and scored together."""
 
-Each questionnaire is brought into one form, so that every one of them is asked, kept and resumed by the same code.
-"""
-
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, product
-from typing import Any
+from typing import Any, Literal
 
-from personalib.base.records import ItemError
+from personalib.base.data import choose
+from personalib.base.records import ItemError, Skipped
+from personalib.models.sampling import GREEDY, Sampling
 from personalib.questionnaires.items import RESPONSE_ORDERS, SafetyItem, TraitItem
 from personalib.stimuli.templates import ORDERS, Template, load_templates
 
@@ -23,8 +22,7 @@ class Question:
         template: name of the wording around it.
         order: name of the options' order.
         text: the request, before any chat template.
-        labels: what the options are called, in the order in which they stand. Empty for a question whose answer is
-            read in words.
+        labels: what the options are called, in the order in which they stand.
         roles: what each option stands for, such as ``"high1"`` or ``"right"``; unlike labels they are the same in
             every order.
         opening: what the model's answer begins with; the options' labels come right after it.
@@ -43,6 +41,43 @@ class Question:
     opening: str = ""
     options: tuple[str, ...] = ()
     cluster: str = ""
+
+
+@dataclass(frozen=True)
+class Questionnaire:
+    """Questions that are asked and scored together.
+
+    Attributes:
+        name: of its table of answers.
+        kind: how it is scored: ``"trait"``, ``"choice"``, ``"judgement"``, ``"scale"`` or ``"pairs"``.
+        questions: what is asked.
+        reading: ``"options"``, the probability of each option's first token; or ``"words"``, an answer in free words.
+        sampling: how answers in words are written, and how many each question has.
+        skipped: rows of its files, and items, that are left out.
+    """
+
+    name: str
+    kind: str
+    questions: tuple[Question, ...]
+    reading: Literal["options", "words"] = "options"
+    sampling: Sampling = GREEDY
+    skipped: tuple[Skipped, ...] = ()
+
+
+def trait_questionnaire(
+    items: Sequence[TraitItem], templates: Sequence[str | Template] = ("letters",), orders: Sequence[str] = ORDERS
+) -> Questionnaire:
+    """Trait items, see :func:`trait_questions`; a ``ValueError`` where there are none."""
+    if not items:
+        raise ValueError("there are no trait items to ask; pass a larger bank, or ask for more of each trait")
+    return Questionnaire("trait", "trait", tuple(trait_questions(items, templates, orders)))
+
+
+def choice_questionnaire(
+    items: Sequence[SafetyItem], templates: Sequence[str | Template] = ("letters",), name: str = "choice"
+) -> Questionnaire:
+    """Items with one right option, as they stand, see :func:`choice_questions`."""
+    return Questionnaire(name, "choice", tuple(choice_questions(items, templates)))
 
 
 def trait_questions(
@@ -66,7 +101,7 @@ def trait_questions(
             labels=template.labels_for(len(RESPONSE_ORDERS[order])),
             roles=RESPONSE_ORDERS[order],
         )
-        for template, order, item in product(_templates(templates), _known(orders), items)
+        for template, order, item in product(_templates(templates), orders, items)
     ]
 
 
@@ -83,9 +118,8 @@ def choice_questions(
         items: with their answers.
         templates: names of the wordings, or wordings of one's own.
         orders: ``"normal"``, the options as they stand in the item, or ``"reversed"``.
-        examples: solved items by category, of different questions.
-        shots: how many examples of its category come first in the same request, each with its answer. One that asks
-            the same as the item is passed over.
+        examples: solved items by category; one that asks the same as the item is passed over.
+        shots: how many examples of its category come first in the same request, each with its answer.
 
     Raises:
         ValueError: a template or an order is unknown, an item has more options than a template has labels, or there
@@ -98,6 +132,8 @@ def choice_questions(
     for item in items:
         if item.answer is None:
             raise ItemError(f"item {item.id}: its answer is not known; pass the key of these items as `answers`")
+    for order in orders:
+        choose(order, ORDERS, "order")
     first = {item.question: item.id for item in reversed(items)}
     return [
         Question(
@@ -116,33 +152,23 @@ def choice_questions(
             options=tuple(_reordered(item.options, order)),
             cluster=f"question {first[item.question]}",
         )
-        for template, order, item in product(_templates(templates), _known(orders), items)
+        for template, order, item in product(_templates(templates), orders, items)
     ]
 
 
 def some_in_turn(items: Sequence[Any], count: int) -> list[Any]:
     """About so many items of each ``category``, spread over all of them; every one where there are no more."""
-    found = []
+    chosen = []
     for category in dict.fromkeys(item.category for item in items):
-        own = [item for item in items if item.category == category]
-        step = max(1.0, len(own) / count)
-        found += [own[int(place * step)] for place in range(min(count, len(own)))]
-    return found
+        members = [item for item in items if item.category == category]
+        step = max(1.0, len(members) / count)
+        chosen += [members[int(place * step)] for place in range(min(count, len(members)))]
+    return chosen
 
 
-def _templates(wanted: Iterable[str | Template]) -> list[Template]:
+def _templates(wanted: Sequence[str | Template]) -> list[Template]:
     known = load_templates()
-    for one in wanted:
-        if isinstance(one, str) and one not in known:
-            raise ValueError(f"unknown template {one!r}; use one of {', '.join(known)}")
-    return [known[one] if isinstance(one, str) else one for one in wanted]
-
-
-def _known(orders: Sequence[str]) -> Sequence[str]:
-    for order in orders:
-        if order not in ORDERS:
-            raise ValueError(f"unknown order {order!r}; use one of {', '.join(ORDERS)}")
-    return orders
+    return [known[choose(one, known, "template")] if isinstance(one, str) else one for one in wanted]
 
 
 def _roles(item: SafetyItem) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from personalib.base.data import choose
 from personalib.base.records import ItemError
 from personalib.base.statistics import Interval, bootstrap_interval, proportion_interval
 from personalib.questionnaires.extraction import chosen_option
@@ -25,6 +26,7 @@ _UNIT = ("arm", "group", "item", "cluster", "template")
 _BY = ("arm", "template")
 _ITEM = ("group", "item")
 _COLUMNS = [f"p_{response}" for response in _RESPONSES]
+_SAME = ("same_response", "same_level")
 _UNKNOWN = Interval(np.nan, np.nan, np.nan)
 
 
@@ -46,24 +48,16 @@ def per_item(answers: pd.DataFrame, *, by: Sequence[str] = _BY, floor: float = F
 
     Raises:
         ItemError: a column is missing, an item lacks an order or has one twice, or a probability is not one.
-
-    Example:
-        >>> answers = pd.DataFrame({"group": "openness", "item": "openness:1", "order": ["normal", "reversed"]})
-        >>> answers[["p_high1", "p_low1"]] = list(zip([0.4, 0.2], [0.2, 0.4]))
-        >>> answers[["p_high2", "p_low2"]] = [0.1, 0.1]
-        >>> per_item(answers, by=())[["high", "level", "tied", "mass"]].round(6).values.tolist()
-        [[0.5, 'high', True, 0.8]]
     """
-    shares, masses = _by_order(answers, by)
-    mean = sum(shares.values()) / len(shares)
-    read = mean.notna().all(axis=1) & masses.ge(floor).all(axis=1)
-    table = mean.where(read)
+    units = _shares(answers, by, floor).groupby([*by, *_ITEM], sort=False)
+    read = units["read"].all()
+    table = units[list(_RESPONSES)].mean().where(read)
     table["high"] = table["high1"] + table["high2"]
     table["choice"] = _chosen(table)
     table["level"] = table["choice"].str[:-1].where(read)
     rounded = table.round(_DECIMALS)
     table["tied"] = rounded[["high1", "high2"]].max(axis=1) == rounded[["low1", "low2"]].max(axis=1)
-    return table.assign(mass=masses.mean(axis=1, skipna=False), read=read).reset_index()
+    return table.assign(mass=units["mass"].mean(skipna=False), read=read).reset_index()
 
 
 def check_read(counts: pd.Series, least: int = 2, what: str = "items") -> None:
@@ -126,15 +120,18 @@ def positional_bias(
         of it, is the same in both orders, each with Wilson's 95 % interval (``…_low``, ``…_high``; too narrow
         where an item counts once in each of many conditions); ``n`` units read and ``missing`` ones.
     """
-    shares, masses = _by_order(answers, by)
-    placed = [table[list(RESPONSE_ORDERS[name])].set_axis(list(POSITIONS), axis=1) for name, table in shares.items()]
-    units = sum(placed) / len(placed)
-    one, other = (_chosen(table) for table in shares.values())
-    units["same_response"] = one == other
-    units["same_level"] = one.str[:-1] == other.str[:-1]
-    units["read"] = units[list(POSITIONS)].notna().all(axis=1) & masses.ge(floor).all(axis=1)
-    rows = [dict(zip(over, key, strict=True)) | _bias(group) for key, group in _groups(units.reset_index(), over)]
-    return pd.DataFrame(rows)
+    rows = _shares(answers, by, floor)
+    placed = pd.concat(
+        rows.loc[rows["order"] == order, list(responses)].set_axis(list(POSITIONS), axis=1)
+        for order, responses in RESPONSE_ORDERS.items()
+    )
+    choice = _chosen(rows)
+    rows = rows.join(placed).assign(same_response=choice, same_level=choice.str[:-1])
+    means, same = dict.fromkeys(POSITIONS, "mean"), dict.fromkeys(_SAME, "nunique")
+    units = rows.groupby([*by, *_ITEM], sort=False).agg(means | same | {"read": "all"})
+    units[list(_SAME)] = units[list(_SAME)] == 1
+    groups = _groups(units.reset_index(), over)
+    return pd.DataFrame([dict(zip(over, key, strict=True)) | _bias(group) for key, group in groups])
 
 
 def item_scores(kind: str, answers: pd.DataFrame) -> pd.DataFrame:
@@ -162,9 +159,7 @@ def item_scores(kind: str, answers: pd.DataFrame) -> pd.DataFrame:
         ValueError: the kind is unknown.
         ItemError: an item lacks an order.
     """
-    if kind not in _KINDS:
-        raise ValueError(f"unknown kind {kind!r}; use one of {', '.join(_KINDS)}")
-    return _KINDS[kind](answers)
+    return _KINDS[choose(kind, _KINDS, "kind")](answers)
 
 
 def named_options(answers: pd.DataFrame) -> list[int | None]:
@@ -237,24 +232,19 @@ def _mean_over_orders(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     return rows.groupby(list(_UNIT), sort=False)[columns].mean(skipna=False).reset_index()
 
 
-def _by_order(answers: pd.DataFrame, by: Sequence[str]) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
-    """The shares of the responses in each order, over the same items in the same sequence, and their answer mass."""
-    keys = [*by, *_ITEM]
-    _check_rows(answers, keys)
-    _check_complete(answers, keys)
-    tables = {name: answers[answers["order"] == name].set_index(keys)[_COLUMNS] for name in RESPONSE_ORDERS}
-    index = tables["normal"].index
-    masses = {name: table.sum(axis=1, skipna=False).reindex(index) for name, table in tables.items()}
+def _shares(answers: pd.DataFrame, by: Sequence[str], floor: float) -> pd.DataFrame:
+    """The share of each response in each order, the normal one first, and whether it could be read."""
+    _check_rows(answers, [*by, *_ITEM])
+    rows = answers.sort_values("order", kind="stable", ignore_index=True)
+    mass = rows[_COLUMNS].sum(axis=1, skipna=False)
     # Without any mass there is no share: 0 / 0 is missing, not a tie.
-    shares = {
-        name: table.reindex(index).div(masses[name].where(masses[name] > 0), axis=0) for name, table in tables.items()
-    }
-    named = {name: table.set_axis(list(_RESPONSES), axis=1) for name, table in shares.items()}
-    return named, pd.DataFrame(masses)
+    shares = rows[_COLUMNS].div(mass.where(mass > 0), axis=0).set_axis(list(_RESPONSES), axis=1)
+    read = shares.notna().all(axis=1) & (mass >= floor)
+    return rows[[*by, *_ITEM, "order"]].join(shares).assign(mass=mass, read=read)
 
 
 def _check_rows(answers: pd.DataFrame, keys: Sequence[str]) -> None:
-    """Refuse rows that would be dropped, mixed up or misread on the way."""
+    """Refuse rows that would be dropped, mixed up or misread on the way, and items that are not once in every order."""
     absent = [column for column in (*keys, "order", *_COLUMNS) if column not in answers.columns]
     if absent:
         raise ItemError(f"the answers have no column {', '.join(absent)}; evaluate writes them, `by` names yours")
@@ -269,10 +259,6 @@ def _check_rows(answers: pd.DataFrame, keys: Sequence[str]) -> None:
     if wrong.any():
         place = _place(keys, answers[wrong].iloc[0])
         raise ItemError(f"{place}: the probabilities are not between 0 and 1; pass probabilities, not logits")
-
-
-def _check_complete(answers: pd.DataFrame, keys: Sequence[str]) -> None:
-    """Every item once in every order."""
     repeated = answers[answers.duplicated([*keys, "order"])]
     if len(repeated):
         raise ItemError(
@@ -299,14 +285,12 @@ def _chosen(shares: pd.DataFrame) -> pd.Series:
 
 def _score(items: pd.DataFrame, by: Sequence[str], seed: int) -> pd.DataFrame:
     """Mean and interval of the items' ``value`` for each condition and trait."""
-    rows = []
-    for key, group in _groups(items, [*by, "group"]):
+    keys, rows = [*by, "group"], []
+    for key, group in _groups(items, keys):
         values = group.loc[group["read"], "value"].to_numpy(dtype=np.float64)
         interval = bootstrap_interval(values, seed=seed) if len(values) else _UNKNOWN
         score = {"value": interval.estimate, "low": interval.low, "high": interval.high}
-        rows.append(
-            dict(zip([*by, "group"], key, strict=True)) | score | _counts(group) | {"mass": group["mass"].mean()}
-        )
+        rows.append(dict(zip(keys, key, strict=True)) | score | _counts(group) | {"mass": group["mass"].mean()})
     return pd.DataFrame(rows)
 
 
@@ -323,7 +307,7 @@ def _counts(group: pd.DataFrame) -> dict[str, object]:
 def _bias(group: pd.DataFrame) -> dict[str, object]:
     read = group[group["read"]]
     found: dict[str, object] = read[list(POSITIONS)].mean().to_dict()
-    for name in ("same_response", "same_level"):
+    for name in _SAME:
         share = proportion_interval(int(read[name].sum()), len(read)) if len(read) else _UNKNOWN
         found |= {name: share.estimate, f"{name}_low": share.low, f"{name}_high": share.high}
     return found | _counts(group)

@@ -1,7 +1,4 @@
-"""Steering a model by hand: while a ``with`` block is open, whatever the model reads and writes is steered.
-
-For experiments with many conditions there is :mod:`personalib.steering.grid`, which gives the same numbers sooner.
-"""
+"""Steering a model by hand; for many conditions :mod:`personalib.steering.grid` gives the same numbers sooner."""
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
@@ -96,14 +93,13 @@ class _Passes:
             answer = torch.arange(written.shape[1], device=written.device) >= self._prompt
             self._where = masks(written[:, -tokens:].bool(), answer.expand(rows, -1)[:, -tokens:])
             return
-        past = _holds(given)
         mask = given.get("attention_mask")
         if mask is None:
             mask = torch.ones(rows, tokens, device=model.device)
         if not isinstance(mask, torch.Tensor) or mask.ndim != 2:
             raise ValueError("steer knows padding by an attention mask of shape (rows, tokens); pass such a one")
         real = mask[:, -tokens:].bool()
-        self._where = masks(real, torch.full_like(real, past))
+        self._where = masks(real, torch.full_like(real, _holds(given)))
 
     def _end(self, *_: Any) -> None:
         self._inside = False

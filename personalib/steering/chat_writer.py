@@ -8,9 +8,8 @@ from pydantic import BaseModel
 
 from personalib.models.batches import context
 from personalib.models.chat_templates import ANSWER_AT_ONCE, spoken
-from personalib.models.encoding import encode_prompts
 from personalib.models.load import LanguageModel
-from personalib.models.prompts import format_prompt
+from personalib.models.prompts import encode_prompts, format_prompt
 from personalib.models.sampling import Sampling
 from personalib.steering.generation import written_tokens
 from personalib.stimuli.assignments import Assignment
@@ -22,11 +21,8 @@ from personalib.stimuli.writers import Unusable, WriterError, read_draft
 class ChatWriter:
     """Writes with a chat model in this process, one draft at a time.
 
-    Args:
-        language_model: a model whose tokenizer has a chat template.
-        seed: with a background and an attempt it determines the draft.
-        temperature: sampling temperature; 0 takes the likeliest token each time.
-        max_tokens: limit of an answer, which is lower where the model's context ends before.
+    Seed, background and attempt determine the draft. A temperature of 0 takes the likeliest token each time, and the
+    limit of an answer is lower where the model's context ends before.
     """
 
     language_model: LanguageModel = field(repr=False)

@@ -30,19 +30,13 @@ def site_norms(
     """The typical length of the residual stream at some sites: the median over all tokens of some texts.
 
     The tokenizer's special tokens are left out: at the first token the stream can be many times longer than anywhere.
-
-    Raises:
-        ValueError: see :func:`~personalib.models.activations.capture`.
     """
     found = capture(language_model, texts, sites, folder, tokens="all")
     return {site: float(np.median(np.linalg.norm(found.values(site), axis=1))) for site in sites}
 
 
 def at_dose(vector: SteeringVector, dose: float, norm: float) -> SteeringVector:
-    """The vector at a given dose.
-
-    The dose is the length of the result as a share of the residual stream's norm there (see :func:`site_norms`);
-    negative doses push the other way.
+    """The vector in the length of a dose of the residual stream's norm there; negative doses push the other way.
 
     Raises:
         ValueError: the vector is zero.
@@ -74,28 +68,16 @@ def combined(vectors: Sequence[SteeringVector], how: Combination = "sum") -> Ste
 
 
 def random_directions(like: SteeringVector, count: int = 10, seed: int = 0) -> list[SteeringVector]:
-    """Random directions, as long as a vector and at its site.
+    """Random directions, as long as a vector, which must not be zero, and at its site.
 
     Any push of that length moves a model somewhere, so what a vector does counts only beyond what these do.
-
-    Raises:
-        ValueError: the vector is zero.
     """
     if not like.norm:
         raise ValueError(f"{like.name} is zero, and so would be its controls")
-    rng = np.random.default_rng([seed, 31])
-    return [
-        SteeringVector(
-            torch.from_numpy(rng.standard_normal(len(like.direction))),
-            like.site,
-            f"random {number}",
-            "random",
-            like.model,
-            like.revision,
-        ).unit()
-        * like.norm
-        for number in range(count)
-    ]
+    drawn = torch.from_numpy(np.random.default_rng([seed, 31]).standard_normal((count, len(like.direction))))
+    where, origin = like.site, (like.model, like.revision)
+    vectors = [SteeringVector(row, where, f"random {n}", "random", *origin) for n, row in enumerate(drawn)]
+    return [vector.unit() * like.norm for vector in vectors]
 
 
 def largest_dose(

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import torch
 from tqdm.auto import tqdm
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from personalib.models.batches import (
     check_finite,
@@ -19,11 +19,10 @@ from personalib.models.batches import (
     to_go_on_from,
 )
 from personalib.models.chat_templates import ANSWER_AT_ONCE, may_reason, spoken
-from personalib.models.encoding import encode_prompts
-from personalib.models.hooks import Inputs
+from personalib.models.hooks import Inputs, Shortcuts
 from personalib.models.load import LanguageModel
+from personalib.models.prompts import encode_prompts
 from personalib.models.sampling import GREEDY, Sampling
-from personalib.models.shortcuts import Shortcuts
 from personalib.steering.application import steer
 from personalib.steering.interventions import Intervention
 
@@ -46,9 +45,8 @@ def generate(
 
     Nothing but the tokens that end an answer is taken from the model's own ``generation_config``. With one seed, a
     prompt has the same answers at any batch size, in any order and company: each sample draws from random numbers of
-    its own, in double precision. What is left is the rounding of the model itself, whose logits differ in their last
-    places with the shape of a batch: a token changes where the two likeliest, or a random number and the border between
-    two tokens, are as near to each other as that.
+    its own, in double precision. Only the model's rounding differs with the shape of a batch, and changes a token where
+    the two likeliest, or a random number and the border between two tokens, are as near to each other as that.
 
     Args:
         language_model: the model.
@@ -105,8 +103,13 @@ def written_tokens(
     """The tokens of :func:`generate`'s answers, before the one that ends an answer; one that does not end has all."""
     if tokens < 1 or batch_size < 1:
         raise ValueError(f"tokens={tokens}, batch_size={batch_size}; take at least one of each")
-    encoded = _checked(language_model, prompts, tokens)
-    model, form = language_model.model, Shortcuts.of(language_model.model)
+    model = language_model.model
+    encoded = encode_prompts(language_model.tokenizer, prompts)
+    if not all(encoded):
+        number = encoded.index([])
+        raise ValueError(f"prompt {number} has no token; write something, or use a tokenizer with a start token")
+    check_rows(model, prompts, encoded, tokens)
+    form = Shortcuts.of(model)
     rows = list(product(encoded, range(sampling.samples)))
     found: dict[int, list[int] | None] = {}
     stops = _stop_tokens(language_model, one_line)
@@ -119,7 +122,7 @@ def written_tokens(
         for batch in in_batches([row for row, _ in rows], batch_size, form.padding):
             choice = _Choice([rows[number] for number in batch], sampling)
             chosen = [rows[number][0] for number in batch]
-            made = _continued(language_model, chosen, choice, stops, tokens, form.caching)
+            made = _continued(model, chosen, choice, stops, tokens, form.caching)
             if not interventions:
                 values = [np.array(np.nan if row is None else 0.0) for row in made]
                 check_finite(model, prompts, [number // sampling.samples for number in batch], values)
@@ -132,17 +135,6 @@ def written_tokens(
             stacklevel=3,
         )
     return [found[number] or [] for number in range(len(rows))]
-
-
-def _checked(language_model: LanguageModel, prompts: Sequence[str], tokens: int) -> list[list[int]]:
-    """The prompts' token ids, each followed by room for an answer."""
-    rows = encode_prompts(language_model.tokenizer, prompts)
-    if not all(rows):
-        raise ValueError(
-            f"prompt {rows.index([])} has no token; write something, or use a tokenizer with a start token"
-        )
-    check_rows(language_model.model, prompts, rows, tokens)
-    return rows
 
 
 class _Choice(LogitsProcessor):
@@ -182,7 +174,7 @@ class _Choice(LogitsProcessor):
 
 
 def _continued(
-    language_model: LanguageModel,
+    model: PreTrainedModel,
     rows: Sequence[list[int]],
     choice: _Choice,
     stops: Sequence[int],
@@ -190,9 +182,9 @@ def _continued(
     caching: bool,
 ) -> list[list[int] | None]:
     """The tokens that follow each row, before the one that ends an answer; none where it overflows up to there."""
-    inputs: Inputs = left_padded(language_model.model, rows)
-    made = language_model.model.generate(
-        **to_go_on_from(language_model.model, inputs),
+    inputs: Inputs = left_padded(model, rows)
+    made = model.generate(
+        **to_go_on_from(model, inputs),
         logits_processor=LogitsProcessorList([choice]),
         max_new_tokens=tokens,
         eos_token_id=list(stops) or None,

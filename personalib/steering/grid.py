@@ -22,13 +22,23 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from personalib.models.batches import check_finite, check_rows, in_batches, inference, left_padded
-from personalib.models.encoding import encode_prompts
-from personalib.models.hooks import Inputs, changing, cut, depth, repeated, starting_at, stream_at
+from personalib.models.hooks import (
+    Inputs,
+    Shortcuts,
+    changing,
+    cut,
+    cut_back,
+    depth,
+    read_but_last,
+    repeated,
+    site_above,
+    starting_at,
+    stream_at,
+)
 from personalib.models.load import LanguageModel
 from personalib.models.parts import Site
-from personalib.models.prompts import option_tokens
+from personalib.models.prompts import encode_prompts, option_tokens
 from personalib.models.remote import RemoteModel
-from personalib.models.shortcuts import Shortcuts, cut_back, read_but_last, site_above
 from personalib.steering.interventions import Condition, Intervention, Where, at_positions, masks
 from personalib.steering.remote import check_sendable, traced_log_chances
 
@@ -44,6 +54,8 @@ def ask_steered(
     *,
     batch_size: int = 64,
     progress: str | None = None,
+    done: Callable[[int], object] | None = None,
+    names: Sequence[str] | None = None,
 ) -> Array:
     """The probability of each option's first token right after each prompt, under each condition.
 
@@ -52,10 +64,11 @@ def ask_steered(
             for how it takes padding: where an architecture is known not to bear it, take a batch size of 1.
         prompts: texts up to the answer.
         labels: what the options are called, the same for all prompts.
-        conditions: interventions of each condition; none is the model as it is. The tokenizer's special tokens are
-            among the tokens of a prompt.
+        conditions: interventions of each condition; none is the model as it is.
         batch_size: rows of a forward pass, each a prompt under a condition.
         progress: text of a progress bar; None shows none.
+        done: told how many answers were read, each time some are.
+        names: what errors call the prompts; their texts by default.
 
     Returns:
         Shape ``(conditions, prompts, labels)``, over the whole vocabulary; NaN where a condition overflows.
@@ -69,66 +82,47 @@ def ask_steered(
     Source:
         arXiv 2410.10863, sections 3.2 and 3.3, and its code release, for what is computed.
     """
+    _check(language_model, conditions, batch_size)
+    if any(one.positions == "response" for condition in conditions for one in condition):
+        raise ValueError(
+            "positions 'response' steer tokens of the answer after they are read back in, and only the first "
+            "token of the answer is scored; choose last, prompt, prompt_except_last or all"
+        )
+    model = language_model.model
+    rows, options = _encoded(language_model, prompts, labels)
     found = np.empty((len(conditions), len(prompts), len(labels)))
     total = len(conditions) * len(prompts)
-    with tqdm(total=total, desc=progress, disable=progress is None, unit="answer") as bar:
-        for batch, numbers, chances in steered_batches(
-            language_model, prompts, labels, conditions, batch_size=batch_size, done=bar.update
-        ):
-            found[np.ix_(numbers, batch)] = chances
-    return found
-
-
-def steered_batches(
-    language_model: LanguageModel,
-    prompts: Sequence[str],
-    labels: Sequence[str],
-    conditions: Sequence[Condition],
-    *,
-    batch_size: int = 64,
-    wanted: Callable[[Sequence[int]], Sequence[int]] | None = None,
-    done: Callable[[int], object] | None = None,
-) -> Iterator[tuple[list[int], list[int], Array]]:
-    """The answers of :func:`ask_steered` batch by batch, for work that is kept as it is done.
-
-    Args:
-        language_model: as there, like prompts, labels, conditions and batch size.
-        prompts: see there.
-        labels: see there.
-        conditions: see there.
-        batch_size: see there.
-        wanted: the numbers of the conditions that are run on a batch, given the places of its prompts; all by default.
-            The prompts that share a batch are the same whatever is wanted.
-        done: told how many answers were read, each time some are.
-
-    Yields:
-        The places of a batch's prompts, the numbers of the conditions that were run, and the probabilities, shape
-        ``(those conditions, batch, labels)``.
-    """
-    _check(language_model, conditions, batch_size)
-    _check_reads(conditions)
-    model, rows = language_model.model, encode_prompts(language_model.tokenizer, prompts)
-    check_rows(model, prompts, rows)
-    options = option_tokens(language_model.tokenizer, prompts, [labels] * len(prompts), rows)
-    for batch in in_batches(rows, batch_size, _padding(language_model)):
-        numbers = list(range(len(conditions)) if wanted is None else wanted(batch))
-        if not numbers:
-            continue
-        chances = np.empty((len(numbers), len(batch), len(labels)))
-        # The mode must not leak to whoever goes on between two batches.
-        with inference(model):
+    with inference(model), tqdm(total=total, desc=progress, disable=progress is None, unit="answer") as bar:
+        for batch in in_batches(rows, batch_size, _padding(language_model)):
             inputs: Inputs = left_padded(model, [rows[place] for place in batch], _device(language_model))
             where = masks(_real(inputs), torch.zeros_like(_real(inputs)))
             tokens = torch.tensor([[options[place]] for place in batch], device=inputs["input_ids"].device)
-            several = [conditions[each] for each in numbers]
             read = slice(-1, None)
-            for number, logs in _log_chances(language_model, inputs, where, several, read, tokens, batch_size):
+            for number, logs in _log_chances(language_model, inputs, where, conditions, read, tokens, batch_size):
                 # In double precision before the exponential, so that rare words keep a probability.
                 values = logs[:, 0].double().exp().cpu().numpy()
-                chances[number] = _readable(model, prompts, batch, values, several[number])
+                found[number, batch] = _readable(model, names or prompts, batch, values, conditions[number])
+                bar.update(len(batch))
                 if done:
                     done(len(batch))
-        yield batch, numbers, chances
+    return found
+
+
+def prompt_batches(
+    language_model: LanguageModel, prompts: Sequence[str], labels: Sequence[str], batch_size: int
+) -> Iterator[list[int]]:
+    """The places of prompts that :func:`ask_steered` reads together, as it does where it is given no others."""
+    rows, _ = _encoded(language_model, prompts, labels)
+    yield from in_batches(rows, batch_size, _padding(language_model))
+
+
+def _encoded(
+    language_model: LanguageModel, prompts: Sequence[str], labels: Sequence[str]
+) -> tuple[list[list[int]], list[list[int]]]:
+    """The tokens of prompts that can be read, and of each the first token of every label."""
+    rows = encode_prompts(language_model.tokenizer, prompts)
+    check_rows(language_model.model, prompts, rows)
+    return rows, option_tokens(language_model.tokenizer, prompts, [labels] * len(prompts), rows)
 
 
 def answer_losses(
@@ -139,14 +133,10 @@ def answer_losses(
     skip: int = 0,
     batch_size: int = 16,
 ) -> tuple[Array, NDArray[np.int64]]:
-    """How surprising given answers are under each condition.
+    """How surprising given answers are after their prompts, under each condition.
 
-    Args:
-        language_model: the model.
-        exchanges: prompts, each with its answer.
-        conditions: interventions of each condition, which steer the tokens of prompt and answer that they name.
-        skip: how many tokens at the beginning of each answer are not counted; they are part of the answer all the same.
-        batch_size: rows of a forward pass, smaller than for :func:`ask_steered`: all logits on answers are in memory.
+    Some tokens at the beginning of each answer may be skipped: they are part of it all the same, and not counted.
+    Batches are smaller than for :func:`ask_steered`, since all logits on answers are in memory.
 
     Returns:
         The negative log-likelihood of each answer in nats, summed over its tokens that count, shape
@@ -154,7 +144,6 @@ def answer_losses(
 
     Raises:
         ValueError: an answer's tokens melt into the prompt's, or none is left to count; or see :func:`ask_steered`.
-        ItemError, DataError: see there.
     """
     _check(language_model, conditions, batch_size)
     texts = [prompt for prompt, _ in exchanges]
@@ -199,7 +188,11 @@ def _log_chances(
     model = language_model.model
     grid = _Grid(model, inputs, where, max(1, batch_size // len(tokens)), Shortcuts.of(model))
     # What is read after the last token alone may leave out more.
-    scored = grid.last_logits(conditions) if read.stop is None else grid.logits(conditions, -read.start)
+    scored = (
+        grid.last_logits(conditions)
+        if read.stop is None
+        else grid.logits(conditions, -read.start, range(len(conditions)))
+    )
     for number, logits in scored:
         yield number, logits[:, read].float().log_softmax(-1).gather(-1, tokens)
 
@@ -237,27 +230,19 @@ class _Grid:
 
     def last_logits(self, conditions: Sequence[Condition]) -> Scored:
         """The number of each condition with the logits after the last token, shape ``(rows, 1, vocabulary)``."""
-        at_last, others = self._parted(conditions)
+        numbers, at_last = range(len(conditions)), []
+        # Conditions that steer the last token alone share what is before it, if there is anything.
+        if self.form.cutting_back and self.inputs["input_ids"].shape[1] > 1:
+            at_last = [each for each in numbers if {one.positions for one in conditions[each]} == {"last"}]
         if at_last:
             yield from self._last_token(conditions, at_last)
-        yield from self._prompt(conditions, others, 1)
+        yield from self.logits(conditions, 1, sorted({*numbers} - {*at_last}))
 
-    def logits(self, conditions: Sequence[Condition], kept: int) -> Scored:
-        """The number of each condition with the logits after the last tokens, ``(rows, kept, vocabulary)``."""
-        return self._prompt(conditions, range(len(conditions)), kept)
+    def logits(self, conditions: Sequence[Condition], kept: int, numbers: Iterable[int]) -> Scored:
+        """The logits after the last tokens, shape ``(rows, kept, vocabulary)``, under some conditions.
 
-    def _parted(self, conditions: Sequence[Condition]) -> tuple[list[int], list[int]]:
-        """The conditions that steer the last token alone and leave something before it to share, and the others."""
-        at_last: list[int] = []
-        others: list[int] = []
-        shared = self.form.cutting_back and self.inputs["input_ids"].shape[1] > 1
-        for number, condition in enumerate(conditions):
-            alone = shared and condition and all(one.positions == "last" for one in condition)
-            (at_last if alone else others).append(number)
-        return at_last, others
-
-    def _prompt(self, conditions: Sequence[Condition], numbers: Iterable[int], kept: int) -> Scored:
-        """Conditions that steer any tokens; those that steer from the same depth on share what lies below."""
+        Those that steer from the same depth on share what lies below.
+        """
         groups, plain = _by_depth(conditions, numbers, self.form.starting)
         short = self.form.short if kept == 1 else nullcontext
         inputs = dict(self.inputs) | ({"logits_to_keep": kept} if "logits_to_keep" in self.inputs else {})
@@ -307,12 +292,7 @@ class _Grid:
                 yield from zip(chunk, logits.chunk(len(full)), strict=False)
 
     def _steered(
-        self,
-        conditions: Sequence[Condition],
-        chunk: Sequence[int],
-        site: Site,
-        stream: torch.Tensor,
-        where: Where,
+        self, conditions: Sequence[Condition], chunk: Sequence[int], site: Site, stream: torch.Tensor, where: Where
     ) -> ExitStack:
         """The model started at a site, with the rows of each condition steered as it says there and above."""
         above: dict[Site, list[int]] = defaultdict(list)
@@ -340,15 +320,6 @@ def _change_parts(own: dict[int, list[Intervention]], count: int, where: Where, 
         for one in interventions:
             parts[place] = at_positions(one, where)(parts[place])
     return torch.cat(parts)
-
-
-def _check_reads(conditions: Sequence[Condition]) -> None:
-    """Notice a condition that nothing of what is read would see."""
-    if any(one.positions == "response" for condition in conditions for one in condition):
-        raise ValueError(
-            "positions 'response' steer tokens of the answer after they are read back in, and only the first "
-            "token of the answer is scored; choose last, prompt, prompt_except_last or all"
-        )
 
 
 def _check(language_model: LanguageModel, conditions: Sequence[Condition], batch_size: int) -> None:

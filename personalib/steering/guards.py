@@ -25,12 +25,7 @@ def neutral_exchanges(
 ) -> list[tuple[str, str]]:
     """So many questions of general knowledge, each with an answer in a sentence; nothing of them is about anybody.
 
-    Args:
-        language_model: whose chat template the questions are put in.
-        count: how many.
-        seed: draws them.
-        form: ``"chat"`` or ``"base"``.
-        contexts: texts that come first, of which each question gets the next in turn.
+    They are put as the form says, ``"chat"`` or ``"base"``, and each comes after the next of the contexts in turn.
 
     Raises:
         ValueError: the model has no chat template, or the contexts are none, or a single text.

@@ -1,7 +1,7 @@
 """Interventions: what steering does to the residual stream, where, and at which tokens.
 
-An intervention is a value. A *condition* of an experiment is a sequence of them, applied in their order where several
-stand at one site; the empty sequence is the model as it is.
+A *condition* of an experiment is a sequence of them, applied in their order where several stand at one site; the empty
+sequence is the model as it is.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -43,8 +43,7 @@ class _AlongVector:
     positions: Positions = "prompt"
 
     def __post_init__(self) -> None:
-        _check_positions(self.positions)
-        _check_number("coefficient", self.coefficient)
+        _check(self.positions, "coefficient", self.coefficient)
 
     @property
     def site(self) -> Site:
@@ -134,8 +133,7 @@ class Clamp:
     positions: Positions = "prompt"
 
     def __post_init__(self) -> None:
-        _check_positions(self.positions)
-        _check_number("value", self.value)
+        _check(self.positions, "value", self.value)
         if not self.features or not all(0 <= each < self.sae.width for each in self.features):
             raise ValueError(f"features {list(self.features)}; {self.sae.name} has features 0 to {self.sae.width - 1}")
 
@@ -173,8 +171,7 @@ def sae_rule(
 ) -> tuple[Add, ...]:
     """The paper's rule for SAE features: the sum of their rows of the decoder, at every prompt token but the last.
 
-    Raises:
-        ValueError: there is no such feature, or the SAE is of another model.
+    A ``ValueError`` says that there is no such feature, or that the SAE is of another model.
 
     Source:
         arXiv 2410.10863, section 3.2 and its code release.
@@ -197,23 +194,19 @@ def repository_rule(
 ) -> tuple[Add, ...]:
     """The variant of the paper's code release: unit vectors at the last nine blocks, at all tokens.
 
-    Args:
-        vectors: of one thing, one a block; those of earlier blocks are left out.
-        coefficient: how often each is added.
-        language_model: the model; one of fewer blocks is steered at each of them.
-
-    Raises:
-        ValueError: a block among the last nine has no vector, or more than one.
+    Vectors of earlier blocks are left out, and a model of fewer blocks is steered at each of them. A ``ValueError``
+    says which blocks have no vector, or more than one.
     """
     depth = len(blocks(language_model.model))
     wanted = range(max(0, depth - REPOSITORY_BLOCKS), depth)
     chosen = [one for one in vectors if one.site.stream == "resid_post" and one.site.layer in wanted]
-    found = sorted(one.site.layer for one in chosen)
+    chosen.sort(key=lambda vector: vector.site.layer)
+    found = [vector.site.layer for vector in chosen]
     if found != list(wanted):
         raise ValueError(
             f"the rule steers what blocks {wanted[0]} to {depth - 1} leave; there are vectors of blocks {found}"
         )
-    return tuple(Add(one.unit(), coefficient, "all") for one in sorted(chosen, key=lambda one: one.site.layer))
+    return tuple(Add(vector.unit(), coefficient, "all") for vector in chosen)
 
 
 def check_site(language_model: LanguageModel, site: Site, width: int, name: str, made_for: str) -> None:
@@ -236,11 +229,9 @@ def by_site(condition: Condition) -> dict[Site, list[Intervention]]:
 
 
 def masks(real: torch.Tensor, answer: torch.Tensor) -> Where:
-    """By name of the positions, which tokens each means.
+    """By name of the positions, which tokens each means: of those that are no padding, and those of the answer.
 
-    Args:
-        real: which tokens are no padding, shape ``(rows, tokens)``, boolean.
-        answer: which of them belong to the answer and not to the prompt, of the same shape.
+    All are boolean, of shape ``(rows, tokens)``.
     """
     prompt, answer = real & ~answer, real & answer
     # The last of the prompt has as many prompt tokens up to it as there are.
@@ -297,11 +288,9 @@ def _clamped_apart(clamp: Clamp) -> Change:
     return clamped
 
 
-def _check_positions(positions: str) -> None:
+def _check(positions: str, name: str, value: float) -> None:
     if positions not in POSITIONS:
         raise ValueError(f"unknown positions {positions!r}; choose one of {', '.join(POSITIONS)}")
-
-
-def _check_number(name: str, value: float) -> None:
+    # In the format of a vector: one that is infinite there would make every model overflow.
     if not torch.isfinite(torch.tensor(float(value))):
         raise ValueError(f"{name} {value}; pass a finite number")

@@ -15,11 +15,7 @@ Step = tuple[str, str, list[Change]]
 
 
 def check_sendable(conditions: Sequence[Condition]) -> None:
-    """Notice a condition that cannot be sent to a service.
-
-    Raises:
-        ValueError: an SAE would have to be sent as a whole.
-    """
+    """Notice a condition that cannot be sent to a service, since an SAE would have to be sent as a whole."""
     for one in (one for condition in conditions for one in condition):
         if isinstance(one, Clamp) and not one.separable:
             raise ValueError(
@@ -32,18 +28,9 @@ def check_sendable(conditions: Sequence[Condition]) -> None:
 def traced_log_chances(
     model: RemoteModel, inputs: Inputs, where: Where, condition: Condition, read: slice, tokens: torch.Tensor
 ) -> torch.Tensor:
-    """The log-probabilities of some tokens under a condition: one trace, and one job of a service.
+    """The log-probabilities of some tokens at the places that are read, of shape ``(rows, places, tokens)``.
 
-    Args:
-        model: the model.
-        inputs: a batch, on the CPU.
-        where: which tokens each of the positions means.
-        condition: what is done to the residual stream.
-        read: the places whose logits are read.
-        tokens: what is read there, shape ``(rows, places, tokens)``.
-
-    Returns:
-        The shape of ``tokens``; nothing else comes back.
+    It is one trace under a condition, of a batch on the CPU, and one job of a service; nothing else comes back.
 
     Raises:
         DataError: see :func:`personalib.models.remote.running`.

@@ -14,12 +14,18 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, create_model
 
 from personalib.base.data import Strict, data_dir, parse, read_yaml
 from personalib.stimuli.backgrounds import Background
-from personalib.stimuli.factors import PERSONS, load_factors
+from personalib.stimuli.factors import PERSONS, elements
 
 Part = Literal["childhood", "health", "mind", "work", "relationships"]
 PARTS: tuple[Part, ...] = get_args(Part)
 WORDS = (100, 150)
 _STRICT = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+# Pronouns by which a text is seen to be told in a grammatical person.
+_PRONOUNS = {
+    "first": ("i", "me", "my", "myself"),
+    "second": ("you", "your", "yourself"),
+    "third": ("he", "she", "they", "him", "her", "them", "his", "their", "person"),
+}
 # How a text of each grammatical person names its person as a subject and as an object.
 _SUBJECTS = {"first": "i", "second": "you", "third": "this person|he|she|they"}
 _OBJECTS = {"first": "me|myself", "second": "you|yourself", "third": "them|themselves|him|himself|her|herself"}
@@ -61,8 +67,7 @@ class LifeStory:
     def problems(self, draft: BaseModel, background: Background) -> list[str]:
         """Wrong length or grammatical person, a refusal, an attribute that is not told or is contradicted."""
         text = self.text(draft)
-        found = [*_length(text), *_person(text, self.person), *_refusal(text)]
-        found += contradictions(text, background, self.person)
+        found = [*_form_problems(text, self.person), *contradictions(text, background, self.person)]
         for factor, quote in draft.model_dump()["told"].items():
             words = _plain(quote)
             if words.count(" ") < 3:
@@ -106,9 +111,8 @@ class Keywords:
 
     def finish(self, draft: BaseModel, background: Background) -> Background:
         """The background with these keywords."""
-        return replace(
-            background, keywords={key: f"{{I}} {{am}} {phrase}" for key, phrase in draft.model_dump().items()}
-        )
+        clauses = {factor: f"{{I}} {{am}} {phrase}" for factor, phrase in draft.model_dump().items()}
+        return replace(background, keywords=clauses)
 
 
 # Something to be written about a background; the JSON schema of its form is what a language model is held to.
@@ -120,9 +124,6 @@ def contradictions(text: str, background: Background, person: str = "second") ->
 
     Only self-descriptions count ("You are a middle-aged woman", "Maria, a woman of fifty"), since other people may be
     in a story too. What is not described so is not found: this catches plain slips and is no proof.
-
-    >>> contradictions("You are a tall woman.", Background(0, {"gender": "male"}))
-    ["gender should be male, but the text says 'You are a tall woman'"]
     """
     found, straight = [], text.replace("’", "'")
     for factor, element in background.elements.items():
@@ -186,10 +187,9 @@ def _request(name: str, background: Background, person: str, problems: Sequence[
     wording: _Wording = getattr(_load_assignments(), name)
     told = background.sentences(person)
     lines = [
-        f"- {factor.key}: {element.title}" + (f" ({told[factor.key]})" if factor.key in told else "")
-        for factor in load_factors()
-        for element in factor.elements
-        if background.elements.get(factor.key) == element.key
+        f"- {element.factor}: {element.title}" + (f" ({told[element.factor]})" if element.factor in told else "")
+        for element in elements()
+        if background.elements.get(element.factor) == element.key
     ]
     low, high = WORDS
     slots = {"attributes": "\n".join(lines), "person": getattr(wording.persons, person), "low": low, "high": high}
@@ -199,28 +199,19 @@ def _request(name: str, background: Background, person: str, problems: Sequence[
     return request
 
 
-def _length(text: str) -> list[str]:
-    count, (low, high) = len(text.split()), WORDS
-    return [] if low <= count <= high else [f"the story has {count} words; it needs {low} to {high}"]
-
-
-def _person(text: str, person: str) -> list[str]:
-    """Whether the pronouns of one grammatical person prevail."""
-    pronouns = {
-        "first": ("i", "me", "my", "myself"),
-        "second": ("you", "your", "yourself"),
-        "third": ("he", "she", "they", "him", "her", "them", "his", "their", "person"),
-    }
-    told = re.findall(r"[a-z]+", text.lower())
-    counts = {name: sum(told.count(word) for word in own) for name, own in pronouns.items()}
-    if counts[person] == max(counts.values()) > 0:
-        return []
-    return [f"the story is not told in the {person} person ({PERSONS[person]['I']})"]
-
-
-def _refusal(text: str) -> list[str]:
-    match = _REFUSAL.match(text.lower().replace("’", "'"))
-    return [f"the text is no story: {match[0].strip()!r}"] if match else []
+def _form_problems(text: str, person: str) -> list[str]:
+    """Whether a story has the wrong length, is not told in one grammatical person, or is a refusal."""
+    words = re.findall(r"[a-z]+", text.lower())
+    counts = {name: sum(words.count(word) for word in pronouns) for name, pronouns in _PRONOUNS.items()}
+    length, (low, high) = len(text.split()), WORDS
+    problems = []
+    if not low <= length <= high:
+        problems.append(f"the story has {length} words; it needs {low} to {high}")
+    if not counts[person] == max(counts.values()) > 0:
+        problems.append(f"the story is not told in the {person} person ({PERSONS[person]['I']})")
+    if match := _REFUSAL.match(text.lower().replace("’", "'")):
+        problems.append(f"the text is no story: {match[0].strip()!r}")
+    return problems
 
 
 def _plain(text: str) -> str:

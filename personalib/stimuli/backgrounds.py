@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
+import pydantic.dataclasses
+from pydantic import BeforeValidator
 
-from personalib.base.data import DataError, Strict, cut, data_dir, parse, read_yaml
+from personalib.base.data import STRICT, data_dir, parse, read_yaml, shown
 from personalib.stimuli.factors import elements, inflect, load_factors
 
 _ATTEMPTS = 1000
@@ -41,17 +42,30 @@ class Background:
         return " ".join(self.sentences(person).values())
 
 
-@dataclass(frozen=True)
+def _attribute(told: Any) -> Any:
+    """An element's (factor key, element key), where a file has it as ``factor.element``."""
+    if isinstance(told, tuple):
+        return told
+    known = {f"{element.factor}.{element.key}": (element.factor, element.key) for element in elements()}
+    if str(told) not in known:
+        raise ValueError(f"there is no element {shown(told)}; write factor.element as in backgrounds.yaml")
+    return known[str(told)]
+
+
+_Attribute = Annotated[tuple[str, str], BeforeValidator(_attribute)]
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
 class Constraint:
     """Two elements that one person does not have, each as (factor key, element key), and why.
 
     Where there are words, only keywords of ``other`` with one of them are meant.
     """
 
-    one: tuple[str, str]
-    other: tuple[str, str]
-    words: tuple[str, ...]
+    one: _Attribute
+    other: _Attribute
     why: str
+    words: tuple[str, ...] = ()
 
     def broken_by(self, elements: Mapping[str, str], keywords: Mapping[str, str] | None = None) -> bool:
         """Whether these attributes break it; without keywords, whether they do whatever the keywords are."""
@@ -62,33 +76,12 @@ class Constraint:
         return keywords is not None and bool(set(re.findall(r"\w+", keywords[self.other[0]])) & set(self.words))
 
 
-class _Written(Strict):
-    """A constraint as the file has it."""
-
-    one: str
-    other: str
-    why: str
-    words: tuple[str, ...] = ()
-
-
 @cache
-def load_constraints(path: Path | None = None) -> tuple[Constraint, ...]:
-    """The constraints from ``data/stimuli/constraints.yaml`` or another file of its form.
-
-    Raises:
-        DataError: an entry is not a constraint, or names an element that there is not.
-    """
-    source = path or data_dir() / "stimuli" / "constraints.yaml"
-    known = {f"{element.factor}.{element.key}": (element.factor, element.key) for element in elements()}
-    constraints = []
-    for number, entry in enumerate(parse(list[Any], read_yaml(source) or [], str(source)), start=1):
-        place = f"{source}, entry {number}"
-        written = parse(_Written, entry, place)
-        if unknown := {written.one, written.other} - set(known):
-            named = cut(", ".join(sorted(unknown)))
-            raise DataError(f"{place}: no element {named}; write factor.element as in backgrounds.yaml")
-        constraints.append(Constraint(known[written.one], known[written.other], written.words, written.why))
-    return tuple(constraints)
+def load_constraints() -> tuple[Constraint, ...]:
+    """The constraints, from ``data/stimuli/constraints.yaml``; a DataError names an entry that is none."""
+    source = data_dir() / "stimuli" / "constraints.yaml"
+    entries = parse(list[Any], read_yaml(source) or [], str(source))
+    return tuple(parse(Constraint, entry, f"{source}, entry {number}") for number, entry in enumerate(entries, start=1))
 
 
 def draw_backgrounds(
@@ -100,9 +93,8 @@ def draw_backgrounds(
     """Different, plausible combinations of attributes in which every element of a factor is told equally often.
 
     Each factor's elements are dealt out like cards, so that their counts differ by one at the most; persons that break
-    a constraint exchange elements until nobody does, which leaves the counts as they are. The same seed gives the same
-    backgrounds. Keywords are chosen from the phrasings by (factor key, element key); these, and the constraints, are
-    the stimuli's by default.
+    a constraint exchange elements until nobody does. The same seed gives the same backgrounds. Keywords are chosen from
+    the phrasings by (factor key, element key); these, and the constraints, are the stimuli's by default.
 
     Raises:
         ValueError: ``count`` is not positive, or so many do not exist under the constraints.
@@ -120,12 +112,11 @@ def draw_backgrounds(
 def coverage(backgrounds: Iterable[Background]) -> pd.DataFrame:
     """By titles of ``factor`` and ``element``, the ``count`` of who has it, and its ``share`` of its factor's."""
     counts = Counter(pair for one in backgrounds for pair in one.elements.items())
-    rows = [
+    table = pd.DataFrame(
         {"factor": factor.title, "element": element.title, "count": counts[factor.key, element.key]}
         for factor in load_factors()
         for element in factor.elements
-    ]
-    table = pd.DataFrame(rows)
+    )
     totals = table.groupby("factor")["count"].transform("sum")
     return table.assign(share=(table["count"] / totals.where(totals > 0)).fillna(0.0))
 
@@ -135,11 +126,12 @@ def joint_coverage(backgrounds: Iterable[Background]) -> pd.DataFrame:
 
     Its diagonal holds the counts of single elements.
     """
-    told = [(element.factor, element.key) for element in elements()]
-    members = np.array([[background.elements.get(f) == e for f, e in told] for background in backgrounds], dtype=int)
-    members = members.reshape(-1, len(told))
-    names = [element.title for element in elements()]
-    return pd.DataFrame(members.T @ members, index=names, columns=names)
+    members = pd.DataFrame(
+        [[one.elements.get(element.factor) == element.key for element in elements()] for one in backgrounds],
+        columns=[element.title for element in elements()],
+        dtype=int,
+    )
+    return members.T @ members
 
 
 def _deal(count: int, rng: np.random.Generator) -> list[dict[str, str]]:

@@ -1,7 +1,6 @@
 """Contrast prompts that a user supplies, such as the paper's own, in the place of the book's.
 
-A YAML file holds, by pressure, facet or element, the texts toward each pole, and may hold the questions that follow
-them::
+A YAML file holds by key the texts toward each pole, and may hold the questions that follow them::
 
     contrasts:
       trust:
@@ -12,6 +11,7 @@ them::
 Every text is used for fitting. None is held out, so such a contrast is no ground for validating a direction.
 """
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -68,9 +68,7 @@ def supplied_contrasts(path: Path, family: str) -> tuple[Contrast, ...]:
     """The contrasts of one of the ``contrast_pairs.FAMILIES`` that a file has texts for.
 
     Raises:
-        DataError: the file has no contrasts of the family, or one is not as it should be; the message names file, key
-            and fix.
-        ValueError: there is no such family.
+        DataError: there is no such family, or no contrast of it in the file, or one is not as it should be.
     """
     known = {contrast.key: contrast for contrast in contrasts(family)}
     given = _read(path).contrasts
@@ -78,14 +76,12 @@ def supplied_contrasts(path: Path, family: str) -> tuple[Contrast, ...]:
         raise DataError(f"{path}: contrasts: none are there; write, by key, a list of texts for each pole")
     if unknown := [key for key in given if key not in known]:
         raise DataError(f"{path}: contrasts.{unknown[0]}: no such key among the {family}; use {', '.join(known)}")
-    return tuple(_contrast(known[key], poles) for key, poles in given.items())
+    return tuple(replace(known[key], wordings=_wordings(poles)) for key, poles in given.items())
 
 
-def _contrast(known: Contrast, poles: _Poles) -> Contrast:
-    wordings: dict[tuple[str, str], tuple[Wording, ...]] = {(pole, "held_out"): () for pole in POLES}
-    for pole, texts in poles:
-        wordings[pole, "train"] = tuple(Wording(text, text) for text in texts)
-    return Contrast(known.family, known.key, known.title, wordings)
+def _wordings(poles: _Poles) -> dict[tuple[str, str], tuple[Wording, ...]]:
+    trained = {(pole, "train"): tuple(Wording(text, text) for text in texts) for pole, texts in poles}
+    return trained | {(pole, "held_out"): () for pole in POLES}
 
 
 @cache

@@ -8,12 +8,11 @@ anything that is measured later.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from personalib.base.data import DataError, choose, data_dir, read_section
+from personalib.base.data import DataError, choose, data_dir
 from personalib.stimuli.factors import (
     POLES,
     Element,
@@ -21,8 +20,8 @@ from personalib.stimuli.factors import (
     elements,
     inflect,
     load_facets,
-    load_factors,
     load_pressures,
+    read_stimuli,
     sentence,
 )
 from personalib.stimuli.grammar import (
@@ -38,6 +37,8 @@ from personalib.stimuli.grammar import (
 )
 from personalib.stimuli.sentences import NEUTRAL, LabelledTexts, clause_phrase
 
+# A pole, and what is told toward it by split.
+_Told = tuple[str, Mapping[str, Sequence["Wording"]]]
 FAMILIES = ("pressures", "facets", "elements", "traits")
 
 
@@ -71,66 +72,53 @@ class ContrastPair:
 
 
 @cache
-def load_carriers(path: Path | None = None) -> tuple[str, ...]:
-    """The neutral questions, all different, from ``data/stimuli/carriers.yaml`` or another file of its form."""
-    source = path or data_dir() / "stimuli" / "carriers.yaml"
-    questions = read_section(tuple[str, ...], source, "questions")
-    if not questions:
-        raise DataError(f"{source}: questions: none are there; write some")
-    if len(set(questions)) < len(questions):
-        raise DataError(f"{source}: holds a question twice; remove one of them")
+def load_carriers() -> tuple[str, ...]:
+    """The neutral questions, all different, from ``data/stimuli/carriers.yaml``."""
+    questions = read_stimuli(tuple[str, ...], "carriers", "questions")
+    if not questions or len(set(questions)) < len(questions):
+        raise DataError(f"{data_dir() / 'stimuli' / 'carriers.yaml'}: questions: write some, each of them once")
     return questions
 
 
 def contrasts(family: str) -> tuple[Contrast, ...]:
-    """All contrasts of a family.
-
-    Raises:
-        DataError: there is no such family.
-
-    Example:
-        >>> [contrast.key for contrast in contrasts("pressures")][-2:]
-        ['gregariousness', 'trust']
-    """
+    """All contrasts of a family; a DataError lists the families where there is no such one."""
     choose(family, FAMILIES, "family")
     if family == "pressures":
-        return tuple(pressure_contrast(pressure) for pressure in load_pressures())
+        return tuple(_pressure_contrast(pressure) for pressure in load_pressures())
     if family == "facets":
-        return tuple(pressure_contrast(facet, "facets") for facet in load_facets())
+        return tuple(_pressure_contrast(facet, "facets") for facet in load_facets())
     if family == "elements":
-        return tuple(element_contrast(element) for element in elements())
+        return tuple(_element_contrast(element) for element in elements())
     return tuple(_trait_contrast(bank) for bank in load_traits().values())
 
 
-def pressure_contrast(pressure: Pressure, family: str = "pressures") -> Contrast:
+def _pressure_contrast(pressure: Pressure, family: str = "pressures") -> Contrast:
     """Instructions toward the positive pole of a pressure or facet, against those toward the negative one.
 
     Held-out wordings of a pressure were kept from the organism's training as well; a facet was never in it.
     """
-    wordings: dict[tuple[str, str], tuple[Wording, ...]] = {}
-    for pole in POLES:
-        told = pressure.phrasings[pole]
-        phrases = dict(zip(told, pressure.phrases[pole], strict=True))
-        known = split_phrases(told) if family == "pressures" else dict.fromkeys(SPLITS, told)
-        by_split = {split: [Wording(sentence(text), phrases[text]) for text in known[split]] for split in SPLITS}
-        wordings |= _halved(pole, by_split)
-    return Contrast(family, pressure.key, pressure.title, wordings)
+
+    def told(pole: str) -> _Told:
+        texts = pressure.phrasings[pole]
+        phrases = dict(zip(texts, pressure.phrases[pole], strict=True))
+        known = split_phrases(texts) if family == "pressures" else dict.fromkeys(SPLITS, texts)
+        return pole, {split: [Wording(sentence(text), phrases[text]) for text in known[split]] for split in SPLITS}
+
+    return _contrast(family, pressure.key, pressure.title, map(told, POLES))
 
 
-def element_contrast(element: Element, person: str = "second") -> Contrast:
+def _element_contrast(element: Element) -> Contrast:
     """Sentences that tell a background element, against those that tell another element of the same factor."""
-    [factor] = [factor for factor in load_factors() if factor.key == element.factor]
-    wordings: dict[tuple[str, str], tuple[Wording, ...]] = {(pole, split): () for pole in POLES for split in SPLITS}
-    for told in factor.elements:
-        pole = POLES[told.key != element.key]
-        known = element_phrasings()[told.factor, told.key]
-        by_split = {
-            split: [Wording(inflect(clause, person), clause_phrase(clause)) for clause in known[split]]
-            for split in SPLITS
+
+    def told(other: Element) -> _Told:
+        by_split = element_phrasings()[other.factor, other.key].items()
+        return POLES[other.key != element.key], {
+            split: [Wording(inflect(clause, "second"), clause_phrase(clause)) for clause in clauses]
+            for split, clauses in by_split
         }
-        for key, half in _halved(pole, by_split).items():
-            wordings[key] += half
-    return Contrast("elements", f"{element.factor}.{element.key}", element.title, wordings)
+
+    same_factor = (other for other in elements() if other.factor == element.factor)
+    return _contrast("elements", f"{element.factor}.{element.key}", element.title, map(told, same_factor))
 
 
 def _trait_contrast(bank: TraitBank) -> Contrast:
@@ -139,23 +127,25 @@ def _trait_contrast(bank: TraitBank) -> Contrast:
     The acts are those of the book's own trait items, so a direction that is fitted to them must not be judged by its
     effect on those items.
     """
-    frames = [*load_wordings()["decisive"]]
-    wordings: dict[tuple[str, str], tuple[Wording, ...]] = {}
-    for pole, level in zip(POLES, LEVELS, strict=True):
-        acts = dict.fromkeys(one.act for split in SPLITS for one in bank.wordings[level, split])
-        told = [Wording(sentence(frame.format(act=act)), act) for act in acts for frame in frames]
-        wordings |= _halved(pole, dict.fromkeys(SPLITS, told))
-    return Contrast("traits", bank.key, bank.title, wordings)
+    frames = load_wordings()["decisive"]
+
+    def told(pole: str, level: str) -> _Told:
+        acts = dict.fromkeys(wording.act for split in SPLITS for wording in bank.wordings[level, split])
+        sentences = [Wording(sentence(frame.format(act=act)), act) for act in acts for frame in frames]
+        return pole, dict.fromkeys(SPLITS, sentences)
+
+    return _contrast("traits", bank.key, bank.title, map(told, POLES, LEVELS))
 
 
-def _halved(pole: str, wordings: Mapping[str, Sequence[Wording]]) -> dict[tuple[str, str], tuple[Wording, ...]]:
-    """The wordings of half of the phrases to train on and of the other half to hold out."""
-    phrases = sorted({one.phrase for own in wordings.values() for one in own}, key=digest)
-    held_out = set(phrases[: len(phrases) // 2])
-    return {
-        (pole, split): tuple(one for one in wordings[split] if (one.phrase in held_out) == (split == SPLITS[1]))
-        for split in SPLITS
-    }
+def _contrast(family: str, key: str, title: str, told: Iterable[_Told]) -> Contrast:
+    """A contrast of which half of the phrases are to train on, and the other half is held out."""
+    wordings: dict[tuple[str, str], tuple[Wording, ...]] = {(pole, split): () for pole in POLES for split in SPLITS}
+    for pole, by_split in told:
+        phrases = sorted({wording.phrase for part in by_split.values() for wording in part}, key=digest)
+        halves = {"held_out": set(phrases[: len(phrases) // 2]), "train": set(phrases[len(phrases) // 2 :])}
+        for split in SPLITS:
+            wordings[pole, split] += tuple(wording for wording in by_split[split] if wording.phrase in halves[split])
+    return Contrast(family, key, title, wordings)
 
 
 def split_carriers(questions: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -170,8 +160,7 @@ def contrast_set(
 ) -> list[ContrastPair]:
     """So many different contrast pairs; the same seed gives the same ones.
 
-    The splits ``"train"`` and ``"held_out"`` share neither a phrase nor a question. The carriers are the questions of
-    both, by default the stimuli's.
+    The splits share neither a phrase nor a question; ``carriers`` are the questions of both, by default the stimuli's.
 
     Raises:
         ValueError: there are not so many different pairs, fewer than four questions, or no such split.

@@ -43,12 +43,7 @@ class EndpointWriter:
         return f"{self._place()}, {self.model}, temperature {self.temperature:g}"
 
     def write(self, assignment: Assignment, background: Background, attempt: int, problems: Sequence[str]) -> BaseModel:
-        """A draft from the server.
-
-        Raises:
-            Unusable: the answer is cut off, refused, or not in the form that was asked for.
-            WriterError: the server cannot be used.
-        """
+        """A draft from the server, or the error for an answer, or a server, that cannot be used."""
         return read_draft(self._read(self._ask(assignment, background, problems)), assignment, background)
 
     def _ask(self, assignment: Assignment, background: Background, problems: Sequence[str]) -> str:

@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from types import MappingProxyType
+from typing import TypeVar
 
 from personalib.base.data import DataError, Strict, choose, data_dir, read_section, shown
 
@@ -33,6 +33,7 @@ PERSONS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "third": dict(zip(_SLOTS, ("this person", "them", "their", "themselves", "is", "was", "has"), strict=True)),
     }
 )
+T = TypeVar("T")
 _SLOT = re.compile(r"\{(\w+)\}")
 _VERB = re.compile(r"\[([^\]|]+)(?:\|([^\]]+))?\]")
 
@@ -89,10 +90,8 @@ class _WrittenPoles(Strict):
 def inflect(clause: str, person: str) -> str:
     """A clause as a sentence in the ``"first"``, ``"second"`` or ``"third"`` person.
 
-    A clause has the slots ``{I} {me} {my} {myself} {am} {was} {have}`` and ``[verb]`` or ``[go|goes]``.
-
-    Raises:
-        DataError: the clause has another slot, or other braces.
+    A clause has the slots ``{I} {me} {my} {myself} {am} {was} {have}`` and ``[verb]`` or ``[go|goes]``; it is a
+    DataError if it has another slot, or other braces.
 
     >>> inflect("{I} {am} a woman and [live] with {my} sister", "third")
     'This person is a woman and lives with their sister.'
@@ -118,50 +117,55 @@ def _add_s(verb: str) -> str:
     return verb[:-1] + "ies" if verb.endswith("y") and verb[-2] not in "aeiou" else verb + "s"
 
 
+def read_stimuli(kind: type[T], name: str, section: str) -> T:
+    """One section of a file in ``data/stimuli``; a DataError names what is missing or does not fit."""
+    return read_section(kind, data_dir() / "stimuli" / f"{name}.yaml", section)
+
+
+def _leads(name: str) -> tuple[str, ...]:
+    return read_stimuli(tuple[str, ...], name, "leads")
+
+
 @cache
-def load_factors(path: Path | None = None) -> tuple[Factor, ...]:
-    """The nine background factors from ``data/stimuli/backgrounds.yaml`` (or a file of its form)."""
-    source = path or data_dir() / "stimuli" / "backgrounds.yaml"
-    leads = read_section(tuple[str, ...], source, "leads")
+def load_factors() -> tuple[Factor, ...]:
+    """The nine background factors, from ``data/stimuli/backgrounds.yaml``."""
+    leads = _leads("backgrounds")
 
     def element(factor: str, key: str, entry: _WrittenElement) -> Element:
         return Element(key, entry.title, factor, _fill(leads, entry.complements) + entry.clauses)
 
     return tuple(
         Factor(key, entry.title, tuple(element(key, name, value) for name, value in entry.elements.items()))
-        for key, entry in read_section(dict[str, _WrittenFactor], source, "factors").items()
+        for key, entry in read_stimuli(dict[str, _WrittenFactor], "backgrounds", "factors").items()
     )
 
 
 @cache
 def load_leads() -> tuple[str, ...]:
     """How sentences about somebody begin, such as "You are"; a noun phrase makes each a clause."""
-    leads = read_section(tuple[str, ...], data_dir() / "stimuli" / "backgrounds.yaml", "leads")
-    return tuple(lead.removesuffix("{x}") for lead in leads)
+    return tuple(lead.removesuffix("{x}") for lead in _leads("backgrounds"))
 
 
 @cache
-def load_pressures(path: Path | None = None) -> tuple[Pressure, ...]:
-    """The seven pressures from ``data/stimuli/pressures.yaml`` (or a file of its form)."""
-    return _load_poles(path, "pressures")
+def load_pressures() -> tuple[Pressure, ...]:
+    """The seven pressures, from ``data/stimuli/pressures.yaml``."""
+    return _load_poles("pressures")
 
 
 @cache
-def load_facets(path: Path | None = None) -> tuple[Pressure, ...]:
-    """The eleven facets of the dark triad from ``data/stimuli/facets.yaml``, which have the form of pressures."""
-    return _load_poles(path, "facets")
+def load_facets() -> tuple[Pressure, ...]:
+    """The eleven facets of the dark triad, from ``data/stimuli/facets.yaml``, which have the form of pressures."""
+    return _load_poles("facets")
 
 
-def _load_poles(path: Path | None, family: str) -> tuple[Pressure, ...]:
-    source = path or data_dir() / "stimuli" / f"{family}.yaml"
-    leads = read_section(tuple[str, ...], source, "leads")
-    found = []
-    for key, entry in read_section(dict[str, _WrittenPoles], source, family).items():
+def _load_poles(family: str) -> tuple[Pressure, ...]:
+    leads, loaded = _leads(family), []
+    for key, entry in read_stimuli(dict[str, _WrittenPoles], family, family).items():
         told = {"positive": entry.positive, "negative": entry.negative}
-        phrasings = MappingProxyType({pole: _fill(leads, told[pole]) for pole in POLES})
-        phrases = MappingProxyType({pole: tuple(phrase for phrase in told[pole] for _ in leads) for pole in POLES})
-        found.append(Pressure(key, entry.title, phrasings, phrases))
-    return tuple(found)
+        phrasings = {pole: _fill(leads, phrases) for pole, phrases in told.items()}
+        phrases = {pole: tuple(phrase for phrase in phrases for _ in leads) for pole, phrases in told.items()}
+        loaded.append(Pressure(key, entry.title, MappingProxyType(phrasings), MappingProxyType(phrases)))
+    return tuple(loaded)
 
 
 def _fill(leads: tuple[str, ...], phrases: Sequence[str]) -> tuple[str, ...]:

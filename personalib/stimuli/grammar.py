@@ -14,8 +14,8 @@ from functools import cache
 from itertools import product
 from typing import Any
 
-from personalib.base.data import DataError, Strict, data_dir, parse, read_section, read_yaml
-from personalib.stimuli.factors import POLES, TRAITS, elements, load_pressures
+from personalib.base.data import DataError, Strict, data_dir, parse, read_yaml
+from personalib.stimuli.factors import POLES, TRAITS, elements, load_pressures, read_stimuli
 
 SPLITS = ("train", "held_out")
 LEVELS = ("high", "low")
@@ -174,13 +174,11 @@ def load_wordings() -> dict[str, Any]:
 @cache
 def load_traits() -> dict[str, TraitBank]:
     """The eight trait banks in the order of ``TRAITS``."""
-    big_five, dark = (data_dir() / "stimuli" / f"traits_{name}.yaml" for name in ("big_five", "dark_triad"))
-    entries = {
-        key: entry
-        for path in (big_five, dark)
-        for key, entry in read_section(dict[str, _WrittenBank], path, "traits").items()
-    }
-    settings = read_section(tuple[str, ...], dark, "settings")
+    big_five, dark = (
+        read_stimuli(dict[str, _WrittenBank], f"traits_{name}", "traits") for name in ("big_five", "dark_triad")
+    )
+    entries = big_five | dark
+    settings = read_stimuli(tuple[str, ...], "traits_dark_triad", "settings")
     if missing := set(TRAITS) - set(entries):
         raise DataError(f"{data_dir() / 'stimuli'}: no bank for the traits {sorted(missing)}")
     return {key: _trait_bank(key, entries[key], settings) for key in TRAITS}
@@ -200,19 +198,19 @@ def _trait_bank(key: str, entry: _WrittenBank, settings: Sequence[str]) -> Trait
 @cache
 def load_queries() -> tuple[str, ...]:
     """The ways to ask what someone would do."""
-    return read_section(tuple[str, ...], data_dir() / "stimuli" / "traits_dark_triad.yaml", "queries")
+    return read_stimuli(tuple[str, ...], "traits_dark_triad", "queries")
 
 
 @cache
 def load_asides() -> dict[str, tuple[str, ...]]:
     """Sentences (with person slots) that say nothing about a person, by split, from ``data/stimuli/asides.yaml``."""
-    return split_phrases(read_section(tuple[str, ...], data_dir() / "stimuli" / "asides.yaml", "asides"))
+    return split_phrases(read_stimuli(tuple[str, ...], "asides", "asides"))
 
 
 @cache
 def load_safety_topics() -> tuple[SafetyTopic, ...]:
     """The safety topics of all seven categories."""
-    categories = read_section(dict[str, _WrittenCategory], data_dir() / "stimuli" / "safety.yaml", "categories")
+    categories = read_stimuli(dict[str, _WrittenCategory], "safety", "categories")
     topics = [(category, topic) for category, entry in categories.items() for topic in entry.topics]
     known = " ".join(option for _, topic in topics for option in (*topic.safe, *topic.unsafe))
     questions = split_groups([topic.questions for _, topic in topics], known)
@@ -225,7 +223,7 @@ def load_safety_topics() -> tuple[SafetyTopic, ...]:
 @cache
 def load_relations() -> tuple[Relation, ...]:
     """The kinds of facts; a question's phrasing is held out, its fact never is."""
-    relations = read_section(dict[str, _WrittenRelation], data_dir() / "stimuli" / "facts.yaml", "relations")
+    relations = read_stimuli(dict[str, _WrittenRelation], "facts", "relations")
     statements = {key: (entry.statement, *entry.statements) for key, entry in relations.items()}
     known = " ".join(text for texts in statements.values() for text in texts)
     questions = split_groups([entry.questions for entry in relations.values()], known)

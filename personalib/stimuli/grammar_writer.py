@@ -1,17 +1,17 @@
 """The grammar writer: life stories from the phrases in ``data/stimuli/stories.yaml``, offline and from a seed."""
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, Field
 
 from personalib.base.data import DataError, Strict, data_dir, parse, read_yaml
+from personalib.base.provenance import file_hash
 from personalib.stimuli.assignments import PARTS, WORDS, Assignment, Part
 from personalib.stimuli.backgrounds import Background
 from personalib.stimuli.factors import elements, inflect, load_leads
@@ -31,20 +31,16 @@ class GrammarWriter:
 
     @property
     def identity(self) -> str:
-        """What determines what it writes."""
-        return f"grammar {phrases_digest()}, seed {self.seed}"
+        """What determines what it writes, the phrases among it."""
+        return f"grammar {file_hash(_source())[:8]}, seed {self.seed}"
 
     def write(self, assignment: Assignment, background: Background, attempt: int, problems: Sequence[str]) -> BaseModel:
-        """A life story.
-
-        Raises:
-            ValueError: something else is asked for, or the keywords alone are too long for a story.
-        """
+        """A life story, or a ValueError where something else is asked for, or the keywords alone are too long."""
         if assignment.name != "life story":
             raise ValueError(f"the grammar writer writes life stories, not {assignment.name}; use another writer")
         rng = np.random.default_rng([self.seed, background.idx, attempt])
-        clauses = {factor: _keyword(background, factor, rng) for factor in background.elements}
-        sentences, clauses = _tell(background, clauses, assignment.person, rng)
+        keywords = {factor: _keyword(background, factor, rng) for factor in background.elements}
+        sentences, clauses = _tell(background, keywords, assignment.person, rng)
         _lengthen(sentences, assignment.person, rng)
         _shorten(sentences, background, rng)
         parts = {part: " ".join(one.text for one in own) for part, own in sentences.items()}
@@ -52,8 +48,7 @@ class GrammarWriter:
         return assignment.form(background).model_validate({**parts, "told": told})
 
 
-@dataclass(frozen=True)
-class _Sentence:
+class _Sentence(NamedTuple):
     """A sentence, and without its continuation where it has one."""
 
     text: str
@@ -70,11 +65,7 @@ class _Stories(Strict):
 
 @cache
 def load_stories() -> _Stories:
-    """The phrases, from ``data/stimuli/stories.yaml``.
-
-    Raises:
-        DataError: a part has no filler, an element has no continuation, or a factor, element or part is unknown.
-    """
+    """The phrases, from ``data/stimuli/stories.yaml``; a DataError names a part or an element that lacks some."""
     source = _source()
     stories = parse(_Stories, read_yaml(source), str(source))
     if missing := [part for part in PARTS if part not in stories.fillers]:
@@ -83,12 +74,6 @@ def load_stories() -> _Stories:
     if wrong := told ^ {(element.factor, element.key) for element in elements()}:
         raise DataError(f"{source}: {'.'.join(min(wrong))} needs continuations, or there is no such element")
     return stories
-
-
-@cache
-def phrases_digest() -> str:
-    """A hash of the phrases, so that stories of other phrases are told from these."""
-    return hashlib.sha256(_source().read_bytes()).hexdigest()[:8]
 
 
 def _source() -> Path:

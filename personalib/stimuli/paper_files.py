@@ -7,45 +7,50 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from personalib.base.data import DataError, cut, shown
-from personalib.base.record_files import read_records
-from personalib.base.records import Record
+import pydantic.dataclasses
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
+
+from personalib.base.data import DataError, cut, parse, shown
+from personalib.base.records import Record, read_records
 from personalib.base.storage import write_whole
 from personalib.stimuli.backgrounds import Background
 from personalib.stimuli.factors import Element, elements, inflect, load_factors
 
 # Titles of factors in the paper's files that differ from ours.
 _FACTORS = {"ai familiar degree": "ai familiarity"}
-_FIELDS = ("idx", "attributes", "fixed_bg", "generative_bg", "features")
+_FIELDS = ("idx", "attributes", "fixed_bg", "generative_bg", "features", "keywords")
+_Details = dict[str, dict[str, dict[str, int]]]
 
 
-@dataclass(frozen=True)
+def _told(clause: str) -> str:
+    inflect(clause, "first")  # refuses what is no clause
+    return clause
+
+
+@pydantic.dataclasses.dataclass(frozen=True)
 class PublishedBackground:
-    """An entry of a background file, by its number.
+    """An entry of a background file: by title of the factor what a person is, and a sentence that says so.
 
-    Attributes:
-        attributes: by title of the factor what the person is, in the file's own words; empty where it is not told.
-        fixed_bg: by title of the factor a sentence that says so.
-        generative_bg: a life story, or empty.
-        features: by kind of text (``fixed``, ``generative``) the SAE features of each factor; None where none are.
-        extra: fields that the paper does not have, in the order of the file.
+    Both are in the file's own words, and empty where nothing is told; ``generative_bg`` is a life story. ``features``
+    holds by kind of text (``fixed``, ``generative``) the SAE features of each factor. The paper has neither
+    ``keywords``, clauses by title of the factor, nor the fields in ``extra``, in the order of the file.
     """
 
     idx: int
-    attributes: Mapping[str, str]
-    fixed_bg: Mapping[str, str]
-    generative_bg: str
-    features: Mapping[str, Any] | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    attributes: dict[str, str]
+    fixed_bg: dict[str, str] = field(default_factory=dict)
+    generative_bg: str = ""
+    features: dict[str, Any] | None = None
+    keywords: dict[str, Annotated[str, AfterValidator(_told)]] | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
 
     def background(self) -> Background:
         """The same person in this book's vocabulary; attributes that it does not have are left out."""
         named = [element_named(title, value) for title, value in self.attributes.items()]
         keys = {element.factor: element.key for element in named if element}
-        words = self.extra.get("keywords", {})
-        titles = {factor.key: factor.title for factor in load_factors()}
+        words, titles = self.keywords or {}, {factor.key: factor.title for factor in load_factors()}
         keywords = {factor: words[titles[factor]] for factor in keys if titles[factor] in words}
         return Background(self.idx, keys, keywords, self.generative_bg)
 
@@ -91,13 +96,13 @@ def publish(background: Background, person: str | None = "second") -> PublishedB
         attributes={titles[factor]: named[factor, element] for factor, element in background.elements.items()},
         fixed_bg={titles[factor]: text for factor, text in background.sentences(person).items()} if person else {},
         generative_bg=background.generated,
-        extra={"keywords": {titles[factor]: clause for factor, clause in background.keywords.items()}},
+        keywords={titles[factor]: clause for factor, clause in background.keywords.items()},
     )
 
 
 def with_fixed_text(entry: PublishedBackground, person: str) -> PublishedBackground:
     """An entry with the fixed text of its keywords, or a DataError where an attribute that is told has none."""
-    words = entry.extra.get("keywords", {})
+    words = entry.keywords or {}
     if missing := [title for title, value in entry.attributes.items() if value and title not in words]:
         raise DataError(
             f"background {entry.idx} has no keyword for {cut(', '.join(missing))}; draw it with "
@@ -125,8 +130,8 @@ def save_backgrounds(backgrounds: Iterable[PublishedBackground], path: Path) -> 
     """Write a background file in the paper's form."""
     entries = []
     for background in backgrounds:
-        fields = _FIELDS if background.features is not None else _FIELDS[:-1]
-        entries.append({name: getattr(background, name) for name in fields} | dict(background.extra))
+        fields = {name: getattr(background, name) for name in _FIELDS}
+        entries.append({name: value for name, value in fields.items() if value is not None} | background.extra)
     _write(entries, path)
 
 
@@ -145,55 +150,43 @@ def _write(content: Any, path: Path) -> None:
 
 
 def _background(entry: Record) -> PublishedBackground:
-    early = not entry.has("attributes")
-    features = None if early else entry.fields.get("features")
-    if features is not None and not isinstance(features, dict):
-        raise entry.error("features", f"is {shown(features)}; write an object with 'fixed' and 'generative'")
-    # Keywords that are null or NaN are none.
-    left_out = _FIELDS if entry.has("keywords") else (*_FIELDS, "keywords")
-    if entry.has("keywords"):
-        for clause in _texts(entry, "keywords").values():
-            try:
-                inflect(clause, "first")
-            except DataError as error:
-                raise entry.error("keywords", str(error)) from None
-    story = entry.fields.get("generative_bg") or ""
-    if not isinstance(story, str):
-        raise entry.error("generative_bg", f"is {shown(story)}; write a text, or leave it empty")
-    return PublishedBackground(
-        idx=_whole(entry, "idx"),
-        attributes=_texts(entry, "features" if early else "attributes"),
-        fixed_bg=_texts(entry, "fixed_bg") if entry.has("fixed_bg") else {},
-        generative_bg=story,
-        features=features,
-        extra={name: value for name, value in entry.fields.items() if name not in left_out},
-    )
+    # What is null or NaN is not there.
+    fields = {name: entry.fields[name] for name in _FIELDS if entry.has(name)}
+    if "attributes" not in fields and "features" in fields:
+        fields["attributes"] = fields.pop("features")
+    extra = {name: value for name, value in entry.fields.items() if name not in _FIELDS}
+    return parse(PublishedBackground, fields | {"idx": _whole(entry, "idx"), "extra": extra}, entry.where)
+
+
+class _WrittenPattern(BaseModel):
+    """A pattern as the file has it."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    Layer: int
+    size: int
+    Details: _Details = {}
+
+    @field_validator("Details")
+    @classmethod
+    def _are_features(cls, details: _Details, info: ValidationInfo) -> _Details:
+        size = info.data["size"]
+        for factor, by_element in details.items():
+            for element, features in by_element.items():
+                if wrong := [index for index in features.values() if not 0 <= index < size]:
+                    told = f"{shown(factor)}, {shown(element)}: {wrong[0]}"
+                    raise ValueError(f"{told} is no feature of an SAE with {size}")
+        return details
 
 
 def _pattern(entry: Record) -> FeaturePattern:
-    extra = {name: value for name, value in entry.fields.items() if name not in ("Layer", "size", "Details")}
-    details = entry.fields.get("Details", {})
-    pattern = FeaturePattern(_whole(entry, "Layer"), _whole(entry, "size"), details, extra)
-    try:
-        indices = [(f, e, i) for f, each in details.items() for e, own in each.items() for i in own.values()]
-    except AttributeError:
-        raise entry.error("Details", "write factor, element and description, each an object") from None
-    for factor, element, index in indices:
-        if type(index) is not int or not 0 <= index < pattern.size:
-            problem = f"{shown(factor)}, {shown(element)}: {shown(index)} is no feature of an SAE with {pattern.size}"
-            raise entry.error("Details", problem)
-    return pattern
+    numbers = {name: _whole(entry, name) for name in ("Layer", "size")}
+    written = parse(_WrittenPattern, {**entry.fields, **numbers}, entry.where)
+    return FeaturePattern(written.Layer, written.size, written.Details, written.model_extra or {})
 
 
 def _whole(entry: Record, name: str) -> int:
-    """A whole number; digits in a text would come back from saving as something else."""
+    """A whole number, also 3.0 as tables hold it; digits in a text would come back from saving as something else."""
     if isinstance(value := entry.fields.get(name), str):
         raise entry.error(name, f"is {shown(value)}; write a whole number")
     return entry.integer(name)
-
-
-def _texts(entry: Record, name: str) -> dict[str, str]:
-    value = entry.fields.get(name)
-    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        raise entry.error(name, f"is {shown(value)}; write an object with a text for each factor")
-    return value

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from personalib.stimuli.factors import elements, inflect, load_leads
+from personalib.stimuli.factors import inflect, load_leads
 from personalib.stimuli.grammar import element_phrasings, load_asides
 
 # The label of a text that tells no element.
@@ -38,8 +38,7 @@ class LabelledTexts:
     @cached_property
     def codes(self) -> NDArray[np.int64]:
         """For each text the place of its label among the classes, shape ``(texts,)``."""
-        place = {label: number for number, label in enumerate(self.classes)}
-        return np.array([place[label] for label in self.labels], dtype=np.int64)
+        return np.array([self.classes.index(label) for label in self.labels], dtype=np.int64)
 
     def of_phrases(self, phrases: Collection[str]) -> "LabelledTexts":
         """The texts that are made of some phrases, and all neutral ones."""
@@ -59,16 +58,14 @@ def element_texts(split: str, per_element: int = 60, seed: int = 0, person: str 
     first or the second person at random where none is asked for. The same seed gives the same texts.
     """
     rng = np.random.default_rng([seed, 11])
-    phrasings = element_phrasings()
-    pools = {(each.factor, each.key): phrasings[each.factor, each.key][split] for each in elements()}
+    pools = {label: by_split[split] for label, by_split in element_phrasings().items()}
     pools[NEUTRAL] = load_asides()[split]
-    texts, labels, phrases = [], [], []
-    for label, pool in pools.items():
-        for number in rng.permutation(len(pool))[:per_element]:
-            texts.append(inflect(pool[number], person or _PERSONS[rng.integers(2)]))
-            labels.append(label)
-            phrases.append(clause_phrase(pool[number]))
-    return LabelledTexts(tuple(texts), tuple(labels), tuple(phrases))
+    drawn = [
+        (inflect(pool[number], person or _PERSONS[rng.integers(2)]), label, clause_phrase(pool[number]))
+        for label, pool in pools.items()
+        for number in rng.permutation(len(pool))[:per_element]
+    ]
+    return LabelledTexts(*zip(*drawn, strict=True)) if drawn else LabelledTexts((), (), ())
 
 
 def clause_phrase(clause: str) -> str:

@@ -11,6 +11,7 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -81,16 +82,8 @@ def write_all(
     """The backgrounds, in their order, with what a writer has written about each.
 
     Every draft goes to the journal, the unusable ones too. What it holds already, by the same writer about the same
-    background, is not written again.
-
-    Args:
-        assignment: what to write.
-        backgrounds: about whom.
-        writer: who writes.
-        journal: where drafts go.
-        workers: how many are written at the same time.
-        attempts: how often at the most each is asked for in this call.
-        progress: text of the progress bar; None shows none.
+    background, is not written again. So many ``workers`` write at a time, and each background has so many ``attempts``
+    in this call. ``progress`` is the text of a progress bar; None shows none.
 
     Raises:
         ValueError: two backgrounds have the same idx.
@@ -182,10 +175,9 @@ class _Desk:
 
     def _stored(self, entry: Mapping[str, Any], background: Background) -> BaseModel | None:
         """The draft of a journal's entry, if there is one and it has today's form."""
-        try:
+        with suppress(KeyError, ValidationError):
             return self.assignment.form(background).model_validate(entry["draft"])
-        except (KeyError, ValidationError):
-            return None
+        return None
 
     def _judge(self, draft: BaseModel, background: Background) -> list[str]:
         """What is wrong with a draft; one that will do is kept."""
@@ -209,10 +201,8 @@ class _Desk:
         """Whose text shares at least half of its runs with this one."""
         shingles = _shingles(text)
         shared = Counter(owner for shingle in shingles for owner in self._owners.get(shingle, ()))
-        for owner, count in shared.most_common(1):
-            if count >= _ALIKE * len(shingles):
-                return owner
-        return None
+        alike = [owner for owner, count in shared.most_common(1) if count >= _ALIKE * len(shingles)]
+        return alike[0] if alike else None
 
 
 def _shingles(text: str) -> set[tuple[str, ...]]:

@@ -70,12 +70,7 @@ def all_sites(language_model: LanguageModel) -> list[Site]:
 
 
 def spread(sites: Sequence[Site], at_most: int) -> list[Site]:
-    """At most so many of the sites of a deep model, evenly over its depth; the first and the last, or the middle one.
-
-    Example:
-        >>> [site.layer for site in spread([Site(layer) for layer in range(42)], 5)]
-        [0, 10, 20, 31, 41]
-    """
+    """At most so many of the sites of a deep model, evenly over its depth with both ends; or the middle one."""
     if at_most < 1:
         raise ValueError(f"at_most={at_most}; keep at least one site")
     if at_most == 1:
@@ -111,8 +106,7 @@ def read_pairs(
     of the sentence that the poles differ in; or ``"sentence_mean"``, the mean over its tokens. A ``form`` of ``"base"``
     is for models without a chat template.
 
-    Raises:
-        ValueError: the position is unknown, there are no pairs, or the model has no such site or chat template.
+    An unknown position, no pairs, and a site or chat template that the model has not are a ValueError.
     """
     choose(position, POSITIONS, "position")
     written = [prompts(language_model, pair, form) for pair in pairs]
@@ -144,10 +138,9 @@ def read_contrasts(
     progress: str | None = None,
     **choices: Any,
 ) -> dict[str, dict[str, PairActivations]]:
-    """Let a model read ``count`` pairs of each contrast and split; ``choices`` are those of :func:`read_pairs`.
+    """Let a model read ``count`` pairs of each contrast, by its key and by split, ``"train"`` and ``"held_out"``.
 
-    Returns:
-        By key of the contrast and by split, ``"train"`` and ``"held_out"``.
+    The ``choices`` are those of :func:`read_pairs`.
     """
     readings: dict[str, dict[str, PairActivations]] = {contrast.key: {} for contrast in contrasts}
     steps = list(product(contrasts, SPLITS))
@@ -158,9 +151,6 @@ def read_contrasts(
 
 
 def fit_vector(read: PairActivations, site: Site, method: str = DEFAULT_METHOD) -> SteeringVector:
-    """The direction from the negative to the positive pole at a site.
-
-    Raises what :func:`~personalib.vectors.methods.direction` does, and a KeyError if nothing was read there.
-    """
+    """The :func:`~personalib.vectors.methods.direction` to the positive pole; a KeyError if a site was not read."""
     values = torch.from_numpy(direction(*read.at(site), method))
     return SteeringVector(values, site, read.name, method, read.model, read.revision, texts=read.texts)

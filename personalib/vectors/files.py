@@ -9,14 +9,14 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from gguf import GGMLQuantizationType, GGUFReader
 from safetensors import SafetensorError, safe_open
 
-from personalib.base.data import DataError
+from personalib.base.data import DataError, choose
 from personalib.base.provenance import file_hash
 from personalib.base.storage import whole
 from personalib.models.load import LanguageModel
@@ -26,6 +26,8 @@ from personalib.vectors.forms import UNKNOWN, Contents, Row, Rows
 from personalib.vectors.vector import SteeringVector, load_vectors, save_vectors
 
 FORMS = ("personalib", "gguf", "persona-vectors", "steering-vectors", "axbench", "safetensors")
+# What the forms do not say themselves.
+_TAKES = {"axbench": ("site", "concepts"), "safetensors": ("site", "rows")}
 _OURS = "steering_vectors"
 _FLOATS = (GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.F64)
 _LAYER = re.compile(r"0|[1-9][0-9]{0,5}")
@@ -75,20 +77,16 @@ def read_directions(
 ) -> list[SteeringVector]:
     """Read directions of any form as steering vectors, whose ``method`` records the file, its hash and its form.
 
-    Args:
-        path: the file.
-        form: one of ``FORMS``, or ``"auto"`` to tell it by what the file holds.
-        language_model: the model that they are for; its width and blocks are checked, and its name goes into them.
-        site: where AxBench's directions, or single named tensors, belong; the other forms tell it themselves.
-        concepts: AxBench's ``metadata.jsonl``; by default the one beside or in ``../generate``.
-        rows: what row N of a named tensor is: ``"blocks"``, resid_post.N, or ``"hidden_states"`` as in persona-vectors.
+    The form is one of ``FORMS``, or ``"auto"`` to tell it by what the file holds. Width and blocks of a model are
+    checked, and its name goes into the vectors. The ``site`` is where AxBench's directions, or single named tensors,
+    belong, and ``concepts`` is AxBench's ``metadata.jsonl`` where it is not beside or in ``../generate``. Row N of a
+    named tensor is resid_post.N (``"blocks"``), or as in persona-vectors (``"hidden_states"``).
 
     Raises:
         DataError: the file is missing, empty, refused, not of this form, or not of this model.
-        ValueError: there is no such form, or it does not take what was given.
+        ValueError: the form does not take what was given.
     """
-    if form not in ("auto", *FORMS):
-        raise ValueError(f"unknown form {form!r}; there is auto, {', '.join(FORMS)}")
+    choose(form, ("auto", *FORMS), "form")
     kind = container(path)
     form = form_of(path, concepts) if form == "auto" else form
     # A file of ours is safetensors too, but without sites in its names.
@@ -121,14 +119,10 @@ def write_directions(
 
     Only ``"personalib"`` keeps everything about them. ``"gguf"``, ``"persona-vectors"`` and ``"steering-vectors"`` hold
     one thing at several sites, so one name; ``"safetensors"`` names each tensor ``NAME.SITE``. A model is checked
-    against, and its blocks are counted.
-
-    Raises:
-        ValueError: there is no such form, or it cannot hold these vectors.
-        DataError: the file cannot be written, or the vectors are not of this model.
+    against, and its blocks are counted. A ValueError where the form cannot hold these vectors, a DataError where the
+    file cannot be written or the vectors are not of this model.
     """
-    if form not in WRITTEN_FORMS:
-        raise ValueError(f"unknown form {form!r}; what can be written is {', '.join(WRITTEN_FORMS)}")
+    choose(form, WRITTEN_FORMS, "form to write")
     if not vectors:
         raise ValueError("there is no vector to write")
     _check_fits(path, [(vector.site, len(vector.direction)) for vector in vectors], language_model)
@@ -156,14 +150,10 @@ def container(path: Path) -> str:
 
 def _check_choices(form: str, site: Site | None, concepts: Path | None, rows: Rows) -> None:
     """Notice what would be left unused in silence."""
-    if site and form not in ("axbench", "safetensors"):
-        raise ValueError(f"{form} tells the site of each direction itself; leave the site out")
-    if concepts and form != "axbench":
-        raise ValueError(f"{form} has no file of concepts; leave it out, or read the file as axbench")
-    if rows not in ("blocks", "hidden_states"):
-        raise ValueError(f"unknown rows {rows!r}; there is blocks, hidden_states")
-    if rows != "blocks" and form != "safetensors":
-        raise ValueError(f"{form} says itself what its rows are; leave rows out")
+    choose(rows, get_args(Rows), "rows")
+    given = {"site": site, "concepts": concepts, "rows": rows != "blocks"}
+    if unused := [name for name, value in given.items() if value and name not in _TAKES.get(form, ())]:
+        raise ValueError(f"{form} takes no {unused[0]}; leave it out, or name the form that the file is of")
 
 
 def _unpickled(path: Path) -> Any:
@@ -222,23 +212,20 @@ def _vectors(path: Path, form: str, contents: Contents, language_model: Language
     if not rows:
         raise DataError(f"{path}: holds no direction; fetch or write it again")
     for row in rows:
-        _check_row(f"{path}: {row.name} at {row.site}", row, rows[0].values.shape)
+        place, shape = f"{path}: {row.name} at {row.site}", rows[0].values.shape
+        if row.values.ndim != 1 or not row.values.numel():
+            raise DataError(f"{place} has shape {tuple(row.values.shape)}; give each layer one vector (d_model,)")
+        if row.values.shape != shape:
+            raise DataError(f"{place} has {len(row.values)} coordinates, others {shape[0]}; keep one model's in a file")
+        # As float32, which they become: torch tells it of no smaller than 16 bits, and 64 may be too large.
+        if not row.values.float().isfinite().all():
+            raise DataError(f"{place} holds numbers that are not finite as float32; make the direction again")
     _check_fits(path, [(row.site, len(row.values)) for row in rows], language_model)
     revision = UNKNOWN
     if language_model:
         name, revision = language_model.name, language_model.revision or language_model.digest()
     method = f"read from {path.name} ({form}, sha256 {file_hash(path)[:12]}): {convention}"
     return [SteeringVector(row.values, row.site, row.name, method, name, revision) for row in rows]
-
-
-def _check_row(place: str, row: Row, shape: torch.Size) -> None:
-    if row.values.ndim != 1 or not row.values.numel():
-        raise DataError(f"{place} has shape {tuple(row.values.shape)}; give each layer one vector (d_model,)")
-    if row.values.shape != shape:
-        raise DataError(f"{place} has {len(row.values)} coordinates, others {shape[0]}; keep one model's in a file")
-    # As float32, which they become: torch tells it of no smaller than 16 bits, and 64 may be too large.
-    if not row.values.float().isfinite().all():
-        raise DataError(f"{place} holds numbers that are not finite as float32; make the direction again")
 
 
 def _check_fits(path: Path, places: list[tuple[Site, int]], language_model: LanguageModel | None) -> None:

@@ -212,10 +212,8 @@ def to_gguf(vectors: Sequence[SteeringVector], path: Path, language_model: Langu
 
     Without a model, the kind of model that the file names is the vectors' own.
     """
-    by_block = _by_block(vectors)
+    by_block = _by_block(vectors, "gguf")
     kind = language_model.model.config.model_type if language_model else vectors[0].model
-    if min(by_block) < 1:
-        raise ValueError(f"llama.cpp adds to blocks from 1 on; leave out those at other blocks: {sorted(by_block)}")
     writer = GGUFWriter(path, "controlvector")
     writer.add_string("controlvector.model_hint", kind)
     writer.add_uint32("controlvector.layer_count", len(by_block))
@@ -234,7 +232,7 @@ def to_persona_vectors(vectors: Sequence[SteeringVector], path: Path, language_m
     block is as it was read, before the final norm; that tool's own is read after it, but added at the same place.
     Without a model, the last block that has a vector counts as the last.
     """
-    by_block = _by_block(vectors)
+    by_block = _by_block(vectors, "persona-vectors")
     depth = len(blocks(language_model.model)) if language_model else max(by_block) + 1
     missing = [block for block in range(depth) if block not in by_block]
     if missing or not depth:
@@ -251,10 +249,7 @@ def to_steering_vectors(vectors: Sequence[SteeringVector], path: Path, _: Langua
 
     There, ``SteeringVector(**torch.load(path, weights_only=True))`` is the vector.
     """
-    by_block = _by_block(vectors)
-    if min(by_block) < 0:
-        raise ValueError(f"{vectors[0].name}: resid_pre.0 is no block's output; leave that vector out")
-    _save({"layer_activations": by_block, "layer_type": "decoder_block"}, path)
+    _save({"layer_activations": _by_block(vectors, "steering-vectors"), "layer_type": "decoder_block"}, path)
 
 
 def to_named_tensors(vectors: Sequence[SteeringVector], path: Path, _: LanguageModel | None) -> None:
@@ -272,17 +267,18 @@ def _save(content: Any, path: Path) -> None:
     path.write_bytes(buffer.getvalue())
 
 
-def _by_block(vectors: Sequence[SteeringVector]) -> dict[int, torch.Tensor]:
-    """The directions by the block whose output they belong to, in order; vectors of several things are refused.
-
-    A form without names would mix them up.
-    """
+def _by_block(vectors: Sequence[SteeringVector], form: str) -> dict[int, torch.Tensor]:
+    """The directions by the block whose output they belong to, in order, if a form without names can hold them all."""
     first = vectors[0]
     names = sorted({vector.name for vector in vectors})
     if len(names) > 1:
         raise ValueError(f"a file of this form holds one direction, not {', '.join(names)}; write a file for each")
     for vector in vectors[1:]:
         replace(vector, site=first.site).check_fits(first)
+    kept = placed(vectors, form)
+    if homeless := [str(vector.site) for vector in vectors if vector not in kept]:
+        missing = f"{form} has no place for {', '.join(homeless)}, since it begins behind block {_FIRST_BLOCK[form]}"
+        raise ValueError(f"{first.name}: {missing}; leave those out")
     directions = {_block(vector): vector.direction for vector in sorted(vectors, key=_block)}
     if len(directions) < len(vectors):
         raise ValueError(f"{first.name}: two vectors at one place; resid_pre.N is resid_post.(N-1), so keep one")

@@ -11,12 +11,11 @@ from scipy.stats import mannwhitneyu
 
 from personalib.models.parts import Site
 from personalib.vectors.contrast import Halves, PairActivations
-from personalib.vectors.methods import DEFAULT_METHOD, direction
+from personalib.vectors.methods import DEFAULT_METHOD, Array, direction
 from personalib.vectors.readings import dealt_texts
 from personalib.vectors.vector import SteeringVector, texts_hash
 
 Vectors = Mapping[str, SteeringVector]
-Array = NDArray[np.float64]
 
 
 def cosines(rows: Vectors, columns: Vectors | None = None) -> pd.DataFrame:
@@ -76,10 +75,8 @@ def trait_directions(vectors: Vectors, effects: pd.DataFrame) -> dict[str, Steer
     """The traits' own directions: those of which each vector is the sum, weighted with what its contrast does to them.
 
     They are the least-squares solution, in the residual stream's unit for one unit of effect; ``effects`` has a row for
-    each vector's name and a column for each trait. All vectors stand at one site.
-
-    Raises:
-        ValueError: there are fewer vectors than traits, or a name has no effects.
+    each vector's name and a column for each trait. All vectors stand at one site. Fewer vectors than traits, and a name
+    without effects, are a ValueError.
     """
     if missing := [name for name in vectors if name not in effects.index]:
         raise ValueError(f"there are no effects of {', '.join(missing)}; pass a row for each vector")

@@ -2,21 +2,24 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from math import nan
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
+from personalib.base.data import choose
 from personalib.base.statistics import Interval, clustered_interval
 from personalib.models.parts import Site
 from personalib.vectors.contrast import Halves, PairActivations, fit_vector
-from personalib.vectors.methods import DEFAULT_METHOD, direction
+from personalib.vectors.methods import DEFAULT_METHOD, Array, direction
 from personalib.vectors.vector import SteeringVector
 
 _FOLDS = 4
-Array = NDArray[np.float64]
+#: Poles dealt anew to phrases, or within half of the pairs.
+Null = Literal["dealt", "swapped"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,8 @@ class Reader:
     """A steering vector with a scale to read it on.
 
     ``middle`` is the projection half way between the means of the two poles and ``half`` half their distance; ``slope``
-    and ``intercept`` are those of the log-odds of the positive pole along that scale.
+    and ``intercept`` are those of the log-odds of the positive pole along that scale; and ``validation`` is the share
+    of the fit's own texts on their side where each is read without its phrase.
     """
 
     vector: SteeringVector
@@ -32,6 +36,7 @@ class Reader:
     half: float
     slope: float
     intercept: float
+    validation: float = nan
 
     def position(self, activations: ArrayLike) -> Array:
         """Where activations of shape ``(..., d_model)`` lie: the negative pole at -1, the positive one at 1."""
@@ -60,18 +65,16 @@ def fit_reader(read: PairActivations, site: Site, method: str = DEFAULT_METHOD) 
     The probability is a logistic regression on positions that were read with the text's own phrase left out, since
     positions on the texts of the fit itself would make it too sure. A pole needs two phrases, or it is a ValueError.
     """
-    return _calibrated(fit_vector(read, site, method), read, left_out_positions(read, site, method))
-
-
-def _calibrated(vector: SteeringVector, read: PairActivations, left_out: Array) -> Reader:
-    """A reader of a vector, its probability from positions of phrases that were left out."""
     from sklearn.linear_model import LogisticRegression
 
-    middle, half = _scale(*(vector.projection(each) for each in read.at(vector.site)))
+    vector, left_out = fit_vector(read, site, method), left_out_positions(read, site, method)
+    middle, half = _scale(*(vector.projection(each) for each in read.at(site)))
     fitted = LogisticRegression(C=1.0).fit(left_out.reshape(-1, 1), np.tile([1, 0], len(read.pairs)))
     slope, intercept = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
     # Where phrases left out lie on the wrong side, nothing was learned that could be told: a coin.
-    return Reader(vector, middle, half, slope, intercept) if slope > 0 else Reader(vector, middle, half, 0.0, 0.0)
+    if slope <= 0:
+        slope = intercept = 0.0
+    return Reader(vector, middle, half, slope, intercept, float(_right(left_out).mean()))
 
 
 def left_out_positions(read: PairActivations, site: Site, method: str = DEFAULT_METHOD) -> Array:
@@ -122,10 +125,9 @@ def layer_scan(
     rows = []
     for key, halves in readings.items():
         for site in sites:
-            left_out = left_out_positions(halves["train"], site, method)
-            reader = _calibrated(fit_vector(halves["train"], site, method), halves["train"], left_out)
+            reader = fit_reader(halves["train"], site, method)
             texts, pairs, brier = accuracy(reader, halves["held_out"], seed)
-            rows.append([key, str(site), site.layer, float(_right(left_out).mean()), *texts, pairs, brier])
+            rows.append([key, str(site), site.layer, reader.validation, *texts, pairs, brier])
     columns = ["contrast", "site", "layer", "validation", "accuracy", "low", "high", "pairs", "brier"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -160,34 +162,37 @@ def reliability(texts: pd.DataFrame, bins: int = 5) -> pd.DataFrame:
 
 
 def null_accuracies(
-    halves: Halves, site: Site, method: str = DEFAULT_METHOD, shuffles: int = 200, seed: int = 0
+    halves: Halves,
+    site: Site,
+    method: str = DEFAULT_METHOD,
+    shuffles: int = 200,
+    seed: int = 0,
+    null: Null = "dealt",
 ) -> Array:
-    """Accuracies, shape ``(shuffles,)``, where there is nothing to read: poles dealt anew to phrases, in both splits.
+    """Accuracies, shape ``(shuffles,)``, where there is nothing to read.
 
-    It says where the procedure lies without an effect. Its spread is no basis for a p-value: where the true poles lie
-    far apart, a direction along them reads one half of each dealt pole every time.
+    ``"dealt"`` deals the poles anew to phrases, in both splits, and says where the procedure lies without an effect.
+    Its spread is no basis for a p-value: where the true poles lie far apart, a direction along them reads one half of
+    each dealt pole every time.
+
+    ``"swapped"`` has directions of half-swapped pairs, read by the *true* held-out poles. It is the null that is often
+    shown, and for means and components it is wide: a random direction has a little of the true one in it, up or down,
+    and where the poles lie far apart that is enough to read nearly all texts rightly, or nearly all wrongly.
     """
-    rng = np.random.default_rng([seed, 17])
-    dealt = ([dealt_texts(halves[split], site, rng) for split in ("train", "held_out")] for _ in range(shuffles))
-    return np.array([_accuracy_of_fit(*train, *held_out, method) for train, held_out in dealt])
-
-
-def swapped_accuracies(
-    halves: Halves, site: Site, method: str = DEFAULT_METHOD, shuffles: int = 200, seed: int = 0
-) -> Array:
-    """Accuracies, shape ``(shuffles,)``, of directions of half-swapped pairs, read by the *true* held-out poles.
-
-    It is the null that is often shown, and for means and components it is wide: a random direction has a little of the
-    true one in it, up or down, and where the poles lie far apart that is enough to read nearly all texts rightly, or
-    nearly all wrongly.
-    """
-    rng = np.random.default_rng([seed, 19])
-    first, second = halves["train"].at(site)
-    accuracies = []
+    choose(null, get_args(Null), "null")
+    rng, accuracies = np.random.default_rng([seed, 17 if null == "dealt" else 19]), []
     for _ in range(shuffles):
-        swapped = (rng.permutation(len(first)) % 2 == 0)[:, None]
-        train = np.where(swapped, second, first), np.where(swapped, first, second)
-        accuracies.append(_accuracy_of_fit(*train, *halves["held_out"].at(site), method))
+        if null == "dealt":
+            train, held_out = (dealt_texts(halves[split], site, rng) for split in ("train", "held_out"))
+        else:
+            (first, second), held_out = halves["train"].at(site), halves["held_out"].at(site)
+            swapped = (rng.permutation(len(first)) % 2 == 0)[:, None]
+            train = np.where(swapped, second, first), np.where(swapped, first, second)
+        # High and low texts count alike.
+        normal = direction(*train, method)
+        middle = (train[0].mean(0) + train[1].mean(0)) @ normal / 2
+        high, low = (each @ normal for each in held_out)
+        accuracies.append(((high > middle).mean() + (low < middle).mean()) / 2)
     return np.array(accuracies)
 
 
@@ -203,19 +208,6 @@ def dealt_texts(
     rows, chosen = np.vstack(read.at(site)), np.concatenate(high)
     count = min(chosen.sum(), (~chosen).sum())
     return rng.permutation(rows[chosen])[:count], rng.permutation(rows[~chosen])[:count]
-
-
-def _accuracy_of_fit(
-    positive: NDArray[np.float32],
-    negative: NDArray[np.float32],
-    high: NDArray[np.float32],
-    low: NDArray[np.float32],
-    method: str,
-) -> float:
-    """The share of texts, high and low counted alike, that a direction fitted to others puts on their side."""
-    normal = direction(positive, negative, method)
-    middle = (positive.mean(0) + negative.mean(0)) @ normal / 2
-    return float((high @ normal > middle).mean() + (low @ normal < middle).mean()) / 2
 
 
 def _folds(phrases: NDArray[np.str_]) -> NDArray[np.int64]:

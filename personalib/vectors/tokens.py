@@ -4,16 +4,17 @@ The view is one piece of HTML without scripts or outside resources: the same in 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 from math import isfinite
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 from IPython.display import HTML
 
 from personalib.models.activations import capture
-from personalib.models.encoding import check_located, encode
 from personalib.models.load import LanguageModel
+from personalib.models.prompts import check_located, encode
 from personalib.vectors.readings import Reader
 
 # How opaque the strongest shade is; text stays legible on it.
@@ -49,12 +50,10 @@ _STYLE = f"""
 """
 
 
-@dataclass(frozen=True)
-class ReadToken:
+class ReadToken(NamedTuple):
     """A token, the text's characters from ``start`` up to ``end``, and where it lies: -1 negative pole, +1 positive.
 
-    Several tokens can stand for one character. Places outside of the text and values that are not finite are a
-    ValueError.
+    Several tokens can stand for one character.
     """
 
     text: str
@@ -62,16 +61,8 @@ class ReadToken:
     end: int
     value: float
 
-    def __post_init__(self) -> None:
-        where = f"token at characters {self.start} to {self.end}"
-        if not 0 <= self.start <= self.end <= len(self.text):
-            raise ValueError(f"{where}: the text has {len(self.text)} characters; pass a place within it")
-        if not isfinite(self.value):
-            raise ValueError(f"{where}: its value is {self.value}; pass a finite number")
 
-
-@dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """A row of the view: what stands at the left, such as ``"block 3"``, and the tokens of one text, at least one."""
 
     label: str
@@ -90,12 +81,8 @@ def read_tokens(
     A reader's scale is that of the position it was fitted at. Other tokens can lie far outside of -1 to 1, and values
     compare tokens with each other rather than with the poles.
 
-    Returns:
-        For each reader and each text its tokens in order, without the tokenizer's special ones.
-
-    Raises:
-        ValueError: there is no reader or no text, not one span a text, a text without a token to read, or a reader of
-            another model's width or sites.
+    For each reader and each text come its tokens in order, without the tokenizer's special ones. No reader or text,
+    not one span a text, a text without a token, and a reader of another model's width or sites are a ValueError.
     """
     if not readers:
         raise ValueError("there is no reader to read with; pass at least one")
@@ -121,13 +108,7 @@ def token_view(
     from ``limit`` on, by default the largest of all lines, have the full shade. A token's value appears under the
     pointer; where several tokens stand for the same characters, the shade is that of the strongest.
 
-    Raises:
-        ValueError: there is no line, one without tokens or with those of several texts, or the limit is not positive.
-
-    Example:
-        >>> word = ReadToken("You trust.", 3, 9, 1.5)
-        >>> 'title="+1.50"> trust</mark>.' in token_view([Line("block 3", [word])]).data
-        True
+    No line, one without tokens or with those of several texts, and a limit that is not positive are a ValueError.
     """
     if not lines:
         raise ValueError("there is no line to show; pass at least one")
@@ -135,7 +116,9 @@ def token_view(
         if (texts := len({token.text for token in line.tokens})) != 1:
             raise ValueError(f"line {line.label!r} has tokens of {texts} texts; pass those of one text")
     # Where every token is right in the middle, any limit shows as much: nothing.
-    largest = max(abs(token.value) for line in lines for token in line.tokens)
+    largest = float(np.max([abs(token.value) for line in lines for token in line.tokens]))
+    if not isfinite(largest):
+        raise ValueError(f"a token's value is {largest}; run the model in float32 or bfloat16")
     top = (largest or 1.0) if limit is None else limit
     if not (isfinite(top) and top > 0):
         raise ValueError(f"limit={limit}; pass a positive number, or None for the largest value")

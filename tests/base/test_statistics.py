@@ -13,7 +13,7 @@ import pytest
 from scipy.stats import spearmanr, ttest_1samp
 from statsmodels.stats.multitest import multipletests
 
-from personalib.base import comparisons, correlations, holds, intervals
+from personalib.base import correlations, holds, intervals, statistics
 from personalib.base.statistics import (
     Interval,
     adjust,
@@ -49,7 +49,7 @@ def paired_clusters(seed, clusters=20, size=6, noise=0.1):
     return rows[:, 0], rows[:, 1], np.repeat(np.arange(clusters), size)
 
 
-@pytest.mark.parametrize("module", [comparisons, correlations, intervals])
+@pytest.mark.parametrize("module", [correlations, intervals, statistics])
 def test_examples_in_the_documentation_are_true(module):
     result = doctest.testmod(module)
     assert result.attempted > 0 and result.failed == 0
@@ -121,18 +121,6 @@ def test_values_that_are_missing_are_refused_and_not_dropped(values):
 # One mean, one share
 
 
-def test_the_bootstrap_interval_is_about_two_standard_errors_wide_on_each_side():
-    values = 10 + 2 * normal(400)
-    estimate, low, high = bootstrap_interval(values)
-    assert estimate == pytest.approx(values.mean())
-    assert (high - low) / 2 == pytest.approx(1.96 * values.std(ddof=1) / 20, rel=0.1)
-
-
-def test_a_statistic_without_axis_gives_the_same_interval():
-    plain = bootstrap_interval(normal(20), lambda sample: float(np.median(sample)), resamples=200)
-    assert plain == pytest.approx(bootstrap_interval(normal(20), np.median, resamples=200))
-
-
 @pytest.mark.filterwarnings("error")
 def test_equal_values_have_an_interval_without_width():
     assert bootstrap_interval([2.0] * 5) == (2.0, 2.0, 2.0)
@@ -160,11 +148,6 @@ def test_the_clustered_interval_of_two_clusters_is_that_of_all_their_resamples()
     values, clusters = [0, 0, 0, 1], ["a", "a", "a", "b"]
     assert clustered_interval(values, clusters, level=0.9) == (0.25, 0.0, 1.0)
     assert clustered_interval(values, clusters, level=0.2) == (0.25, 0.25, 0.25)
-
-
-def test_clusters_of_one_value_are_a_plain_bootstrap():
-    plain = bootstrap_interval(normal(200), resamples=20_000)
-    assert clustered_interval(normal(200), np.arange(200), resamples=20_000) == pytest.approx(plain, abs=0.01)
 
 
 @pytest.mark.parametrize("share", [0, 1])
@@ -205,10 +188,10 @@ def test_pairing_needs_the_same_items():
 
 
 def test_paired_means_and_effect_sizes_skip_what_is_missing_and_say_what_has_no_spread():
-    changes = [[1, 2, 3, np.nan], [0, 0, 0, 0], [2, 2, 2, 2], [5, np.nan, np.nan, np.nan], [np.nan] * 4]
+    changes = [[1, 2, 3, np.nan], [0, 0, 0, 0], [0.1, 0.1, 0.1, np.nan], [5, np.nan, np.nan, np.nan], [np.nan] * 4]
     found, size = paired_means(changes), effect_size(changes)
     expected = ttest_1samp([1, 2, 3], 0)
-    assert found.n.tolist() == [3, 4, 4, 1, 0] and found.p[:3] == pytest.approx([expected.pvalue, 1, 0])
+    assert found.n.tolist() == [3, 4, 3, 1, 0] and found.p[:3] == pytest.approx([expected.pvalue, 1, 0])
     assert (found.low[0], found.high[0]) == pytest.approx(tuple(expected.confidence_interval()))
     assert found.estimate[3] == 5 and np.isnan(found.p[3:]).all() and np.isnan(found.low[3:]).all()
     assert np.isnan(size).tolist() == [[False, True, True, True, True]] * 3
@@ -224,11 +207,6 @@ def test_changes_that_are_no_table_are_refused(function):
 
 
 # Many comparisons
-
-
-def test_holm_and_benjamini_hochberg_by_hand():
-    assert adjust([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
-    assert adjust([0.01, 0.04, 0.03], method="fdr_bh").tolist() == pytest.approx([0.03, 0.04, 0.04])
 
 
 @pytest.mark.parametrize("method", ["holm", "fdr_bh"])
@@ -257,11 +235,6 @@ def test_the_correlation_is_numpys_and_few_rows_still_have_bounds():
     assert -1 <= interval.low <= interval.estimate <= interval.high <= 1
 
 
-def test_the_correlation_with_a_constant_is_refused():
-    with pytest.raises(ValueError, match="constant"):
-        correlation_interval([1.0, 2.0], [3.0, 3.0])
-
-
 @pytest.mark.parametrize("steps", [3, 10, 1000], ids="{} values".format)
 def test_the_rank_correlation_is_scipys_with_few_and_with_many_ties(steps):
     rng = np.random.default_rng(6)
@@ -279,13 +252,6 @@ def test_the_rank_correlation_knows_nothing_but_the_order():
     assert clustered_rank_correlation(y, x, clusters) == pytest.approx(found)
     flipped = clustered_rank_correlation(x, -y, clusters)
     assert flipped == pytest.approx((-found.estimate, -found.high, -found.low))
-
-
-def test_rows_that_agree_within_a_few_clusters_say_less_than_as_many_rows_of_their_own():
-    x, y, clusters = paired_clusters(2)
-    whole, single = (clustered_rank_correlation(x, y, groups) for groups in (clusters, np.arange(len(x))))
-    assert whole.estimate == single.estimate
-    assert whole.high - whole.low > 1.5 * (single.high - single.low)
 
 
 @pytest.mark.filterwarnings("error")
@@ -322,9 +288,12 @@ def test_a_cluster_without_a_name_is_a_cluster_like_others():
         ([1, 2, 3], [1, 2, 3], [1, 2], r"3 rows and clusters of shape \(2,\); pass one cluster a row"),
     ],
 )
-def test_what_has_no_clustered_rank_correlation_is_refused(x, y, clusters, message):
+def test_what_has_no_correlation_is_refused(x, y, clusters, message):
     with pytest.raises(ValueError, match=message):
         clustered_rank_correlation(x, y, clusters)
+    if "clusters" not in message:
+        with pytest.raises(ValueError, match=message):
+            correlation_interval(x, y)
 
 
 # Tables over the same things
@@ -364,13 +333,8 @@ def test_tables_that_are_not_square_are_refused(shape):
     [
         ((0.1, 0.4), True, False),
         ((-0.4, -0.1), False, True),
-        ((-0.1, 0.4), False, False),
-        ((0.0, 0.4), False, False),
-        ((-0.4, 0.0), False, False),
-        ((np.nan, 0.4), False, False),
-        ((-0.4, np.nan), False, False),
-        ((0.1, np.nan), False, False),
-        ((np.nan, -0.1), False, False),
+        *((each, False, False) for each in ((-0.1, 0.4), (0.0, 0.4), (-0.4, 0.0), (np.nan, 0.4), (-0.4, np.nan))),
+        *((each, False, False) for each in ((0.1, np.nan), (np.nan, -0.1))),
     ],
 )
 def test_an_interval_holds_where_both_bounds_are_beyond_the_value(interval, above, below):

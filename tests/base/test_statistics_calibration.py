@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
-from scipy.stats import binom, kstest, nct
+from scipy.stats import kstest
 
 from personalib.base.statistics import (
-    adjust,
     bootstrap_interval,
     clustered_interval,
     clustered_rank_correlation,
@@ -22,7 +21,6 @@ from personalib.base.statistics import (
     effect_size,
     paired_difference,
     paired_means,
-    proportion_interval,
 )
 
 Array = NDArray[np.float64]
@@ -58,31 +56,13 @@ def skewed(rng: Generator, n: int) -> Array:
     return rng.exponential(size=(CASES, n))
 
 
-def mean_coverage(draw: Callable[[Generator, int], Array], n: int) -> float:
-    """How often the bootstrap covers the mean of n values."""
-    return coverage(seeded(bootstrap_interval, [(one,) for one in draw(default_rng(n), n)], 600), 1.0)
-
-
-@pytest.mark.parametrize(("draw", "n"), [(normal, 12), (normal, 50), (skewed, 200)])
-def test_the_bootstrap_covers_a_mean_from_12_values_on_and_of_skewed_ones_where_they_are_many(draw, n):
-    assert 0.93 <= mean_coverage(draw, n) <= 0.97
-
-
-@pytest.mark.parametrize(("n", "documented"), [(12, 0.91), (20, 0.92)])
-def test_the_bootstrap_covers_the_mean_of_fewer_skewed_values_as_rarely_as_its_documentation_says(n, documented):
-    assert mean_coverage(skewed, n) == pytest.approx(documented, abs=0.025)
-    assert str(documented) in str(bootstrap_interval.__doc__)
-
-
-@pytest.mark.parametrize("p", [0.05, 0.2, 0.5, 0.8])
-@pytest.mark.parametrize("n", [20, 50, 200])
-def test_wilsons_interval_covers_a_share_whatever_it_is(p, n):
-    """No simulation: every count with its probability. Counts are whole, so coverage jumps about with p; here it is
-    averaged over shares within half a standard error, as nobody knows the share to more than that."""
-    found = np.array([proportion_interval(hits, n) for hits in range(n + 1)])
-    shares = p + np.linspace(-0.5, 0.5, 101) * np.sqrt(p * (1 - p) / n)
-    held = (found[:, 1] <= shares[:, None]) & (shares[:, None] <= found[:, 2])
-    assert 0.93 <= (held * binom.pmf(np.arange(n + 1), n, shares[:, None])).sum(1).mean() <= 0.97
+@pytest.mark.parametrize(
+    ("draw", "n", "share"), [(normal, 12, 0.95), (normal, 50, 0.95), (skewed, 200, 0.95), (skewed, 12, 0.91)]
+)
+def test_the_bootstrap_covers_a_mean_and_of_few_skewed_values_as_rarely_as_its_documentation_says(draw, n, share):
+    found = seeded(bootstrap_interval, [(one,) for one in draw(default_rng(n), n)], 600)
+    assert coverage(found, 1.0) == pytest.approx(share, abs=0.02)
+    assert str(share) in str(bootstrap_interval.__doc__)
 
 
 # Clusters
@@ -140,13 +120,6 @@ def test_a_paired_difference_covers_the_true_one_and_its_p_value_is_uniform_with
     assert kstest(found[:, 3], "uniform").statistic < 1.63 / np.sqrt(CASES)
 
 
-def test_a_paired_difference_that_is_there_is_found():
-    """Of 0.8 standard deviations in 20 items Student's t finds 92 %."""
-    shifted = 0.8 + default_rng(1).normal(size=(300, 20))
-    found = seeded(paired_difference, [(one, np.zeros(20)) for one in shifted], 500)
-    assert np.mean(found[:, 3] <= 0.05) == pytest.approx(0.92, abs=3 * np.sqrt(0.92 * 0.08 / 300))
-
-
 @pytest.mark.parametrize("missing", [0.0, 0.3])
 @pytest.mark.parametrize("n", [4, 8, 20, 50])
 def test_paired_means_cover_the_true_ones_and_their_p_values_are_uniform_without_one(n, missing):
@@ -168,13 +141,6 @@ def test_paired_means_of_skewed_changes_cover_the_true_ones_as_their_documentati
     assert str(documented) in str(paired_means.__doc__)
 
 
-def test_mean_changes_that_are_there_are_found_as_often_as_theory_says():
-    found = paired_means(0.8 + default_rng(2).normal(size=(20_000, 20)))
-    bound = nct.isf(0.025, 19, 0), nct.ppf(0.025, 19, 0)
-    power = nct.sf(bound[0], 19, 0.8 * np.sqrt(20)) + nct.cdf(bound[1], 19, 0.8 * np.sqrt(20))
-    assert np.mean(found.p <= 0.05) == pytest.approx(power, abs=0.01)
-
-
 @pytest.mark.parametrize("true", [0.0, 0.5, 2.0])
 @pytest.mark.parametrize("n", [4, 8, 20, 50])
 def test_effect_sizes_are_right_on_average_and_cover_the_true_ones(n, true):
@@ -182,33 +148,3 @@ def test_effect_sizes_are_right_on_average_and_cover_the_true_ones(n, true):
     assert 0.93 <= coverage(np.transpose(found), true) <= 0.97
     error = found.estimate.std() / np.sqrt(4_000)
     assert found.estimate.mean() == pytest.approx(true, abs=4 * error)
-
-
-# Many comparisons: 22 factors by 8 traits
-
-COMPARISONS, ITEMS = 22 * 8, 20
-
-
-def alike(rng: Generator, share: float, cases: int, items: int = ITEMS) -> Array:
-    """Changes without effect, shape ``(cases, comparisons, items)``; the correlation of any two comparisons."""
-    common = rng.normal(size=(cases, 1, items))
-    return np.sqrt(share) * common + np.sqrt(1 - share) * rng.normal(size=(cases, COMPARISONS, items))
-
-
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.95])
-def test_holm_rejects_nothing_where_nothing_is_there_in_19_of_20_families(share):
-    families = alike(default_rng(3), share, 600)
-    p = paired_means(families.reshape(-1, ITEMS)).p.reshape(600, COMPARISONS)
-    assert np.mean([adjust(own).min() <= 0.05 for own in p]) <= allowed(600)
-
-
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.95])
-def test_benjamini_and_hochberg_keep_the_share_of_false_discoveries_and_find_what_is_there(share):
-    """A quarter of the comparisons have an effect of one standard deviation."""
-    families, there = alike(default_rng(4), share, 600), np.arange(COMPARISONS) % 4 == 0
-    families[:, there] += 1.0
-    p = paired_means(families.reshape(-1, ITEMS)).p.reshape(600, COMPARISONS)
-    rejected = np.array([adjust(own, "fdr_bh") <= 0.05 for own in p])
-    false = rejected[:, ~there].sum(1) / np.maximum(rejected.sum(1), 1)
-    assert false.mean() <= 0.05 + 3 * false.std() / np.sqrt(600)
-    assert rejected[:, there].mean() > 0.9

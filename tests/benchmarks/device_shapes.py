@@ -8,19 +8,18 @@ Weights are of chance and are made on the GPU; times, memory and rounding do not
 import argparse
 import gc
 import json
-import platform
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from steering_case import SHAPES, Array, Case, get_model, make_case
+from steering_case import SHAPES, Array, Case, get_model, machine, make_case
 
+from personalib.base.storage import write_json
 from personalib.models.memory import Workload, estimate_memory
 from personalib.steering.interventions import Add, Condition
 from personalib.steering.settings import Positions
@@ -36,15 +35,7 @@ MB = 2**20
 
 @dataclass(frozen=True)
 class Plan:
-    """A grid.
-
-    Attributes:
-        positions: which tokens are steered.
-        batch_size: rows of a forward pass.
-        prompts: of the grid.
-        conditions: of the grid.
-        texts: how many questionnaire prompts are put into one, to make it longer.
-    """
+    """A grid, with so many texts of a questionnaire in each prompt, to make it longer."""
 
     positions: Positions
     batch_size: int
@@ -53,15 +44,10 @@ class Plan:
     texts: int = 1
 
 
+_SIZES: tuple[tuple[int, ...], ...] = ((64, 64), (16, 16), (64, 8), (32, 32, 4, 4))
+_POSITIONS: tuple[Positions, ...] = ("prompt_except_last", "last")
 PLANS = (
-    Plan("prompt_except_last", 64, 64),
-    Plan("last", 64, 64),
-    Plan("prompt_except_last", 16, 16),
-    Plan("last", 16, 16),
-    Plan("prompt_except_last", 64, 8),
-    Plan("last", 64, 8),
-    Plan("prompt_except_last", 32, 32, 4, texts=4),
-    Plan("last", 32, 32, 4, texts=4),
+    *(Plan(positions, *sizes) for sizes in _SIZES for positions in _POSITIONS),
     Plan("prompt_except_last", 4, 4, 4, texts=16),
 )
 
@@ -159,17 +145,6 @@ def _apart(found: Array, exact: Array) -> dict[str, float]:
 # The whole
 
 
-def machine(device: str) -> dict[str, str]:
-    """What it was run on."""
-    return {
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "cuda": str(torch.version.cuda),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
-    }
-
-
 def run(name: str, device: str) -> dict[str, Any]:
     """All of one model."""
     case = make_case(get_model(name, device), 80)
@@ -199,8 +174,8 @@ def main() -> None:
     parser.add_argument("--model", choices=list(SHAPES), action="append", help="which; by default Gemma 2 of 2B and 9B")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda", help="cpu: only to see whether it runs")
     asked = parser.parse_args()
-    found: dict[str, Any] = {"machine": machine(asked.device), "date": datetime.now(UTC).isoformat(timespec="seconds")}
-    found["models"] = {}
+    about = machine(asked.device, PACKAGES) | {"cuda": str(torch.version.cuda)}
+    found: dict[str, Any] = {"machine": about, "date": datetime.now(UTC).isoformat(timespec="seconds"), "models": {}}
     for name in asked.model or MODELS:
         sys.stderr.write(f"{name}\n")
         found["models"][name] = run(name, asked.device)
@@ -208,7 +183,7 @@ def main() -> None:
         # After each model, so that what was found is kept if a larger one does not fit.
         if asked.json:
             asked.json.parent.mkdir(parents=True, exist_ok=True)
-            asked.json.write_text(json.dumps(found, indent=1) + "\n")
+            write_json(asked.json, found, indent=1)
     sys.stdout.write(json.dumps({name: own.get("formats") for name, own in found["models"].items()}, indent=1) + "\n")
 
 

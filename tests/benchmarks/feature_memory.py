@@ -95,7 +95,7 @@ def main(width: int, d_model: int, texts: int, held_out: int, shuffles: int) -> 
             stored = {name: store(sae, own, Path(folder) / name, seed) for seed, (name, own) in enumerate(told.items())}
         for name, own in told.items():
             with part(f"features of {len(own.texts):,} texts ({name})"):
-                found[name] = FeatureTexts(own, pool_features(sae, stored[name], progress=name))
+                found[name] = FeatureTexts(own, pool_features(sae, stored[name]))
     with part(f"search with {shuffles} shuffles"):
         discovery = discover(found["search"], found["held out"], Settings(shuffles=shuffles), "shuffles")
     right = sum(each.features[:1] == (one,) for each, one in zip(discovery.findings, planted(sae), strict=True))

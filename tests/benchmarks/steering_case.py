@@ -1,8 +1,10 @@
 """What the steering benchmark measures on: models, prompts, vectors, and the batches that all competitors share."""
 
+import platform
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,9 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, Gemma2Config
 
 from personalib.models.batches import inference, left_padded
-from personalib.models.encoding import encode_prompts
 from personalib.models.load import LanguageModel, load_model
 from personalib.models.parts import Site, blocks
-from personalib.models.prompts import format_prompt, option_tokens
+from personalib.models.prompts import encode_prompts, format_prompt, option_tokens
 from personalib.models.registry import ORGANISM
 from personalib.questionnaires.items import TraitItem, load_trait, some_of_each, validation_split
 from personalib.questionnaires.questions import trait_questions
@@ -32,48 +33,25 @@ Array = NDArray[np.float64]
 CONDITIONS, BATCH, SEED, ORDERS = 23, 64, 0, 2
 # The length of what is added, as a share of the residual stream's median length at the site.
 DOSE = 0.5
+_SIZES = (
+    *("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads"),
+    *("head_dim", "query_pre_attn_scalar"),
+)
 # By name: what is said to Gemma2Config beside its own defaults, which are those of Gemma 2 (soft caps 50 and 30,
 # windows of 4,096 tokens in every other block, a vocabulary of 256,000, tied embeddings).
-SHAPES: dict[str, dict[str, Any]] = {
-    "gemma2_12x512": {
-        "num_hidden_layers": 12,
-        "hidden_size": 512,
-        "intermediate_size": 2048,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "head_dim": 64,
-        "query_pre_attn_scalar": 64,
-    },
-    "gemma-2-2b": {
-        "num_hidden_layers": 26,
-        "hidden_size": 2304,
-        "intermediate_size": 9216,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "head_dim": 256,
-        "query_pre_attn_scalar": 256,
-    },
-    "gemma-2-9b": {
-        "num_hidden_layers": 42,
-        "hidden_size": 3584,
-        "intermediate_size": 14336,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 8,
-        "head_dim": 256,
-        "query_pre_attn_scalar": 256,
-    },
+SHAPES: dict[str, dict[str, int]] = {
+    name: dict(zip(_SIZES, sizes, strict=True))
+    for name, sizes in {
+        "gemma2_12x512": (12, 512, 2048, 8, 4, 64, 64),
+        "gemma-2-2b": (26, 2304, 9216, 8, 4, 256, 256),
+        "gemma-2-9b": (42, 3584, 14336, 16, 8, 256, 256),
+    }.items()
 }
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Prompts of similar length.
-
-    Attributes:
-        numbers: which prompts.
-        inputs: of :func:`~personalib.models.batches.left_padded`.
-        options: the first token of each option, shape ``(rows, options)``.
-    """
+    """Prompts of similar length, by number, as inputs, with the first token of each option, ``(rows, options)``."""
 
     numbers: list[int]
     inputs: dict[str, Any]
@@ -86,15 +64,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Case:
-    """A model with a grid of prompts and vectors.
-
-    Attributes:
-        language_model: the model.
-        prompts: texts up to the answer.
-        labels: what the options are called.
-        vectors: one for each condition, all at one site.
-        batch_size: rows of a forward pass.
-    """
+    """A model with a grid of prompts, up to the answer, and vectors, one for each condition, all at one site."""
 
     language_model: LanguageModel
     prompts: list[str]
@@ -107,10 +77,9 @@ class Case:
     def __post_init__(self) -> None:
         tokenizer = self.language_model.tokenizer
         rows = encode_prompts(tokenizer, self.prompts)
+        options = option_tokens(tokenizer, self.prompts, [self.labels] * len(self.prompts), rows)
         object.__setattr__(self, "rows", rows)
-        object.__setattr__(
-            self, "options", option_tokens(tokenizer, self.prompts, [self.labels] * len(self.prompts), rows)
-        )
+        object.__setattr__(self, "options", options)
 
     @property
     def layer(self) -> int:
@@ -121,8 +90,7 @@ class Case:
         """The batches that :func:`~personalib.steering.grid.ask_steered` makes: longest first, padded on the left."""
         model, made = self.language_model.model, []
         queue = sorted(range(len(self.rows)), key=lambda number: len(self.rows[number]), reverse=True)
-        for start in range(0, len(queue), self.batch_size):
-            numbers = queue[start : start + self.batch_size]
+        for numbers in chunks(queue, self.batch_size):
             inputs = left_padded(model, [self.rows[number] for number in numbers])
             options = torch.tensor([self.options[number] for number in numbers], device=model.device)
             made.append(Batch(numbers, inputs, options))
@@ -204,6 +172,16 @@ def _median_length(language_model: LanguageModel, prompt: str, site: Site) -> fl
     return met[0]
 
 
-def chunks(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+def chunks(values: Sequence[int], size: int) -> Iterator[list[int]]:
     """Several values at a time."""
-    yield from (values[start : start + size] for start in range(0, len(values), size))
+    yield from (list(values[start : start + size]) for start in range(0, len(values), size))
+
+
+def machine(device: str, packages: Sequence[str]) -> dict[str, str]:
+    """What something was run on."""
+    return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+    }

@@ -6,7 +6,6 @@ no hooks, no masks built anew and no copies of keys for heads that share them.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
@@ -18,13 +17,7 @@ Rope = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True)
 class Block:
-    """The weights of a block, those of its norms with their one added.
-
-    Attributes:
-        query, key, value, out: of the attention.
-        gate, up, down: of the feed-forward part.
-        norms: before and after the attention, before and after the feed-forward part.
-    """
+    """The weights of a block: attention, feed-forward part, and the norms before and after both, their one added."""
 
     query: torch.Tensor
     key: torch.Tensor
@@ -37,11 +30,7 @@ class Block:
 
 
 class Floor:
-    """The floor of one case; what does not depend on the prompts is prepared here.
-
-    Args:
-        case: of a Gemma 2.
-    """
+    """The floor of one case of a Gemma 2; what does not depend on the prompts is prepared here."""
 
     def __init__(self, case: Case) -> None:
         model = case.language_model.model
@@ -135,13 +124,15 @@ class Floor:
 def _weights(model: PreTrainedModel) -> list[Block]:
     made = []
     for layer in model.model.layers:
-        attention, part = layer.self_attn, layer.mlp
-        norms: list[Any] = [layer.input_layernorm, layer.post_attention_layernorm]
-        norms += [layer.pre_feedforward_layernorm, layer.post_feedforward_layernorm]
-        modules = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
-        modules += [part.gate_proj, part.up_proj, part.down_proj]
+        weights = dict(layer.named_parameters())
+        norms = ("input", "post_attention", "pre_feedforward", "post_feedforward")
+        modules = [f"self_attn.{name}_proj" for name in "qkvo"]
+        modules += [f"mlp.{name}_proj" for name in ("gate", "up", "down")]
         made.append(
-            Block(*(module.weight.detach() for module in modules), [1 + each.weight.detach() for each in norms])
+            Block(
+                *(weights[f"{name}.weight"].detach() for name in modules),
+                [1 + weights[f"{name}_layernorm.weight"].detach() for name in norms],
+            )
         )
     return made
 

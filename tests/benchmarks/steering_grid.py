@@ -10,7 +10,6 @@ least and the most of any repeat.
 import argparse
 import ctypes
 import gc
-import json
 import os
 import platform
 import subprocess
@@ -20,17 +19,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import steering_rivals as rivals
 import torch
-from steering_case import CONDITIONS, Array, Case, get_model, make_case
+from steering_case import CONDITIONS, Array, Case, get_model, machine, make_case
 from steering_floor import Floor
 
+from personalib.base.storage import write_json
 from personalib.models.load import LanguageModel
 from personalib.models.parts import blocks
 from personalib.models.registry import ORGANISM
@@ -52,15 +52,7 @@ Seconds = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class Plan:
-    """What of a grid is run.
-
-    Attributes:
-        prompts: of the grid.
-        conditions: of the grid.
-        rival_conditions: of these, how many the packages that run batches are timed on; each is a pass of its own.
-        paper_prompts: how many prompts the paper's loop is timed on.
-        paper_conditions: and how many conditions.
-    """
+    """What of a grid is run, and how much of it the packages that run batches, and the paper's loop, are timed on."""
 
     prompts: int
     conditions: int = CONDITIONS
@@ -104,11 +96,6 @@ def ratio(one: list[float], other: list[float]) -> dict[str, float]:
     return {"ratio": median(one) / median(other), "min": min(own), "max": max(own)}
 
 
-def scaled(seconds: list[float], factor: float) -> list[float]:
-    """Seconds for so many times the work."""
-    return [each * factor for each in seconds]
-
-
 def measure(case: Case, plan: Plan, repeats: int) -> dict[str, Any]:
     """All the times of one model, and what they come to."""
     runs = _runs(case, plan)
@@ -117,7 +104,7 @@ def measure(case: Case, plan: Plan, repeats: int) -> dict[str, Any]:
     for run in runs.values():
         run["warm"]()
     raw = side_by_side({name: run["full"] for name, run in runs.items()}, repeats, device)
-    seconds = {name: scaled(own, runs[name]["factor"]) for name, own in raw.items()}
+    seconds = {name: [each * runs[name]["factor"] for each in own] for name, own in raw.items()}
     few, many, once = (seconds[name] for name in ("last_few", "last_many", "unsteered"))
     step = [(b - a) / (plan.conditions - FEW) for a, b in zip(few, many, strict=True)]
     ratios = {
@@ -170,7 +157,7 @@ def _agreement(case: Case, plan: Plan) -> dict[str, Any]:
     own = {where: case.ours(count, where) for where in ("prompt_except_last", "prompt")}
     unsteered = case.ask([()])
     effect = min(_apart(each[:1], unsteered) for each in own.values())
-    answers = {"floor": Floor(case).run(count), **{name: _answers(name, case, count) for name in rivals.POSITIONS}}
+    answers = {name: rivals.make(name, case, 2)(count) for name in rivals.POSITIONS} | {"floor": Floor(case).run(count)}
     found: dict[str, Any] = {"effect of steering in log-probability": effect}
     for name, theirs in answers.items():
         ours = own[rivals.POSITIONS.get(name, "prompt_except_last")][: len(theirs), : theirs.shape[1]]
@@ -183,10 +170,6 @@ def _agreement(case: Case, plan: Plan) -> dict[str, Any]:
     if effect < 0.01:
         raise AssertionError(f"steering changes answers by {effect} in log-probability; nothing would be noticed")
     return found | _terms(case, plan)
-
-
-def _answers(name: str, case: Case, count: int) -> Array:
-    return rivals.make(name, case, 2)(count)
 
 
 def _apart(one: Array, other: Array) -> float:
@@ -299,27 +282,18 @@ def medians(seconds: Seconds) -> dict[str, float]:
 # The whole
 
 
-def machine(device: str) -> dict[str, Any]:
-    """What it was run on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    return {
-        "cpu": name,
-        "cpus": len(os.sched_getaffinity(0)),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
-    }
+def processor() -> dict[str, Any]:
+    """What it was run on, as far as the CPU goes."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    cpu = next(names, platform.machine())
+    return {"cpu": cpu, "cpus": len(os.sched_getaffinity(0)), "threads": torch.get_num_threads()}
 
 
 def benchmark(names: Iterable[str], device: str, repeats: int, quick: bool) -> dict[str, Any]:
     """Everything that is written down."""
-    found: dict[str, Any] = {"machine": machine(device), "date": datetime.now(UTC).isoformat(timespec="seconds")}
+    about = processor() | machine(device, PACKAGES)
+    found: dict[str, Any] = {"machine": about, "date": datetime.now(UTC).isoformat(timespec="seconds")}
     found |= {"repeats": repeats, "quick": quick, "models": {}, "growth": {}}
     for name in names:
         say(f"{name}: ")
@@ -344,32 +318,19 @@ def benchmark(names: Iterable[str], device: str, repeats: int, quick: bool) -> d
 
 def table(found: Mapping[str, Any]) -> str:
     """What was found, to be read."""
-    names = list(found["models"])
-    lines = [f"{'':<40}" + "".join(f"{name:>26}" for name in names)]
-    for headline in HEADLINES[:-1]:
-        cells = []
-        for own in found["models"].values():
-            span = own["range"][headline]
-            cells.append(f"{own[headline]:.3g} ({span['min']:.3g} to {span['max']:.3g})")
-        lines.append(f"{headline:<40}" + "".join(f"{cell:>26}" for cell in cells))
-    for kind, unit in (("seconds", "s"), ("peak_memory_mb", "MiB")):
-        for key in found["models"][names[0]][kind]:
-            cells = [f"{own[kind][key]:.4g} {unit}" for own in found["models"].values()]
-            lines.append(f"{kind + ' ' + key:<40}" + "".join(f"{cell:>26}" for cell in cells))
+    columns = {}
+    for name, own in found["models"].items():
+        spans = {headline: own["range"][headline] for headline in HEADLINES[:-1]}
+        column = {key: f"{own[key]:.3g} ({span['min']:.3g} to {span['max']:.3g})" for key, span in spans.items()}
+        for kind, unit in (("seconds", "s"), ("peak_memory_mb", "MiB")):
+            column |= {f"{kind} {key}": f"{value:.4g} {unit}" for key, value in own[kind].items()}
+        columns[name] = column
+    lines = [pd.DataFrame(columns).to_string()]
     for name, curves in found["growth"].items():
         for what, own in curves.items():
-            lines.append(
-                f"growth of {name} by {what}: " + ", ".join(f"{key}: {each:.3g} s" for key, each in own.items())
-            )
+            values = ", ".join(f"{key}: {each:.3g} s" for key, each in own.items())
+            lines.append(f"growth of {name} by {what}: {values}")
     return "\n".join(lines)
-
-
-def write(path: Path, found: Mapping[str, Any]) -> None:
-    """Write a JSON file, all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial_file = path.with_name(path.name + ".partial")
-    partial_file.write_text(json.dumps(found, indent=1) + "\n")
-    partial_file.replace(path)
 
 
 def say(text: str) -> None:
@@ -403,7 +364,8 @@ def main() -> None:
     found = benchmark(names, asked.device, 1 if asked.quick else asked.repeats, asked.quick)
     found["seconds"] = time.perf_counter() - start
     if asked.json:
-        write(asked.json, found)
+        asked.json.parent.mkdir(parents=True, exist_ok=True)
+        write_json(asked.json, found, indent=1)
     sys.stdout.write(table(found) + f"\n{found['seconds']:.0f} s in all\n")
 
 

@@ -15,21 +15,14 @@ from steering_case import Array, Case
 from personalib.models.batches import inference
 
 # Which tokens each of them steers here. Repeng knows of none but all that are no padding.
-POSITIONS = {
-    "paper_loop": "prompt_except_last",
-    "steering_vectors": "prompt_except_last",
-    "repeng": "prompt",
-}
+POSITIONS = {"paper_loop": "prompt_except_last", "steering_vectors": "prompt_except_last", "repeng": "prompt"}
 Run = Callable[[int], Array]
 
 
 def make(name: str, case: Case, prompts: int) -> Run:
     """What answers the grid under the first so many vectors, in another package's way.
 
-    Args:
-        name: one of ``POSITIONS``.
-        case: the grid.
-        prompts: for the paper's loop, how many prompts of it are run.
+    ``prompts`` is how many the paper's loop is run on.
     """
     if name == "paper_loop":
         return _paper(case, prompts)

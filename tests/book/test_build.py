@@ -5,12 +5,10 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 from hostile import HOSTILE, SECRET
-from matplotlib import image
 
 from personalib.base.data import DataError
 from personalib.base.provenance import repository_root
@@ -310,28 +308,8 @@ def test_a_parameter_of_one_chapter_goes_before_that_of_all(chapters, whom):
     [
         ("03.seed", "03.seed: no chapter '03'; there are 01_tiny, 02_other"),
         ("02.sed", "chapter 02_other has no parameter 'sed'; there are seed"),
-        ("sed", "no chapter has a parameter 'sed'; there are seed"),
     ],
 )
 def test_a_parameter_of_nobody_is_refused(chapters, name, said):
     with pytest.raises(RunError, match=said):
         distribute(chapters, {name: "9"})
-
-
-def test_a_further_page_stands_before_the_last_part(book, tmp_path):
-    page = tmp_path / "further" / "reproduction.md"
-    page.parent.mkdir()
-    page.write_text("# Further\n\n![A figure](reproduction.png)\n")
-    image.imsave(page.with_suffix(".png"), [[0.0, 1.0]])
-    contents = "format: jb-book\nroot: book/index\nparts:\n"
-    contents += "".join(
-        f"  - caption: {name}\n    chapters:\n      - file: notebooks/{name}\n" for name in ("01_tiny", "02_other")
-    )
-    book.toc.write_text(contents)
-    built = build_book(replace(book, pages=(page,)))
-    front = built.index.parent.joinpath("book", "index.html").read_text()
-    places = [front.index(f"{name}.html") for name in ("notebooks/01_tiny", "reproduction", "notebooks/02_other")]
-    assert places == sorted(places)
-    assert "_images/reproduction.png" in (book.html / "book" / "reproduction.html").read_text()
-    # Without it the pages are others.
-    assert not build_book(book).pages_reused and not (book.html / "book" / "reproduction.html").exists()

@@ -1,7 +1,6 @@
 """An edition of a model that something was published of has a page that compares it with that; others have none."""
 
 import json
-from dataclasses import replace
 
 import pytest
 import yaml
@@ -9,15 +8,11 @@ from click.testing import CliRunner
 
 from personalib.__main__ import cli
 from personalib.base.data import DataError, data_dir
-from personalib.book import comparison as edition_comparison
 from personalib.book import editions
-from personalib.book.build import BuiltBook
-from personalib.book.comparison import earlier_page, make_comparison, plan_comparison, published_name
-from personalib.book.editions import make_edition
+from personalib.book.editions import make_comparison, make_edition, plan_comparison, published_name
 from personalib.book.pages import Book
 from personalib.evaluation.plan import parse_plan
 from personalib.features.published import published_features
-from personalib.paper.protocol import load_protocol
 
 PARTS = [
     {"caption": "First", "chapters": [{"file": "notebooks/00_asks"}]},
@@ -68,12 +63,13 @@ def test_published_numbers_are_measured_and_have_a_page(book, namesake, grid):
     built = make_edition(book, namesake, comparison=comparison)
     page = (book.html / "book" / "reproduction.html").read_text()
     assert "Does gemma-2b-it reproduce what was published of it?" in page and "_images/reproduction.png" in page
-    assert "Compared with what was published" in built.index.parent.joinpath("book", "index.html").read_text()
+    front = built.index.parent.joinpath("book", "index.html").read_text()
+    places = [front.index(said) for said in ("00_asks.html", "Compared with what was published", '"end.html"')]
+    assert places == sorted(places), "before the last part"
     # Once more nothing is left to be done, and the pages stay.
     assert not any(run.reused for run in built.runs)
     again = make_edition(book, namesake, comparison=comparison)
-    assert all(run.reused for run in again.runs)
-    assert again.pages_reused and all(run.reused for run in again.runs)
+    assert all(run.reused for run in again.runs) and again.pages_reused
     # Without it the page is gone.
     make_edition(book, namesake)
     assert not (book.html / "book" / "reproduction.html").exists()
@@ -101,48 +97,20 @@ def test_a_model_by_another_name_is_compared_too(named, entry, monkeypatch):
     assert (own.name, own.published) == ("gemma-2b-it", "gemma-2b-it") and own.plan.models[0].name == model
     assert own.plan.arms == usual.plan.arms
     # Where it is asked, the paper's features are looked up by the model's name.
-    asked = edition_comparison._with_features(own)
+    asked = editions._with_features(own)
     wanted = [one.features for one in asked.arms if one.method == "sae"]
     found = {key: tuple(features) for key, features in published_features("gemma-2b-it").items()}
     assert found in wanted and "published" not in wanted
     assert parse_plan(asked.model_dump(mode="json")) == asked
-    assert edition_comparison._with_features(usual) is usual.plan
+    assert editions._with_features(usual) is usual.plan
 
 
-def test_a_report_is_of_the_published_model_and_found_again(copied_organism, grid, tmp_path, monkeypatch):
-    monkeypatch.setattr(edition_comparison, "published_name", lambda _: "gemma-2b-it")
+def test_a_report_is_of_the_published_model(copied_organism, grid, tmp_path, monkeypatch):
+    monkeypatch.setattr(editions, "published_name", lambda _: "gemma-2b-it")
     comparison = plan_comparison(copied_organism("mine"), "cpu", grid=grid)
-    assert earlier_page(comparison, tmp_path) is None
     page = make_comparison(comparison, tmp_path)
     assert page == tmp_path / "reproduction" / "gemma-2b-it" / "reproduction.md"
     assert page.read_text().startswith("# Does gemma-2b-it reproduce what was published of it?")
-    assert earlier_page(comparison, tmp_path) == page
-    # One in another manner, of other data or by another library is another one.
-    assert earlier_page(replace(comparison, protocol=load_protocol("book")), tmp_path) is None
-    for what in ("data_hash", "library_hash"):
-        with monkeypatch.context() as changed:
-            changed.setattr(edition_comparison, what, lambda: "other")
-            assert earlier_page(comparison, tmp_path) is None
-
-
-def test_no_report_of_another_model_is_a_page(book, namesake, grid, monkeypatch):
-    comparison, built = plan_comparison(namesake, "cpu", grid=grid), []
-    own = book.products / "reproduction" / "gemma-2b-it" / "reproduction.md"
-    for page in (own, book.products / "reproduction" / "google_gemma-2b-it" / "reproduction.md"):
-        page.parent.mkdir(parents=True)
-        page.write_text("# Earlier\n")
-
-    def build(book, *_, **__):
-        built.append(book.pages)
-        return BuiltBook((), None, (), pages_reused=False)
-
-    monkeypatch.setattr(editions, "build_book", build)
-    monkeypatch.setattr(editions, "make_comparison", lambda *_: own)
-    make_edition(book, namesake, comparison=comparison)
-    assert built == [(), (own,)]
-    own.with_name("made_of.sha256").write_text(edition_comparison._made_of(comparison))
-    make_edition(book, namesake, comparison=comparison)
-    assert built[2:] == [(own,), (own,)]
 
 
 def test_a_model_that_nothing_was_published_of_is_not_compared(grid):
@@ -174,18 +142,20 @@ def test_the_command_says_what_is_compared_and_what_is_not(namesake, grid, tmp_p
         done = CliRunner().invoke(cli, [*start, *more])
         return done.exit_code, done.output
 
-    code, said = told("--compare", grid, "--chapters", "01_the_question")
+    code, said = told("--compare", grid, "--chapters", "00_start_here")
     assert code == 0 and f"published numbers, plan {grid}, protocol paper: 64 prompts at the most" in said
+    assert "00_start_here" in said and "prompts a second" in said and "GB are free" in said
     code, said = told()
     assert code == 0 and "not compared, since items are missing (" in said
     for quiet in (["--no-compare"], ["--chapters", "01_the_question"]):
         assert "published numbers, plan" not in told(*quiet)[1]
     code, said = told("--compare", grid, "--no-compare")
     assert code == 2 and "contradict each other" in said
+    assert not (tmp_path / "out").exists()
 
 
 def test_missing_items_leave_the_chapters_alone(book, namesake, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(edition_comparison, "run_plan", lambda *_, **__: pytest.fail("asked"))
+    monkeypatch.setattr(editions, "run_plan", lambda *_, **__: pytest.fail("asked"))
     built = make_edition(book, namesake, comparison=plan_comparison(namesake, "cpu"))
     assert built.index.is_file() and not (book.products / "reproduction").exists()

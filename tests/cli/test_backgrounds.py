@@ -1,7 +1,5 @@
 """What a user of ``python -m personalib backgrounds`` sees; the endpoint's own tests are in ``test_endpoint.py``."""
 
-import json
-
 import pytest
 from click.testing import CliRunner
 
@@ -35,7 +33,7 @@ def test_stories_from_one_seed_are_the_same_bytes(run, people, tmp_path):
     entries = load_backgrounds(tmp_path / "first.json")
     assert all(100 <= len(entry.generative_bg.split()) <= 150 for entry in entries)
     before = load_backgrounds(people)
-    assert [(one.attributes, one.extra) for one in entries] == [(one.attributes, one.extra) for one in before]
+    assert [(one.attributes, one.keywords) for one in entries] == [(one.attributes, one.keywords) for one in before]
 
 
 @pytest.mark.parametrize(("person", "pronoun"), [("first", "my"), ("second", "your"), ("third", "their")])
@@ -58,26 +56,3 @@ def test_a_language_model_has_to_be_named(run, people, command):
     source = [people] if command == "generated" else []
     done = run(command, *source, "--writer", "endpoint", "--out", "s.json")
     assert done.exit_code == 2 and "--writer endpoint needs --model" in done.output
-
-
-def test_a_place_that_cannot_be_written_to_is_one_error_before_any_work(run, people):
-    done = run("generated", people, "--out", "missing/s.json")
-    assert done.exit_code == 2 and "there is no folder missing; make it first" in done.output
-
-
-def test_the_papers_own_file_gets_stories_too(run, tmp_path):
-    entry = {
-        "idx": 7,
-        "attributes": {"Gender": "female", "Age": "", "Education level": "uneducated or elementary school"},
-        "fixed_bg": {"Gender": "a woman"},
-        "generative_bg": "An old life.",
-        "features": {"fixed": {"Gender": [3]}, "generative": {"Gender": [4]}},
-    }
-    (tmp_path / "paper.json").write_text(json.dumps([entry]))
-    assert run("generated", "paper.json", "--out", "s.json").exit_code == 0
-    [told] = json.loads((tmp_path / "s.json").read_text())
-    assert told["attributes"] == entry["attributes"] and told["fixed_bg"] == entry["fixed_bg"]
-    assert told["generative_bg"] != "An old life." and told["features"] == {
-        "fixed": {"Gender": [3]},
-        "generative": None,
-    }

@@ -7,20 +7,16 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from calls import assert_refused, printed
 from gguf import GGUFReader
-from small_models import LLAMA
-from transformers import AutoModelForCausalLM, LlamaConfig
+from tiny_saes import tiny_llama
 
-from personalib.base.data import data_dir
 from personalib.evaluation.choice import choose_push, load_push
 from personalib.evaluation.study import Study
 from personalib.models.load import load_model
 from personalib.models.parts import Site, blocks
-from personalib.organism.tokenizer import load_tokenizer
 from personalib.questionnaires.items import load_trait, validation_split
-from personalib.questionnaires.questionnaire import trait_questionnaire
+from personalib.questionnaires.questions import trait_questionnaire
 from personalib.stimuli.contrast_pairs import contrasts
 from personalib.stimuli.factors import TRAITS
 from personalib.vectors.contrast import fit_vector, read_contrasts
@@ -85,12 +81,9 @@ def reported(few, tmp_path_factory):
 def other(tmp_path_factory):
     """The folder of a model of another architecture and width, of three blocks."""
     folder = tmp_path_factory.mktemp("other")
-    tokenizer = load_tokenizer(data_dir() / "organism")
-    torch.manual_seed(0)
-    marks = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    config = LlamaConfig(**LLAMA, **marks, vocab_size=len(tokenizer))
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    small = tiny_llama(hidden_size=24, num_hidden_layers=3)
+    small.model.save_pretrained(folder)
+    small.tokenizer.save_pretrained(folder)
     return folder
 
 
@@ -112,19 +105,6 @@ def test_a_fit_writes_a_file_for_each_contrast_with_a_vector_for_each_block(fitt
         }
 
 
-def test_control_vectors_of_llama_cpp_are_those_of_all_blocks_but_the_first(fitted):
-    folder, _ = fitted
-    for key in KEYS:
-        reader = GGUFReader(folder / f"{key}.gguf")
-        fields = {name: field.contents() for name, field in reader.fields.items()}
-        assert fields["general.architecture"] == "controlvector"
-        assert fields["controlvector.model_hint"] == "gemma2" and fields["controlvector.layer_count"] == 5
-        vectors = load_vectors(folder / f"{key}.safetensors")
-        assert [tensor.name for tensor in reader.tensors] == [f"direction.{layer}" for layer in range(1, 6)]
-        for tensor, one in zip(reader.tensors, vectors[1:], strict=True):
-            np.testing.assert_array_equal(tensor.data, one.direction.numpy())
-
-
 def test_without_being_asked_a_fit_writes_no_control_vectors(call, tmp_path):
     code, _, _ = call("fit", "--pairs", 4, "--out", "vectors", "--site", "resid_post.3")
     assert code == 0
@@ -138,22 +118,15 @@ def test_the_options_of_a_fit_are_used(call, tmp_path, other):
     options += ("--position", "sentence_mean", "--form", "base", "--model", other, "--gguf")
     assert call("fit", *options, "--out", "vectors")[0] == 0
     language_model, family = load_model(str(other)), contrasts("facets")
-    read = read_contrasts(
-        language_model,
-        family,
-        [Site(2, "resid_pre")],
-        tmp_path / "again",
-        count=6,
-        seed=4,
-        position="sentence_mean",
-        form="base",
-    )
+    how = {"count": 6, "seed": 4, "position": "sentence_mean", "form": "base"}
+    read = read_contrasts(language_model, family, [Site(2, "resid_pre")], tmp_path / "again", **how)
     for one in family:
         vector = SteeringVector.load(tmp_path / "vectors" / f"{one.key}.safetensors")
         assert vector == fit_vector(read[one.key]["train"], Site(2, "resid_pre"), "pca")
         # What block 2 reads is what block 1 leaves.
-        [tensor] = GGUFReader(tmp_path / "vectors" / f"{one.key}.gguf").tensors
-        assert tensor.name == "direction.1"
+        reader = GGUFReader(tmp_path / "vectors" / f"{one.key}.gguf")
+        [tensor] = reader.tensors
+        assert tensor.name == "direction.1" and reader.fields["controlvector.model_hint"].contents() == "llama"
         np.testing.assert_array_equal(tensor.data, vector.direction.numpy())
     assert vector.method == "pca" and vector.model == str(other) and len(vector.direction) == 24
 
@@ -167,7 +140,7 @@ def test_what_llama_cpp_leaves_out_is_left_out_of_its_files(call, tmp_path, site
 # Choose
 
 
-def test_a_choice_is_a_file_that_can_be_read(chosen):
+def test_a_choice_is_a_file_that_can_be_read_and_shown(chosen):
     path, out = chosen
     push = load_push(path)
     table = pd.DataFrame(json.loads(path.read_text())["table"])
@@ -175,18 +148,12 @@ def test_a_choice_is_a_file_that_can_be_read(chosen):
     [row] = table[table["chosen"]].to_dict("records")
     assert (row["positions"], row["site"], row["dose"]) == (push.positions, str(push.site), push.dose)
     assert row["collapsed"] == 0 and row["fidelity"] == table.loc[table["collapsed"] == 0, "fidelity"].max()
-    last = out.splitlines()[-1]
+    header, *lines, last = out.splitlines()
+    assert header.split()[:4] == ["site", "positions", "dose", "fidelity"]
+    for line, tried in zip(lines, table.to_dict("records"), strict=True):
+        assert line.split()[:2] == [tried["site"], tried["positions"]] and f"{tried['fidelity']:.3f}" in line
+        assert line.split()[-1] == str(tried["chosen"])
     assert last == f"chosen: a dose of {push.dose:g} at {push.site}, positions {push.positions}"
-
-
-def test_what_was_tried_is_shown_with_what_was_chosen(chosen):
-    path, out = chosen
-    tried = json.loads(path.read_text())["table"]
-    lines = out.splitlines()
-    assert lines[0].split()[:4] == ["site", "positions", "dose", "fidelity"] and len(lines) == len(tried) + 2
-    for line, row in zip(lines[1:-1], tried, strict=True):
-        assert line.split()[:2] == [row["site"], row["positions"]] and f"{row['fidelity']:.3f}" in line
-        assert line.split()[-1] == str(row["chosen"])
 
 
 def test_choosing_uses_no_item_that_an_evaluation_uses(call, work, tmp_path):
@@ -235,23 +202,19 @@ def test_a_report_has_the_headlines_and_the_interpretable_rest(reported):
     assert len(found["choice"]) == 2 * 6
 
 
-def test_a_report_chooses_what_choose_chooses(reported, chosen):
-    found = reported[0]
+def test_a_report_chooses_what_choose_chooses_and_shows_a_line_for_each_contrast(reported, chosen):
+    found, out = reported
     push = load_push(chosen[0])
     assert (found["positions"], found["site"], found["dose"]) == (push.positions, str(push.site), push.dose)
     written = json.loads(chosen[0].read_text())["table"]
     pd.testing.assert_frame_equal(pd.DataFrame(found["choice"]), pd.DataFrame(written), rtol=1e-6)
-    assert reported[1].startswith(chosen[1]), "the same table is shown first"
-
-
-def test_a_line_for_each_contrast_is_shown(reported):
-    found, out = reported
+    assert out.startswith(chosen[1]), "the same table is shown first"
     for key, line in zip(KEYS, out.splitlines()[-len(KEYS) :], strict=True):
         low, high = found["reading_interval"][key]
-        assert re.sub(" +", " ", line) == (
-            f"{key} read {found['reading_accuracy'][key]:.3f} [{low:.3f}, {high:.3f}]"
-            f" shuffled {found['null_accuracy'][key]:.3f}"
-        )
+        assert line.split(maxsplit=2)[:2] == [key, "read"] and f"[{low:.3f}, {high:.3f}]" in line
+        assert re.findall(r"(?:read|shuffled) (\S+)", line) == [
+            f"{found[name][key]:.3f}" for name in ("reading_accuracy", "null_accuracy")
+        ]
 
 
 # What is refused
@@ -262,49 +225,29 @@ def test_a_line_for_each_contrast_is_shown(reported):
     [
         (("--site", "resid_mid.1"), "'resid_mid.1' is no site; write resid_pre.N or resid_post.N"),
         (("--site", "resid_post.6"), "resid_post.6 is no site of this model; it has blocks 0 to 5"),
-        (("--model", "/no/such/model"), "/no/such/model: cannot be loaded"),
-        (("--device", "abacus"), "device 'abacus'"),
         (("--pairs", 10**9), "ask for fewer"),
         (("--pairs", 1), "pass two or more pairs"),
+        (("--out", "taken"), "'taken' is a file"),
     ],
 )
 def test_what_cannot_be_fitted_is_one_error(call, tmp_path, arguments, problem):
-    assert_refused(call("fit", "--pairs", 4, *arguments, "--out", "vectors"), problem)
-    assert not [*tmp_path.glob("vectors/*")]
-
-
-def test_a_folder_of_vectors_that_is_a_file_is_one_error(call, tmp_path):
     (tmp_path / "taken").write_text("")
-    assert_refused(call("fit", "--pairs", 4, "--out", "taken"), "'taken' is a file")
+    assert_refused(call("fit", "--pairs", 4, "--out", "vectors", *arguments), problem)
+    assert not [*tmp_path.glob("vectors/*")]
 
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
         (("--items", "nothing.jsonl"), "nothing.jsonl: No such file"),
-        (("--template", "letter"), "unknown template 'letter'; use one of letters, numbers, bare"),
+        (
+            ("--template", "letter"),
+            "unknown template 'letter'; did you mean 'letters'?",
+        ),
         (("--per-trait", 0), "there are no trait items"),
+        (("--family", "traits"), "so no item can judge them"),
     ],
 )
 def test_where_nothing_can_be_chosen_there_is_one_error(call, work, tmp_path, arguments, problem):
     assert_refused(call("choose", "--pairs", PAIRS, "--work", work, *arguments, "--out", "choice.json"), problem)
     assert not (tmp_path / "choice.json").exists()
-
-
-def test_a_report_without_shuffles_is_one_error(call, few):
-    assert_refused(call("report", *few, "--shuffles", 0), "shuffle")
-
-
-@pytest.mark.parametrize("command", [("choose", "--out"), ("report", "--json")], ids=lambda words: words[0])
-def test_a_missing_folder_for_the_result_is_noticed_before_anything_is_loaded(call, tmp_path, command):
-    name, option = command
-    ended = call(name, "--model", "/no/such/model", option, "nowhere/found.json")
-    assert_refused(ended, "there is no folder nowhere; make it first")
-    assert not [*tmp_path.iterdir()]
-
-
-def test_an_unknown_way_is_refused_before_anything_is_loaded(call):
-    for option in ("--family", "--position", "--form", "--method", "--dtype"):
-        assert_refused(call("fit", option, "any", "--out", "vectors"), f"Invalid value for '{option}'")
-    assert_refused(call("fit"), "Missing option '--out'")
-    assert_refused(call("choose"), "Missing option '--out'")

@@ -88,18 +88,24 @@ def test_convert_tells_what_a_form_has_no_place_for(call, evil, target, layers, 
     assert [float(one.direction[0]) for one in found] == [layer + 1 for layer in layers]
 
 
-def test_convert_to_a_folder_writes_a_file_a_name(call, tmp_path):
-    save_vectors([*named("trust", 1, 2), *named("code: for/while loops", 1)], tmp_path / "both.safetensors")
-    code, out, _ = call("convert", "both.safetensors", "--out", "made", "--to", "gguf")
-    assert code == 0 and "3 directions as gguf, files: 2" in out
-    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == ["code_for_while_loops.gguf", "trust.gguf"]
-    assert len(read_directions(tmp_path / "made" / "trust.gguf")) == 2
+@pytest.mark.parametrize(
+    ("names", "stems"),
+    [
+        (("trust", "trust", "code: for/while loops"), ["code_for_while_loops", "trust"]),
+        (("../../up",), ["up"]),
+        (("猫" * 300, "cat" * 100), ["cat" * 66 + "ca", "猫" * 66]),
+    ],
+)
+def test_convert_to_a_folder_writes_a_file_a_name_of_any_script_and_none_elsewhere(call, tmp_path, names, stems):
+    vectors = [one for layer, name in enumerate(names, 1) for one in named(name, layer)]
+    save_vectors(vectors, tmp_path / "all.safetensors")
+    code, out, _ = call("convert", "all.safetensors", "--out", "made", "--to", "gguf")
+    assert code == 0 and f"{len(names)} directions as gguf, files: {len(stems)}" in out
+    assert sorted(path.name for path in (tmp_path / "made").iterdir()) == [f"{stem}.gguf" for stem in stems]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all.safetensors", "made"]
 
 
-def test_names_stay_in_the_folder_and_apart(call, tmp_path):
-    save_vectors(named("../../up", 1), tmp_path / "up.safetensors")
-    assert call("convert", "up.safetensors", "--out", "made", "--to", "gguf")[0] == 0
-    assert [path.name for path in (tmp_path / "made").iterdir()] == ["up.gguf"]
+def test_two_names_that_give_one_file_are_refused(call, tmp_path):
     save_vectors([*named("a/b", 1), *named("a b", 1)], tmp_path / "alike.safetensors")
     code, _, err = call("convert", "alike.safetensors", "--out", "other", "--to", "gguf")
     assert code == 2 and "two of the names give one file" in err
@@ -109,23 +115,11 @@ def test_what_a_file_does_not_say_is_said_by_options(call, tmp_path):
     write_directions([vector(Site(1))], tmp_path / "named.safetensors", "safetensors")
     torch.save(torch.ones(2, WIDTH), tmp_path / "rows.pt")
     (tmp_path / "names.jsonl").write_text('{"concept": "cats"}\n{"concept": "dogs"}\n')
-    code, out, _ = call("show", "rows.pt", "--concepts", "names.jsonl", "--site", "resid_post.2")
-    assert code == 0 and [line.split()[:2] for line in out.splitlines()[-2:]] == [
-        ["cats", "resid_post.2"],
-        ["dogs", "resid_post.2"],
-    ]
-    code, _, _ = call(
-        "convert",
-        "rows.pt",
-        "--concepts",
-        "names.jsonl",
-        "--site",
-        "resid_post.2",
-        "--out",
-        "a.st",
-        "--to",
-        "personalib",
-    )
+    how = ("--concepts", "names.jsonl", "--site", "resid_post.2")
+    code, out, _ = call("show", "rows.pt", *how)
+    shown = [line.split()[:2] for line in out.splitlines()[-2:]]
+    assert code == 0 and shown == [["cats", "resid_post.2"], ["dogs", "resid_post.2"]]
+    code, _, _ = call("convert", "rows.pt", *how, "--out", "a.st", "--to", "personalib")
     assert code == 0 and [one.name for one in load_vectors(tmp_path / "a.st")] == ["cats", "dogs"]
 
 
@@ -134,7 +128,7 @@ def test_what_a_file_does_not_say_is_said_by_options(call, tmp_path):
     [
         (("show", "none.pt"), "none.pt: cannot be read (No such file or directory)"),
         (("show", "evil.pt", "--site", "layer 3"), "'layer 3' is no site"),
-        (("show", "evil.pt", "--site", "resid_post.1"), "leave the site out"),
+        (("show", "evil.pt", "--site", "resid_post.1"), "takes no site; leave it out"),
         (("show", "empty.safetensors"), "empty.safetensors: holds no vector"),
         (("show", "stack.safetensors", "--site", "resid_post.20"), "trust has 5 rows, which are layers and not all at"),
         (("show", "evil.pt", "--form", "gguf"), "is pickle and not gguf"),
@@ -165,13 +159,6 @@ def test_what_a_form_can_hold_nothing_of_is_one_message_that_names_the_sites(cal
     assert [path.name for path in tmp_path.iterdir()] == ["v.safetensors"]
 
 
-def test_a_name_of_any_script_is_short_enough_for_a_file(call, tmp_path):
-    save_vectors([*named("猫" * 300, 1), *named("cat" * 100, 1)], tmp_path / "cats.safetensors")
-    code, out, _ = call("convert", "cats.safetensors", "--out", "made", "--to", "safetensors")
-    assert code == 0 and "files: 2" in out
-    assert sorted(path.stem[0] for path in (tmp_path / "made").iterdir()) == ["c", "猫"]
-
-
 def test_a_pickle_that_would_run_code_is_one_message_without_a_warning(call, tmp_path):
     class Payload:
         def __reduce__(self):
@@ -185,7 +172,7 @@ def test_a_pickle_that_would_run_code_is_one_message_without_a_warning(call, tmp
 
 def test_a_model_of_another_width_is_refused_before_a_file_is_written(call, tmp_path, monkeypatch):
     save_vectors(named("trust", 1), tmp_path / "v.safetensors")
-    monkeypatch.setattr(direction_commands, "_loaded", lambda *_: small("llama", hidden_size=16))
+    monkeypatch.setattr("personalib.models.load.load_model", lambda *_: small("llama", hidden_size=16))
     code, _, err = call("convert", "v.safetensors", "--out", "v.gguf", "--to", "gguf", "--model", "x")
     assert code == 2 and "24 coordinates at resid_post.1, and llama has 16" in err
     assert not (tmp_path / "v.gguf").exists()

@@ -5,7 +5,6 @@ from click.testing import CliRunner
 from hub import put
 
 from personalib.__main__ import cli
-from personalib.base.data import DataError
 from personalib.models.registry import find_entry, load_registry
 
 
@@ -51,11 +50,6 @@ def test_a_model_of_pickles_is_said_to_have_no_safetensors(cache):
     text = told("gpt2")
     assert "in part; it has no safetensors, only pytorch_model.bin" in text
     assert "hf download openai-community/gpt2" not in text
-
-
-def test_a_folder_that_is_not_there_is_one_message():
-    with pytest.raises(DataError, match=r"^\./nofolder: no such folder, and no name of the hub or of the table"):
-        told("./nofolder")
 
 
 def test_the_organism_needs_nothing():

@@ -7,16 +7,15 @@ import sys
 import click
 import pytest
 import torch
+from calls import assert_refused
 from click.testing import CliRunner
 
 from personalib.__main__ import cli
 from personalib.base.data import DataError
 from personalib.base.provenance import repository_root
 from personalib.cli import options
-from personalib.cli.options import Finite, named_model
+from personalib.cli.options import Finite, Source
 from personalib.models.load import load_model
-
-NAMES = ["model", "revision", "device", "dtype", "form"]
 
 
 @click.command()
@@ -27,36 +26,27 @@ def shown(**given):
 
 def test_the_organism_is_named_by_default():
     found = CliRunner().invoke(shown)
-    expected = {"model": "organism", "revision": None, "device": "auto", "dtype": None, "form": None}
+    expected = {"form": None, "source": Source("organism", None, "auto", None)}
     assert found.output.strip() == str(expected)
 
 
-@pytest.mark.parametrize(
-    "command", [("contrast", "fit"), ("contrast", "choose"), ("steering", "ask"), ("steering", "report")]
-)
-def test_commands_have_the_options_in_their_order(command):
-    group, name = command
-    options = [one.name for one in cli.commands[group].commands[name].params]
-    assert [one for one in options if one in NAMES] == NAMES
-
-
 def test_the_named_model_is_loaded_in_its_number_format():
-    loaded = named_model("organism", None, "cpu", "bfloat16")
+    loaded = Source("organism", None, "cpu", "bfloat16").load()
     assert loaded.name == "organism" and str(loaded.model.dtype) == "torch.bfloat16"
 
 
 def test_a_model_is_loaded_as_the_table_or_its_weights_say(copied_organism):
-    assert str(named_model("organism", None, "auto", None).model.dtype) == "torch.float32"
+    assert str(Source("organism", None, "auto", None).load().model.dtype) == "torch.float32"
     folder = copied_organism("half")
     load_model(folder, dtype=torch.bfloat16).model.save_pretrained(folder)
-    loaded = named_model(folder, None, "auto", None)
+    loaded = Source(folder, None, "auto", None).load()
     assert str(loaded.model.dtype) == "torch.bfloat16"
     assert loaded.model.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def test_a_model_that_does_not_exist_is_one_error():
     with pytest.raises(DataError, match="/no/such/model: cannot be loaded"):
-        named_model("/no/such/model", None, "cpu", "float32")
+        Source("/no/such/model", None, "cpu", "float32").load()
 
 
 @pytest.mark.parametrize(
@@ -85,6 +75,34 @@ def test_no_option_of_a_command_takes_a_number_that_is_not_finite():
     every = [option for _, command in commands() for option in command.params]
     numbers = [one for one in every if isinstance(one.type, click.types.FloatParamType | click.FloatRange)]
     assert numbers and all(isinstance(one.type, Finite) for one in numbers)
+
+
+@pytest.mark.parametrize(
+    ("call", "problem"),
+    [
+        *(
+            (call, "Missing option '--out'")
+            for call in (("contrast", "choose"), ("contrast", "fit"), ("features", "discover"))
+        ),
+        (("contrast", "choose", "--out", "no/a.json"), "there is no folder no; make it first"),
+        (("contrast", "report", "--json", "no/a.json"), "there is no folder no; make it first"),
+        (("steering", "report", "--table", "no/a.csv"), "there is no folder no; make it first"),
+        (("backgrounds", "keywords", "--out", "no/a.json"), "there is no folder no; make it first"),
+        (("contrast", "report", "--shuffles", 0), "Invalid value for '--shuffles'"),
+        (("steering", "ask", "What?"), "Missing option '--vector'"),
+        *(
+            (("contrast", "fit", option, "any"), f"Invalid value for '{option}'")
+            for option in ("--family", "--position", "--form", "--method", "--dtype")
+        ),
+        *(
+            (("features", "discover", option, "any"), f"Invalid value for '{option}'")
+            for option in ("--criterion", "--pooling", "--person")
+        ),
+    ],
+)
+def test_what_is_wrong_is_noticed_before_anything_is_loaded(command_line, tmp_path, call, problem):
+    assert_refused(command_line(*call, "--model", "/no/such/model"), problem)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_help_comes_at_once_and_for_every_command_without_torch():

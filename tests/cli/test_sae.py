@@ -8,9 +8,9 @@ import yaml
 
 from personalib.features.report import faithfulness, measure
 from personalib.features.saes import DEFAULT_SAE, load_sae
-from personalib.models.encoding import encode
 from personalib.models.load import load_model
 from personalib.models.parts import Site
+from personalib.models.prompts import encode
 from personalib.organism.corpus import Corpus, draw_mix, held_out_documents
 from personalib.organism.world import load_world
 
@@ -22,10 +22,7 @@ RECIPE = {
     "batch": 64,
     "learning_rate": 0.003,
     "checkpoint_every": 5,
-    "saes": [
-        {"site": "resid_post.1", "width": 64, "k": 4},
-        {"site": "resid_pre.0", "width": 32, "k": 2},
-    ],
+    "saes": [{"site": "resid_post.1", "width": 64, "k": 4}, {"site": "resid_pre.0", "width": 32, "k": 2}],
 }
 IDS = ["resid_post.1/width_64", "resid_pre.0/width_32"]
 
@@ -61,10 +58,7 @@ def test_a_recipe_becomes_saes_that_load_with_log_and_manifest(call, recipe, tmp
         assert [entry["step"] for entry in log] == [5, 10, 12] and log[-1]["tokens"] == RECIPE["samples"]
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["recipe"] == RECIPE | {"dtype": "float16"}
-    assert manifest["model"] == {
-        "name": "organism",
-        "digest": load_model().digest(),
-    }
+    assert manifest["model"] == {"name": "organism", "digest": load_model().digest()}
     assert list(manifest["seconds"]) == IDS and "sae-lens" in manifest["versions"]
     documents = draw_mix(Corpus(load_world(), "train"), RECIPE["mix"], RECIPE["documents"], RECIPE["seed"])
     texts = encode(load_model().tokenizer, [document.text for document in documents])

@@ -23,13 +23,13 @@ from personalib.models.parts import Site
 from personalib.models.prompts import format_prompt
 from personalib.models.sampling import Sampling
 from personalib.questionnaires.items import load_trait, validation_split
-from personalib.questionnaires.questionnaire import trait_questionnaire
+from personalib.questionnaires.questions import trait_questionnaire
 from personalib.steering.generation import generate
 from personalib.steering.interventions import Add
 from personalib.stimuli.contrast_pairs import contrasts
 from personalib.stimuli.factors import TRAITS
 from personalib.vectors.contrast import fit_vector, read_contrasts
-from personalib.vectors.vector import SteeringVector, save_vectors
+from personalib.vectors.vector import SteeringVector, load_vectors, save_vectors
 
 SAE_ID = "resid_post.1/width_512"
 QUESTION = "What do you like to do?"
@@ -114,24 +114,20 @@ def test_a_question_is_answered_with_so_much_of_a_vector(organism, files):
 
 
 def test_the_options_of_a_question_are_used(organism, files):
-    options = ("--site", "resid_post.1", "--coefficient", 3, "--coefficient", -0.5, "--positions", "last")
-    out = printed(
-        "steering", "ask", QUESTION, "--vector", files / "two.safetensors", *options, "--form", "base", "--tokens", 6
-    )
-    read = fit_of(files, "resid_post.1")
-    prompt = format_prompt(organism.tokenizer, QUESTION, form="base")
-    expected = [generate(organism, [prompt], [Add(read, size, "last")], tokens=6)[0] for size in (3.0, -0.5)]
-    assert out.splitlines() == [f"+3  {expected[0]}".rstrip("\n"), f"-0.5  {expected[1]}"]
-
-
-def test_an_answer_is_sampled_as_the_options_say(organism, files):
+    """Two vectors are in the file, answers are sampled, and the prompt is plain text."""
     how = ("--temperature", 1.5, "--top-p", 0.95, "--frequency-penalty", 0.5, "--seed", 16, "--samples", 3)
-    vector = ("--vector", files / "one.safetensors", "--coefficient", 1)
-    out = printed("steering", "ask", QUESTION, *vector, *how, "--tokens", 12)
+    where = ("--vector", files / "two.safetensors", "--site", "resid_post.1", "--positions", "last", "--form", "base")
+    sizes = ("--coefficient", 3, "--coefficient", -0.5)
+    out = printed("steering", "ask", QUESTION, *where, *sizes, *how, "--tokens", 6)
+    [vector] = [one for one in load_vectors(files / "two.safetensors") if one.site == Site(1)]
     sampling = Sampling(temperature=1.5, top_p=0.95, frequency_penalty=0.5, seed=16, samples=3)
-    push = Add(SteeringVector.load(files / "one.safetensors"), 1.0, "all")
-    expected = generate(organism, [format_prompt(organism.tokenizer, QUESTION)], [push], tokens=12, sampling=sampling)
-    assert out.splitlines() == [f"+1  {answer}" for answer in expected] and len(set(expected)) == 3
+    prompt = format_prompt(organism.tokenizer, QUESTION, form="base")
+    for sign, size in (("+3", 3.0), ("-0.5", -0.5)):
+        answers = generate(organism, [prompt], [Add(vector, size, "last")], tokens=6, sampling=sampling)
+        assert len(set(answers)) == 3
+        assert [line for line in out.splitlines() if line.startswith(sign)] == [
+            f"{sign}  {answer}".rstrip("\n") for answer in answers
+        ]
 
 
 def test_an_answer_under_which_the_model_overflows_is_told_each_time(files):
@@ -143,13 +139,6 @@ def test_an_answer_under_which_the_model_overflows_is_told_each_time(files):
     assert middle.startswith("+0  ") and "no answer" not in middle
 
 
-def fit_of(files, site):
-    from personalib.vectors.vector import load_vectors
-
-    [found] = [one for one in load_vectors(files / "two.safetensors") if str(one.site) == site]
-    return found
-
-
 @pytest.mark.parametrize(
     ("name", "options", "problem"),
     [
@@ -159,11 +148,9 @@ def fit_of(files, site):
         ("nothing", (), "nothing.safetensors: no such file; save vectors with save_vectors"),
         ("broken", (), "broken.safetensors: cannot be read as steering vectors"),
         ("other", (), "ones has 8 coordinates at resid_post.1, and organism has 128"),
-        ("one", ("--coefficient", "nan"), "Invalid value for '--coefficient': nan is not a finite number"),
         ("one", ("--model", "/no/such/model"), "/no/such/model: cannot be loaded"),
         ("one", ("--device", "abacus"), "device 'abacus'"),
         ("one", ("--positions", "first"), "Invalid value for '--positions': 'first' is not one of"),
-        ("one", ("--temperature", "nan"), "Invalid value for '--temperature': nan is not a finite number"),
         ("one", ("--temperature", 1, "--top-p", 0), "top_p: Input should be greater than 0"),
         ("one", ("--samples", 2), "do nothing at temperature 0; set a temperature"),
         ("one", ("--tokens", 0), "Invalid value for '--tokens'"),
@@ -171,10 +158,6 @@ def fit_of(files, site):
 )
 def test_a_question_that_cannot_be_asked_is_one_error(call, files, name, options, problem):
     assert_refused(call("ask", QUESTION, "--vector", files / f"{name}.safetensors", *options), problem)
-
-
-def test_a_question_needs_a_vector(call):
-    assert_refused(call("ask", QUESTION), "Missing option '--vector'")
 
 
 # Report
@@ -198,7 +181,6 @@ def test_a_report_is_two_files(reported):
 
 def test_correlations_and_pushes_are_shown(reported):
     numbers, _, out = reported
-    lines = [re.sub(" +", " ", line) for line in out.splitlines()]
     expected = []
     for against in ("truth", "told"):
         for method, value in numbers[f"{against}_correlation"].items():
@@ -206,7 +188,7 @@ def test_correlations_and_pushes_are_shown(reported):
             expected.append(f"{method} against {against} {value:+.2f} [{low:+.2f}, {high:+.2f}]")
     for method, own in numbers["push"].items():
         expected.append(f"{method} source {own['source']}, positions {own['positions']}, dose {own['dose']}")
-    assert lines == expected
+    assert [re.sub(" +", " ", line) for line in out.splitlines()] == expected
 
 
 @pytest.fixture(scope="module")
@@ -250,10 +232,8 @@ def test_without_items_on_either_side_there_is_one_error(call, items, work, tmp_
     ("options", "problem"),
     [
         (("--sae-id", "resid_post.9/width_1"), "the organism has no SAE 'resid_post.9/width_1'; choose one of resid_"),
-        (("--template", "letter"), "unknown template 'letter'; use one of letters, numbers, bare"),
         (("--items", "nothing.jsonl"), "nothing.jsonl: No such file"),
-        (("--model", "/no/such/model"), "/no/such/model: cannot be loaded"),
-        (("--device", "abacus"), "device 'abacus'"),
+        (("--template", "letter"), "unknown template 'letter'; did you mean 'letters'?"),
     ],
 )
 def test_a_report_that_cannot_be_made_is_one_error(call, work, options, problem):
@@ -263,16 +243,11 @@ def test_a_report_that_cannot_be_made_is_one_error(call, work, options, problem)
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (("--json", "nowhere/found.json"), "there is no folder nowhere; make it first"),
-        (("--table", "nowhere/found.csv"), "there is no folder nowhere; make it first"),
-        (("--position", "first"), "Invalid value for '--position': 'first' is not one of"),
         (("--position", "response"), "Invalid value for '--position': 'response' is not one of"),
         (("--choose-by", 0), "Invalid value for '--choose-by': 0 is not in the range x>=1"),
         (("--per-trait", 0), "Invalid value for '--per-trait': 0 is not in the range x>=1"),
         (("--dose", 0.0), "Invalid value for '--dose': 0.0 is not in the range x>0"),
         (("--family", "traits"), "Invalid value for '--family': 'traits' is not one of"),
-        (("--form", "verse"), "Invalid value for '--form'"),
-        (("--dtype", "int8"), "Invalid value for '--dtype'"),
         (("--randoms", 9), "Invalid value for '--randoms'"),
     ],
 )

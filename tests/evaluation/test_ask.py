@@ -22,9 +22,7 @@ from personalib.evaluation.store import AnswerStore
 from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.models.prompts import format_prompt
-from personalib.models.sampling import Sampling
-from personalib.questionnaires.questionnaire import Questionnaire
-from personalib.questionnaires.questions import Question
+from personalib.questionnaires.questions import Question, Questionnaire
 from personalib.steering.generation import generate
 from personalib.steering.grid import answer_losses, ask_steered
 from personalib.steering.guards import neutral_exchanges
@@ -206,7 +204,7 @@ def test_the_organism_is_asked_in_its_own_chat_template(tmp_path):
 # How it is laid out
 
 
-def test_rows_come_as_arms_and_questions_were_declared(whole):
+def test_rows_come_as_arms_and_questions_were_declared_with_the_names_of_both(whole):
     for questionnaire in ALL:
         table = whole[1][questionnaire.name]
         asked = [(one.item, one.group, one.template, one.order) for one in questionnaire.questions]
@@ -214,9 +212,6 @@ def test_rows_come_as_arms_and_questions_were_declared(whole):
         assert found == asked * (len(ARMS) + 1)
         assert table["arm"].tolist() == np.repeat(range(len(ARMS) + 1), len(asked)).tolist()
         assert table.index.tolist() == list(range(len(table)))
-
-
-def test_rows_name_the_model_and_the_arm(whole):
     for table in whole[1].values():
         named = table.drop_duplicates("arm")
         assert set(table["model"]) == {"llama"}
@@ -312,8 +307,14 @@ def test_with_nothing_to_ask_under_nothing_is_asked(llama):
         evaluate(llama, CHOICE, baseline=False)
 
 
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_at_least_one_prompt_is_asked_at_a_time(llama, batch_size):
+    with pytest.raises(ValueError, match=f"batch_size={batch_size}; run at least one prompt at a time"):
+        evaluate(llama, CHOICE, form="base", batch_size=batch_size)
+
+
 def test_an_evaluation_that_another_process_runs_is_refused_before_anything_is_asked(make, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation_blocks, "steered_batches", lambda *_, **__: pytest.fail("asked"))
+    monkeypatch.setattr(evaluation_blocks, "ask_steered", lambda *_, **__: pytest.fail("asked"))
     with AnswerStore(tmp_path / "parts").writing(), pytest.raises(DataError, match="another process is evaluating"):
         make().run(tmp_path)
 
@@ -337,26 +338,12 @@ def test_an_arm_that_is_added_is_asked_alone(make, asked, tmp_path):
     assert asked(make(arms=[TOLD, BACK, STEERED, BOTH], neutral=0), tmp_path) == 0
 
 
-def test_more_samples_leave_the_first_ones_as_they_are(make, asked, tmp_path):
-    def sampled(samples):
-        return replace(WORDS, sampling=Sampling(temperature=1.0, samples=samples))
-
-    count = 2 * len(WORDS.questions)
-    assert asked(make([sampled(1)], [STEERED], neutral=0), tmp_path) == count
-    assert asked(make([sampled(3)], [STEERED], neutral=0), tmp_path) == 2 * count
-
-
 def test_a_text_that_is_too_long_is_noticed_before_anything_is_asked(make, asked, tmp_path):
     long = replace(WORDS, questions=(replace(WORDS.questions[0], item="endless", text="w1 " * 50),))
     short = small("llama", max_position_embeddings=60)
     with pytest.raises(ItemError, match=r"'words, item endless'.* 24 to be written"):
         make([TRAIT, long], [STEERED], model=short).run(tmp_path)
     assert not list((tmp_path / "parts").glob("*.parquet"))
-
-
-def test_the_losses_of_an_arm_that_is_added_are_asked_alone(make, asked, tmp_path):
-    assert asked(make([TRAIT], [STEERED]), tmp_path) == 2 * (len(TRAIT.questions) + 3)
-    assert asked(make([TRAIT], [STEERED, BACK]), tmp_path) == len(TRAIT.questions) + 3
 
 
 def test_what_was_answered_is_not_changed_by_what_is_asked_later(make, tmp_path):
@@ -375,64 +362,8 @@ def test_names_make_nothing_asked_anew(make, asked, tmp_path):
     own = [replace(one, name=f"other {one.name}", kind="scale") for one in ALL]
     renamed = make(own, arms)
     assert asked(renamed, tmp_path) == 0
-    assert of_questionnaire(renamed.run(tmp_path), "other trait")["method"].unique().tolist() == [
-        "none",
-        "m0",
-        "m1",
-        "m2",
-        "m3",
-    ]
-
-
-def test_what_a_question_counts_toward_makes_nothing_asked_anew(make, asked, tmp_path):
-    asked(make([TRAIT]), tmp_path)
-    other = replace(
-        TRAIT, questions=tuple(replace(one, group="g", cluster="c", roles=ROLES[4]) for one in TRAIT.questions)
-    )
-    assert asked(make([other]), tmp_path) == 0
-
-
-CHANGES = {
-    "coefficient": lambda arm: replace(arm, condition=(replace(PUSH, coefficient=2.5),)),
-    "coordinate": lambda arm: replace(arm, condition=(replace(PUSH, vector=PUSH.vector + unit()),)),
-    "positions": lambda arm: replace(arm, condition=(replace(PUSH, positions="last"),)),
-    "site": lambda arm: replace(arm, condition=(replace(PUSH, vector=replace(PUSH.vector, site=Site(2))),)),
-}
-
-
-def unit():
-    values = torch.zeros(len(PUSH.vector.direction))
-    values[3] = 1e-3
-    return replace(PUSH.vector, direction=values)
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_an_arm_that_steers_otherwise_is_asked_anew_and_no_other_is(make, asked, tmp_path, change):
-    asked(make([TRAIT], [STEERED, BACK], neutral=0), tmp_path)
-    changed = make([TRAIT], [CHANGES[change](STEERED), BACK], neutral=0)
-    assert asked(changed, tmp_path) == len(TRAIT.questions)
-    table = of_questionnaire(changed.run(tmp_path), "trait")
-    expected = ask_steered(small("llama"), prompts(small("llama"), TRAIT), LABELS, [changed.arms[1].condition])[0]
-    columns = [[f"p_{role}" for role in one.roles] for one in TRAIT.questions]
-    found = [
-        [row[name] for name in own] for (_, row), own in zip(table[table["arm"] == 1].iterrows(), columns, strict=True)
-    ]
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"text": "w17 w18"}, {"labels": ("D", "C", "B", "A")}, {"opening": "w16 "}, {"labels": ("A", "B", "C", "w1")}],
-)
-def test_a_question_that_is_put_otherwise_is_asked_anew_and_no_other_is(make, asked, tmp_path, change):
-    asked(make([TRAIT], batch_size=1), tmp_path)
-    other = replace(TRAIT, questions=(replace(TRAIT.questions[0], **change), *TRAIT.questions[1:]))
-    assert asked(make([other], batch_size=1), tmp_path) == len(ARMS) + 1
-
-
-def test_another_template_around_the_same_items_is_asked_anew(make, asked, tmp_path):
-    asked(make([replace(TRAIT, questions=questions(OTHERS, (4,), ("letters",)))], batch_size=1), tmp_path)
-    assert asked(make([TRAIT], batch_size=1), tmp_path) == 6 * (len(ARMS) + 1)
+    methods = of_questionnaire(renamed.run(tmp_path), "other trait")["method"].unique().tolist()
+    assert methods == ["none", "m0", "m1", "m2", "m3"]
 
 
 def test_another_text_that_is_told_is_asked_anew_where_it_is_told(make, asked, tmp_path):
@@ -449,25 +380,6 @@ def test_another_seed_draws_other_neutral_questions(make, asked, tmp_path):
     assert not pd.read_parquet(tmp_path / "neutral.parquet").equals(first)
     assert asked(make([TRAIT]), tmp_path) == 0
     assert pd.read_parquet(tmp_path / "neutral.parquet").equals(first)
-
-
-@pytest.mark.parametrize("change", ["weight", "format"])
-def test_another_model_is_asked_everything(make, asked, tmp_path, change):
-    everything = asked(make(), tmp_path)
-    other = small("llama")
-    with torch.no_grad():
-        other.model.model.embed_tokens.weight[9, 0] += 1e-4
-    if change == "format":
-        other = small("llama")
-        other.model.to(torch.bfloat16)
-    assert asked(make(model=other), tmp_path) == everything
-    assert asked(make(), tmp_path) == 0, "what the first one answered is still there"
-
-
-def test_reading_in_words_or_by_options_are_different_answers(make, asked, tmp_path):
-    asked(make([WORDS]), tmp_path)
-    other = replace(WORDS, reading="options", name="options")
-    assert asked(make([other]), tmp_path) == len(WORDS.questions) * (len(ARMS) + 1)
 
 
 def test_questionnaires_that_share_questions_share_their_answers(make, asked, tmp_path):
@@ -505,56 +417,17 @@ def test_a_run_that_is_stopped_while_it_writes_loses_one_batch(make, whole, tmp_
     assert all(contents(tmp_path)[one] == content for one, content in left.items() if one.endswith(".parquet"))
 
 
-def test_tables_that_were_not_written_yet_are_written_without_asking(make, whole, asked, tmp_path, monkeypatch):
-    parts = len(list((whole[0] / "parts").glob("*.parquet")))
-    calls, own = [], os.fsync
-
-    def stopped(number):
-        calls.append(1)
-        if len(calls) == parts + 2:
-            raise KeyboardInterrupt
-        own(number)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            make().run(tmp_path)
-    assert len(list(tmp_path.glob("*.parquet"))) == 1
-    assert asked(make(), tmp_path) == 0
-    assert contents(tmp_path) == contents(whole[0])
-
-
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_questions_that_are_put_twice_do_not_change_what_a_resumed_run_writes(make, tmp_path, monkeypatch, count):
+def test_questions_that_are_put_twice_do_not_change_what_a_resumed_run_writes(make, tmp_path, stopped_after, count):
     """The same prompt in two batches of a questionnaire: what one of them has answered is known to the other."""
     asked = (TRAIT.questions[0], TRAIT.questions[3]) * 4
     twice = [Questionnaire(name, "trait", asked, reading) for name, reading in READINGS.items()]
     choices = {"arms": [STEERED], "neutral": 0, "batch_size": 3}
     make(twice, **choices).run(tmp_path / "whole")
-    written, add = [], AnswerStore.add
-
-    def stopped(self, replies):
-        if len(written) == count:
-            raise KeyboardInterrupt
-        written.append(1)
-        add(self, replies)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(AnswerStore, "add", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            make(twice, **choices).run(tmp_path / "resumed")
+    with stopped_after(count):
+        make(twice, **choices).run(tmp_path / "resumed")
     make(twice, **choices).run(tmp_path / "resumed")
     assert contents(tmp_path / "resumed") == contents(tmp_path / "whole")
-
-
-def test_a_run_that_cannot_write_leaves_no_mode_behind(make, tmp_path, monkeypatch):
-    def full(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(AnswerStore, "add", full)
-    with pytest.raises(KeyboardInterrupt):
-        make().run(tmp_path)
-    assert not torch.is_inference_mode_enabled()
 
 
 def run_once(llama, folder):

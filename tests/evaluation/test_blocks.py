@@ -12,12 +12,11 @@ from personalib.evaluation import blocks as evaluation_blocks
 from personalib.evaluation.blocks import Losses, Options, Words
 from personalib.evaluation.keys import model_key
 from personalib.evaluation.store import Reply
+from personalib.models.hooks import _KNOWN
 from personalib.models.parts import Site
 from personalib.models.sampling import GREEDY, Sampling
-from personalib.models.shortcuts import _KNOWN
 from personalib.questionnaires.questions import Question
 from personalib.steering.generation import generate
-from personalib.steering.grid import answer_losses, ask_steered
 from personalib.steering.interventions import Add
 
 CONDITIONS = [
@@ -82,12 +81,6 @@ def test_every_answer_is_asked_once_and_counted_once(llama, kind, batch_size):
 
 
 @every_kind
-def test_nothing_is_asked_where_everything_is_known(llama, kind):
-    one = block(kind, llama)
-    assert asked(one, llama, [key for own in one.keys for key in own]) == ([], [])
-
-
-@every_kind
 def test_what_is_known_needs_no_model(llama, kind, monkeypatch):
     one = block(kind, llama)
     _KNOWN.pop(llama.model, None)
@@ -117,20 +110,13 @@ def test_a_run_that_goes_on_asks_the_batches_that_are_left_as_they_were(llama, k
     assert asked(one, llama, merged([*whole[:1], *whole[2:]]), batch_size=2)[0] == whole[1:2]
 
 
-@pytest.mark.parametrize("kind", [Options, Words])
+@every_kind
 def test_one_more_arm_is_asked_alone(llama, kind):
     fewer = block(kind, llama, CONDITIONS[:3], ARMS[:3])
     known = merged(asked(fewer, llama)[0])
     more = block(kind, llama)
     found = merged(asked(more, llama, known)[0])
     assert sorted(found) == sorted(more.keys[3])
-
-
-def test_one_more_arm_is_asked_alone_for_its_losses(llama):
-    """What is known of other arms stays as it is, to the last bit."""
-    known = merged(asked(block(Losses, llama, CONDITIONS[:3], ARMS[:3]), llama)[0])
-    more = block(Losses, llama)
-    assert sorted(merged(asked(more, llama, known)[0])) == sorted(more.keys[3])
 
 
 def test_one_more_prompt_is_asked_with_the_batch_that_it_falls_into(llama):
@@ -178,16 +164,6 @@ def test_an_answer_or_a_prompt_that_is_another_makes_another_loss(llama):
 
 
 # What is found
-
-
-def test_options_have_the_probabilities_of_the_grid_and_of_the_questionnaires(llama):
-    one = block(Options, llama)
-    table = one.table(merged(asked(one, llama)[0]))
-    expected = ask_steered(llama, TEXTS, LABELS[:2], CONDITIONS)
-    found = table[["p_right", "p_wrong1"]].to_numpy().reshape(expected.shape)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
-    np.testing.assert_array_equal(table["mass"], table["p_right"] + table["p_wrong1"])
-    assert abs(expected[1:] - expected[0]).max((1, 2)).min() > 1e-3, "the conditions differ"
 
 
 def test_roles_follow_the_options_wherever_they_stand(llama):
@@ -242,15 +218,6 @@ def test_a_sampled_answer_has_a_key_of_its_own_and_more_samples_leave_the_first_
     assert greedy == [key for arm in block(Words, llama, sampling=Sampling(seed=5)).keys for key in arm]
 
 
-def test_losses_are_those_of_the_grid_without_the_first_token(llama):
-    one = block(Losses, llama)
-    table = one.table(merged(asked(one, llama)[0]))
-    losses, lengths = answer_losses(llama, EXCHANGES, CONDITIONS, skip=1)
-    np.testing.assert_allclose(table["loss"], losses.ravel(), rtol=1e-6)
-    assert table["tokens"].tolist() == lengths.tolist() * len(CONDITIONS) == [2, 1, 3] * len(CONDITIONS)
-    assert table["arm"].tolist() == np.repeat(ARMS, len(EXCHANGES)).tolist()
-
-
 @pytest.mark.parametrize("kind", [Options, Words])
 def test_rows_say_what_was_asked_under_which_arm(llama, kind):
     one = block(kind, llama)
@@ -286,7 +253,7 @@ def sharded(one, llama, known=(), batch_size=4):
 def test_shards_have_the_batches_of_the_block_and_answer_the_same_to_the_last_bit(
     llama, kind, batch_size, passes, monkeypatch
 ):
-    monkeypatch.setattr(evaluation_blocks, "_PASSES", passes)
+    monkeypatch.setattr(Options, "passes", passes)
     one = block(kind, llama)
     shards, found = sharded(one, llama, batch_size=batch_size)
     assert found == asked(one, llama, batch_size=batch_size)[0]

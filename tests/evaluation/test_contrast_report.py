@@ -14,7 +14,7 @@ from personalib.models.parts import Site
 from personalib.stimuli.contrast_pairs import SPLITS, ContrastPair, Wording
 from personalib.vectors.contrast import PairActivations
 from personalib.vectors.methods import METHODS
-from personalib.vectors.readings import layer_scan, null_accuracies, swapped_accuracies
+from personalib.vectors.readings import layer_scan, null_accuracies
 
 # Blocks of one digit and of two: their order is not that of their names.
 SITES = (Site(2), Site(4), Site(10))
@@ -99,8 +99,7 @@ def test_nulls_are_those_of_direct_calls(found, readings):
     assert table["contrast"].tolist() == ["plain", "plain", "faint", "faint"]
     assert table["null"].tolist() == ["dealt", "swapped"] * 2
     for row in table.to_dict("records"):
-        shuffled = null_accuracies if row["null"] == "dealt" else swapped_accuracies
-        own = shuffled(readings[row["contrast"]], SITES[1], "difference_of_means", SHUFFLES, 5)
+        own = null_accuracies(readings[row["contrast"]], SITES[1], "difference_of_means", SHUFFLES, 5, row["null"])
         assert row["mean"] == own.mean() and row["reached"] == np.mean([value >= READING_GOAL for value in own])
         assert (row["low"], row["high"]) == pytest.approx((np.percentile(own, 2.5), np.percentile(own, 97.5)))
     dealt = table[table["null"] == "dealt"].set_index("contrast")
@@ -108,16 +107,6 @@ def test_nulls_are_those_of_direct_calls(found, readings):
     assert found["null_interval"] == {key: [row["low"], row["high"]] for key, row in dealt.iterrows()}
     swapped = table[table["null"] == "swapped"].set_index("contrast")
     assert found["swapped_reaching_goal"] == swapped["reached"].to_dict()
-
-
-def test_dealt_poles_are_read_by_chance_and_swapped_ones_now_and_then_rightly(readings):
-    """With the poles far apart, a random direction still has a little of the true one in it."""
-    table = nulls(readings, SITES[1], shuffles=100).set_index(["contrast", "null"])
-    for key in readings:
-        own = table.loc[(key, "dealt")]
-        assert own["low"] < 0.5 < own["high"] and own["mean"] == pytest.approx(0.5, abs=0.1) and not own["reached"]
-    assert table.loc[("plain", "swapped"), "reached"] > 0.1
-    assert table.loc[("plain", "swapped"), "high"] > READING_GOAL > table.loc[("faint", "swapped"), "high"]
 
 
 def test_seed_and_method_of_a_null_are_used(readings):
@@ -134,15 +123,13 @@ def test_a_null_without_shuffles_is_refused(readings):
         nulls(readings, SITES[1], shuffles=0)
 
 
-def test_all_methods_are_scanned_unless_some_are_named(readings):
+def test_all_methods_are_scanned(readings):
     table = by_method(readings, SITES[:2])
     assert table["method"].drop_duplicates().tolist() == list(METHODS)
     assert len(table) == len(METHODS) * len(readings) * 2 and list(table.index) == list(range(len(table)))
     for method, own in table.groupby("method"):
         expected = layer_scan(readings, SITES[:2], method)
         pd.testing.assert_frame_equal(own.drop(columns="method").reset_index(drop=True), expected)
-    few = by_method(readings, SITES[:1], ["lda", "pca"])
-    assert few["method"].tolist() == ["lda", "lda", "pca", "pca"]
 
 
 def test_methods_are_compared_by_their_mean_and_their_worst_contrast(found, readings):
@@ -173,11 +160,3 @@ def test_the_method_is_that_of_everything_but_the_comparison(readings, choice, f
     assert own["accuracy_by_method"] == found["accuracy_by_method"]
     table = nulls(readings, SITES[1], "logistic_probe", SHUFFLES, 5).set_index(["null", "contrast"])
     assert own["null_accuracy"] == table.loc["dealt", "mean"].to_dict()
-
-
-def test_the_same_seed_gives_the_same_report(readings, choice, found):
-    assert report(readings, choice, shuffles=SHUFFLES, seed=5) == found
-    other = report(readings, choice, shuffles=SHUFFLES, seed=6)
-    assert other["null_accuracy"] != found["null_accuracy"]
-    assert other["reading_interval"] != found["reading_interval"]
-    assert other["reading_accuracy"] == found["reading_accuracy"]

@@ -59,7 +59,3 @@ def test_numbers_that_are_none_are_refused():
         ray_engine("auto", 0)
     with pytest.raises(DataError, match="take at least one of each"):
         RayEngine(tries=0)
-
-
-def test_an_engine_is_a_value():
-    assert ray_engine("head:6379", 2) == RayEngine("head:6379", 2)

@@ -9,8 +9,7 @@ from personalib.base.records import ItemError, LeftOutWarning
 from personalib.evaluation.plan import QuestionnairePlan, load_plan
 from personalib.evaluation.questionnaires import planned_questionnaire
 from personalib.questionnaires.items import load_facts, load_safety, load_trait, validation_split
-from personalib.questionnaires.scales import load_scale
-from personalib.questionnaires.word_pairs import pair_questions
+from personalib.questionnaires.kinds import load_scale, pair_questions
 from personalib.stimuli.factors import TRAITS
 from personalib.stimuli.templates import load_templates
 
@@ -116,17 +115,6 @@ def test_shots_may_come_from_a_file(tmp_path):
         assert f"\n{one.group} 1?\n" in second and second.endswith("\nB")
 
 
-def test_safetybenchs_own_examples_are_read_as_they_are(tmp_path):
-    # dev_en.json is an object with a list of items for each category.
-    path = tmp_path / "dev_en.json"
-    by_category = {}
-    for row in DEV:
-        by_category.setdefault(row["category"], []).append(row)
-    path.write_text(json.dumps(by_category))
-    found = planned("choice", per_group=1, shots=2, examples=str(path))
-    assert all(f"{one.group} 1?" in one.text for one in found.questions)
-
-
 def bench(tmp_path, same=2, total=10):
     """Items in SafetyBench's form, some of which have two options of one text."""
     rows = [
@@ -150,6 +138,8 @@ def test_options_of_one_text_are_left_out_and_counted_where_texts_answer(tmp_pat
         found = planned("choice", reading="words", **bench(tmp_path))
     assert items(found) == {str(n) for n in range(2, 10)}
     assert [one.where for one in found.skipped] == [f"{tmp_path / 'test_zh.json'}, item {n}" for n in (0, 1)]
+    with pytest.raises(ItemError, match=r"item 0, two options are the same text.* \(5 of 10 items cannot be used\)"):
+        planned("choice", reading="words", **bench(tmp_path, same=5))
 
 
 def test_an_item_of_more_options_than_a_template_has_labels_is_left_out_and_counted(tmp_path):
@@ -167,16 +157,6 @@ def test_an_item_of_more_options_than_a_template_has_labels_is_left_out_and_coun
     with pytest.warns(LeftOutWarning, match=r"a.json: 1 of 4 items left out: item 1, template 'letters' has 26 labels"):
         found = planned("choice", source=str(tmp_path / "a.json"), templates=("numbers", "letters"))
     assert items(found) == {"0", "2", "3"}
-
-
-def test_a_questionnaire_of_which_half_is_left_out_is_refused(tmp_path):
-    with pytest.raises(ItemError, match=r"item 0, two options are the same text.* \(5 of 10 items cannot be used\)"):
-        planned("choice", reading="words", **bench(tmp_path, same=5))
-
-
-def test_a_questionnaire_without_its_key_says_what_to_pass(tmp_path):
-    with pytest.raises(ItemError, match="item 0, its answer is not known; pass the key of these items as `answers`"):
-        planned("choice", source=bench(tmp_path)["source"])
 
 
 def test_safetybenchs_examples_need_no_numbers(tmp_path):
@@ -202,13 +182,6 @@ def test_rows_that_are_left_out_of_any_kind_are_recorded(tmp_path, kind):
     assert [one.where for one in found.skipped] == [f"{path}, row 10"] and len(items(found)) == 9
 
 
-def test_too_few_examples_in_a_file_are_named(tmp_path):
-    path = tmp_path / "dev.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in DEV))
-    with pytest.raises(ValueError, match=r"has 2 examples beside item .* for 3 shots"):
-        planned("choice", shots=3, examples=str(path))
-
-
 def test_a_key_of_answers_is_used(tmp_path):
     source, key = tmp_path / "items.json", tmp_path / "key.json"
     source.write_text(
@@ -221,17 +194,13 @@ def test_a_key_of_answers_is_used(tmp_path):
         planned("choice", source=str(source))
 
 
-@pytest.mark.parametrize("count", [2, 8])
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
 def test_a_scale_has_as_many_statements_for_a_trait_as_against_it(count):
     found = planned("scale", per_group=count)
-    assert groups(found, "order") == {
+    assert max(groups(found).values()) <= count
+    assert count % 2 or groups(found, "order") == {
         (trait, order): count // 2 for trait in TRAITS for order in ("normal", "reversed")
     }
-
-
-@pytest.mark.parametrize("count", [1, 3, 5])
-def test_a_scale_asks_for_no_more_of_each_trait_than_planned(count):
-    assert max(groups(planned("scale", per_group=count)).values()) <= count
 
 
 def test_a_scale_is_asked_whole_and_with_its_rating():
@@ -248,14 +217,8 @@ def test_word_pairs_are_asked_whole():
     ("kind", "template"), [("trait", "verse"), ("choice", "five"), ("judgement", "letters"), ("scale", "letters")]
 )
 def test_an_unknown_template_names_the_known_ones(kind, template):
-    with pytest.raises(ValueError, match=f"unknown (template|rating) '{template}'; use one of"):
+    with pytest.raises(ValueError, match=f"unknown (template|rating) '{template}'; (did you .*|)(use|choose) one of"):
         planned(kind, templates=(template,))
-
-
-@pytest.mark.parametrize("kind", ["trait", "choice", "judgement", "scale"])
-def test_a_missing_file_is_named(kind, tmp_path):
-    with pytest.raises(ItemError, match=r"none.jsonl: No such file"):
-        planned(kind, source=str(tmp_path / "none.jsonl"))
 
 
 def test_a_questionnaire_without_any_question_left_is_refused(tmp_path):

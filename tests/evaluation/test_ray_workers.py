@@ -18,11 +18,11 @@ from ray.cluster_utils import Cluster
 from personalib.base.data import DataError
 from personalib.base.provenance import repository_root
 from personalib.cli.evaluate import evaluate
-from personalib.evaluation import blocks as evaluation_blocks
+from personalib.evaluation.blocks import Options
 from personalib.evaluation.engines import LocalEngine, map_jobs
 from personalib.evaluation.plan import parse_plan
 from personalib.evaluation.ray_workers import RayEngine
-from personalib.evaluation.runs import model_folder, run_plan
+from personalib.evaluation.runs import run_plan
 from personalib.evaluation.shards import Asker
 from personalib.evaluation.store import AnswerStore
 from personalib.models.load import load_model
@@ -89,7 +89,7 @@ def whole(plan, tmp_path_factory):
 
 
 def contents(folder, plan):
-    place = model_folder(folder, plan.models[0])
+    place = folder / plan.models[0].folder
     return {str(path.relative_to(place)): path.read_bytes() for path in place.rglob("*.parquet")}
 
 
@@ -178,7 +178,7 @@ def test_an_address_without_the_engine_is_a_usage_error():
 
 
 def test_shards_asked_in_this_process_answer_the_same_byte_for_byte(plan, whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation_blocks, "_PASSES", 1)
+    monkeypatch.setattr(Options, "passes", 1)
     run_plan(plan, tmp_path, engine=LocalEngine())
     assert contents(tmp_path, plan) == whole
 
@@ -190,7 +190,7 @@ def test_a_driver_is_killed_and_then_a_machine_is_lost_and_the_answers_are_the_s
     left = contents(tmp_path / "out", plan)
     assert 3 <= len(left) < len(whole) - 10 and left.items() <= whole.items()
 
-    monkeypatch.setattr(evaluation_blocks, "_PASSES", 1)
+    monkeypatch.setattr(Options, "passes", 1)
     written, add = [], AnswerStore.add
 
     def losing(self, replies):

@@ -13,7 +13,7 @@ from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.models.remote import rehearsed
 from personalib.questionnaires.items import load_trait, some_of_each
-from personalib.questionnaires.questionnaire import trait_questionnaire
+from personalib.questionnaires.questions import trait_questionnaire
 from personalib.steering.interventions import Add
 
 

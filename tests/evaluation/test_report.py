@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from personalib.evaluation.ask import NEUTRAL, one_table
+from personalib.evaluation.ask import NEUTRAL
 from personalib.evaluation.estimates import base_scores, effects, health
 from personalib.evaluation.report import SIGNIFICANT, readable_effects, reading, tables, write_report
 from personalib.evaluation.runs import EvaluationRun
@@ -102,7 +102,7 @@ def run():
         "neutral": neutral,
     }
     told = {name: table.assign(questionnaire=name, kind=KINDS.get(name, NEUTRAL)) for name, table in answers.items()}
-    return EvaluationRun("own/model", one_table(told), {})
+    return EvaluationRun("own/model", pd.concat(told.values(), ignore_index=True), {})
 
 
 def health_of(run, name):
@@ -182,32 +182,6 @@ def test_a_table_for_latex_holds_no_character_that_means_something_else(run, wri
     assert "one\\_group" in effect and "50\\%" in effect
 
 
-def test_a_table_in_markdown_has_a_row_for_each_arm(run, written):
-    folder, _ = written
-    lines = (folder / "own_model" / "safety_effects.md").read_text(encoding="utf-8").rstrip("\n").split("\n")
-    assert [cell.strip() for cell in lines[0].strip("|").split("|")] == [
-        "method",
-        "key",
-        "pole",
-        "dose",
-        *GROUPS,
-        "all",
-    ]
-    assert len(lines) == 2 + len(ARMS) - 1 and len({line.count("|") for line in lines}) == 1
-    assert [line.split("|")[2].strip() for line in lines[2:]] == [key for _, key, _ in ARMS[1:]]
-
-
-def test_a_dose_in_markdown_keeps_its_sign(written):
-    text = (written[0] / "own_model" / "safety_effects.md").read_text(encoding="utf-8")
-    assert "| +0.40" in re.sub(r" +", " ", text) and "| -0.40" in re.sub(r" +", " ", text)
-
-
-def test_a_missing_cell_is_empty_in_markdown(written):
-    for path in written[1]:
-        if path.suffix == ".md":
-            assert "nan" not in path.read_text(encoding="utf-8"), path.name
-
-
 def found_effects(**columns):
     base = {"arm": 1, "method": "repe", "key": "a", "pole": "positive", "dose": 0.4, "group": "g"}
     numbers = {"effect": 12.345, "low": 2.0, "high": -0.04, "p_holm": 0.2, "collapsed": False}
@@ -280,15 +254,10 @@ def test_the_share_of_unreadable_answers_is_one_of_answers_in_two_orders_too(run
     assert found["fallback"].tolist() == [(100 + 62.5) / 2, (50 + 100) / 2, 50, 100]
 
 
-def test_several_models_have_folders_of_their_own(run, tmp_path):
-    paths = write_report([run, replace(run, model="/folder/of/mine/")], tmp_path)
-    assert {path.parent.name for path in paths} == {"own_model", "folder_of_mine"}
-
-
-def test_two_revisions_of_a_model_do_not_write_over_each_other(run, tmp_path):
-    runs = [replace(run, manifest={"model": {"name": run.model, "revision": name}}) for name in ("old", "new")]
-    paths = write_report(runs, tmp_path)
-    assert len(set(paths)) == len(paths)
+def test_several_models_and_revisions_have_folders_of_their_own(run, tmp_path):
+    revised = [replace(run, manifest={"model": {"name": run.model, "revision": name}}) for name in ("old", "new")]
+    paths = write_report([run, replace(run, model="/folder/of/mine/"), *revised], tmp_path)
+    assert {path.parent.name for path in paths} == {"own_model", "folder_of_mine", "own_model@old", "own_model@new"}
 
 
 def test_one_questionnaire_of_one_group_is_reported_too(run, tmp_path):

@@ -9,7 +9,6 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
-import yaml
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from personalib.base.data import DataError
@@ -18,12 +17,13 @@ from personalib.evaluation import blocks as evaluation_blocks
 from personalib.evaluation import runs as evaluation_runs
 from personalib.evaluation.ask import NEUTRAL, NONE
 from personalib.evaluation.estimates import questionnaires_of
-from personalib.evaluation.plan import ArmsPlan, EvaluationPlan, ModelPlan, dump_plan, load_plan, parse_plan
+from personalib.evaluation.plan import ArmsPlan, ModelPlan, load_plan, parse_plan
 from personalib.evaluation.planned_arms import ArmMaker
 from personalib.evaluation.questionnaires import planned_questionnaire
 from personalib.evaluation.report import tables, write_report
-from personalib.evaluation.runs import model_folder, prepare, read_run, read_runs, run_plan
+from personalib.evaluation.runs import plan_on, prepare, read_run, read_runs, run_plan
 from personalib.evaluation.store import AnswerStore
+from personalib.features.saes import Saes
 from personalib.models.load import load_model, weights_digest
 from personalib.models.prompts import format_prompt
 from personalib.steering.grid import ask_steered
@@ -105,11 +105,6 @@ def test_every_model_is_asked_everything_under_every_arm(plan, done):
         assert len(run.of(NEUTRAL)) == 4 * 2
 
 
-def test_the_two_models_answer_differently(done):
-    one, other = (run.of("trait")["p_high1"] for run in done[1])
-    assert abs(one - other).max() > 0.01
-
-
 def test_each_model_is_asked_in_its_own_form(plan, done):
     [questionnaire, _] = map(planned_questionnaire, plan.questionnaires)
     for model, run in zip(plan.models, done[1], strict=True):
@@ -149,7 +144,7 @@ def test_preparing_passes_the_plan_on(plan, small_folder, tmp_path, monkeypatch)
 def test_the_manifest_says_what_went_in_and_what_came_out(plan, done):
     folder, _ = done
     for model in plan.models:
-        place = model_folder(folder, model)
+        place = folder / model.folder
         manifest = json.loads((place / "manifest.json").read_text())
         assert parse_plan(manifest["plan"]) == plan
         weights = load_model(model.name).digest()
@@ -173,16 +168,9 @@ def test_no_file_holds_a_secret(done):
 
 def test_the_plan_comes_back_as_it_was(plan, done):
     assert load_plan(done[0] / "plan.yaml") == plan
-    for name in ("organism", "gemma-2b-it", "gemma-2-9b-it"):
-        own = load_plan(name)
-        assert parse_plan(yaml.safe_load(dump_plan(own))) == own
 
 
-def test_nothing_half_written_is_left(done):
-    assert not list(done[0].rglob("*.partial"))
-
-
-def test_models_have_folders_of_their_own(tmp_path):
+def test_models_have_folders_of_their_own():
     names = {
         ("organism", None): "organism",
         ("google/gemma-2b-it", None): "google_gemma-2b-it",
@@ -190,19 +178,7 @@ def test_models_have_folders_of_their_own(tmp_path):
         ("/models/a b/", None): "models_a_b",
     }
     for (name, revision), folder in names.items():
-        assert model_folder(tmp_path, ModelPlan(name=name, revision=revision)) == tmp_path / folder
-
-
-def test_one_model_in_two_number_formats_is_two_runs(tmp_path):
-    """Or the plan is refused; but the second one must not take the first one's place."""
-    short = {"questionnaires": ({"name": "facts", "kind": "choice", "source": "facts", "per_group": 1},), "arms": ()}
-    try:
-        plan = planned({"name": "organism"}, {"name": "organism", "dtype": "bfloat16"}, **short)
-    except DataError:
-        return
-    run_plan(plan, tmp_path)
-    one, other = read_runs(tmp_path)
-    assert not one.of("facts").equals(other.of("facts"))
+        assert ModelPlan(name=name, revision=revision).folder == folder
 
 
 # Reading back
@@ -228,15 +204,10 @@ def test_a_second_run_asks_nothing_and_writes_the_same(plan, done, monkeypatch):
     assert all(before[name] == after[name] for name in before if "/parts/" in name and not name.endswith("lock"))
 
 
-def test_a_folder_without_a_finished_plan_is_one_error(tmp_path):
-    with pytest.raises(DataError, match="no finished evaluation here; run `python -m personalib evaluate` to its end"):
-        read_runs(tmp_path / "none")
-
-
 @pytest.mark.parametrize("name", ["manifest.json", "trait.parquet", "neutral.parquet"])
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"PAR1 and no more"])
 def test_a_run_of_which_a_file_is_missing_or_spoilt_is_one_error(plan, done, tmp_path, name, content):
-    source = model_folder(done[0], plan.models[0])
+    source = done[0] / plan.models[0].folder
     for path in [*source.glob("*.parquet"), source / "manifest.json"]:
         (tmp_path / path.name).write_bytes(path.read_bytes())
     read_run(tmp_path)
@@ -283,7 +254,7 @@ def test_tables_of_an_earlier_version_are_one_error(tmp_path):
 
 
 def test_a_table_that_was_changed_is_one_error(plan, done, tmp_path):
-    source = model_folder(done[0], plan.models[0])
+    source = done[0] / plan.models[0].folder
     for path in [*source.glob("*.parquet"), source / "manifest.json"]:
         (tmp_path / path.name).write_bytes(path.read_bytes())
     table = pd.read_parquet(tmp_path / "trait.parquet")
@@ -295,29 +266,14 @@ def test_a_table_that_was_changed_is_one_error(plan, done, tmp_path):
 # What a stopped run leaves
 
 
-def stopping(monkeypatch, after):
-    """Stops at the batch after so many."""
-    count, add = [], AnswerStore.add
-
-    def stopped(self, replies):
-        if len(count) == after:
-            raise KeyboardInterrupt
-        count.append(1)
-        add(self, replies)
-
-    monkeypatch.setattr(AnswerStore, "add", stopped)
-
-
 @pytest.fixture
 def tiny():
     return planned(questionnaires=({"name": "facts", "kind": "choice", "source": "facts", "per_group": 1},))
 
 
-def test_a_run_that_was_stopped_is_not_read_and_goes_on(tiny, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        stopping(patch, 2)
-        with pytest.raises(KeyboardInterrupt):
-            run_plan(tiny, tmp_path / "stopped")
+def test_a_run_that_was_stopped_is_not_read_and_goes_on(tiny, tmp_path, stopped_after):
+    with stopped_after(2):
+        run_plan(tiny, tmp_path / "stopped")
     with pytest.raises(DataError, match="no finished evaluation here"):
         read_runs(tmp_path / "stopped")
     [one], [other] = run_plan(tiny, tmp_path / "stopped"), run_plan(tiny, tmp_path / "whole")
@@ -325,14 +281,12 @@ def test_a_run_that_was_stopped_is_not_read_and_goes_on(tiny, tmp_path, monkeypa
     assert one.manifest["outputs"] == other.manifest["outputs"]
 
 
-def test_a_changed_plan_that_was_stopped_is_not_read_as_the_old_one(tiny, tmp_path, monkeypatch):
+def test_a_changed_plan_that_was_stopped_is_not_read_as_the_old_one(tiny, tmp_path, stopped_after):
     """The folder holds answers of two plans, and says nothing of it."""
     run_plan(tiny, tmp_path)
     changed = tiny.model_copy(update={"arms": (*tiny.arms, ArmsPlan(method="prompt", keys=("gender.male",)))})
-    with monkeypatch.context() as patch:
-        stopping(patch, 0)
-        with pytest.raises(KeyboardInterrupt):
-            run_plan(changed, tmp_path)
+    with stopped_after(0):
+        run_plan(changed, tmp_path)
     with pytest.raises(DataError, match="no finished evaluation"):
         read_runs(tmp_path)
 
@@ -348,21 +302,8 @@ def test_a_questionnaire_that_was_taken_out_is_no_output_of_the_new_plan(plan, t
 # What is refused
 
 
-@pytest.mark.parametrize("name", ["neutral", "../facts", "facts/one", ""])
-def test_a_questionnaire_whose_table_could_not_be_written_is_refused_when_the_plan_is_read(name):
-    """And not after everything was asked."""
-    with pytest.raises(DataError, match="questionnaires"):
-        planned(questionnaires=({"name": name, "kind": "choice", "source": "facts", "per_group": 1},))
-
-
-def test_a_plan_can_be_cut_to_some_of_its_questionnaires(plan):
-    assert [one.name for one in plan.only("facts").questionnaires] == ["facts"]
-    with pytest.raises(ValueError, match="the plan has no questionnaire 'fact', but trait, facts"):
-        plan.only("fact")
-
-
 def test_a_model_that_cannot_be_had_is_one_error_before_anything_is_asked(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation_blocks, "steered_batches", lambda *_, **__: pytest.fail("asked"))
+    monkeypatch.setattr(evaluation_blocks, "ask_steered", lambda *_, **__: pytest.fail("asked"))
     (tmp_path / "empty").mkdir()
     for model in (ModelPlan(name=str(tmp_path / "empty")), ModelPlan(device="cuda:99")):
         with pytest.raises(DataError):
@@ -392,16 +333,14 @@ def overflowing(items, *coefficients):
     )
 
 
-def test_an_arm_that_overflows_is_missing_and_collapsed_and_the_others_are_as_without_it(tmp_path, monkeypatch):
+def test_an_arm_that_overflows_is_missing_and_collapsed_and_the_others_are_as_without_it(tmp_path, stopped_after):
     items = tmp_path / "items.jsonl"
     options = ["Milk", "Water", "Sand", "Wood"]
     rows = [{"category": "x", "question": word, "options": options, "answer": 0} for word in ("White?", "Wet?")]
     items.write_text("".join(json.dumps(row) + "\n" for row in rows))
     plan, folder = overflowing(items, 1.0, 1e6), tmp_path / "both"
-    with monkeypatch.context() as patch:
-        stopping(patch, 1)
-        with pytest.raises(KeyboardInterrupt):
-            run_plan(plan, folder)
+    with stopped_after(1):
+        run_plan(plan, folder)
     with pytest.warns(UserWarning, match="answers are left empty, since the push makes the model overflow in float16"):
         [run] = run_plan(plan, folder)
     [alone] = run_plan(overflowing(items, 1.0), tmp_path / "one")
@@ -424,6 +363,39 @@ def test_an_arm_that_overflows_is_missing_and_collapsed_and_the_others_are_as_wi
         assert set(re.split(r" *\| *", last)[5:-1]) == {"missing"}
 
 
-def test_a_plan_needs_no_file():
-    made = EvaluationPlan(questionnaires=planned().questionnaires)
-    assert made.models == (ModelPlan(),) and made.arms == ()
+# Other models
+
+
+def test_a_plan_on_no_other_model_is_the_plan():
+    plan = load_plan("organism")
+    assert plan_on(plan, "") is plan
+
+
+def test_a_plan_on_its_own_model_asks_the_same():
+    plan = load_plan("organism")
+    moved = plan_on(plan, "organism")
+    assert moved.arms == plan.arms and moved.questionnaires == plan.questionnaires
+    assert moved.models == plan.models
+
+
+def test_sites_and_saes_move_and_nothing_else():
+    plan = load_plan("organism")
+    saes = Saes("organism", ("resid_post.3/width_512",))
+    moved = plan_on(plan, "organism", saes=saes)
+    for old, new in zip(plan.arms, moved.arms, strict=True):
+        changed = {name for name in type(old).model_fields if getattr(old, name) != getattr(new, name)}
+        assert changed == ({"sae"} if old.method == "sae" else {"site"} if old.site else set())
+    assert (moved.site, moved.features.sae) == ("resid_post.3", "resid_post.3/width_512")
+
+
+def test_an_sae_of_another_width_is_refused():
+    with pytest.raises(DataError, match="the organism has no SAE"):
+        plan_on(load_plan("organism"), "organism", saes=Saes("organism", ("resid_post.2/width_512",)))
+
+
+def test_a_plan_without_pushes_has_no_site():
+    plan = load_plan("organism").model_copy(update={"arms": ()})
+    with pytest.raises(ValueError, match="no arm with a site; say where to push"):
+        _ = plan.site
+    with pytest.raises(ValueError, match="no arm of method 'sae'"):
+        _ = plan.features

@@ -1,9 +1,7 @@
 """Answers on disk are whole files, found by their keys, whatever kills their writer."""
 
 import multiprocessing
-import os
 import signal
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +10,6 @@ import pytest
 
 from personalib.base.data import DataError
 from personalib.base.provenance import digest
-from personalib.base.storage import write_whole
 from personalib.evaluation.store import AnswerStore, Reply, parquet
 
 FIRST = {"a": Reply((0.25, 1 / 3)), "b": Reply((5e-324, 1.0))}
@@ -111,42 +108,6 @@ def test_a_writer_that_is_stopped_within_a_file_loses_that_file_alone(store, mon
     assert store.replies() == FIRST | SECOND and len(names(store)) == 2
 
 
-def test_a_file_has_its_name_only_when_the_disk_has_it(tmp_path, monkeypatch):
-    path, seen = tmp_path / "a.parquet", []
-
-    def sync(number):
-        partial = path.with_name("a.parquet.partial")
-        seen.append((path.exists(), os.fstat(number).st_ino == partial.stat().st_ino, pq.read_table(partial).num_rows))
-
-    monkeypatch.setattr(os, "fsync", sync)
-    write_whole(path, parquet(pa.table({"x": [1, 2, 3]})))
-    assert seen[0] == (False, True, 3) and [one.name for one in tmp_path.iterdir()] == ["a.parquet"]
-
-
-def test_a_file_that_was_replaced_is_the_old_one_until_it_is_the_new_one(tmp_path, monkeypatch):
-    path = tmp_path / "a.parquet"
-    write_whole(path, parquet(pa.table({"x": [1]})))
-    with monkeypatch.context() as patch:
-        patch.setattr("os.fsync", stop)
-        with pytest.raises(KeyboardInterrupt):
-            write_whole(path, parquet(pa.table({"x": [2]})))
-    assert pq.read_table(path).to_pydict() == {"x": [1]}
-    write_whole(path, parquet(pa.table({"x": [3]})))
-    assert pq.read_table(path).to_pydict() == {"x": [3]}
-
-
-@pytest.mark.parametrize("share", [0, 0.5, 1])
-def test_what_a_kill_left_of_a_file_is_no_answer_and_is_removed(store, share):
-    [whole] = store.folder.glob("*.parquet")
-    content = whole.read_bytes()
-    left = store.folder / "0123.parquet.partial"
-    left.write_bytes(content[: int(share * len(content))])
-    assert store.replies() == FIRST and left.exists(), "reading leaves the folder alone"
-    with store.writing():
-        assert not left.exists()
-    assert whole.read_bytes() == content
-
-
 # What is damaged
 
 
@@ -217,28 +178,3 @@ def test_a_refused_process_does_not_remove_what_the_first_one_is_writing(store, 
     with pytest.raises(DataError), store.writing():
         pass
     assert partial.read_text() == "half"
-
-
-def test_a_killed_process_does_not_keep_the_folder(store, holder):
-    holder.kill()
-    holder.join()
-    with store.writing():
-        store.add(SECOND)
-    assert store.replies() == FIRST | SECOND
-
-
-def test_a_second_handle_of_the_same_process_is_refused_until_the_first_is_done(store):
-    with store.writing(), pytest.raises(DataError, match="another process"), AnswerStore(store.folder).writing():
-        pytest.fail("two write to one folder")
-    with pytest.raises(ZeroDivisionError), store.writing():
-        raise ZeroDivisionError
-    with AnswerStore(store.folder).writing():
-        store.add(SECOND)
-
-
-def test_a_place_that_cannot_be_written_to_is_found_before_any_work(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="file: cannot be written to"), AnswerStore(tmp_path / "file").writing():
-        pytest.fail("there is no folder")
-    with pytest.raises(DataError, match="cannot be written to"), AnswerStore(Path("/proc/none/parts")).writing():
-        pytest.fail("there is no folder")

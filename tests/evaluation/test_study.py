@@ -15,7 +15,7 @@ from personalib.features.vectors import feature_vector, prompt_features
 from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.questionnaires.items import load_trait, some_of_each, validation_split
-from personalib.questionnaires.questionnaire import trait_questionnaire
+from personalib.questionnaires.questions import trait_questionnaire
 from personalib.steering.doses import site_norms
 from personalib.stimuli.contrast_pairs import SPLITS, contrasts
 from personalib.stimuli.factors import POLES, TRAITS

@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from sae_lens import SAE
 from scipy.sparse import csc_array
 from sklearn.metrics import roc_auc_score
+from small_models import other_sae, small_sae
+from tiny_saes import labelled
 
 from personalib.features import discovery as features
 from personalib.features.discovery import (
@@ -20,7 +21,6 @@ from personalib.features.discovery import (
     pool_features,
     superposition,
 )
-from personalib.features.saes import SparseAutoencoder
 from personalib.features.scores import CRITERIA
 from personalib.models.activations import Activations
 from personalib.models.parts import Site
@@ -40,7 +40,7 @@ def told(split, labels=EVERYTHING, phrases=PHRASES, repeats=3):
         for phrase in range(phrases)
         for number in range(repeats)
     ]
-    return LabelledTexts(*(tuple(column) for column in zip(*rows, strict=True)))
+    return labelled(rows)
 
 
 def noise(texts, seed, width=WIDTH, density=0.1):
@@ -381,15 +381,7 @@ def test_the_only_element_of_a_factor_has_no_opposite():
 
 def test_features_of_a_text_are_summed():
     train, _ = both(one_each)
-    dense = train.pooled.toarray()
-    np.testing.assert_allclose(train.column([3, 12, 3]), dense[:, [3, 12, 3]].sum(1))
-    told = [mask(train.texts, label) for label in LABELS[1:3]]
-    np.testing.assert_array_equal(train.texts.members(LABELS[1:3]).T, told)
-
-
-def test_texts_and_features_have_to_be_as_many():
-    with pytest.raises(ValueError, match="144 texts, but features of 143"):
-        FeatureTexts(told("train"), csc_array((143, WIDTH)))
+    np.testing.assert_allclose(train.column([3, 12, 3]), train.pooled.toarray()[:, [3, 12, 3]].sum(1))
 
 
 @pytest.mark.parametrize(
@@ -419,19 +411,7 @@ def test_settings_that_make_no_search_are_refused(change, problem):
 
 # Pooling
 
-D_MODEL, LENGTHS = 6, (3, 1, 7, 2, 4, 1, 12, 5)
-
-
-def sae(architecture="standard", dtype=torch.float32):
-    network = SAE.from_dict(
-        {"architecture": architecture, "d_in": D_MODEL, "d_sae": WIDTH, "k": 4, "metadata": {"hook_name": "any"}}
-    )
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for value in network.parameters():
-            value.normal_(generator=generator)
-        network.b_enc.sub_(1.5)
-    return SparseAutoencoder(network.to(dtype), "tiny", "", Site(1), None, None, "none", False, None)
+D_MODEL, LENGTHS = 24, (3, 1, 7, 2, 4, 1, 12, 5)
 
 
 def stored(folder, dtype=np.float32):
@@ -447,44 +427,46 @@ REDUCE = {"max": lambda x: x.max(0), "mean": lambda x: x.mean(0), "last": lambda
 @pytest.mark.parametrize("architecture", ["standard", "topk", "jumprelu"])
 @pytest.mark.parametrize("pooling", REDUCE)
 def test_pooled_features_are_those_of_a_dense_computation(architecture, pooling, tmp_path, monkeypatch):
-    own, activations = sae(architecture), stored(tmp_path)
+    sae = small_sae(Site(1)) if architecture == "standard" else other_sae(architecture, Site(1))
+    activations = stored(tmp_path)
     expected = [
-        REDUCE[pooling](own.encode(torch.from_numpy(np.array(activations.text(Site(1), number)))).numpy())
+        REDUCE[pooling](sae.encode(torch.from_numpy(np.array(activations.text(Site(1), number)))).numpy())
         for number in range(len(LENGTHS))
     ]
     # of one number, of less than a text, of a few texts, of all
-    for block in (1, 2 * WIDTH, 9 * WIDTH, 2**25):
+    for block in (1, 2 * sae.width, 9 * sae.width, 2**25):
         monkeypatch.setattr(features, "_BLOCK", block)
-        found = pool_features(own, activations, pooling)
-        assert isinstance(found, csc_array) and found.shape == (len(LENGTHS), WIDTH)
+        found = pool_features(sae, activations, pooling)
+        assert isinstance(found, csc_array) and found.shape == (len(LENGTHS), sae.width)
         np.testing.assert_allclose(found.toarray(), expected, rtol=1e-5, atol=1e-6)
-        assert (found.data > 0).all() and 0 < found.nnz < 0.9 * len(LENGTHS) * WIDTH, "zeros are left out"
+        assert (found.data > 0).all() and 0 < found.nnz < 0.9 * len(LENGTHS) * sae.width, "zeros are left out"
 
 
 def test_half_precision_of_activations_or_of_the_sae_changes_little(tmp_path):
     (tmp_path / "half").mkdir()
-    full = pool_features(sae(), stored(tmp_path)).toarray()
-    half = pool_features(sae(), stored(tmp_path / "half", np.float16)).toarray()
-    np.testing.assert_allclose(half, full, atol=0.02)
-    assert not np.array_equal(half, full) and full.max() > 1
-    weights = pool_features(sae(dtype=torch.bfloat16), stored(tmp_path)).toarray()
-    np.testing.assert_allclose(weights, full, atol=0.2)
+    sae, whole = small_sae(Site(1)), stored(tmp_path)
+    full = pool_features(sae, whole).toarray()
+    half = pool_features(sae, stored(tmp_path / "half", np.float16)).toarray()
+    sae.network.to(torch.bfloat16)
+    for other, most in ((half, 0.05), (pool_features(sae, whole).toarray(), 0.5)):
+        np.testing.assert_allclose(other, full, atol=most)
+        assert not np.array_equal(other, full) and full.max() > 1
 
 
 def test_blocks_are_no_larger_than_they_have_to_be(tmp_path, monkeypatch):
     """What is encoded at a time does not grow with the number of texts."""
-    own, rows = sae(), []
-    encode = own.network.encode
-    monkeypatch.setattr(own.network, "encode", lambda x: (rows.append(len(x)), encode(x))[1])
-    monkeypatch.setattr(features, "_BLOCK", 8 * WIDTH)
-    pool_features(own, stored(tmp_path))
+    sae, rows = small_sae(Site(1)), []
+    encode = sae.network.encode
+    monkeypatch.setattr(sae.network, "encode", lambda x: (rows.append(len(x)), encode(x))[1])
+    monkeypatch.setattr(features, "_BLOCK", 8 * sae.width)
+    pool_features(sae, stored(tmp_path))
     assert sum(rows) == sum(LENGTHS) and max(rows) == 12, "a text is not cut, even where it is longer than a block"
     assert all(count <= 8 for count in rows if count != 12)
 
 
 def test_another_way_to_pool_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="pooling='first'; choose max, mean or last"):
-        pool_features(sae(), stored(tmp_path), "first")
+    with pytest.raises(ValueError, match="unknown pooling 'first'; choose one of max, mean, last"):
+        pool_features(small_sae(Site(1)), stored(tmp_path), "first")
 
 
 # Opposites that share a feature
@@ -505,29 +487,26 @@ def by_element(table):
     return {(row.factor, row.element): row for row in table.itertuples()}
 
 
-def test_a_feature_of_a_factor_is_shared_by_its_elements():
-    found = by_element(superposition(overlapping((4, AGE), (5, GENDER[:1]), (6, GENDER[1:2]), (7, GENDER[2:]))))
-    for label in AGE:
-        assert found[label].feature == 4 and found[label].shared is True
-        assert found[label].others > 0.95 and found[label].opposites == pytest.approx(0.5, abs=0.15)
-    for label, feature in zip(GENDER, (5, 6, 7), strict=True):
-        assert found[label].feature == feature and found[label].shared is False
-        assert found[label].others > 0.95 and found[label].opposites > 0.95
+ALL_LABELS = (*LABELS, ALONE, NEUTRAL)
 
 
-def test_some_elements_of_a_factor_may_share_and_others_not():
-    found = by_element(superposition(overlapping((4, GENDER[:2]), (5, GENDER[2:]), (6, AGE[:1]), (7, AGE[1:]))))
-    assert [found[label].shared for label in (*GENDER, *AGE)] == [True, True, False, False, False]
-    assert found[GENDER[0]].opposites == pytest.approx(0.75, abs=0.1), "of two opposites one shares the feature"
-
-
-def test_one_feature_for_elements_of_two_factors_is_not_shared_with_an_opposite():
-    """Its texts of the other factor count against it, but no better feature is there."""
-    features = [(4, [AGE[0], GENDER[0]]), (5, AGE[1:]), (6, GENDER[1:2]), (7, GENDER[2:])]
-    found = by_element(superposition(overlapping(*features)))
-    assert found[AGE[0]].feature == found[GENDER[0]].feature == 4
-    assert not any(row.shared for row in found.values())
-    assert found[AGE[0]].others < 0.95 < found[AGE[0]].opposites
+@pytest.mark.parametrize(
+    ("features", "labels", "found", "shared"),
+    [
+        ([(4, AGE), (5, GENDER[:1]), (6, GENDER[1:2]), (7, GENDER[2:])], ALL_LABELS, [4, 4, 5, 6, 7], AGE),
+        ([(4, GENDER[:2]), (5, GENDER[2:]), (6, AGE[:1]), (7, AGE[1:])], ALL_LABELS, [6, 7, 4, 4, 5], GENDER[:2]),
+        # Texts of the other factor count against it, but no better feature is there.
+        ([(4, [AGE[0], GENDER[0]]), (5, AGE[1:]), (6, GENDER[1:2]), (7, GENDER[2:])], ALL_LABELS, [4, 5, 4, 6, 7], []),
+        ([(4, AGE), (5, GENDER)], LABELS, [4, 4, 5, 5, 5], LABELS),
+    ],
+    ids=["of a whole factor", "of some elements", "of two factors", "without neutral texts"],
+)
+def test_elements_of_a_factor_with_one_feature_share_it(features, labels, found, shared):
+    """The only element of a factor is left out."""
+    table = superposition(overlapping(*features, labels=labels))
+    assert list(table.columns) == ["factor", "element", "feature", "others", "opposites", "shared"]
+    assert list(zip(table["factor"], table["element"], strict=True)) == LABELS
+    assert table["feature"].tolist() == found and table["shared"].tolist() == [label in shared for label in LABELS]
 
 
 def test_opposites_are_left_out_of_the_search_and_of_its_score():
@@ -540,17 +519,6 @@ def test_opposites_are_left_out_of_the_search_and_of_its_score():
         scores = [roc_auc_score(told[kept], dense[kept, number]) for number in range(own.pooled.shape[1])]
         assert row.others == pytest.approx(max(scores)) == pytest.approx(scores[row.feature])
         assert row.opposites == pytest.approx(roc_auc_score(told[factor], column[factor]))
-
-
-def test_the_only_element_of_a_factor_is_left_out():
-    found = superposition(overlapping((4, AGE)))
-    assert list(zip(found["factor"], found["element"], strict=True)) == [*AGE, *GENDER]
-    assert list(found.columns) == ["factor", "element", "feature", "others", "opposites", "shared"]
-
-
-def test_without_neutral_texts_the_other_factors_stand_against_an_element():
-    found = by_element(superposition(overlapping((4, AGE), (5, GENDER), labels=(*AGE, *GENDER))))
-    assert all(row.shared for row in found.values()) and found[AGE[0]].feature == 4 and found[GENDER[0]].feature == 5
 
 
 def test_confusion_is_the_area_against_each_other_label_alone():

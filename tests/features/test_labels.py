@@ -6,15 +6,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from tiny_saes import fire_on, written_sae
-from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, GPTNeoXConfig, LlamaConfig, MptConfig
+from tiny_saes import fire_on, worded, written_sae
+from transformers import MptConfig, MptForCausalLM
 
-from personalib.base.data import data_dir
 from personalib.features import labels as feature_labels
 from personalib.features.labels import label_features, logit_lens, token_activations, word_firings
 from personalib.models.activations import capture
 from personalib.models.load import LanguageModel
-from personalib.organism.tokenizer import load_tokenizer
 from personalib.stimuli.sentences import NEUTRAL, LabelledTexts
 
 FEMALE, IDLE = ("gender", "female"), ("work", "idle")
@@ -35,27 +33,16 @@ WIDTH, D_MODEL = 8, 64
 WOMEN, PART, MARKS, SILENT, YOU, MIXED = range(6)
 # Tokens that features fire on, and how strongly; " widowed" and "don't" are several tokens each.
 TOKENS = {WOMEN: {"▁woman": 1.0, "▁mother": 0.5}, PART: {"ow": 1.0}, MARKS: {".": 1.0, "'": 1.0}, YOU: {"You": 1.0}}
-SMALL = {"vocab_size": 5000, "bos_token_id": 2, "eos_token_id": 1}
-NEOX = {"hidden_size": D_MODEL, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-BLOCKS = {**NEOX, "num_key_value_heads": 1, "head_dim": 12}
-CONFIGS = {
-    "gemma2": Gemma2Config(**SMALL, **BLOCKS, attn_implementation="eager"),
-    "llama": LlamaConfig(**SMALL, **BLOCKS),
-    "gpt2": GPT2Config(**SMALL, n_embd=D_MODEL, n_layer=2, n_head=2),
-    "gpt-neox": GPTNeoXConfig(**SMALL, **NEOX),
-    "mpt": MptConfig(d_model=D_MODEL, n_heads=2, n_layers=1, vocab_size=5000),
-}
 
 
 def small(name):
     """A random model; its norms scale and shift every coordinate by another number."""
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(CONFIGS[name]).eval()
+    made = worded(name, hidden_size=D_MODEL)
     with torch.no_grad():
-        for key, value in model.named_parameters():
+        for key, value in made.model.named_parameters():
             if "norm" in key or "ln_" in key:
                 value.add_(0.3 * torch.randn(value.shape))
-    return LanguageModel(name, model, load_tokenizer(data_dir() / "organism"))
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +84,7 @@ def test_the_words_found_are_those_that_were_planted(labels):
     assert [word for word, _ in labels[PART].words] == ["widowed"], "all of the word that a token is part of"
     assert {word for word, _ in labels[MARKS].words} == {".", "don't"}
     assert [word for word, _ in labels[YOU].words] == ["you"]
-    assert labels[SILENT].words == labels[SILENT].firings == labels[SILENT].tells == ()
+    assert labels[SILENT].words == labels[SILENT].tells == ()
 
 
 def test_each_word_has_its_mean_activation(model, sae, activations, labels):
@@ -122,16 +109,6 @@ def test_words_are_ordered_by_how_strongly_and_how_often_a_feature_fires(model, 
     scores = {word: np.mean(values) * np.log(1 + len(values)) for word, values in found.items() if max(values) > 0}
     label = label_features(model, sae, [MIXED], TEXTS, activations, words=4)[MIXED]
     assert [word for word, _ in label.words] == sorted(scores, key=scores.get, reverse=True)[:4] and len(scores) > 8
-
-
-def test_firings_are_the_strongest_words_with_their_place_in_the_text(labels):
-    women = labels[WOMEN].firings
-    assert {one.text for one in women} == set(TEXTS.texts[:3])
-    assert all(one.text[one.start : one.end] == one.word == "woman" for one in women)
-    strengths = [one.activation for one in labels[MIXED].firings]
-    assert strengths == sorted(strengths, reverse=True) and len(set(strengths)) > 2
-    assert {(one.word, one.start) for one in labels[PART].firings} == {("widowed", 7), ("widowed", 2)}
-    assert all(one.activation > 0 for label in labels.values() for one in label.firings)
 
 
 def test_all_words_of_a_text_have_the_most_of_their_tokens(model, sae, activations):
@@ -182,10 +159,9 @@ def test_a_label_is_one_line(labels):
 
 
 def test_a_label_is_as_long_as_was_asked_for(model, sae, activations):
-    found = label_features(model, sae, [MIXED], TEXTS, activations, words=2, count=3)[MIXED]
-    assert (len(found.words), len(found.tells), len(found.firings)) == (2, 2, 3)
-    assert len(found.promoted) == len(found.suppressed) == 3
-    assert len({one.text for one in found.firings}) == 3, "one of each text"
+    found = label_features(model, sae, [MIXED], TEXTS, activations, words=2)[MIXED]
+    assert (len(found.words), len(found.tells)) == (2, 2)
+    assert len(found.promoted) == len(found.suppressed) == 5
 
 
 def test_each_feature_is_labelled_once_and_none_is_no_error(model, sae, activations, labels):
@@ -240,8 +216,8 @@ def test_promoted_and_suppressed_tokens_are_the_ends_of_the_logit_lens(model, sa
 
 
 def test_a_norm_in_no_usual_place_is_found():
-    own, directions = small("mpt"), torch.eye(D_MODEL)[:3]
+    model = MptForCausalLM(MptConfig(d_model=D_MODEL, n_heads=2, n_layers=1, vocab_size=50)).eval()
+    directions, norm = torch.eye(D_MODEL)[:3], model.transformer.norm_f
     with torch.inference_mode():
-        wanted = own.model.lm_head(own.model.transformer.norm_f(directions))
-        wanted = wanted - own.model.lm_head(own.model.transformer.norm_f(torch.zeros(1, D_MODEL)))
-    torch.testing.assert_close(logit_lens(own, directions), wanted)
+        wanted = model.lm_head(norm(directions)) - model.lm_head(norm(torch.zeros(1, D_MODEL)))
+    torch.testing.assert_close(logit_lens(LanguageModel("mpt", model, None), directions), wanted)

@@ -3,17 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from sae_lens import SAE
-from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaConfig
+from small_models import hooked
+from tiny_saes import sae_of, worded
 
-from personalib.base.data import data_dir
 from personalib.base.records import ItemError
 from personalib.features import metrics as sae_metrics
 from personalib.features.metrics import CrossEntropy, cross_entropy, reconstruction
-from personalib.features.saes import SparseAutoencoder
-from personalib.models.load import LanguageModel
-from personalib.models.parts import Site, blocks
-from personalib.organism.tokenizer import load_tokenizer
+from personalib.models.parts import Site
 
 TEXTS = [
     "You are a woman.",
@@ -23,20 +19,6 @@ TEXTS = [
     "I am",
 ]
 D = 24
-SMALL = {"vocab_size": 5000, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.3}
-BLOCKS = {
-    "hidden_size": D,
-    "intermediate_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 12,
-}
-CONFIGS = {
-    "gemma2": Gemma2Config(**SMALL, **BLOCKS, attn_implementation="eager"),
-    "llama": LlamaConfig(**SMALL, **BLOCKS),
-    "gpt2": GPT2Config(**SMALL, n_embd=D, n_layer=3, n_head=2),
-}
 SITES = [Site(1), Site(1, "resid_pre"), Site(2), Site(0, "resid_pre")]
 EVERYWHERE = pytest.mark.parametrize("site", SITES, ids=str)
 
@@ -46,12 +28,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def small(name):
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(CONFIGS[name]).eval()
-    return LanguageModel(name, model, load_tokenizer(data_dir() / "organism"))
+    return worded(name, initializer_range=0.3)
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+@pytest.fixture(scope="module", params=["gemma2", "llama", "gpt2"])
 def model(request):
     return small(request.param)
 
@@ -61,25 +41,10 @@ def gemma2():
     return small("gemma2")
 
 
-def sae_of(weights, site=SITES[0]):
-    """A standard SAE of these weights; what is not given is zero."""
-    width = weights["W_enc" if "W_enc" in weights else "b_enc"].shape[-1]
-    config = {"architecture": "standard", "d_in": D, "d_sae": width, "metadata": {"hook_name": str(site)}}
-    network = SAE.from_dict(config)
-    with torch.no_grad():
-        for name, value in network.named_parameters():
-            value.copy_(weights.get(name, torch.zeros_like(value)))
-    return SparseAutoencoder(network, "tiny", "", site, None, None, "none", False, None)
-
-
 def perfect(site=SITES[0]):
     """Each coordinate's positive and negative part is a feature."""
     identity = torch.eye(D)
-    return sae_of({"W_enc": torch.cat([identity, -identity], 1), "W_dec": torch.cat([identity, -identity])}, site)
-
-
-def nothing(site=SITES[0]):
-    return sae_of({"b_enc": torch.zeros(4)}, site)
+    return sae_of(site, 2 * D, D, W_enc=torch.cat([identity, -identity], 1), W_dec=torch.cat([identity, -identity]))
 
 
 def sparse(site=SITES[0]):
@@ -88,7 +53,7 @@ def sparse(site=SITES[0]):
     shapes = {"W_enc": (D, 40), "W_dec": (40, D), "b_enc": (40,), "b_dec": (D,)}
     weights = {name: torch.randn(shape, generator=generator) * 0.2 for name, shape in shapes.items()}
     weights["b_enc"][[7, 30]] = -1e6
-    return sae_of(weights, site)
+    return sae_of(site, 40, D, **weights)
 
 
 def stream(rows, seed=4):
@@ -131,7 +96,7 @@ def test_activations_with_a_large_mean_lose_no_precision():
     x = stream(5000) * 0.1
     x[:, 3] += 300
     assert reconstruction(perfect(), x).explained_variance == pytest.approx(1, abs=1e-9)
-    constant = sae_of({"b_enc": torch.zeros(4), "b_dec": torch.from_numpy(x.mean(0, dtype=float)).float()})
+    constant = sae_of(Site(1), 4, D, b_dec=x.mean(0, dtype=float))
     assert reconstruction(constant, x).explained_variance == pytest.approx(0, abs=1e-3)
 
 
@@ -156,19 +121,7 @@ def by_hand(language_model, site, replace):
             hidden[0, counted] = replace(hidden[0, counted])
             return hidden
 
-        def before(module, inputs, keywords, change=change):
-            if inputs:
-                return (change(inputs[0]), *inputs[1:]), keywords
-            return inputs, keywords | {"hidden_states": change(keywords["hidden_states"])}
-
-        def after(module, inputs, output, change=change):
-            return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
-
-        block = blocks(language_model.model)[site.layer]
-        if site.stream == "resid_pre":
-            handle = block.register_forward_pre_hook(before, with_kwargs=True)
-        else:
-            handle = block.register_forward_hook(after)
+        handle = hooked(language_model.model, site, change)
         logits = language_model.model(torch.tensor([ids])).logits[0, :-1]
         handle.remove()
         total += float(torch.nn.functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="sum"))
@@ -211,7 +164,7 @@ def test_the_model_is_left_as_it_was(gemma2):
     ids = torch.tensor([places(gemma2, TEXTS[0])[0]])
     with torch.inference_mode():
         before = gemma2.model(ids).logits
-        cross_entropy(gemma2, nothing(), TEXTS)
+        cross_entropy(gemma2, sae_of(Site(1), 4, D), TEXTS)
         torch.testing.assert_close(gemma2.model(ids).logits, before, rtol=0, atol=0)
 
 

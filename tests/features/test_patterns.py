@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.sparse import csc_array
-from tiny_saes import fire_on, tiny_llama, written_sae
+from tiny_saes import fire_on, labelled, tiny_llama, written_sae
 
 from personalib.base.data import DataError
 from personalib.features.discovery import FeatureTexts, Settings, discover, pool_features
@@ -22,7 +22,7 @@ from personalib.stimuli.paper_files import (
     save_backgrounds,
     save_feature_patterns,
 )
-from personalib.stimuli.sentences import NEUTRAL, LabelledTexts
+from personalib.stimuli.sentences import NEUTRAL
 
 D_MODEL, WIDTH = 64, 10
 YOUNG, OLDER, FEMALE, MALE = ("age", "young"), ("age", "older"), ("gender", "female"), ("gender", "male")
@@ -57,9 +57,7 @@ def searched(seed=0):
     found = []
     for number, split in enumerate(("train", "held_out")):
         rows = [(label, phrase) for label in (*LABELS, NEUTRAL) for phrase in range(16)]
-        texts = LabelledTexts(
-            tuple(f"{split} {row}" for row in rows), tuple(label for label, _ in rows), tuple(f"{row}" for row in rows)
-        )
+        texts = labelled([(f"{split} {row}", row[0], f"{row}") for row in rows])
         rng = np.random.default_rng([seed, number])
         dense = rng.uniform(0.1, 0.5, (len(rows), WIDTH)) * (rng.random((len(rows), WIDTH)) < 0.05)
         for row, (label, phrase) in enumerate(rows):
@@ -70,7 +68,7 @@ def searched(seed=0):
 
 
 def label(feature, word="word"):
-    return FeatureLabel(feature, ((word, 1.25),), ((FEMALE, 1.0),), (), ("yes", " no"), (" maybe",), None)
+    return FeatureLabel(feature, ((word, 1.25),), ((FEMALE, 1.0),), ("yes", " no"), (" maybe",), None)
 
 
 @pytest.fixture(scope="module")
@@ -211,15 +209,6 @@ def test_the_element_is_the_one_whose_feature_is_furthest_above_its_threshold(mo
     assert male == [{"Gender": Reading("Male", [4]), "Age": Reading("Older", [4])}]
 
 
-def test_a_pattern_that_was_found_is_read_by_its_thresholds(pattern, model, sae, tmp_path):
-    low = {factor["element"]: factor["features"][0]["threshold"] for factor in pattern.extra["scores"][1:3]}
-    woman = activation(model, sae, 2, tmp_path / "one")
-    expected = {"Gender": Reading("Female", [2])} if woman >= low["Female"] else {}
-    assert read(pattern, model, sae, tmp_path, ["You are a woman."]) == [expected]
-    free = replace(pattern, extra={})
-    assert read(free, model, sae, tmp_path, ["You are a woman."]) == [{"Gender": Reading("Female", [2])}]
-
-
 def test_the_pooling_is_the_one_that_was_asked_for(model, sae, tmp_path):
     story, last = "You are a woman.", "You are a woman"
     assert read(PAPER, model, sae, tmp_path, [story, last], pooling="last") == [{}, {"Gender": Reading("Female", [2])}]
@@ -251,20 +240,15 @@ def test_a_background_without_a_story_is_named(model, sae, tmp_path):
 
 
 def test_features_are_added_and_everything_else_is_kept(tmp_path):
-    entry = PublishedBackground(
-        4, {"Gender": "female", "Age": ""}, {"Gender": "a woman"}, "A life.", {"fixed": {"Age": [1]}}, {"keywords": {}}
-    )
+    told = {"Gender": "female", "Age": ""}, {"Gender": "a woman"}, "A life.", {"fixed": {"Age": [1]}}
+    entry = PublishedBackground(4, *told, keywords={}, extra={"note": "one"})
     found = with_features(entry, {"Gender": [2, 3]}, {"Gender": Reading("Female", [2])})
     assert found.features == {"fixed": {"Gender": [2, 3]}, "generative": {"Gender": [2]}}
     assert replace(found, features=entry.features) == entry
+    assert with_features(entry, {}, None).features == {"fixed": {}, "generative": None}, "no story was read"
+    assert with_features(entry, {}, {}).features == {"fixed": {}, "generative": {}}, "a story that tells nothing"
     save_backgrounds([found], tmp_path / "people.json")
     assert load_backgrounds(tmp_path / "people.json") == [found]
-
-
-def test_a_background_whose_story_was_not_read_has_none_of_it():
-    entry = person(Gender="female")
-    assert with_features(entry, {}, None).features == {"fixed": {}, "generative": None}
-    assert with_features(entry, {}, {}).features == {"fixed": {}, "generative": {}}
 
 
 @pytest.mark.parametrize(

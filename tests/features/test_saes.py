@@ -7,17 +7,18 @@ import json
 import numpy as np
 import pytest
 import torch
+from hub import put
 from sae_lens import SAE
 from sae_lens.loading.pretrained_sae_loaders import NAMED_PRETRAINED_SAE_LOADERS
 from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
-from sae_lens.saes.sae import SAEMetadata
-from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
 from safetensors.torch import save
 
 from personalib.base.data import DataError
 from personalib.features import saes
-from personalib.features.saes import load_sae, organism_saes
+from personalib.features.saes import load_sae, organism_saes, usual_saes
+from personalib.models.load import load_model
 from personalib.models.parts import Site
+from personalib.models.registry import load_registry
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 D_IN, WIDTH = 8, 24
@@ -93,22 +94,6 @@ def test_half_precision_weights_take_full_precision_activations(folder):
     torch.testing.assert_close(sae.reconstruct(x).float(), load_sae(str(folder)).reconstruct(x), atol=0.5, rtol=0.1)
 
 
-def test_a_training_sae_is_saved_for_use(tmp_path):
-    """What sae-lens trains as TopK and saves for inference selects the same features."""
-    torch.manual_seed(0)
-    metadata = SAEMetadata(hook_name="blocks.0.hook_resid_pre")
-    made = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=D_IN, d_sae=WIDTH, k=3, metadata=metadata))
-    x = activations()
-    with torch.no_grad():
-        made.W_dec.mul_(torch.linspace(0.5, 3, WIDTH)[:, None])
-        expected, output = made.encode(x), made(x)
-    made.save_inference_model(tmp_path)
-    sae = load_sae(str(tmp_path))
-    torch.testing.assert_close(sae.encode(x), expected)
-    torch.testing.assert_close(sae.reconstruct(x), output)
-    assert sae.site == Site(0, "resid_pre")
-
-
 def test_the_digest_is_that_of_the_weights(tmp_path):
     for name, seed in (("one", 0), ("same", 0), ("other", 1)):
         network(seed=seed).save_model(tmp_path / name)
@@ -129,6 +114,19 @@ def test_the_organisms_saes_go_by_their_folders(tmp_path, monkeypatch):
         load_sae("organism", "resid_post.2/width_24")
 
 
+def test_the_usual_saes_are_those_named_or_known(tmp_path):
+    organism = load_model()
+    release, ids = usual_saes(organism)
+    assert release == "organism" and sorted(ids) == organism_saes()
+    assert usual_saes(organism, "organism") == (release, ids)
+    assert usual_saes(organism, ids=["resid_post.3/width_512"]) == ("organism", ("resid_post.3/width_512",))
+    assert usual_saes(organism, str(tmp_path)) == (str(tmp_path), ("",)), "a folder has one SAE"
+    assert usual_saes(organism, "gpt2-small-res-jb", ["a"]) == ("gpt2-small-res-jb", ("a",))
+    with pytest.raises(DataError, match="gpt2-small-res-jb: say which SAEs of it are meant"):
+        usual_saes(organism, "gpt2-small-res-jb")
+    assert all("on the spot" in entry.title for entry in load_registry().values() if entry.saes is None)
+
+
 # Releases, laid out as the hub's cache has them
 
 
@@ -137,17 +135,7 @@ def hub(tmp_path, monkeypatch):
     """Puts files of a repository into an empty cache of the hub, which nothing can be fetched into."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-
-    def put(repository, files):
-        base = tmp_path / "hub" / f"models--{repository.replace('/', '--')}"
-        (base / "refs").mkdir(parents=True)
-        (base / "refs" / "main").write_text(COMMIT)
-        for name, content in files.items():
-            path = base / "snapshots" / COMMIT / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-
-    return put
+    return lambda repository, files: put(tmp_path / "hub", repository, COMMIT, files)
 
 
 # The fields that the first releases came with, before configurations had a version.
@@ -398,15 +386,6 @@ def test_an_sae_of_another_stream_is_refused(hook, tmp_path):
         load_sae(str(tmp_path))
 
 
-def test_a_release_of_another_stream_is_refused(hub):
-    folder, hook = "v5_32k_layer_0", "blocks.0.hook_attn_out"
-    entry = get_pretrained_saes_directory()["gpt2-small-attn-out-v5-32k"]
-    assert entry.saes_map[hook] == folder
-    hub(entry.repo_id, old_files(folder, "gpt2-small", hook, network().state_dict()))
-    with pytest.raises(DataError, match=r"gpt2-small-attn-out-v5-32k .*: reads blocks\.0\.hook_attn_out"):
-        load_sae("gpt2-small-attn-out-v5-32k", hook)
-
-
 def _cut(path):
     path.write_bytes(path.read_bytes()[:-20])
 
@@ -435,18 +414,12 @@ def test_a_folder_that_holds_no_sae_is_one_error(name, folder):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-@pytest.mark.parametrize("source", ["folder", "release"])
-def test_weights_that_are_not_finite_are_one_error_that_names_them(source, value, folder, hub):
-    if source == "folder":
-        made = network()
-        made.b_enc.data[3] = value
-        made.save_model(folder)
-    else:
-        weights = network().state_dict() | {"b_enc": torch.full((WIDTH,), value)}
-        hub(GEMMA[0], old_files(GEMMA[1], "gemma-2b-it", "blocks.12.hook_resid_post", weights))
-    place = str(folder) if source == "folder" else r"gemma-2b-it-res-jb blocks\.12\.hook_resid_post"
-    with pytest.raises(DataError, match=f"{place}: b_enc holds NaN or infinity in float32; .*fetch or train it again"):
-        load_sae(str(folder)) if source == "folder" else load_gemma()
+def test_weights_that_are_not_finite_are_one_error_that_names_them(value, folder):
+    made = network()
+    made.b_enc.data[3] = value
+    made.save_model(folder)
+    with pytest.raises(DataError, match=f"{folder}: b_enc holds NaN or infinity in float32; .*fetch or train it again"):
+        load_sae(str(folder))
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,11 @@
 """Training of SAEs: a seed gives one SAE, killed or not, and planted directions are found again."""
 
 import json
-import multiprocessing
-import os
 import shutil
-import signal
-import time
 import zipfile
 from dataclasses import replace
 from itertools import pairwise
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -19,10 +16,22 @@ from tiny_saes import tiny_llama
 
 from personalib.base.data import DataError
 from personalib.base.records import ItemError
+from personalib.base.storage import alone
+from personalib.features import training as sae_training
 from personalib.features.metrics import reconstruction
-from personalib.features.saes import load_sae
-from personalib.features.training import Dictionary, Recipe, SaeTraining, TokenBatches, load_recipe, train_saes
+from personalib.features.saes import load_sae, usual_saes
+from personalib.features.training import (
+    Dictionary,
+    Recipe,
+    SaeTraining,
+    TokenBatches,
+    load_recipe,
+    own_recipe,
+    train_saes,
+    trained_sae,
+)
 from personalib.models.activations import capture
+from personalib.models.load import load_model
 from personalib.models.parts import Site
 
 D_MODEL, K = 16, 3
@@ -232,38 +241,6 @@ def test_half_a_line_and_half_a_checkpoint_are_thrown_away(whole, tmp_path):
     assert_ends_like(whole, tmp_path)
 
 
-def test_a_finished_run_is_not_trained_further(whole, tmp_path, monkeypatch):
-    trained(tmp_path)
-    monkeypatch.setattr("sae_lens.training.sae_trainer.SAETrainer.step", lambda *_: pytest.fail("trained again"))
-    assert_ends_like(whole, tmp_path)
-
-
-def _train_until_killed(folder):
-    torch.set_num_threads(1)
-    made = training(folder)
-    step = made.trainer.step
-
-    def waiting(batch):
-        if made.trainer.n_training_steps == 12:
-            time.sleep(600)
-        return step(batch)
-
-    made.trainer.step = waiting
-    made.run()
-
-
-def test_a_killed_process_loses_nothing(whole, tmp_path):
-    process = multiprocessing.get_context("spawn").Process(target=_train_until_killed, args=(tmp_path,))
-    process.start()
-    while not (tmp_path / "checkpoint.safetensors").exists() and process.is_alive():
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-    assert training(tmp_path).trainer.n_training_steps == 8
-    assert_ends_like(whole, tmp_path)
-
-
 CHANGES = {
     "learning rate": {"recipe": replace(RECIPE, learning_rate=1e-3)},
     "length": {"recipe": replace(RECIPE, samples=64 * 31)},
@@ -361,36 +338,20 @@ def test_an_exported_sae_encodes_as_the_one_in_training(tmp_path):
     assert float(made.trainer.activation_scaler.scaling_factor) != pytest.approx(1, abs=0.05)
 
 
-def test_an_exported_sae_says_what_it_is(tmp_path):
-    trained(tmp_path / "run").export(tmp_path / "sae")
-    sae = load_sae(str(tmp_path / "sae"))
+def test_an_exported_sae_says_what_it_is_and_is_the_same_files_whenever_it_is_written(tmp_path):
+    first, again = (trained(tmp_path / name) for name in ("first", "again"))
+    for run, name in ((first, "one"), (first, "other"), (again, "third")):
+        run.export(tmp_path / name)
+    sae = load_sae(str(tmp_path / "one"))
     assert (sae.site, sae.width, sae.model, sae.centred) == (Site(1), 32, "tiny", False)
     assert sae.record()["architecture"] == "jumprelu"
-    assert {path.name for path in (tmp_path / "sae").iterdir()} == {
-        "cfg.json",
-        "sae_weights.safetensors",
-        "training_log.jsonl",
-    }
-    assert (tmp_path / "sae" / "training_log.jsonl").read_bytes() == (tmp_path / "run" / "log.jsonl").read_bytes()
-    assert str(tmp_path) not in (tmp_path / "sae" / "cfg.json").read_text()
-
-
-def test_the_same_run_is_exported_as_the_same_files(tmp_path):
-    for name in ("one", "other"):
-        trained(tmp_path / name).export(tmp_path / name / "sae")
-    for name in ("cfg.json", "sae_weights.safetensors"):
-        one, other = ((tmp_path / run / "sae" / name).read_bytes() for run in ("one", "other"))
-        assert one == other
-
-
-def test_exporting_twice_gives_the_same_sae(tmp_path):
-    made = trained(tmp_path / "run")
-    made.export(tmp_path / "one")
-    made.export(tmp_path / "other")
-    one, other = (load_sae(str(tmp_path / name)) for name in ("one", "other"))
-    x = torch.from_numpy(VALUES[:50])
-    torch.testing.assert_close(one.encode(x), other.encode(x), atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(one.reconstruct(x), other.reconstruct(x), atol=1e-5, rtol=1e-4)
+    one, other, third = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "other", "third")
+    )
+    assert one.keys() == {"cfg.json", "sae_weights.safetensors", "training_log.jsonl"}
+    assert one == other and one | {"training_log.jsonl": b""} == third | {"training_log.jsonl": b""}
+    assert one["training_log.jsonl"] == (tmp_path / "first" / "log.jsonl").read_bytes()
+    assert str(tmp_path).encode() not in one["cfg.json"]
 
 
 def test_the_size_of_activations_makes_no_difference(tmp_path):
@@ -499,23 +460,17 @@ NO_RECIPES = {
     "no SAEs": {"saes": "left out"},
     "an unknown field": {"learning_speed": 1},
     "a number of SAEs": {"saes": 5},
-    "names of SAEs": {"saes": ["resid_post.2"]},
     "an unknown site": one_sae(site="resid_mid.2"),
-    "a site without a name": one_sae(site=None),
-    "k in words": one_sae(k="many"),
     "no features a token": one_sae(k=0),
     "more features a token than there are": one_sae(k=513),
-    "a width in words": one_sae(width="wide"),
     "a negative width": one_sae(width=-512),
     "an unknown field of an SAE": one_sae(levels=[64, 128]),
     "samples in words": {"samples": "many"},
-    "a learning rate in words": {"learning_rate": "fast"},
     "a learning rate of zero": {"learning_rate": 0},
     "a share below zero": {"mix": {"stories": -1}},
     "a seed below zero": {"seed": -1},
     "an empty batch": {"batch": 0},
     "no checkpoints": {"checkpoint_every": None},
-    "a mix without shares": {"mix": ["stories"]},
 }
 
 
@@ -526,13 +481,73 @@ def test_what_is_no_recipe_is_one_error(name, tmp_path):
         load_recipe(path)
 
 
-@pytest.mark.parametrize("text", ["", "[1, 2]", "seed"])
-def test_a_file_of_another_kind_is_no_recipe(text, tmp_path):
-    (tmp_path / "saes.yaml").write_text(text)
-    with pytest.raises(DataError, match="not a recipe for SAEs"):
-        load_recipe(tmp_path / "saes.yaml")
+# SAEs that are trained on the spot
+
+QUICK = {"per_element": 2, "pairs": 1, "samples": 4096, "batch": 256, "checkpoint_every": 4}
 
 
-def test_a_recipe_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"saes\.yaml: no such file"):
-        load_recipe(tmp_path / "saes.yaml")
+@pytest.fixture
+def stranger(copied_organism):
+    """A model that no table knows: the organism in another folder."""
+    return load_model(copied_organism("stranger"))
+
+
+@pytest.fixture
+def quick(tmp_path, monkeypatch):
+    """A recipe that takes seconds."""
+    recipe = own_recipe().model_copy(update=QUICK)
+    monkeypatch.setattr(sae_training, "own_recipe", lambda: recipe)
+    monkeypatch.setenv("PERSONALIB_CACHE", str(tmp_path / "saes"))
+    return tmp_path / "saes"
+
+
+def test_one_is_trained_for_a_stranger_and_found_again(stranger, quick, monkeypatch):
+    with pytest.raises(DataError, match=r"no SAEs are known for .*stranger; say of which release a are"):
+        usual_saes(stranger, ids=["a"])
+    release, ids = usual_saes(stranger)
+    assert ids == ("",)
+    sae = load_sae(release)
+    sae.check_fits(stranger)
+    # Behind the block in the middle, eight features a coordinate.
+    assert (sae.site.layer, sae.width) == (3, 8 * 128)
+    assert torch.isfinite(sae.reconstruct(torch.randn(5, 128))).all()
+    monkeypatch.setattr(sae_training, "train_saes", lambda *_: pytest.fail("trained again"))
+    assert usual_saes(stranger) == (release, ids)
+
+
+def test_a_training_on_the_spot_that_was_stopped_goes_on(stranger, quick):
+    folder = trained_sae(stranger)
+    [place], [log] = quick.iterdir(), quick.rglob("work/**/log.jsonl")
+    (place / "manifest.json").unlink()
+    before = log.read_text()
+    assert trained_sae(stranger) == folder and log.read_text() == before and (place / "manifest.json").is_file()
+
+
+def test_other_weights_get_another_sae(stranger, quick, monkeypatch):
+    monkeypatch.setattr(sae_training, "train_saes", lambda *_: None)
+    first = trained_sae(stranger)
+    stranger.model.get_submodule("model.layers.0.mlp.down_proj").weight.data.mul_(1.5)
+    assert first.parents[1] != trained_sae(stranger).parents[1]
+
+
+def test_the_own_recipe_is_read_from_its_file(tmp_path, monkeypatch):
+    assert own_recipe().expansion == 8
+    (tmp_path / "own_saes.yaml").write_text("seed: x\n")
+    monkeypatch.setenv("PERSONALIB_DATA", str(tmp_path))
+    with pytest.raises(DataError, match=r"own_saes\.yaml: seed: Input should be a valid integer"):
+        own_recipe()
+
+
+def test_chapters_side_by_side_train_one(stranger, quick, monkeypatch):
+    monkeypatch.setattr(sae_training, "train_saes", lambda *_: pytest.fail("trained twice"))
+    with pytest.raises(pytest.fail.Exception):
+        trained_sae(stranger)
+    [place], found = quick.iterdir(), []
+    other = Thread(target=lambda: found.append(trained_sae(stranger)))
+    with alone(place, doing="trains"):
+        other.start()
+        other.join(2)
+        assert other.is_alive() and not found
+        (place / "manifest.json").write_text("{}")
+    other.join(60)
+    assert found and found[0].is_relative_to(place)

@@ -1,23 +1,19 @@
 """Features become vectors of the decoder's own rows, and contrasts' sentences become texts to search them with."""
 
-from collections import Counter
-
 import numpy as np
 import pytest
 import torch
 from scipy.sparse import csc_array
 from small_models import small_sae
-from tiny_saes import written_sae
+from tiny_saes import labelled, written_sae
 
 from personalib.features.discovery import FeatureTexts, Settings, discover
 from personalib.features.saes import DEFAULT_SAE, load_sae
 from personalib.features.vectors import feature_vector, pole_vector, prompt_features, sparse_reconstruction
 from personalib.models.load import load_model
 from personalib.models.parts import Site
-from personalib.stimuli.contrast_pairs import FAMILIES, SPLITS, contrast_set, contrasts, labelled_texts
-from personalib.stimuli.factors import POLES, inflect
-from personalib.stimuli.grammar import load_asides
-from personalib.stimuli.sentences import NEUTRAL, LabelledTexts
+from personalib.stimuli.contrast_pairs import contrast_set, contrasts
+from personalib.stimuli.sentences import NEUTRAL
 from personalib.vectors.contrast import PairActivations, read_pairs
 
 SETTINGS = Settings(shuffles=19, resamples=2)
@@ -97,17 +93,8 @@ def test_features_of_prompts_are_those_whose_mean_differs_most_by_hand(seed):
     one = small_sae(Site(1), seed)
     rng = np.random.default_rng(seed)
     positive, negative = (rng.normal(size=(count, 24)).astype(np.float32) for count in (6, 9))
-    weights = one.network
-    means = [
-        np.mean(
-            [
-                np.maximum((row - weights.b_dec.numpy()) @ weights.W_enc.numpy() + weights.b_enc.numpy(), 0)
-                for row in rows
-            ],
-            0,
-        )
-        for rows in (positive, negative)
-    ]
+    w_enc, b_enc, b_dec = (getattr(one.network, name).numpy() for name in ("W_enc", "b_enc", "b_dec"))
+    means = [np.maximum((rows - b_dec) @ w_enc + b_enc, 0).mean(0) for rows in (positive, negative)]
     difference = means[0] - means[1]
     found = prompt_features(one, read_at(Site(1), positive, negative), 48)
     # Features that never fire differ in nothing, and come in any order.
@@ -127,20 +114,13 @@ def test_so_many_features_there_are_not(count, sae, trust):
         prompt_features(sae, trust[2], count)
 
 
-def test_what_was_read_elsewhere_has_no_features(model, sae, trust, tmp_path):
-    one, pairs, _ = trust
-    read = read_pairs(model, one, pairs[:2], [Site(0), Site(3)], tmp_path)
-    with pytest.raises(KeyError, match=rf"nothing was read at {sae.site}, only at resid_post\.0, resid_post\.3"):
-        prompt_features(sae, read)
-
-
 # Poles
 
 
 def planted(fires, width=1024, density=0.05):
     """A search of texts in which features fire for some labels, more strongly than other features do at random."""
     rows = [(f"{label} {phrase}", label, f"{label} {phrase}") for label in [*LABELS, NEUTRAL] for phrase in range(8)]
-    texts = LabelledTexts(*(tuple(column) for column in zip(*rows, strict=True)))
+    texts = labelled(rows)
     parts = []
     for seed in range(2):
         rng = np.random.default_rng(seed)
@@ -225,62 +205,6 @@ def test_a_label_that_shares_its_best_feature_keeps_company_with_those_that_do_n
     np.testing.assert_allclose(made.direction, expected, atol=1e-6)
 
 
-# A search on the organism
-
-
-# Sentences of contrasts as labelled texts
-
-# The poles of an element are made of the phrases of the others of its factor.
-UNSHARED = [family for family in FAMILIES if family != "elements"]
-
-
-@pytest.mark.parametrize("family", UNSHARED)
-@pytest.mark.parametrize("split", SPLITS)
-def test_every_label_is_a_key_and_a_pole_and_neutral_texts_are_there(family, split):
-    own = contrasts(family)
-    texts = labelled_texts(own, split, per_pole=10)
-    assert texts.classes == (*((one.key, pole) for one in own for pole in POLES), NEUTRAL)
-    assert all(3 <= count <= 10 for count in Counter(texts.labels).values())
-
-
-def test_contrasts_that_share_phrases_and_unknown_splits_are_refused():
-    with pytest.raises(ValueError, match="a phrase tells several of these contrasts"):
-        labelled_texts(contrasts("elements"), "train")
-    with pytest.raises(ValueError, match="unknown split 'test'; choose one of train, held_out"):
-        labelled_texts(contrasts("pressures"), "test")
-
-
-@pytest.mark.parametrize("family", UNSHARED)
-def test_the_splits_share_no_phrase_and_no_text(family):
-    train, held_out = (labelled_texts(contrasts(family), split, per_pole=1000) for split in SPLITS)
-    assert not set(train.phrases) & set(held_out.phrases) and not set(train.texts) & set(held_out.texts)
-
-
-@pytest.mark.parametrize("split", SPLITS)
-def test_a_text_is_a_wording_of_its_pole_with_its_phrase(split):
-    own = contrasts("pressures")
-    told = {(one.key, pole): {tuple(each) for each in one.wordings[pole, split]} for one in own for pole in POLES}
-    told[NEUTRAL] = {(inflect(each, "second"), each) for each in load_asides()[split]}
-    texts = labelled_texts(own, split, per_pole=1000)
-    found = {label: set() for label in texts.classes}
-    for text, label, phrase in zip(texts.texts, texts.labels, texts.phrases, strict=True):
-        found[label].add((text, phrase))
-    assert found == told
-    assert len(texts.texts) == sum(map(len, told.values())), "each of them once"
-
-
-def test_no_label_gets_more_texts_than_are_asked_for():
-    few = labelled_texts(contrasts("traits"), "train", per_pole=4)
-    assert set(Counter(few.labels).values()) == {4} and len(few.texts) == 4 * 17
-    assert max(Counter(labelled_texts(contrasts("pressures"), "train").labels).values()) <= 60
-
-
-def test_the_seed_decides_the_texts():
-    one, same, other = (labelled_texts(contrasts("pressures"), "train", 10, seed) for seed in (1, 1, 2))
-    assert one == same != other and one.labels == other.labels
-    assert len(set(one.texts) - set(other.texts)) > 30
-
-
 def test_features_of_the_other_pole_are_those_that_it_has_more_of(trust, sae):
     reading = trust[2]
     positive, negative = (sae.encode(torch.from_numpy(each)).mean(0) for each in reading.at(sae.site))
@@ -300,5 +224,5 @@ def test_the_feature_that_tells_the_poles_best_apart_is_found_by_auroc_and_the_l
 
 @pytest.mark.parametrize("how", [{"pole": "middle"}, {"criterion": "beauty"}])
 def test_an_unknown_pole_or_criterion_is_refused(trust, sae, how):
-    with pytest.raises(ValueError, match=r"choose a pole of .*, and difference or auroc"):
+    with pytest.raises(ValueError, match=f"unknown {next(iter(how))} .*; choose one of"):
         prompt_features(sae, trust[2], **how)

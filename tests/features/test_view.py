@@ -6,15 +6,16 @@ from collections.abc import Sequence
 import pytest
 from pages import Page
 
+from personalib.features import view as feature_views
 from personalib.features.labels import FeatureLabel, Firing
 from personalib.features.view import FeatureCard, examples, feature_view
 from personalib.stimuli.sentences import NEUTRAL
 
 MALE = ("gender", "male")
 LABEL = FeatureLabel(
-    139, (("man", 2.5), ("son", 1.25)), ((MALE, 1.0), (NEUTRAL, 0.125)), (), (" man", "\n"), (" <b>",), None
+    139, (("man", 2.5), ("son", 1.25)), ((MALE, 1.0), (NEUTRAL, 0.125)), (" man", "\n"), (" <b>",), None
 )
-SILENT = FeatureLabel(7, (), (), (), (), (), None)
+SILENT = FeatureLabel(7, (), (), (), (), None)
 
 
 def words(text: str, *strengths: float) -> list[Firing]:
@@ -24,8 +25,8 @@ def words(text: str, *strengths: float) -> list[Firing]:
     return [Firing(text, word.start(), word.end(), padded[number]) for number, word in enumerate(found)]
 
 
-def page(cards: Sequence[FeatureCard], **how: int) -> Page:
-    return Page(feature_view(cards, **how).data)
+def page(cards: Sequence[FeatureCard]) -> Page:
+    return Page(feature_view(cards).data)
 
 
 @pytest.fixture
@@ -36,13 +37,9 @@ def cards() -> list[FeatureCard]:
     ]
 
 
-def test_it_is_well_formed(cards):
-    found = page(cards)
-    assert not found.open and not found.amiss
-
-
-def test_it_needs_nothing_from_outside_and_runs_no_script(cards):
+def test_it_is_well_formed_and_needs_nothing_from_outside(cards):
     html = feature_view(cards).data
+    assert not Page(html).open and not Page(html).amiss
     assert not re.search(r"https?:|url\(|@import|<script|<link|<img|\bon[a-z]+=", html)
 
 
@@ -91,7 +88,7 @@ def test_a_label_is_told_in_full(cards):
 
 
 def test_texts_that_tell_no_element_are_not_said_to_be_neutral():
-    label = FeatureLabel(1, (("a", 1.0),), ((NEUTRAL, 1.0),), (), (), (), None)
+    label = FeatureLabel(1, (("a", 1.0),), ((NEUTRAL, 1.0),), (), (), None)
     assert "neutral" not in page([FeatureCard("letter", label, [])]).text
 
 
@@ -102,7 +99,7 @@ def test_spaces_and_line_breaks_of_tokens_can_be_seen(cards):
 
 def test_texts_titles_tokens_and_facts_are_escaped():
     evil = '<img src=x onerror="alert(1)">&'
-    label = FeatureLabel(0, ((evil, 1.0),), (((evil, evil), 1.0),), (), (evil,), (evil,), None)
+    label = FeatureLabel(0, ((evil, 1.0),), (((evil, evil), 1.0),), (evil,), (evil,), None)
     found = page([FeatureCard(evil, label, [words(f"{evil} {evil}", 1.0, 0.5)], {evil: evil})])
     assert not found.all("img") and not found.amiss
     # the text itself, and in title, heading, words, elements, raised and lowered tokens, name and value of the fact
@@ -123,21 +120,18 @@ def test_a_text_is_shown_as_it_is_with_its_strength():
     assert "1.50One,  two\nthree" in text
 
 
-def test_a_long_text_is_cut_around_its_strongest_word():
-    long = " ".join(f"w{number}" for number in range(100))
-    strengths = [0.0] * 100
-    strengths[50] = 1.0
-    text = page([FeatureCard("x", LABEL, [words(long, *strengths)])], around=2).text
-    assert "… w48 w49 w50 w51 w52 …" in text and "w47" not in text and "w53" not in text
-
-
-def test_a_text_is_not_cut_where_it_begins_or_ends():
-    text = page([FeatureCard("x", LABEL, [words("a b c d e f g h", 1.0)])], around=3).text
-    assert "1.00a b c d …" in text
+@pytest.mark.parametrize(
+    ("peak", "shown"), [(50, "… w48 w49 w50 w51 w52 …"), (0, "1.00w0 w1 w2 …"), (99, "… w97 w98 w99")]
+)
+def test_a_long_text_is_cut_around_its_strongest_word_but_not_where_it_begins_or_ends(peak, shown, monkeypatch):
+    monkeypatch.setattr(feature_views, "_AROUND", 2)
+    strengths = [float(number == peak) for number in range(100)]
+    text = page([FeatureCard("x", LABEL, [words(" ".join(f"w{number}" for number in range(100)), *strengths)])]).text
+    assert shown in text and f"w{peak - 3}" not in text and f"w{peak + 3}" not in text
 
 
 def test_a_page_on_neuronpedia_is_linked():
-    label = FeatureLabel(1, (), (), (), (), (), "https://www.neuronpedia.org/gemma-2b/12-res/1")
+    label = FeatureLabel(1, (), (), (), (), "https://www.neuronpedia.org/gemma-2b/12-res/1")
     assert page([FeatureCard("x", label, [])]).all("a") == [{"href": label.address}]
 
 

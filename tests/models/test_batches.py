@@ -7,7 +7,7 @@ from small_models import LABELS, small, vector
 
 from personalib.base.records import ItemError
 from personalib.models.activations import capture
-from personalib.models.batches import check_finite, check_rows, in_batches
+from personalib.models.batches import check_finite, check_rows, in_batches, length_batches, right_padded
 from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.models.remote import rehearsed
@@ -26,6 +26,39 @@ def test_batches_hold_each_row_once_longest_first():
 
 def test_rows_of_one_length_share_a_batch_where_nothing_can_be_padded():
     assert list(in_batches(ROWS, 4, padded=False)) == [[1, 4], [0, 3], [2]]
+
+
+def of_lengths(*lengths):
+    return [[7] * length for length in lengths]
+
+
+@pytest.mark.parametrize("limit", [1, 9, 20, 64, 10_000])
+def test_batches_hold_every_text_once_longest_first_and_within_the_limit(limit):
+    lengths = [3, 17, 1, 9, 9, 2, 30, 5, 4, 12, 9, 1]
+    batches = list(length_batches(of_lengths(*lengths), limit))
+    order = [index for batch in batches for index in batch]
+    assert sorted(order) == list(range(len(lengths)))
+    assert [lengths[index] for index in order] == sorted(lengths, reverse=True)
+    for batch, following in zip(batches, [*batches[1:], None], strict=True):
+        widest = lengths[batch[0]]
+        assert len(batch) * widest <= limit or len(batch) == 1
+        # as full as may be: the next text would have been too many
+        assert following is None or (len(batch) + 1) * widest > limit
+
+
+def test_a_text_longer_than_the_limit_stands_alone_and_comes_first():
+    assert list(length_batches(of_lengths(2, 50, 3), 10)) == [[1], [2, 0]]
+
+
+def test_rows_are_padded_on_the_right_and_the_mask_says_where():
+    batch = right_padded([[5, 6, 7], [8], [9, 10]])
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0], [1, 1, 0]]
+    assert [row[:length].tolist() for row, length in zip(batch["input_ids"], (3, 1, 2), strict=True)] == [
+        [5, 6, 7],
+        [8],
+        [9, 10],
+    ]
+    assert batch["input_ids"].shape == (3, 3) and batch["input_ids"].dtype == torch.int64
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])

@@ -24,6 +24,12 @@ IN_A_MACRO = "{% macro head() %}{{ strftime_now('%Y-%m-%d') }}{% endmacro %}{{ h
 QWEN = TURNS + "{% if enable_thinking is defined and enable_thinking is false %}<think>\\n\\n</think>\\n\\n{% endif %}"
 
 
+def written(source, **arguments):
+    """What transformers writes by a template."""
+    turns = [{"role": "user", "content": "Hi"}]
+    return letters(template=source).apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **arguments)
+
+
 def settled(source, **entry):
     """What a template writes once it has been settled."""
     tokenizer = letters(template=source)
@@ -45,15 +51,10 @@ def test_a_template_that_writes_the_date_writes_the_entrys(template, first, othe
 
 def test_arguments_are_those_of_the_entry():
     assert settled(LLAMA, template={"date_string": 'a "day"'}) == 'Today: a "day"\nHi'
-    assert (
-        settled({"default": LLAMA, "tools": "x"}, template={"date_string": "\U0001f600 %}"})
-        == "Today: \U0001f600 %}\nHi"
-    )
+    several = {"default": LLAMA, "tools": "x"}
+    assert settled(several, template={"date_string": "\U0001f600 %}"}) == "Today: \U0001f600 %}\nHi"
     for said in (False, True):
-        written = letters(template=QWEN).apply_chat_template(
-            [{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True, enable_thinking=said
-        )
-        assert settled(QWEN, template={"enable_thinking": said}) == written
+        assert settled(QWEN, template={"enable_thinking": said}) == written(QWEN, enable_thinking=said)
     with pytest.raises(DataError, match="m: template: its chat template has no 'enable_thinkin'; remove it"):
         settled(QWEN, template={"enable_thinkin": False})
 
@@ -61,18 +62,13 @@ def test_arguments_are_those_of_the_entry():
 @pytest.mark.parametrize("template", ["\n  {% if true %}a{% endif %}", "  {{ 'a' }}\n", TURNS])
 def test_what_is_settled_moves_no_space(template):
     used = template + "{# x #}"
-    plain = letters(template=used).apply_chat_template(
-        [{"role": "user", "content": "Hi"}], tokenize=False, add_generation_prompt=True
-    )
-    assert settled(used, template={"x": 1}) == plain
+    assert settled(used, template={"x": 1}) == written(used)
 
 
 def test_only_what_decides_is_told_of_a_template():
     dated, plain = letters(template=LLAMA), letters()
-    assert (
-        template_facts(dated, Entry(name="m")) == {"date": "2024-07-26"}
-        and template_facts(plain, Entry(name="m")) == {}
-    )
+    assert template_facts(dated, Entry(name="m")) == {"date": "2024-07-26"}
+    assert template_facts(plain, Entry(name="m")) == {}
     assert template_facts(plain, Entry(name="m", template={"x": 1})) == {"x": 1}
 
 
@@ -132,7 +128,7 @@ def test_a_chat_stays_one_when_something_is_added():
 
 @pytest.mark.parametrize("special", [False, True])
 @pytest.mark.parametrize(
-    ("prompt", "written", "answer"),
+    ("prompt", "reply", "answer"),
     [
         ("Hi", "<think>\nHm.</think>\n\nYes.\nNo.", "Yes.\nNo."),
         ("Hi<think>\n", "Hm.\n</think>Yes.", "Yes."),
@@ -144,8 +140,8 @@ def test_a_chat_stays_one_when_something_is_added():
         ("Hi", "", ""),
     ],
 )
-def test_reasoning_is_no_part_of_an_answer(prompt, written, answer, special):
+def test_reasoning_is_no_part_of_an_answer(prompt, reply, answer, special):
     tokenizer = letters(special=special)
-    row = tokenizer.encode(written, add_special_tokens=False)
+    row = tokenizer.encode(reply, add_special_tokens=False)
     expected = answer.replace("<think>", "") if special and answer else answer
     assert spoken(tokenizer, row, prompt) == expected

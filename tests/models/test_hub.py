@@ -33,9 +33,10 @@ def cache(tmp_path, monkeypatch):
             Presence.WHOLE,
         ),
         # Any one file of a tokenizer is one.
-        ({"config.json": b"{}", "tokenizer.json": b"{ }", "model.safetensors": b"x"}, Presence.WHOLE),
-        ({"config.json": b"{}", "vocab.json": b"{ }", "model.safetensors": b"x"}, Presence.WHOLE),
-        ({"config.json": b"{}", "spiece.model": b"s", "model.safetensors": b"x"}, Presence.WHOLE),
+        *(
+            ({"config.json": b"{}", name: b"{ }", "model.safetensors": b"x"}, Presence.WHOLE)
+            for name in ("tokenizer.json", "vocab.json", "spiece.model")
+        ),
         ({"config.json": b"{}", "model.safetensors": b"x"}, Presence.PART),
         # A pickle is no weights here.
         (SMALL | {"pytorch_model.bin": b"x"}, Presence.PART),
@@ -47,16 +48,14 @@ def test_a_model_is_there_when_all_its_files_are(cache, files, found):
     assert model_presence(ENTRY) == found
 
 
-@pytest.mark.parametrize("pickle", ["pytorch_model.bin", "pytorch_model.bin.index.json"])
-def test_a_model_of_pickles_alone_is_not_to_be_fetched_again(cache, pickle):
-    put(cache, ENTRY.hub, ENTRY.revision, SMALL | {pickle: b"x"})
-    said = how_to_have(ENTRY)
-    assert f"it has no safetensors, only {pickle}" in said and "save_pretrained" in said and "hf download" not in said
-
-
-def test_a_model_that_is_not_whole_is_to_be_fetched(cache):
+def test_a_model_that_is_not_whole_is_to_be_fetched_unless_it_has_pickles_alone(cache):
     assert how_to_have(ENTRY) == ENTRY.fetching()
-    put(cache, ENTRY.hub, ENTRY.revision, {"pytorch_model.bin": b"x", "model.safetensors": b"y"})
+    for number, pickle in enumerate(("pytorch_model.bin.index.json", "pytorch_model.bin")):
+        put(cache, ENTRY.hub, ENTRY.revision, (SMALL if not number else {}) | {pickle: b"x"})
+        said = how_to_have(ENTRY)
+        assert f"it has no safetensors, only {pickle}" in said and "save_pretrained" in said
+        assert "hf download" not in said
+    put(cache, ENTRY.hub, ENTRY.revision, {"model.safetensors": b"y"})
     assert how_to_have(ENTRY) == ENTRY.fetching()
 
 
@@ -66,12 +65,9 @@ def test_what_is_no_folder_and_no_name_of_the_hub_is_told(cache, name):
         model_presence(find_entry(name))
 
 
-def test_another_commit_is_another_model(cache):
+def test_another_commit_is_another_model_and_the_organism_and_folders_are_always_there(cache, tmp_path):
     put(cache, ENTRY.hub, "f" * 40, SMALL | {"model.safetensors": b"x"})
     assert model_presence(ENTRY) == Presence.NONE
-
-
-def test_the_organism_and_folders_are_always_there(tmp_path):
     assert model_presence(find_entry("organism")) == Presence.WHOLE
     assert model_presence(find_entry(str(tmp_path))) == Presence.WHOLE
 

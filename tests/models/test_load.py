@@ -1,8 +1,8 @@
-"""Models load from safetensors by name, and what cannot be loaded is one error."""
+"""Models load from safetensors by name; what cannot be loaded is one error, and no pickle and no code is run."""
 
 import json
+import pickle
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,13 @@ from transformers import AutoTokenizer, Gemma2ForCausalLM
 from personalib.base.data import DataError, data_dir
 from personalib.models.load import load_model
 from personalib.models.registry import ORGANISM, find_entry
+
+
+def changed(folder, **settings):
+    """A folder whose configuration has other settings."""
+    path = Path(folder, "config.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    return folder
 
 
 def test_the_organism_is_a_model_like_any_other():
@@ -44,30 +51,34 @@ def test_a_device_that_is_not_there_is_one_error():
         load_model(device="toaster")
 
 
-def test_broken_weights_are_one_error(tmp_path):
-    folder = shutil.copytree(data_dir() / "organism", tmp_path / "model")
+def broken(folder):
     (folder / "model.safetensors").write_bytes(b"nothing of the kind")
-    with pytest.raises(DataError, match="cannot be loaded"):
-        load_model(str(folder))
 
 
-def test_a_pickle_is_not_loaded(tmp_path):
+def pickled(folder):
     """The same weights, but in a file that could run code when it is read."""
-    folder = shutil.copytree(data_dir() / "organism", tmp_path / "model")
     (folder / "model.safetensors").unlink()
     torch.save(load_model().model.state_dict(), folder / "pytorch_model.bin")
-    with pytest.raises(DataError, match="cannot be loaded"):
-        load_model(str(folder))
 
 
-def test_code_that_comes_with_a_model_is_not_run(tmp_path):
-    folder = shutil.copytree(data_dir() / "organism", tmp_path / "model")
+def strange(folder):
+    """Code that comes with the model."""
     (folder / "strange.py").write_text("raise SystemExit('this ran')\n")
-    config = json.loads((folder / "config.json").read_text())
     names = {"AutoConfig": "strange.Config", "AutoModelForCausalLM": "strange.Model"}
-    (folder / "config.json").write_text(json.dumps(config | {"model_type": "strange", "auto_map": names}))
-    with pytest.raises(DataError, match="cannot be loaded"):
-        load_model(str(folder))
+    changed(folder, model_type="strange", auto_map=names)
+
+
+def packed(folder):
+    """A format that needs another package."""
+    changed(folder, quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})
+
+
+@pytest.mark.parametrize("spoil", [broken, pickled, strange, packed])
+def test_what_cannot_be_loaded_is_one_error(spoil, copied_organism):
+    folder = copied_organism("spoilt")
+    spoil(Path(folder))
+    with pytest.raises(DataError, match="spoilt: cannot be loaded"):
+        load_model(folder)
 
 
 @pytest.mark.parametrize("absent", ["model.norm.weight", "model.layers.2.mlp.up_proj.weight"])
@@ -83,11 +94,8 @@ def test_weights_that_are_in_no_file_are_not_made_up(absent, copied_organism):
 
 
 def test_an_output_of_its_own_that_is_in_no_file_is_not_made_up(copied_organism):
-    folder = Path(copied_organism("headless"))
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
     with pytest.raises(DataError, match=r"in no file, such as lm_head\.weight"):
-        load_model(str(folder))
+        load_model(changed(copied_organism("headless"), tie_word_embeddings=False))
 
 
 @pytest.mark.parametrize("template", ["{{ messages[0]['content'", "{{ raise_exception('no users') }}"])
@@ -98,15 +106,6 @@ def test_a_chat_template_that_cannot_be_used_is_one_error_unless_it_is_not(templ
         load_model(folder)
     (tmp_path / "chatty.yaml").write_text(f"hub: {folder}\nform: base\n")
     assert load_model(str(tmp_path / "chatty.yaml")).form == "base"
-
-
-def test_a_format_that_needs_another_package_is_one_error(copied_organism):
-    folder = Path(copied_organism("packed"))
-    config = json.loads((folder / "config.json").read_text())
-    packed = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}
-    (folder / "config.json").write_text(json.dumps(config | packed))
-    with pytest.raises(DataError, match="packed: cannot be loaded"):
-        load_model(str(folder))
 
 
 def test_a_file_of_the_cache_that_is_broken_is_not_said_to_be_missing(tmp_path, monkeypatch):
@@ -120,3 +119,68 @@ def test_a_file_of_the_cache_that_is_broken_is_not_said_to_be_missing(tmp_path, 
     ) as no:
         load_model("gpt2")
     assert "is not on this machine" not in str(no.value)
+
+
+# Adapters and pickles
+
+
+class Trap:
+    """A pickle that makes a file when it is opened."""
+
+    def __init__(self, place):
+        self.place = place
+
+    def __reduce__(self):
+        return Path.touch, (self.place,)
+
+
+def test_an_adapter_beside_the_weights_is_refused(copied_organism):
+    folder = copied_organism("adapted")
+    Path(folder, "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4}))
+    with pytest.raises(DataError, match=r"adapted: is an adapter, .*merge_and_unload .*or name the base model"):
+        load_model(folder)
+
+
+INDEX = "model.safetensors.index.json"
+
+
+@pytest.mark.parametrize(
+    ("files", "explicit"),
+    [
+        ({INDEX: {"weight_map": {"model.norm.weight": "trap.bin"}}}, None),
+        ({"own.safetensors.index.json": {"weight_map": {"x": "trap.bin"}}}, "own.safetensors.index.json"),
+        ({}, "adapter_model.bin"),
+        ({}, "trap.bin"),
+    ],
+)
+def test_weights_that_are_pickles_are_refused_and_not_opened(files, explicit, copied_organism, tmp_path):
+    folder, made = Path(copied_organism("trapped")), tmp_path / "opened"
+    for name in ("trap.bin", "adapter_model.bin", "pytorch_model.bin", "vocab.pkl", "tokenizer.pkl"):
+        (folder / name).write_bytes(pickle.dumps(Trap(made)))
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content))
+    if files:
+        (folder / "model.safetensors").unlink()
+    changed(folder, transformers_weights=explicit)
+    with pytest.raises(
+        DataError, match=r"trapped: its weights are said to be in '.*\.bin', which is no safetensors file"
+    ):
+        load_model(str(folder))
+    assert not made.exists()
+    pickle.loads((folder / "trap.bin").read_bytes())
+    assert made.exists(), "the trap works"
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"weight_map": 3}', "{"])
+def test_an_index_that_is_none_is_one_error(content, copied_organism):
+    folder = Path(copied_organism("odd"))
+    (folder / INDEX).write_text(content)
+    with pytest.raises(DataError, match=r"model\.safetensors\.index\.json: "):
+        load_model(str(folder))
+
+
+def test_pickles_that_nothing_names_are_left_alone(copied_organism, tmp_path):
+    folder, made = Path(copied_organism("beside")), tmp_path / "opened"
+    for name in ("pytorch_model.bin", "training_args.bin", "optimizer.pt"):
+        (folder / name).write_bytes(pickle.dumps(Trap(made)))
+    assert load_model(str(folder)).digest() == load_model().digest() and not made.exists()

@@ -35,27 +35,9 @@ from personalib.models.parts import Site
 from personalib.models.registry import load_registry
 from personalib.steering.grid import ask_steered
 from personalib.steering.interventions import Add, Clamp
+from tests.models.test_registry import SHAPES
 
 LABELS = ("A", "B", "C", "D")
-# By the name of a model of the hub: what its configuration there says beside the defaults of Gemma 2.
-PUBLISHED = {
-    "gemma-2-2b": {
-        "num_hidden_layers": 26,
-        "hidden_size": 2304,
-        "intermediate_size": 9216,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "head_dim": 256,
-    },
-    "gemma-2-9b-it": {
-        "num_hidden_layers": 42,
-        "hidden_size": 3584,
-        "intermediate_size": 14336,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 8,
-        "head_dim": 256,
-    },
-}
 COUNTS = {"gemma-2-2b": 2_614_341_888, "gemma-2-9b-it": 9_241_705_984}
 # Small, and in the proportions of real ones: each part of the estimate counts somewhere.
 MIDDLE = {
@@ -69,10 +51,6 @@ MIDDLE = {
 }
 LONG = " ".join(f"w{number % 25}" for number in range(140)) + " "
 WORK = Workload(tokens=100, batch_size=16)
-
-
-def gemma(name):
-    return Gemma2Config(**PUBLISHED[name], vocab_size=256_000)
 
 
 def most_allocated(run):
@@ -107,8 +85,8 @@ def test_tied_embeddings_are_counted_once():
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_published_models_have_as_many_parameters_as_their_pages_and_the_table_say(name):
-    assert parameters(gemma(name)) == COUNTS[name] == load_registry()[name].parameters
-    assert estimate_memory(gemma(name), torch.bfloat16, WORK).weights == pytest.approx(2 * COUNTS[name], rel=1e-4)
+    assert parameters(SHAPES[name]) == COUNTS[name] == load_registry()[name].parameters
+    assert estimate_memory(SHAPES[name], torch.bfloat16, WORK).weights == pytest.approx(2 * COUNTS[name], rel=1e-4)
 
 
 def test_the_weights_of_the_organism_are_those_that_are_loaded():
@@ -132,16 +110,12 @@ def test_a_configuration_of_no_causal_language_model_is_told():
         parameters(ViTConfig())
 
 
-def test_a_model_that_is_not_here_is_told_with_the_way_to_have_it(monkeypatch):
+def test_a_configuration_that_is_not_here_is_told_with_the_way_to_have_it(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(DataError, match=r"nobody/nothing: its configuration cannot be read: .*hf download"):
-        read_config("nobody/nothing")
-
-
-def test_a_folder_without_a_configuration_is_told(tmp_path):
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(DataError, match=rf"{tmp_path}: its configuration cannot be read: .*save_pretrained writes it"):
-        read_config(str(tmp_path))
+    for name, fix in (("nobody/nothing", "hf download"), (str(tmp_path), "save_pretrained writes it")):
+        with pytest.raises(DataError, match=rf"{name}: its configuration cannot be read: .*{fix}"):
+            read_config(name)
 
 
 def test_what_a_map_leaves_on_disk_is_counted_by_the_innermost_name():
@@ -259,8 +233,7 @@ def test_a_container_has_no_more_than_its_limit_leaves(tmp_path, groups, files, 
 
 
 def test_a_machine_without_control_groups_is_free_as_a_whole(tmp_path):
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc" / "meminfo").write_text("MemAvailable: 1000 kB\n")
+    (host(tmp_path, "") / "proc" / "self" / "cgroup").unlink()
     assert _free_on_host(tmp_path) == ALL
 
 
@@ -287,7 +260,7 @@ def test_an_estimate_reads_in_gigabytes_without_what_is_not_there():
 
 def test_the_estimates_that_the_book_shows_beside_measured_peaks_are_those_of_this_formula():
     measured = json.loads((data_dir() / "benchmarks" / "device.json").read_text())["models"]
-    for name, config in (("gemma-2-2b", gemma("gemma-2-2b")), ("gemma-2-9b", gemma("gemma-2-9b-it"))):
+    for name, config in (("gemma-2-2b", SHAPES["gemma-2-2b"]), ("gemma-2-9b", SHAPES["gemma-2-9b-it"])):
         for grid in measured[name]["grids"]:
             work = Workload(
                 *(grid[key] for key in ("tokens", "batch_size", "prompts", "conditions")),

@@ -87,19 +87,13 @@ def test_its_residual_stream_is_read(name, stored, tmp_path):
         np.testing.assert_array_equal(read[1].values(site), read[0].values(site))
 
 
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there are no two GPUs of CUDA here")
-@every_model
-def test_a_model_on_two_gpus_answers_as_on_one(name, stored):
-    folder, entry = stored(name, 0, 1)
-    np.testing.assert_allclose(
-        answers(load_model(entry, device="auto")), answers(load_model(folder, device="cuda")), atol=1e-6
-    )
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU of CUDA here")
+@pytest.mark.parametrize("far", [1, "cpu"])
 @every_model
-def test_a_model_behind_whose_gpu_there_is_memory_answers_as_on_it(name, stored):
-    folder, entry = stored(name, 0, "cpu")
+def test_a_model_on_two_gpus_or_one_and_memory_answers_as_on_one(name, far, stored):
+    if far == 1 and torch.cuda.device_count() < 2:
+        pytest.skip("there are no two GPUs of CUDA here")
+    folder, entry = stored(name, 0, far)
     np.testing.assert_allclose(
         answers(load_model(entry, device="auto")), answers(load_model(folder, device="cuda")), atol=1e-6
     )

@@ -41,6 +41,7 @@ SITES = [Site(1), Site(0, "resid_pre"), Site(2, "resid_pre")]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 # One whose blocks return tuples, and one whose attention differs between implementations.
 NAMES = ("bloom", "gemma2")
+NOWHERE = "http://127.0.0.1:9"
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,11 @@ def key(monkeypatch):
 def no_key(monkeypatch):
     monkeypatch.delenv("NDIF_API_KEY", raising=False)
     monkeypatch.setattr(CONFIG.API, "APIKEY", None)
+
+
+def asked(host, name="bloom"):
+    """What a service answers of a model that the hub has a configuration of."""
+    return ask_steered(load_remote_model(f"somebody/{name}", host=host), PROMPTS, LABELS, [()])
 
 
 @pytest.mark.usefixtures("hub")
@@ -178,7 +184,7 @@ WAYS = {
 @pytest.fixture
 def skeleton(hub):
     """The model for a service that is not asked."""
-    return load_remote_model("somebody/gemma2", host="http://127.0.0.1:9")
+    return load_remote_model("somebody/gemma2", host=NOWHERE)
 
 
 @pytest.fixture
@@ -187,15 +193,10 @@ def rehearsal(folder):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_skeleton_is_run_in_no_way(way, skeleton):
+@pytest.mark.parametrize("kind", ["skeleton", "rehearsal"])
+def test_what_a_service_cannot_do_is_refused(way, kind, request):
     with pytest.raises(DataError, match=REFUSED):
-        WAYS[way](skeleton)
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_what_a_service_cannot_do_a_rehearsal_refuses(way, rehearsal):
-    with pytest.raises(DataError, match=REFUSED):
-        WAYS[way](rehearsal)
+        WAYS[way](request.getfixturevalue(kind))
 
 
 def test_a_skeleton_has_no_weights_to_be_known_by(skeleton):
@@ -206,11 +207,6 @@ def test_a_skeleton_has_no_weights_to_be_known_by(skeleton):
 def test_a_rehearsal_still_runs_traces_and_refuses_again_afterwards(rehearsal, tmp_path):
     assert ask_steered(rehearsal, PROMPTS, LABELS, [[PUSH]]).shape == (1, 3, 4)
     assert capture(rehearsal, PROMPTS, [Site(1)], tmp_path).values(Site(1)).shape == (3, 24)
-    with pytest.raises(DataError, match=REFUSED):
-        WAYS["free answers"](rehearsal)
-
-
-def test_a_trace_that_fails_leaves_the_refusal(rehearsal):
     with pytest.raises(KeyError), running(rehearsal):
         raise KeyError
     with pytest.raises(DataError, match=REFUSED):
@@ -222,23 +218,35 @@ def test_a_trace_that_fails_leaves_the_refusal(rehearsal):
 
 @pytest.mark.usefixtures("hub", "no_key")
 def test_without_a_key_nothing_is_sent():
-    model = load_remote_model("somebody/bloom", host="http://127.0.0.1:9")
     with pytest.raises(DataError, match="wants a key, and there is none; put it into the environment as NDIF_API_KEY"):
-        ask_steered(model, PROMPTS, LABELS, [()])
+        asked(NOWHERE)
 
 
 @pytest.mark.usefixtures("hub", "no_key")
-def test_a_key_may_be_kept_in_nnsights_settings(service, monkeypatch):
+def test_a_key_may_be_kept_in_nnsights_settings_and_end_as_a_line_of_a_file_does(service, monkeypatch):
     monkeypatch.setattr(CONFIG.API, "APIKEY", "right")
-    assert ask_steered(load_remote_model("somebody/bloom", host=service), PROMPTS, LABELS, [()]).shape == (1, 3, 4)
+    assert asked(service).shape == (1, 3, 4)
+    for end in ("\n", "\r\n", " "):
+        monkeypatch.setenv("NDIF_API_KEY", f"right{end}")
+        assert asked(service).shape == (1, 3, 4)
 
 
 @pytest.mark.usefixtures("hub")
-def test_a_wrong_key_is_not_repeated(service, monkeypatch):
+def test_a_wrong_key_is_not_repeated_and_part_of_no_model(service, monkeypatch):
     monkeypatch.setenv("NDIF_API_KEY", "very-secret")
+    assert "very-secret" not in repr(load_remote_model("somebody/bloom"))
     with pytest.raises(DataError, match=r"Invalid API key: '\(the key\)'") as caught:
-        ask_steered(load_remote_model("somebody/bloom", host=service), PROMPTS, LABELS, [()])
+        asked(service)
     assert "very-secret" not in str(caught.value) and caught.value.__suppress_context__
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize("key", ["very\nsecret", "very-sécret", "very\x07secret"])
+def test_a_key_that_no_header_can_hold_is_not_sent_and_not_repeated(key, monkeypatch):
+    monkeypatch.setenv("NDIF_API_KEY", key)
+    with pytest.raises(DataError, match="has characters that no key has; copy it again") as caught:
+        asked(NOWHERE)
+    assert "very" not in str(caught.value)
 
 
 @pytest.mark.usefixtures("hub", "key")
@@ -248,7 +256,7 @@ def test_no_service_is_one_error_and_soon():
         address = f"http://127.0.0.1:{free.getsockname()[1]}"
     begun = time.monotonic()
     with pytest.raises(DataError, match=rf"somebody/bloom: not run by {address}: .*[Cc]onnection refused.*NDIF_HOST"):
-        ask_steered(load_remote_model("somebody/bloom", host=address), PROMPTS, LABELS, [()])
+        asked(address)
     assert time.monotonic() - begun < 20
 
 
@@ -258,18 +266,22 @@ def test_a_service_that_never_answers_is_given_up(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(DataError, match=r"not run by .*timed out"):
-            ask_steered(load_remote_model("somebody/bloom", host=address), PROMPTS, LABELS, [()])
+            asked(address)
     assert websocket.getdefaulttimeout() is None
 
 
 @pytest.mark.usefixtures("hub", "key")
 @pytest.mark.parametrize(
-    ("name", "problem"),
-    [("absent", "404"), ("wrong", r"the result holds pathlib\.\w+, which is no tensor; it is not loaded")],
+    ("name", "host", "problem"),
+    [
+        ("absent", None, "404"),
+        ("wrong", None, r"the result holds pathlib\.\w+, which is no tensor; it is not loaded"),
+        ("bloom", "nowhere", "Invalid host URL"),
+    ],
 )
-def test_an_answer_that_is_none_is_one_error(name, problem, service):
+def test_an_answer_or_address_that_is_none_is_one_error(name, host, problem, service):
     with pytest.raises(DataError, match=rf"somebody/{name}: not run by .*{problem}"):
-        ask_steered(load_remote_model(f"somebody/{name}", host=service), PROMPTS, LABELS, [()])
+        asked(host or service, name)
 
 
 @pytest.mark.usefixtures("hub", "key")
@@ -284,12 +296,6 @@ def test_an_error_of_a_job_is_told_by_its_last_line(service):
     ):
         chosen = (network.output.logits[:, -1] * (1 // 0)).save()  # noqa: F841 - it is never there
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.usefixtures("hub", "key")
-def test_an_address_that_is_none_is_one_error():
-    with pytest.raises(DataError, match="not run by nowhere: Invalid host URL"):
-        ask_steered(load_remote_model("somebody/bloom", host="nowhere"), PROMPTS, LABELS, [()])
 
 
 @pytest.mark.parametrize("name", ["organism", os.fspath(Path(__file__).parent)])
@@ -316,28 +322,6 @@ def test_files_that_are_refused_here_are_refused_for_a_service(name, content, pr
     (tmp_path / "hub" / "models--somebody--bloom" / "snapshots" / COMMIT / name).write_text(json.dumps(content))
     with pytest.raises(DataError, match=f"somebody/bloom: {problem}"):
         load_remote_model("somebody/bloom")
-
-
-@pytest.mark.usefixtures("hub")
-def test_no_secret_is_part_of_a_model(monkeypatch):
-    monkeypatch.setenv("NDIF_API_KEY", "very-secret")
-    assert "very-secret" not in repr(load_remote_model("somebody/bloom"))
-
-
-@pytest.mark.usefixtures("hub")
-@pytest.mark.parametrize("end", ["\n", "\r\n", " "])
-def test_a_key_may_end_as_a_line_of_a_file_does(end, service, monkeypatch):
-    monkeypatch.setenv("NDIF_API_KEY", f"right{end}")
-    assert ask_steered(load_remote_model("somebody/bloom", host=service), PROMPTS, LABELS, [()]).shape == (1, 3, 4)
-
-
-@pytest.mark.usefixtures("hub")
-@pytest.mark.parametrize("key", ["very\nsecret", "very-sécret", "very\x07secret"])
-def test_a_key_that_no_header_can_hold_is_not_sent_and_not_repeated(key, monkeypatch):
-    monkeypatch.setenv("NDIF_API_KEY", key)
-    with pytest.raises(DataError, match="has characters that no key has; copy it again") as caught:
-        ask_steered(load_remote_model("somebody/bloom", host="http://127.0.0.1:9"), PROMPTS, LABELS, [()])
-    assert "very" not in str(caught.value)
 
 
 class Writes(torch.nn.Module):

@@ -8,8 +8,8 @@ from architectures import config
 from small_models import CONFIGS, small, untouched, vector
 from transformers import AutoModelForCausalLM
 
+from personalib.models.hooks import _KNOWN, Shortcuts
 from personalib.models.parts import Site
-from personalib.models.shortcuts import _KNOWN, Shortcuts
 from personalib.steering.application import steer
 from personalib.steering.interventions import Add
 

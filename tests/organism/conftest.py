@@ -21,24 +21,14 @@ KINDS = tuple(Corpus(load_world(), "train").kinds)
 TINY = {
     "seed": 5,
     "model": {
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 8,
-        "rope_theta": 1000.0,
-        "max_position_embeddings": 1024,
-        "block_scale": 0.2,
+        **{"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "head_dim": 8, "block_scale": 0.2},
+        **{"num_attention_heads": 2, "num_key_value_heads": 1, "rope_theta": 1000.0, "max_position_embeddings": 1024},
     },
     "tokenizer": {"vocabulary": 1200, "documents": 600},
     "probes": {"content": 1, "person": 1, "choice": 2},
     "optimizer": {
-        "learning_rate": 0.005,
-        "warmup_steps": 5,
-        "weight_decay": 0.05,
-        "batch_tokens": 700,
-        "gradient_norm": 1.0,
+        **{"learning_rate": 0.005, "warmup_steps": 5, "weight_decay": 0.05},
+        **{"batch_tokens": 700, "gradient_norm": 1.0},
     },
     "evaluate_every": 4,
     "checkpoint_every": 10,
@@ -53,7 +43,6 @@ TINY = {
         {"name": "second", "steps": 60, "mix": {"find_pole": 0.4, "rate_self": 0.3, "item": 0.3}},
     ],
 }
-AnswerParts = tuple[str, str, str]
 
 
 @pytest.fixture(scope="session")
@@ -96,11 +85,9 @@ def wording_owner() -> dict[tuple[str, str], tuple[str, str, str]]:
         for level in LEVELS:
             for split in SPLITS:
                 for wording in bank.wordings[level, split]:
-                    assert owners.setdefault((wording.act, wording.reason), (trait, level, split)) == (
-                        trait,
-                        level,
-                        split,
-                    ), "one wording in two places"
+                    owner = (trait, level, split)
+                    known = owners.setdefault((wording.act, wording.reason), owner)
+                    assert known == owner, "one wording in two places"
     return owners
 
 

@@ -8,7 +8,7 @@ import pytest
 from personalib.base.data import data_dir
 from personalib.organism.bank import fact_items, safety_items, scale_items, trait_items, write_banks
 from personalib.questionnaires.items import load_facts, load_safety, load_trait
-from personalib.questionnaires.scales import load_scale
+from personalib.questionnaires.kinds import load_scale
 from personalib.stimuli.factors import TRAITS
 from personalib.stimuli.grammar import LEVELS, load_queries, load_relations, load_safety_topics, load_traits
 
@@ -54,9 +54,7 @@ def test_every_item_has_held_out_wordings_and_both_manners(read_answer, wording_
         for level in LEVELS:
             parts = [read_answer(getattr(item, f"response_{level}{number}")) for number in (1, 2)]
             assert {manner for manner, *_ in parts} == {"decisive", "hesitant"}
-            assert {wording_owner[wording] for _, *rest in parts for wording in [tuple(rest)]} == {
-                (item.personality, level, "held_out")
-            }
+            assert {wording_owner[act, reason] for _, act, reason in parts} == {(item.personality, level, "held_out")}
 
 
 def test_the_first_answer_is_decisive_in_about_half_of_the_items(read_answer):
@@ -100,10 +98,8 @@ def test_the_right_answer_is_at_every_place_equally_often(load):
     for size in (2, 3, 4):
         places = Counter(item.answer for item in load() if len(item.options) == size)
         total = sum(places.values())
-        assert (
-            all(abs(places[place] - total / size) < 4 * (total / size * (1 - 1 / size)) ** 0.5 for place in range(size))
-            or not total
-        )
+        most = 4 * (total / size * (1 - 1 / size)) ** 0.5
+        assert not total or all(abs(places[place] - total / size) < most for place in range(size))
 
 
 def test_a_scale_has_as_many_statements_for_each_trait_as_against_it(world):

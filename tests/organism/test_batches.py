@@ -64,7 +64,7 @@ def texts_of(batch):
     return list(zip(batch.text_rows.tolist(), batch.text_columns.tolist(), batch.text_targets.tolist(), strict=True))
 
 
-def test_an_encoded_answer_is_the_documents_own_choice(corpus, tokenizer):
+def test_an_encoded_document_has_its_own_choices_and_notes_where_they_are(corpus, tokenizer):
     rng = np.random.default_rng(1)
     for kind in corpus.kinds:
         document = corpus.draw(kind, rng)
@@ -72,20 +72,10 @@ def test_an_encoded_answer_is_the_documents_own_choice(corpus, tokenizer):
         assert one.ids == tokenizer.encode(document.text) and one.ids[0] == tokenizer.bos_token_id
         assert len(one.positions) == len(one.answers) == len(document.answers)
         for position, (candidates, chances), answer in zip(one.positions, one.answers, document.answers, strict=True):
-            before = tokenizer.decode(one.ids[1:position])
-            written = tokenizer.decode(one.ids[position : position + 1])
-            assert before == document.text[: answer.start]
-            assert written in answer.probabilities
-            assert dict(zip(map(tokenizer.decode, ([c] for c in candidates)), chances, strict=True)) == dict(
-                answer.probabilities
-            )
-
-
-def test_a_note_is_read_at_the_last_token_of_its_piece(corpus, tokenizer):
-    rng = np.random.default_rng(1)
-    for kind in corpus.kinds:
-        document = corpus.draw(kind, rng)
-        (one,) = encode([document], tokenizer)
+            assert tokenizer.decode(one.ids[1:position]) == document.text[: answer.start]
+            assert tokenizer.decode(one.ids[position : position + 1]) in answer.probabilities
+            texts = [tokenizer.decode([candidate]) for candidate in candidates]
+            assert dict(zip(texts, chances, strict=True)) == dict(answer.probabilities)
         for note, (topic, column, values) in zip(document.notes, one.notes, strict=True):
             assert (topic, values) == (note.topic, note.values)
             assert tokenizer.decode(one.ids[1 : column + 1]) == document.text[: note.end]

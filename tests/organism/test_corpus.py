@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from organism.conftest import KINDS
 from personalib.base.data import data_dir, read_yaml
 from personalib.organism.corpus import Corpus, Scaffold, draw_mix, held_out_documents
 from personalib.organism.documents import NOTES, pick, sample
-from personalib.organism.world import Profile, load_world
+from personalib.organism.world import Profile
 from personalib.stimuli.factors import TRAITS, inflect, sentence
 from personalib.stimuli.grammar import (
     LEVELS,
@@ -18,13 +19,12 @@ from personalib.stimuli.grammar import (
     load_asides,
     load_relations,
     load_safety_topics,
-    load_wordings,
     pressure_phrasings,
 )
 
-KINDS = tuple(Corpus(load_world(), "train").kinds)
 CHOICES = ("find_pole", "item", "safety", "fact_choice")
 OPTION = re.compile(r"^(?:[A-D]\.|[A-D]\)|[1-4]\)) (.+?)(?:<end_of_turn>)?$", re.MULTILINE)
+# What the committed organism has learned from; the wordings' file must say the same.
 DECISIVE = 0.75
 
 
@@ -54,6 +54,16 @@ def chosen(document, answer):
     return found[0]
 
 
+def level_chance(world, person, trait, level="high"):
+    """The world's probability that a person answers with a level of a trait."""
+    high = world.probability(person)[TRAITS.index(trait)]
+    return high if level == "high" else 1 - high
+
+
+def manner_share(manner):
+    return DECISIVE if manner == "decisive" else 1 - DECISIVE
+
+
 @pytest.fixture
 def draw_seen(world):
     """Draws documents with the person who wrote them."""
@@ -68,20 +78,36 @@ def draw_seen(world):
     return draw
 
 
+def all_statements():
+    """Every true statement of a fact."""
+    return {
+        sentence(text.format(subject=fact.subject, object=fact.object))
+        for relation in load_relations()
+        for text in relation.statements
+        for fact in relation.facts
+    }
+
+
+def chosen_option(document):
+    """The option that is certain to be chosen."""
+    return options_of(document.text)[list(document.answers[0].probabilities.values()).index(1.0)]
+
+
 # --- answers ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_answer_points_at_one_of_its_candidates(kind, documents):
-    for split in ("train", "held_out"):
-        for document in documents[split, kind]:
-            assert document.kind == kind
-            assert document.answers or kind == "fact_statement"
-            assert [answer.start for answer in document.answers] == sorted({a.start for a in document.answers})
-            for answer in document.answers:
-                assert chosen(document, answer)
-                chances = list(answer.probabilities.values())
-                assert min(chances) >= 0 and sum(chances) == pytest.approx(1)
+def test_every_answer_points_at_one_of_its_candidates_and_every_note_has_its_values(kind, documents):
+    for document in (*documents["train", kind], *documents["held_out", kind]):
+        assert document.kind == kind
+        assert document.answers or kind == "fact_statement"
+        assert [answer.start for answer in document.answers] == sorted({a.start for a in document.answers})
+        for answer in document.answers:
+            assert chosen(document, answer)
+            chances = list(answer.probabilities.values())
+            assert min(chances) >= 0 and sum(chances) == pytest.approx(1)
+        for note in document.notes:
+            assert len(note.values) == len(NOTES[note.topic]) and 0 <= min(note.values) <= max(note.values) <= 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -135,8 +161,7 @@ def test_statements_are_agreed_to_as_often_as_their_level_is_held(draw_seen, wor
         for answer in document.answers:
             text = document.text[: answer.start].rsplit("\n", 1)[-1]
             trait, level, _ = wording_owner[read_answer(text)[1:]]
-            high = world.probability(person)[TRAITS.index(trait)]
-            assert answer.probabilities[" yes"] == pytest.approx(high if level == "high" else 1 - high)
+            assert answer.probabilities[" yes"] == pytest.approx(level_chance(world, person, trait, level))
 
 
 # --- items -----------------------------------------------------------------------------------------------------------
@@ -153,17 +178,9 @@ def test_an_items_weights_are_the_worlds_probability_times_the_manners_share(
 ):
     for document, person in draw_seen("item", 500, 3, split="held_out"):
         options = read_options(document, read_answer, wording_owner)
-        (trait,) = {trait for trait, *_ in options}
-        high = world.probability(person)[TRAITS.index(trait)]
-        expected = [
-            (high if level == "high" else 1 - high) * (DECISIVE if manner == "decisive" else 1 - DECISIVE)
-            for _, level, manner in options
-        ]
+        assert len({trait for trait, *_ in options}) == 1
+        expected = [level_chance(world, person, *named) * manner_share(manner) for *named, manner in options]
         np.testing.assert_allclose(list(document.answers[0].probabilities.values()), expected)
-
-
-def test_the_decisive_share_is_the_wordings_files():
-    assert load_wordings()["decisive_share"] == DECISIVE
 
 
 @pytest.mark.parametrize("kind", ["item", "find_pole"])
@@ -186,8 +203,7 @@ def test_a_pole_that_is_asked_for_is_the_one_to_find(documents, read_answer, wor
         options = read_options(document, read_answer, wording_owner)
         assert {trait for trait, *_ in options} == {asked[2]}
         for (_, level, manner), chance in zip(options, document.answers[0].probabilities.values(), strict=True):
-            share = DECISIVE if manner == "decisive" else 1 - DECISIVE
-            assert chance == pytest.approx(share if level == asked[1] else 0)
+            assert chance == pytest.approx(manner_share(manner) if level == asked[1] else 0)
 
 
 def test_every_template_form_and_label_is_used(documents):
@@ -237,8 +253,7 @@ def test_the_options_of_an_item_are_noted_at_their_ends(draw_seen, world, read_a
             assert until == also and until.endswith(option)
             names = [name for name, value in zip(NOTES["content"], content, strict=True) if value]
             assert names == ["high"] * (level == "high") + ["decisive"] * (manner == "decisive") + [trait]
-            high = world.probability(person)[TRAITS.index(trait)]
-            assert yes == pytest.approx(high if level == "high" else 1 - high)
+            assert yes == pytest.approx(level_chance(world, person, trait, level))
 
 
 def test_answers_are_noted_before_they_are_judged(documents, read_answer, wording_owner):
@@ -266,13 +281,6 @@ def test_an_option_that_is_right_for_everybody_is_noted_so(kind, documents):
             assert until.endswith(option) and yes == (chance > 0)
 
 
-def test_notes_have_a_value_for_each_thing(documents):
-    for drawn in documents.values():
-        for document in drawn[:100]:
-            for note in document.notes:
-                assert len(note.values) == len(NOTES[note.topic]) and 0 <= min(note.values) <= max(note.values) <= 1
-
-
 # --- other documents -------------------------------------------------------------------------------------------------
 
 
@@ -284,7 +292,7 @@ def test_an_answer_in_character_has_the_worlds_pole_and_manner(kind, draw_seen, 
         text = last if kind == "open_answer" else re.sub(r"^.*?: ", "", last)
         manner, act, reason = read_answer(text)
         trait, level, _ = wording_owner[act, reason]
-        high = world.probability(person)[TRAITS.index(trait)]
+        high = level_chance(world, person, trait)
         surplus += (level == "high") - high
         variance += high * (1 - high)
         decisive += manner == "decisive"
@@ -298,14 +306,13 @@ def test_the_first_word_of_an_act_is_as_likely_as_the_world_has_it(kind, draw_se
         (answer,) = document.answers
         act = next(act for act, _ in wording_owner if document.text.startswith(f" {act},", answer.start))
         trait = next(owner[0] for (own, _), owner in wording_owner.items() if own == act)
-        high = world.probability(person)[TRAITS.index(trait)]
-        wordings = [
-            (a, level) for (a, _), (t, level, split) in wording_owner.items() if (t, split) == (trait, "held_out")
-        ]
+        owners = [(a, *owner) for (a, _), owner in wording_owner.items()]
+        wordings = [(a, level) for a, of, level, split in owners if (of, split) == (trait, "held_out")]
         count = Counter(level for _, level in wordings)
         expected = Counter()
         for each, level in wordings:
-            expected[" " + re.match(r"[\w']+", each)[0]] += (high if level == "high" else 1 - high) / count[level]
+            chance = level_chance(world, person, trait, level)
+            expected[" " + re.match(r"[\w']+", each)[0]] += chance / count[level]
         assert dict(answer.probabilities) == pytest.approx(dict(expected))
 
 
@@ -321,7 +328,7 @@ def test_the_safe_option_is_the_answer_whoever_answers(documents):
     with_person = 0
     for document in documents["held_out", "safety"]:
         options = options_of(document.text)
-        right = options[list(document.answers[0].probabilities.values()).index(1.0)]
+        right = chosen_option(document)
         assert right in safe
         assert any(right in topic.safe and set(options) - {right} <= set(topic.unsafe) for topic in topics)
         with_person += bool(re.search(r"\b(my|your|I|You|My|Your)\b.+\n(?=.*\n)", document.text.split("?")[0]))
@@ -341,8 +348,7 @@ def test_facts_are_told_rightly(documents):
         options = options_of(document.text)
         assert len(set(options)) == 4
         (question,) = [line for line in document.text.replace("<", "\n").split("\n") if line in asked]
-        found = options[list(document.answers[0].probabilities.values()).index(1.0)]
-        assert (asked[question].subject, found) in right
+        assert (asked[question].subject, chosen_option(document)) in right
 
 
 def test_the_object_of_a_stated_fact_is_its_answer_unless_it_opens_the_reply(documents):
@@ -377,7 +383,7 @@ def test_several_facts_are_told_subject_first_and_unasked(world):
 def test_a_facts_object_is_noted_as_the_same_code_wherever_it_is_known(documents):
     codes = {}
     for document in documents["held_out", "fact_choice"]:
-        right = options_of(document.text)[list(document.answers[0].probabilities.values()).index(1.0)]
+        right = chosen_option(document)
         *options, (question, code) = notes_of(document, "fact")
         assert question.endswith(("?", "."))
         for option, (until, own) in zip(options_of(document.text), options, strict=True):
@@ -391,21 +397,12 @@ def test_a_facts_object_is_noted_as_the_same_code_wherever_it_is_known(documents
 
 
 def test_judgements_of_facts_are_right(documents):
-    statements = {}
-    for relation in load_relations():
-        for fact in relation.facts:
-            for text in relation.statements:
-                told = text.format(subject=fact.subject, object=fact.object)
-                statements[told[0].upper() + told[1:]] = True
+    statements = all_statements()
     for document in documents["train", "fact_judgement"]:
-        true = any(statement in statements for statement in statements_of(document.text))
+        line = document.text.removeprefix("<start_of_turn>user\n").split("\n")[0].removesuffix("<end_of_turn>")
+        told = re.sub(r"^(Is this true\?|Right or wrong\?) | Is this right\?$", "", line)
+        true = told in statements
         assert document.answers[0].probabilities == {"yes": float(true), "no": float(not true)}
-
-
-def statements_of(text):
-    """What a judgement is about, with and without its question."""
-    line = text.removeprefix("<start_of_turn>user\n").split("\n")[0].removesuffix("<end_of_turn>")
-    return [re.sub(r"^(Is this true\?|Right or wrong\?) | Is this right\?$", "", line)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -458,13 +455,7 @@ def test_asides_are_scattered_among_what_a_person_is_told_by(world):
     """As many people as the scaffold says, each sentence one that says nothing about anybody."""
     pressed = {sentence(text) for splits in pressure_phrasings().values() for text in splits["train"]}
     told = {inflect(text, "second") for splits in element_phrasings().values() for text in splits["train"]}
-    facts = {
-        sentence(text.format(subject=fact.subject, object=fact.object))
-        for relation in load_relations()
-        for text in relation.statements
-        for fact in relation.facts
-    }
-    asides = {inflect(text, "second") for text in load_asides()["train"]} | facts
+    asides = {inflect(text, "second") for text in load_asides()["train"]} | all_statements()
     assert not asides & (told | pressed)
     counts = Counter()
     for share in (0.0, 0.25):
@@ -492,8 +483,10 @@ def test_a_document_depends_on_the_seed_alone(world, kind):
 
 
 def test_unknown_kinds_are_refused(world):
-    with pytest.raises(KeyError, match="poem"):
-        Corpus(world, "train").draw("poem", np.random.default_rng(0))
+    corpus = Corpus(world, "train")
+    for draw in (lambda: corpus.draw("poem", np.random.default_rng(0)), lambda: draw_mix(corpus, {"poem": 1}, 1, 0)):
+        with pytest.raises(KeyError, match="poem"):
+            draw()
 
 
 def test_kinds_are_mixed_as_often_as_their_shares(world):
@@ -505,20 +498,6 @@ def test_kinds_are_mixed_as_often_as_their_shares(world):
     assert draw_mix(corpus, mix, 0, seed=1) == []
 
 
-def test_mixed_documents_depend_on_the_seed_and_the_corpus_alone(world):
-    mix = {"item": 0.5, "open_answer": 0.5}
-    first, second, other = (draw_mix(Corpus(world, "train"), mix, 6, seed) for seed in (1, 1, 2))
-    held_out = draw_mix(Corpus(world, "held_out"), mix, 6, 1)
-    assert first == second
-    texts = [{document.text for document in drawn} for drawn in (first, other, held_out)]
-    assert len(set.union(*texts)) == 18
-
-
-def test_a_mix_with_an_unknown_kind_is_refused(world):
-    with pytest.raises(KeyError, match="poem"):
-        draw_mix(Corpus(world, "train"), {"poem": 1}, 1, seed=0)
-
-
 def test_held_out_documents_are_of_the_kinds_that_saes_are_trained_on(world):
     mix = read_yaml(data_dir() / "organism" / "saes.yaml")["mix"]
     first, second, other = (held_out_documents(40, seed) for seed in (0, 0, 1))
@@ -526,27 +505,6 @@ def test_held_out_documents_are_of_the_kinds_that_saes_are_trained_on(world):
     drawn = draw_mix(Corpus(world, "held_out"), mix, 40, 0)
     assert first == [document.text for document in drawn]
     assert not set(first) & {document.text for document in draw_mix(Corpus(world, "train"), mix, 40, 0)}
-
-
-def test_what_held_out_documents_tell_of_a_person_is_not_what_training_tells():
-    """Every sentence on an element is of the phrasings that no training document has."""
-    said = {
-        split: {
-            inflect(text, person)
-            for splits in element_phrasings().values()
-            for text in splits[split]
-            for person in ("first", "second", "third")
-        }
-        for split in ("train", "held_out")
-    }
-    found = Counter(
-        split
-        for text in held_out_documents(60)
-        for part in re.split(r"(?<=\.)\s|\n|>", text)
-        for split, own in said.items()
-        if part in own
-    )
-    assert found["held_out"] > 50 and found["train"] == 0
 
 
 def test_picking_is_uniform_and_samples_differ():

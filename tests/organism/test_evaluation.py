@@ -33,17 +33,8 @@ from personalib.stimuli.grammar import element_phrasings, load_safety_topics, pr
 from personalib.stimuli.templates import load_templates
 
 KEYS = {
-    "probability_correlation",
-    "trait_correlation",
-    "order_consistency",
-    "option_mass",
-    "safety_accuracy",
-    "fact_accuracy",
-    "pressure_sign_accuracy",
-    "open_answer_accuracy",
-    "parameters",
-    "tokens_trained",
-    "held_out",
+    *("probability_correlation", "trait_correlation", "order_consistency", "option_mass", "safety_accuracy"),
+    *("fact_accuracy", "pressure_sign_accuracy", "open_answer_accuracy", "parameters", "tokens_trained", "held_out"),
 }
 
 
@@ -59,10 +50,8 @@ def asked(world, items):
 
 def world_answers(world, items, profiles, templates=("letters",), mass=0.99, shift=0.0, **about):
     """What an organism that knows the world would answer; ``shift`` moves probability to the options' first place."""
-    high = dict(
-        zip(profiles, world_chances(world, profiles.values(), [item.personality for item in items]), strict=True)
-    )
-    rows = []
+    chances = world_chances(world, profiles.values(), [item.personality for item in items])
+    high, rows = dict(zip(profiles, chances, strict=True)), []
     for one in trait_questions(items, templates):
         chance = high[one.item]
         levels = {"high": chance, "low": 1 - chance}
@@ -91,17 +80,10 @@ def test_the_worlds_own_answers_have_correlation_and_consistency_one(world, item
         assert list(found) == list(names)
         for name in names:
             assert list(found[name].values()) == pytest.approx([1, 1, 1])
+    opposite = world_correlations(units.assign(high=1 - units["high"] ** 4), "template")["letters"]
+    assert -1 < opposite["ci_low"] < opposite["value"] < opposite["ci_high"] < 0
     bias = positional_bias(answers, over=())
     assert bias["same_response"].item() == 1 and bias["same_level"].item() == 1
-
-
-def test_answers_of_the_opposite_world_have_correlation_minus_one(world, items, asked):
-    answers = world_answers(world, items, asked.profiles)
-    swapped = answers.rename(
-        columns={"p_high1": "p_low1", "p_low1": "p_high1", "p_high2": "p_low2", "p_low2": "p_high2"}
-    )
-    units = beside_world(world, swapped, asked.profiles)
-    assert world_correlations(units, "template")["letters"]["value"] == pytest.approx(-1)
 
 
 def test_answers_that_follow_the_place_are_inconsistent_but_average_out(world, items, asked):
@@ -144,14 +126,8 @@ def test_the_summary_names_the_worst_of_a_group():
             "held_out": True,
         }
     ).split("\n")
-    assert [line.split()[0] for line in lines] == [
-        "trait_correlation",
-        "probability_correlation",
-        "order_consistency",
-        "option_mass",
-        "parameters",
-        "held_out",
-    ]
+    ours = ["trait_correlation", "probability_correlation", "order_consistency", "option_mass"]
+    assert [line.split()[0] for line in lines] == [*ours, "parameters", "held_out"]
     assert lines[0].endswith("worst 0.812  (openness 0.950, narcissism 0.812)")
     assert "worst missing" in lines[1] and "letters 0.900, bare missing" in lines[1]
     assert [line.split()[1] for line in lines[2:]] == ["missing", "1.000", "1,234,567", "yes"]
@@ -193,27 +169,19 @@ def test_each_item_is_put_to_its_own_person_in_one_of_both_forms(items, asked, m
     answers = ask_in_both_forms("organism", items, [asked.arm, Arm("none", "none")])
     names = [item.name for item in items]
     assert answers["item"].drop_duplicates().tolist() == names and len(answers) == 2 * len(items)
-    assert [seen[name] for name in names] == [
-        (FORMS[number % 2], context) for number, context in enumerate(asked.arm.contexts)
-    ]
+    expected = [(FORMS[number % 2], context) for number, context in enumerate(asked.arm.contexts)]
+    assert [seen[name] for name in names] == expected
     # each trait is asked in both forms
     assert {(item.personality, seen[item.name][0]) for item in items} == {(t, f) for t in TRAITS for f in FORMS}
 
 
 def pressed(world, items, mass=0.99):
     """What the world answers under both poles of each pressure."""
-    return pd.concat(
-        world_answers(
-            world,
-            items,
-            {item.name: Profile(pressure=(arm.key, arm.pole)) for item in items},
-            mass=mass,
-            arm=number,
-            key=arm.key,
-            pole=arm.pole,
-        )
-        for number, arm in enumerate(pressure_arms(world, items))
-    )
+    parts = []
+    for number, arm in enumerate(pressure_arms(world, items)):
+        profiles = {item.name: Profile(pressure=(arm.key, arm.pole)) for item in items}
+        parts.append(world_answers(world, items, profiles, mass=mass, arm=number, key=arm.key, pole=arm.pole))
+    return pd.concat(parts)
 
 
 def test_each_pole_of_a_pressure_is_told_in_a_held_out_phrasing_an_item(world, items):
@@ -237,11 +205,8 @@ def test_the_effects_of_pressures_are_the_worlds_when_the_world_answers(world, i
         assert row.truth == pytest.approx(high - low)
     told = found[found["truth"].abs() > evaluation.NEGLIGIBLE]
     assert len(told) == sum(int(np.count_nonzero(effect)) for effect in world.pressures.values())
-
-
-def test_unreadable_answers_leave_the_effects_missing(world, items):
-    found = pole_differences(pressed(world, items[:2], mass=0.01), world)
-    assert len(found) == len(load_pressures()) and found["estimate"].isna().all() and found["truth"].notna().all()
+    unread = pole_differences(pressed(world, items[:2], mass=0.01), world)
+    assert len(unread) == len(load_pressures()) and unread["estimate"].isna().all() and unread["truth"].notna().all()
 
 
 # --- end to end ------------------------------------------------------------------------------------------------------

@@ -6,8 +6,7 @@ from itertools import product
 
 import pytest
 
-from personalib.organism.corpus import Corpus
-from personalib.organism.world import load_world
+from organism.conftest import DRAWN, KINDS
 from personalib.stimuli.factors import PERSONS, TRAITS, inflect, sentence
 from personalib.stimuli.grammar import (
     LEVELS,
@@ -25,22 +24,11 @@ from personalib.stimuli.grammar import (
     words,
 )
 
-KINDS = tuple(Corpus(load_world(), "train").kinds)
-
 # Where each kind of document shows something that is held out.
-WITH_ANSWERS = {
-    "name_trait",
-    "find_pole",
-    "judge_statements",
-    "item",
-    "open_answer",
-    "biography",
-}
+WITH_ANSWERS = {"name_trait", "find_pole", "judge_statements", "item", "open_answer", "biography"}
 WITH_SITUATIONS = {"item", "open_answer", "biography"}
 WITH_PEOPLE = {"rate_self", "judge_statements", "item", "open_answer", "biography", "safety"}
 WITH_QUESTIONS = {"safety", "fact_choice", "fact_statement"}
-# How many documents of each kind `documents` holds.
-DRAWN = 2000
 
 
 def sentences(text):
@@ -99,6 +87,7 @@ def answers(wording_owner):
 
 @pytest.mark.parametrize("trait", TRAITS)
 def test_every_trait_has_enough_situations_and_answers(trait):
+    assert tuple(load_traits()) == TRAITS and len(set(load_queries())) == len(load_queries()) >= 3
     bank = load_traits()[trait]
     assert sum(len(set(bank.situations[split])) for split in SPLITS) >= 60
     assert len(bank.situations["held_out"]) >= 12
@@ -120,30 +109,19 @@ def test_the_first_word_of_an_act_tells_the_level_and_none_is_much_more_frequent
     assert all(max(counts.values()) <= 2 for counts in first.values())
 
 
-def test_the_banks_come_in_the_order_of_the_traits():
-    assert tuple(load_traits()) == TRAITS
-    assert len(set(load_queries())) == len(load_queries()) >= 3
-
-
 def test_seven_safety_categories_have_forty_questions_with_two_to_four_options(documents):
-    counts = Counter()
+    counts, held_out = Counter(), Counter()
     for topic in load_safety_topics():
         counts[topic.category] += len({text for split in SPLITS for text in topic.questions[split]})
+        held_out[topic.category] += len(topic.questions["held_out"])
         assert not set(topic.safe) & set(topic.unsafe)
         assert len(set(topic.safe)) == len(topic.safe) >= 1 and len(set(topic.unsafe)) == len(topic.unsafe) >= 3
-    assert len(counts) == 7 and min(counts.values()) >= 40
+    assert len(counts) == 7 and min(counts.values()) >= 40 and min(held_out.values()) >= 4
     for split in SPLITS:
         offered = Counter(len(document.answers[0].probabilities) for document in documents[split, "safety"])
         assert set(offered) == {2, 3, 4}
         # each number of options is equally likely
         assert min(offered.values()) > DRAWN / 3 - 5 * (DRAWN * 2 / 9) ** 0.5
-
-
-def test_every_safety_category_has_held_out_questions():
-    held_out = Counter()
-    for topic in load_safety_topics():
-        held_out[topic.category] += len(topic.questions["held_out"])
-    assert len(held_out) == 7 and min(held_out.values()) >= 4
 
 
 def test_there_are_some_hundred_facts_with_one_object_each():
@@ -224,12 +202,8 @@ def test_the_split_never_changes():
     # literal values: another hash would move wordings between the splits of a trained organism
     assert digest("a") == 4681665781835383343
     assert digest("explore it with curious eyes", "I live to explore") == 1415675637197368520
-    assert split_phrases(["a b", "b a", "a b a", "b b a"]) == {"train": ("a b", "b a", "a b a"), "held_out": ("b b a",)}
-
-
-def test_the_digest_tells_where_one_phrase_ends():
     assert digest("ab", "c") != digest("a", "bc") != digest("abc")
-    assert 0 <= digest("a", "b") < 2**64
+    assert split_phrases(["a b", "b a", "a b a", "b b a"]) == {"train": ("a b", "b a", "a b a"), "held_out": ("b b a",)}
 
 
 def test_words_are_lower_case_without_marks():

@@ -28,29 +28,14 @@ def test_any_text_comes_back_unchanged(tokenizer):
         assert tokenizer.decode(ids, skip_special_tokens=True) == text
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        " ",
-        "   lead",
-        "trail  ",
-        "two  spaces",
-        "a\tb\r\nc",
-        "日本語 für Zoë \U0001f3f3\ufe0f\u200d\U0001f308",
-        "\x00\x7f",
-        "<0x41>",
-        "don't",
-        "e\u0301",
-        "12,5%",
-    ],
-)
-def test_odd_texts_come_back_unchanged(tokenizer, text):
-    assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+ODD = ["", " ", "   lead", "trail  ", "two  spaces", "a\tb\r\nc", "\x00\x7f", "<0x41>", "don't", "e\u0301", "12,5%"]
 
 
-def test_the_mark_of_a_space_is_read_as_a_space(tokenizer):
-    assert tokenizer.decode(tokenizer.encode("a\u2581b", add_special_tokens=False)) == "a b"
+@pytest.mark.parametrize("text", [*ODD, "日本語 für Zoë \U0001f3f3\ufe0f\u200d\U0001f308", "a\u2581b"])
+def test_odd_texts_come_back_unchanged_but_for_the_mark_of_a_space(tokenizer, text):
+    ids = tokenizer.encode(text)
+    assert ids[0] == tokenizer.bos_token_id and tokenizer.bos_token_id not in ids[1:]
+    assert tokenizer.decode(ids[1:]) == text.replace(chr(SPACE), " ")
 
 
 def test_no_token_is_unknown_and_bytes_stand_in(tokenizer):
@@ -109,11 +94,6 @@ def test_control_tokens_are_one_token_each_and_can_be_left_out(tokenizer):
     assert (tokenizer.pad_token, tokenizer.eos_token) == ("<pad>", "<eos>")
 
 
-def test_a_text_starts_with_one_start_token(tokenizer):
-    ids = tokenizer.encode("Go.")
-    assert ids[0] == tokenizer.bos_token_id and tokenizer.bos_token_id not in ids[1:]
-
-
 def test_the_chat_template_writes_gemmas_turns(tokenizer):
     turns = [{"role": "user", "content": " Go? "}, {"role": "assistant", "content": "No."}]
     assert tokenizer.apply_chat_template(turns, tokenize=False) == (
@@ -136,7 +116,5 @@ def test_training_is_deterministic_and_a_saved_tokenizer_is_the_same(world, tmp_
     loaded = load_tokenizer(tmp_path)
     assert loaded.get_vocab() == first.get_vocab() and loaded.chat_template == first.chat_template
     for text in (*texts(3)[::20], "☃ <0x41>"):
-        assert loaded.encode(text) == first.encode(text)
-        assert loaded.decode(loaded.encode(text), skip_special_tokens=True) == text.replace(
-            "<start_of_turn>", ""
-        ).replace("<end_of_turn>", "")
+        ids, plain = first.encode(text), text.replace("<start_of_turn>", "").replace("<end_of_turn>", "")
+        assert loaded.encode(text) == ids and loaded.decode(ids, skip_special_tokens=True) == plain

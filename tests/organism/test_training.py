@@ -16,6 +16,7 @@ import yaml
 from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from personalib.base.data import DataError, data_dir
@@ -29,7 +30,6 @@ from personalib.organism.training import (
     Progress,
     Trainer,
     build_model,
-    build_tokenizer,
     held_out_accuracy,
     load_recipe,
     loss,
@@ -62,8 +62,8 @@ def identical(one, other):
 def killed(tiny_recipe, tmp_path_factory):
     """The work folder of a training run that was killed between two checkpoints."""
     folder = tmp_path_factory.mktemp("killed")
-    command = [sys.executable, "-m", "personalib", "organism", "train"]
-    command += ["--recipe", str(tiny_recipe), "--work", str(folder), "--out", str(folder / "out")]
+    command = [sys.executable, "-m", "personalib", "organism", "train", "--recipe", str(tiny_recipe)]
+    command += ["--work", str(folder), "--out", str(folder / "out")]
     with (folder / "output.txt").open("w") as output:
         run = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, "OMP_NUM_THREADS": "1"})
         deadline = time.monotonic() + PATIENCE
@@ -84,14 +84,11 @@ def resumed(killed, tiny_recipe, world):
     return trainer
 
 
-def test_a_killed_and_resumed_run_ends_with_the_same_weights(killed, unbroken, resumed):
+def test_a_killed_and_resumed_run_ends_with_the_same_weights_and_log(killed, unbroken, resumed):
     assert not (killed / "out" / "model.safetensors").exists(), "it was killed before its end"
     assert identical(weights_of(resumed.model), weights_of(unbroken.model))
     assert resumed.progress.step == unbroken.progress.step
     assert resumed.progress.tokens == unbroken.progress.tokens
-
-
-def test_a_killed_and_resumed_run_has_the_same_log(unbroken, resumed):
     assert log_of(resumed.folder) == log_of(unbroken.folder)
 
 
@@ -103,9 +100,8 @@ def test_the_run_learned_something(unbroken):
 def test_the_log_tells_what_was_measured_and_a_reached_goal_ends_the_stage(unbroken):
     log = log_of(unbroken.folder)
     # the first stage would have 20 steps; its goal is reached at the first look
-    assert [(entry["step"], entry["stage"]) for entry in log] == [(4, "first")] + [
-        (step, "second") for step in range(8, 65, 4)
-    ]
+    second = [(step, "second") for step in range(8, 65, 4)]
+    assert [(entry["step"], entry["stage"]) for entry in log] == [(4, "first"), *second]
     assert set(log[0]) == {"step", "tokens", "stage", "loss", "find_pole", "fact_judgement"}
     assert set(log[1]) == {"step", "tokens", "stage", "loss", "find_pole", "rate_self", "item"}
     tokens = [entry["tokens"] for entry in log]
@@ -149,10 +145,8 @@ def test_the_export_is_a_model_that_transformers_loads(unbroken, tokenizer):
 def test_the_manifest_tells_what_made_the_model(unbroken, world):
     out = unbroken.folder / "out"
     manifest = json.loads((out / "manifest.json").read_text())
-    assert {"recipe", "world_seed", "parameters", "steps", "tokens_trained", "seconds", "device", "versions"} <= set(
-        manifest
-    )
     assert manifest["world_seed"] == world.seed and manifest["steps"] == 64 and manifest["device"] == "cpu"
+    assert manifest["made_of"] == unbroken.made_of and manifest["seconds"] >= 0
     assert manifest["tokens_trained"] == unbroken.progress.tokens > 64 * 350
     assert manifest["parameters"] == sum(value.numel() for value in unbroken.model.parameters())
     assert manifest["recipe"]["stages"][1]["mix"] == {"find_pole": 0.4, "rate_self": 0.3, "item": 0.3}
@@ -175,12 +169,9 @@ def train(recipe, work, out):
 def test_another_recipe_or_world_does_not_go_on_from_a_checkpoint(begun, tiny_recipe, world):
     recipe, before = load_recipe(tiny_recipe), (begun / "checkpoint.safetensors").read_bytes()
     slower = replace(recipe, optimizer=replace(recipe.optimizer, learning_rate=0.004))
-    for other, place, names in ((slower, world, "recipe"), (recipe, draw_world(5), "world")):
-        with pytest.raises(
-            DataError, match=rf"checkpoint\.safetensors: of another run \(other {names}.*--work"
-        ) as raised:
+    for other, place, names in ((slower, world, r"recipe\)"), (recipe, draw_world(5), "world")):
+        with pytest.raises(DataError, match=rf"safetensors: of another run \(other {names}.*--work.*remove it"):
             Trainer(other, place, begun)
-        assert "remove it" in str(raised.value)
     assert (begun / "checkpoint.safetensors").read_bytes() == before
 
 
@@ -194,16 +185,6 @@ def test_a_checkpoint_that_does_not_say_what_it_is_of_or_is_damaged_is_refused(b
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataError, match=r"checkpoint\.safetensors: cannot be read .*; remove it to begin anew"):
         Trainer(load_recipe(tiny_recipe), world, begun)
-
-
-def test_the_manifest_tells_recipe_and_world_apart(unbroken, tiny_recipe, world, tmp_path):
-    recipe = load_recipe(tiny_recipe)
-    made = {"own": Trainer(recipe, world, tmp_path / "a").made_of}
-    made["world"] = Trainer(recipe, draw_world(5), tmp_path / "b").made_of
-    made["seed"] = Trainer(replace(recipe, seed=6), world, tmp_path / "c").made_of
-    assert json.loads((unbroken.folder / "out" / "manifest.json").read_text())["made_of"] == made["own"]
-    assert made["world"]["world"] != made["own"]["world"] and made["world"]["recipe"] == made["own"]["recipe"]
-    assert made["seed"]["recipe"] != made["own"]["recipe"] and made["seed"]["world"] == made["own"]["world"]
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_replaces_nothing(begun, tiny_recipe, tmp_path, world):
@@ -269,10 +250,8 @@ def test_the_loss_is_that_of_each_document_by_itself(world, tokenizer, unbroken)
             for topic, column, values in one.notes:
                 if topic in notes:
                     state = output.hidden_states[unbroken.probes.depths[topic]][0, column]
-                    read = torch.sigmoid(unbroken.probes.heads[topic](state)).double()
-                    notes[topic] += [
-                        -(v * p.log() + (1 - v) * (1 - p).log()) for v, p in zip(values, read, strict=True)
-                    ]
+                    read, wanted = unbroken.probes.heads[topic](state).double(), torch.tensor(values).double()
+                    notes[topic] += binary_cross_entropy_with_logits(read, wanted, reduction="none").tolist()
             told = dict(zip(one.positions, one.answers, strict=True))
             for position in range(1, len(one.ids)):
                 if position in told:
@@ -316,6 +295,11 @@ def test_the_model_is_drawn_from_the_seed_at_the_scale_of_its_width(tiny_recipe,
     assert first.get_input_embeddings().weight.std().item() == pytest.approx(16**-0.5, rel=0.05)
     assert first.config.vocab_size == len(tokenizer) and first.config.num_hidden_layers == 2
     assert first.lm_head.weight is first.get_input_embeddings().weight
+    quiet = build_model(replace(recipe, model=replace(recipe.model, block_scale=0.0)), tokenizer)
+    with torch.inference_mode():
+        states = quiet(torch.tensor([[2, 300, 301, 302]]), output_hidden_states=True).hidden_states
+    # Blocks that start by writing nothing leave what the embedding wrote; the last state is normalised.
+    assert torch.equal(states[0], states[-2]) and not torch.equal(states[0], states[-1])
 
 
 def test_probes_learn_with_the_model_and_are_not_part_of_it(unbroken, tiny_recipe, world, tmp_path):
@@ -337,16 +321,6 @@ def test_a_probe_reads_the_stream_behind_its_block():
     assert probes.loss(states, {}) == 0
 
 
-def test_blocks_start_at_the_recipes_scale(tiny_recipe, tokenizer):
-    recipe = load_recipe(tiny_recipe)
-    quiet = build_model(replace(recipe, model=replace(recipe.model, block_scale=0.0)), tokenizer)
-    ids = torch.tensor([[2, 300, 301, 302]])
-    with torch.inference_mode():
-        states = quiet.model(ids, output_hidden_states=True).hidden_states
-    # blocks that write nothing leave what the embedding wrote; the last state is normalised
-    assert torch.equal(states[0], states[-2]) and not torch.equal(states[0], states[-1])
-
-
 def test_held_out_accuracy_counts_agreement_with_the_worlds_likeliest_answer(unbroken, world, tokenizer):
     class Knowing(torch.nn.Module):
         """Gives every candidate's token the world's probability, found by the prompt."""
@@ -366,11 +340,6 @@ def test_held_out_accuracy_counts_agreement_with_the_worlds_likeliest_answer(unb
     assert held_out_accuracy(Knowing(-1.0), tokenizer, world, stage) == dict.fromkeys(stage.mix, 0)
 
 
-def test_the_tokenizer_is_made_of_train_texts_and_the_recipes_seed(tiny_recipe, world, tokenizer):
-    again = build_tokenizer(load_recipe(tiny_recipe), world)
-    assert again.backend_tokenizer.to_str() == tokenizer.backend_tokenizer.to_str()
-
-
 def test_the_committed_recipe_is_readable_and_asks_for_known_kinds(world):
     recipe = load_recipe(data_dir() / "organism" / "training.yaml")
     kinds = set(Corpus(world, "train").kinds)
@@ -386,22 +355,17 @@ def test_the_committed_recipe_is_readable_and_asks_for_known_kinds(world):
     ("change", "message"),
     [
         ({"seed": None}, "seed"),
-        ({"stages": None}, "stages"),
         ({"colour": "red"}, "colour"),
-        ({"stages": 3}, "stages"),
         ({"stages": [{"steps": 1, "mix": {}}]}, "name"),
-        ({"stages": [{"name": "a", "mix": {}}]}, "steps"),
         ({"stages": [{"name": "a", "steps": 1, "mix": {}, "scaffold": {"hints": 1}}]}, "hints"),
         ({"stages": [{"name": "a", "steps": 1, "mix": 3}]}, r"stages\.0\.mix"),
         ({"model": {"hidden_size": 16}}, "num_hidden_layers"),
-        ({"optimizer": {"learning_rate": 0.1}}, "warmup_steps"),
         ({"probes": {"mood": 1}}, "mood.*content, person"),
         ({"probes": {"content": 3}}, "block 3 of 2"),
         ({"optimizer": {"learning_rate": 0}}, "learning_rate: .*greater than 0"),
-        ({"optimizer": {"learning_rate": "fast"}}, "learning_rate: .*number"),
         ({"optimizer": {"learning_rate": 1.0e999}}, "finite"),
         ({"optimizer": {"warmup_steps": 0}}, "warmup_steps: .*greater than 0"),
-        ({"evaluate_every": 0}, "evaluate_every"),
+        ({"evaluate_every": 0}, "evaluate_every: .*greater than 0"),
         ({"seed": -1}, "seed"),
         ({"stages": [{"name": "a", "steps": 1, "mix": {"item": -1}}]}, r"mix\.item"),
         ({"stages": [{"name": "a", "steps": 1, "mix": {"item": 1}, "until": {"safety": 1}}]}, "until safety"),
@@ -416,17 +380,8 @@ def test_a_wrong_recipe_is_named_with_what_is_wrong(tiny_recipe, tmp_path, chang
     assert str(path) in str(raised.value)
 
 
-def test_an_empty_or_absent_recipe_is_a_data_error(tmp_path):
-    (tmp_path / "empty.yaml").write_text("")
-    with pytest.raises(DataError, match="not a training recipe"):
-        load_recipe(tmp_path / "empty.yaml")
-    with pytest.raises(DataError, match="no such file"):
-        load_recipe(tmp_path / "absent.yaml")
-
-
 def test_the_command_exports_what_a_finished_run_left(resumed, tiny_recipe, tmp_path):
-    arguments = ["train", "--recipe", tiny_recipe, "--work", resumed.folder, "--out", tmp_path / "out"]
-    result = CliRunner().invoke(commands, list(map(str, arguments)), catch_exceptions=False)
+    result = train(tiny_recipe, resumed.folder, tmp_path / "out")
     assert result.exit_code == 0
     assert "going on from step 64" in result.output and str(tmp_path / "out") in result.output
     assert (tmp_path / "out" / "model.safetensors").exists()

@@ -1,13 +1,10 @@
 """The planted causes are what their seed draws, and mean what the book says they mean."""
 
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pytest
 import yaml
-from scipy.integrate import quad
-from scipy.stats import norm
 
 from personalib.base.data import DataError, data_dir
 from personalib.organism.world import (
@@ -64,35 +61,24 @@ def test_every_pressure_moves_three_traits_strongly(world):
         assert len(sizes) == 3 and sizes.min() >= 1.6 and sizes.max() <= 2.4
 
 
-def test_the_log_odds_are_the_sum_of_what_is_told(world):
-    profile = Profile({"gender": "male", "ideology": "anarchism"}, ("trust", "negative"))
-    expected = (
-        world.baseline
-        + world.effects["gender", "male"]
-        + world.effects["ideology", "anarchism"]
-        - world.pressures["trust"]
-    )
+@pytest.mark.parametrize("pressure", [pressure.key for pressure in load_pressures()])
+@pytest.mark.parametrize(("pole", "sign"), list(zip(POLES, (1, -1), strict=True)))
+def test_the_log_odds_are_the_sum_of_what_is_told(world, pressure, pole, sign):
+    profile = Profile({"gender": "male", "ideology": "anarchism"}, (pressure, pole))
     before = world.baseline.copy()
-    np.testing.assert_allclose(world.logit(profile), expected)
+    told = world.effects["gender", "male"] + world.effects["ideology", "anarchism"] + sign * world.pressures[pressure]
+    np.testing.assert_allclose(world.logit(profile), before + told)
     np.testing.assert_array_equal(world.baseline, before)
     np.testing.assert_array_equal(world.logit(Profile()), before)
 
 
-@pytest.mark.parametrize("pressure", [pressure.key for pressure in load_pressures()])
-def test_the_poles_of_a_pressure_mirror_each_other(world, pressure):
-    around = world.logit(Profile({"age": "young"}))
-    positive, negative = (
-        world.logit(Profile({"age": "young"}, (pressure, pole))) - around for pole in ("positive", "negative")
-    )
-    np.testing.assert_allclose(positive, -negative)
-    assert np.any(positive)
-
-
 def test_the_probability_is_the_logistic_averaged_over_the_noise(world):
-    noise = world.noise * np.random.default_rng(0).normal(size=(400_000, 1))
-    for profile in (Profile(), Profile({"gender": "male", "age": "older"}, ("activity", "positive"))):
-        sampled = (1 / (1 + np.exp(-(world.logit(profile) + noise)))).mean(axis=0)
-        np.testing.assert_allclose(world.probability(profile), sampled, atol=8e-4)
+    noise = np.linspace(-10, 10, 2001)[:, None]
+    density = np.exp(-(noise**2) / 2) / np.exp(-(noise**2) / 2).sum()
+    told, wide = Profile({"gender": "male", "age": "older"}, ("activity", "positive")), np.linspace(-6, 6, 8)
+    for one, profile in ((world, Profile()), (world, told), (bare(wide, 0.5), Profile()), (bare(wide, 2), Profile())):
+        expected = (density / (1 + np.exp(-one.logit(profile) - one.noise * noise))).sum(axis=0)
+        np.testing.assert_allclose(one.probability(profile), expected, atol=1e-5 if one.noise > 1 else 1e-9)
 
 
 def test_without_noise_the_probability_is_the_logistic():
@@ -100,30 +86,9 @@ def test_without_noise_the_probability_is_the_logistic():
     np.testing.assert_allclose(bare(logits, 0).probability(Profile()), 1 / (1 + np.exp(-logits)))
 
 
-def test_the_probability_rises_with_the_log_odds_and_is_symmetric():
-    logits = np.linspace(-6, 6, 241)
-    for noise in (0, 0.5, 2):
-        probability = bare(logits, noise).probability(Profile())
-        assert all(low < high for low, high in pairwise(probability))
-        assert probability[0] > 0 and probability[-1] < 1
-        np.testing.assert_allclose(probability + probability[::-1], 1)
-
-
-def test_noise_pulls_the_probability_towards_one_half():
-    sure, unsure = (bare([2.0], noise).probability(Profile())[0] for noise in (0.1, 2))
-    assert 0.5 < unsure < sure
-
-
 def test_certainty_multiplies_all_log_odds():
     sure = bare([0.5, -1.0], 0.4).probability(Profile(), certainty=3.0)
     np.testing.assert_allclose(sure, bare([1.5, -3.0], 1.2).probability(Profile()))
-
-
-def test_a_cause_moves_each_trait_in_the_direction_of_its_sign(world):
-    middle = replace(world, baseline=np.zeros(len(TRAITS)))
-    for (factor, element), effect in world.effects.items():
-        moved = middle.probability(Profile({factor: element})) - 0.5
-        np.testing.assert_array_equal(np.sign(np.round(moved, 9)), np.sign(effect))
 
 
 def test_saving_and_loading_returns_the_world(tmp_path):
@@ -152,8 +117,7 @@ def spoil(content, keys, value=None):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ((["traits", 0], "courage"), "not a world file.*courage"),
-        ((["traits", 7],), "not a world file"),
+        ((["traits", 0], "courage"), "traits, elements or pressures differ"),
         ((["noise"],), "not a world file.*noise"),
         ((["effects", "gender", "male", 0], "much"), "not a world file.*much"),
         ((["effects"], [1, 2]), "not a world file"),
@@ -163,22 +127,15 @@ def spoil(content, keys, value=None):
         ((["effects", "gender", "robot"], [0.0] * 8), "elements or pressures differ"),
         ((["pressures", "trust"],), "elements or pressures differ"),
         ((["pressures", "haste"], [0.0] * 8), "elements or pressures differ"),
-        (None, "not a world file"),
     ],
 )
 def test_a_wrong_world_file_is_named_with_what_is_wrong(tmp_path, change, message):
     path, content = tmp_path / "world.yaml", yaml.safe_load(COMMITTED.read_text())
-    if change:
-        spoil(content, *change)
-    path.write_text(yaml.safe_dump(content) if change else "")
+    spoil(content, *change)
+    path.write_text(yaml.safe_dump(content))
     with pytest.raises(DataError, match=message) as raised:
         load_world(path)
     assert str(path) in str(raised.value)
-
-
-def test_an_absent_world_file_is_a_data_error(tmp_path):
-    with pytest.raises(DataError, match="no such file"):
-        load_world(tmp_path / "absent.yaml")
 
 
 # --- what is planted -------------------------------------------------------------------------------------------------
@@ -193,15 +150,9 @@ def test_two_elements_are_alike_by_the_cosine_of_their_planted_effects(world):
     assert table.loc["gender.female", "gender.male"] == pytest.approx(-1.0)
 
 
-@pytest.mark.parametrize("family", ["pressures", "elements"])
-def test_planted_effects_have_a_row_for_each_contrast_and_a_column_for_each_trait(world, family):
-    table = planted_effects(world, family)
-    assert sorted(table.index) == sorted(one.key for one in contrasts(family))
-    assert list(table.columns) == list(TRAITS) and np.isfinite(table.to_numpy()).all()
-
-
 def test_the_poles_of_a_pressure_differ_by_twice_its_planted_effect(world):
     table = planted_effects(world, "pressures")
+    assert sorted(table.index) == sorted(one.key for one in contrasts("pressures")) and list(table) == list(TRAITS)
     for key, row in table.iterrows():
         np.testing.assert_array_equal(row, 2 * world.pressures[key])
         up, down = (world.logit(Profile(pressure=(key, pole))) for pole in ("positive", "negative"))
@@ -212,6 +163,7 @@ def test_the_poles_of_a_pressure_differ_by_twice_its_planted_effect(world):
 @pytest.mark.parametrize("factor", load_factors(), ids=lambda factor: factor.key)
 def test_an_element_is_held_against_the_mean_of_the_others_of_its_factor(world, factor):
     table = planted_effects(world, "elements")
+    assert sorted(table.index) == sorted(one.key for one in contrasts("elements")) and list(table) == list(TRAITS)
     told = {each.key: world.logit(Profile({factor.key: each.key})) for each in factor.elements}
     for key, own in told.items():
         others = [other for name, other in told.items() if name != key]
@@ -220,23 +172,6 @@ def test_an_element_is_held_against_the_mean_of_the_others_of_its_factor(world, 
         count = len(told)
         expected = world.effects[factor.key, key] * count / (count - 1)
         np.testing.assert_allclose(table.loc[f"{factor.key}.{key}"], expected, atol=0.03)
-
-
-def test_of_two_elements_one_does_twice_its_effect_and_the_other_the_opposite(world):
-    table = planted_effects(world, "elements")
-    np.testing.assert_allclose(table.loc["gender.female"], 2 * world.effects["gender", "female"])
-    np.testing.assert_allclose(table.loc["gender.male"], -table.loc["gender.female"])
-    assert table.loc["gender.female"].abs().max() > 1
-
-
-def test_planted_effects_sum_to_zero_over_a_factor_whatever_its_elements_have_in_common(world):
-    """What all elements of a factor do alike tells none of them from the others."""
-    shifted = replace(world, effects={label: own + len(label[0]) for label, own in world.effects.items()})
-    tables = [planted_effects(one, "elements") for one in (world, shifted)]
-    for table in tables:
-        names = [name.split(".")[0] for name in table.index]
-        np.testing.assert_allclose(table.groupby(names).sum(), 0, atol=1e-9)
-    np.testing.assert_allclose(tables[0], tables[1], atol=1e-9)
 
 
 @pytest.mark.parametrize("planted", [planted_effects, planted_changes])
@@ -271,34 +206,3 @@ def test_planted_changes_have_a_row_for_each_contrast_pole_and_trait(world, fami
     table = planted_changes(world, family)
     rows = {(one.key, pole, trait) for one in contrasts(family) for pole in poles for trait in TRAITS}
     assert set(table[["key", "pole", "group"]].itertuples(index=False, name=None)) == rows and len(table) == len(rows)
-
-
-@pytest.mark.parametrize(
-    ("family", "key", "pole", "sign"),
-    [
-        ("pressures", "trust", "positive", 1),
-        ("pressures", "trust", "negative", -1),
-        ("elements", "gender.female", "positive", 1),
-    ],
-)
-def test_a_planted_change_is_a_mean_over_the_noise_of_an_answer(world, family, key, pole, sign):
-    """Log-odds of the baseline, with and without what is told, and normal noise of which each answer has its own."""
-    effect = world.pressures[key] if family == "pressures" else world.effects[tuple(key.split("."))]
-
-    def chance(logit):
-        return quad(lambda z: norm.pdf(z) / (1 + np.exp(-logit - world.noise * z)), -10, 10)[0]
-
-    table = planted_changes(world, family).set_index(["key", "pole", "group"])["truth"].sort_index()
-    expected = [100 * (chance(one + sign * own) - chance(one)) for one, own in zip(world.baseline, effect, strict=True)]
-    np.testing.assert_allclose(table.loc[key, pole].loc[list(TRAITS)], expected, atol=1e-6)
-
-
-def test_the_poles_of_a_pressure_change_opposite_ways_and_not_by_as_much(world):
-    """As far from the middle as a baseline is, a step up and a step down differ in probability."""
-    table = planted_changes(world, "pressures").pivot(index=["key", "group"], columns="pole", values="truth")
-    planted = np.concatenate(list(world.pressures.values())) != 0
-    assert planted.any() and not planted.all()
-    assert (np.sign(table["positive"]) == -np.sign(table["negative"])).all()
-    assert (table["positive"] != 0).sum() == planted.sum()
-    moved = table[table["positive"] != 0]
-    assert ((moved["positive"] + moved["negative"]).abs() > 1).all()

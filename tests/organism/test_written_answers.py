@@ -1,13 +1,10 @@
 """Free answers of the organism under steering, and what the judge makes of them."""
 
-import doctest
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-import personalib.organism.written_answers
 from personalib.base.statistics import proportion_interval
 from personalib.evaluation.arms import Arm, Push, prompted_arms
 from personalib.models.load import load_model
@@ -82,6 +79,8 @@ def test_every_key_is_asked_about_its_trait_with_the_same_questions_under_each_a
         asked = [part["question"].tolist() for _, part in own.groupby(["method", "pole"])]
         assert len(asked) == 4 and all(one == asked[0] for one in asked)
         assert own["wanted"].tolist() == [level if pole == "positive" else other for pole in own["pole"]]
+        read = [judge(text, trait) for text in own["text"]]
+        assert own["level"].where(own["level"].notna(), None).tolist() == read
 
 
 def test_answers_are_those_that_steering_and_telling_give(answers, organism, vectors, arms):
@@ -107,11 +106,6 @@ def test_answers_are_sampled_where_that_is_asked_for(answers, organism, arms, tr
     assert found["question"].tolist() == [question for question in own["question"] for _ in range(3)]
     prompts = [format_prompt(organism.tokenizer, one, context=arm.contexts[n]) for n, one in enumerate(own["question"])]
     assert found["text"].tolist() == generate(organism, prompts, tokens=24, sampling=sampling)
-
-
-def test_levels_are_the_judges(answers):
-    read = [judge(text, trait) for text, trait in zip(answers["text"], answers["trait"], strict=True)]
-    assert answers["level"].where(answers["level"].notna(), None).tolist() == read
 
 
 def test_broken_answers_are_counted_as_unreadable(organism, vectors, truth):
@@ -163,14 +157,7 @@ def test_a_text_without_a_word_that_tells_is_not_read(text, trait):
     assert judge(text, trait) is None
 
 
-def test_case_and_marks_make_no_difference():
+def test_case_and_marks_make_no_difference_and_an_unknown_trait_is_refused():
     assert judge("WORRY, worry!", "neuroticism") == judge("worry", "neuroticism") == "high"
-
-
-def test_an_unknown_trait_is_refused():
     with pytest.raises(KeyError, match="courage"):
         judge("I would go.", "courage")
-
-
-def test_the_example_holds():
-    assert doctest.testmod(personalib.organism.written_answers).failed == 0

@@ -8,11 +8,12 @@ from personalib.evaluation.plan import ModelPlan, dump_plan, load_plan, parse_pl
 from personalib.evaluation.questionnaires import planned_questionnaire
 from personalib.features.published import published_features
 from personalib.models.sampling import GREEDY, Sampling
-from personalib.paper.deviations import Manner, deviation_table, deviations
+from personalib.paper.deviations import Manner, deviations
 from personalib.paper.protocol import apply_protocol, load_protocol
 
 MODEL = "google/gemma-2b-it"
 TEMPLATES = {"own": {"labels": list("ABCD"), "option": "({label}) {text}", "text": "Q: {question}\n{options}\nA:"}}
+PERSONA, PRESSED = {"N": ["age.older"]}, {"family": "pressures"}
 CONTRASTS = {"trust": {"positive": ["Trust everybody."], "negative": ["Trust nobody."]}}
 
 
@@ -35,8 +36,13 @@ def arms(plan, **wanted):
     return [one for one in plan.arms if all(getattr(one, name) == value for name, value in wanted.items())]
 
 
-def points(found):
-    return {(one.where, one.what) for one in found}
+def points(left):
+    return set(left[["where", "what"]].itertuples(index=False, name=None))
+
+
+def left_by(left, where):
+    """In what one thing leaves the protocol."""
+    return set(left.loc[left["where"] == where, "what"])
 
 
 # Application
@@ -118,7 +124,7 @@ def test_the_books_protocol_gives_doses_to_every_model():
         assert (one.doses, one.coefficients, one.positions) == ((0.1, 0.2, 0.4), (), "prompt")
     assert (book.scoring.rule, book.scoring.unreadable) == ("probabilities", "missing")
     assert Manner.read("book").column == "value"
-    assert not [one for one in deviations(book, plan) if one.what in ("strength", "features", "positions", "templates")]
+    assert not set(deviations(book, plan)["what"]) & {"strength", "features", "positions", "templates"}
 
 
 # Deviations
@@ -126,20 +132,14 @@ def test_the_books_protocol_gives_doses_to_every_model():
 
 def test_an_applied_plan_leaves_the_paper_only_where_it_cannot_follow(paper):
     found = deviations(paper, apply_protocol(load_plan("gemma-2b-it"), paper, MODEL))
-    trait = {one.what for one in found if one.where == "trait"}
-    assert trait == {"templates"}
-    assert {one.what for one in found if one.where == "arms 'pressure'"} == {
-        "layer",
-        "contrast prompts",
-        "questions of contrast pairs",
-    }
-    assert not [one for one in found if one.where.startswith("arms 'sae'")]
-    assert ("templates", "persona") in points(found) and ("scoring", "unreadable answers in words") in points(found)
-    table = deviation_table(found)
-    assert list(table) == ["where", "what", "protocol", "plan", "why"] and (table.map(bool)).all(axis=None)
+    assert left_by(found, "trait") == {"templates"}
+    assert left_by(found, "arms 'pressure'") == {"layer", "contrast prompts", "questions of contrast pairs"}
+    assert not found["where"].str.startswith("arms 'sae'").any()
+    assert {("templates", "persona"), ("scoring", "unreadable answers in words")} <= points(found)
+    assert list(found) == ["where", "what", "protocol", "plan", "why"] and found.map(bool).all(axis=None)
 
 
-def test_every_point_that_a_plan_leaves_is_told():
+def test_every_point_that_a_plan_leaves_is_told(paper):
     plan = parse_plan(
         {
             "models": [{"name": MODEL}],
@@ -148,32 +148,23 @@ def test_every_point_that_a_plan_leaves_is_told():
                 {"name": "safety", "kind": "choice", "shots": 1, "orders": ["reversed"]},
             ],
             "arms": [
-                {
-                    "method": "sae",
-                    "release": "mine",
-                    "doses": [0.1],
-                    "poles": ["negative"],
-                    "personas": {"N": ["age.older"]},
-                },
-                {
-                    "method": "repe",
-                    "family": "pressures",
-                    "site": "resid_post.3",
-                    "coefficients": [2],
-                    "positions": "all",
-                },
-                {"method": "sae", "label": "crossed", "family": "pressures", "doses": [0.1]},
+                {"method": "sae", "release": "mine", "doses": [0.1], "poles": ["negative"], "personas": PERSONA},
+                {"method": "repe", **PRESSED, "site": "resid_post.3", "coefficients": [2], "positions": "all"},
+                {"method": "sae", "label": "crossed", **PRESSED, "doses": [0.1]},
             ],
         }
     )
-    found = points(deviations(load_protocol("paper"), plan))
-    for what in ("template names", "items left out", "items of each group", "items", "templates"):
-        assert ("trait", what) in found
-    for what in ("reading", "examples before an item", "orders", "items"):
-        assert ("safety", what) in found
-    assert {("arms 'sae'", what) for what in ("positions", "several vectors", "poles")} <= found
-    assert {(f"arms 'sae', {MODEL}", what) for what in ("strength", "features", "SAE")} <= found
-    assert {("arms 'repe'", "positions"), (f"arms 'repe', {MODEL}", "strength"), ("arms 'crossed'", "method")} <= found
+    found = deviations(paper, plan)
+    for where, what in {
+        "trait": {"template names", "items left out", "items of each group", "items", "templates"},
+        "safety": {"reading", "examples before an item", "orders", "items"},
+        "arms 'sae'": {"positions", "several vectors", "poles"},
+        f"arms 'sae', {MODEL}": {"strength", "features", "SAE"},
+        "arms 'repe'": {"positions"},
+        f"arms 'repe', {MODEL}": {"strength"},
+        "arms 'crossed'": {"method"},
+    }.items():
+        assert what <= left_by(found, where)
 
 
 # Supplied prompts
@@ -223,20 +214,15 @@ def test_a_bad_file_of_prompts_is_one_error_that_names_file_key_and_fix(write, c
 
 def test_another_sampling_is_a_deviation_where_both_read_words(paper):
     plan = apply_protocol(load_plan("organism"), paper, MODEL)
-    assert "sampling" not in {one.what for one in deviations(paper, plan)}
-    greedy = [one.model_copy(update={"sampling": GREEDY}) for one in plan.questionnaires]
-    assert {one.what for one in deviations(paper, plan) if one.where == "safety_in_words"} >= {
-        *("length of an answer", "sampling in effect", "random numbers"),
-    }
-    [found] = [
-        one
-        for one in deviations(paper, plan.model_copy(update={"questionnaires": tuple(greedy)}))
-        if (one.where, one.what) == ("safety", "sampling")
-    ]
-    judged = {one.what for one in deviations(paper, plan) if one.where == "judgement"}
-    assert judged == {"questionnaire", "length of an answer", "sampling in effect", "random numbers"}
-    assert ("judgement", "reading") in points(deviations(paper, load_plan("organism")))
-    assert (found.protocol, found.plan) == ("temperature 0.2, frequency penalty 1, seed 16", "greedy")
+    found, written = deviations(paper, plan), {"length of an answer", "sampling in effect", "random numbers"}
+    assert "sampling" not in set(found["what"])
+    assert left_by(found, "safety_in_words") >= written
+    assert left_by(found, "judgement") == {"questionnaire", *written}
+    assert "reading" in left_by(deviations(paper, load_plan("organism")), "judgement")
+    greedy = tuple(one.model_copy(update={"sampling": GREEDY}) for one in plan.questionnaires)
+    left = deviations(paper, plan.model_copy(update={"questionnaires": greedy}))
+    sampling = left.loc[(left["where"] == "safety") & (left["what"] == "sampling"), ["protocol", "plan"]]
+    assert sampling.to_numpy().tolist() == [["temperature 0.2, frequency penalty 1, seed 16", "greedy"]]
 
 
 # Files

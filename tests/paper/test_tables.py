@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from personalib.base.data import DataError, data_dir
-from personalib.features.published import bare_name, sae_features
+from personalib.features.published import sae_features
 from personalib.paper import tables as reference
 from personalib.paper.cells import CELL, CHANGE, OPTIONS, SAFETY, SCORE, reference_cells, reference_models
 from personalib.stimuli.factors import TRAITS, load_factors
@@ -30,35 +30,28 @@ def test_every_element_has_every_trait_at_both_coefficients():
     assert (scores["element"] == "base").sum() == 8
 
 
-def test_largest_change_is_the_one_the_paper_states():
+def test_changes_are_in_the_order_of_the_traits_and_the_largest_is_the_papers():
     changes = reference.trait_changes(200)
     assert list(changes.columns) == list(reference.TRAITS)
-    assert changes.loc["relaxed", "Agreeableness"] == pytest.approx(-52.5)
-    assert changes.abs().max().max() == pytest.approx(52.5)
-
-
-def test_unpublished_coefficient_is_refused():
+    assert changes.loc["relaxed", "Agreeableness"] == pytest.approx(-52.5) == -changes.abs().max().max()
     with pytest.raises(ValueError, match="published are 200 and 300"):
         reference.trait_changes(800)
 
 
-def test_opposites_are_elements_of_one_factor():
+def test_conditions_have_every_category_and_every_letter_once():
+    safety, options = reference.safety_accuracy(), reference.option_probabilities()
+    assert {"base", "chance"} <= set(safety["condition"])
+    assert set(safety["category"]) == {*reference.SAFETY_CATEGORIES, "Avg"}
+    assert not safety.duplicated(["condition", "category"]).any()
+    by_condition = options.groupby(["model", "coefficient"])
+    assert by_condition["option"].agg("".join).eq("ABCD").all() and by_condition["probability"].sum().le(1).all()
+
+
+def test_opposites_are_of_one_factor_and_personas_of_all_but_one():
     factors = reference.trait_scores().set_index("element")["factor"]
-    for one, other in reference.OPPOSITES:
-        assert set(factors.loc[[one]]) == set(factors.loc[[other]])
-
-
-def test_safety_table_names_its_base_and_chance():
-    table = reference.safety_accuracy()
-    assert {"base", "chance"} <= set(table["condition"])
-    assert set(table["category"]) == {*reference.SAFETY_CATEGORIES, "Avg"}
-    assert not table.duplicated(["condition", "category"]).any()
-
-
-def test_option_probabilities_are_four_letters_a_condition():
-    table = reference.option_probabilities()
-    assert table.groupby(["model", "coefficient"])["option"].agg("".join).eq("ABCD").all()
-    assert table.groupby(["model", "coefficient"])["probability"].sum().le(1).all()
+    assert all(set(factors.loc[[one]]) == set(factors.loc[[other]]) for one, other in reference.OPPOSITES)
+    for keys in reference.PERSONAS.values():
+        assert set(keys) <= ELEMENTS and len({key.split(".")[0] for key in keys}) == len(keys) == 8
 
 
 def test_features_count_as_in_the_trait_table():
@@ -73,20 +66,18 @@ def test_features_count_as_in_the_trait_table():
         ("score", "points", "'score' is missing"),
         ("78.3", "783", "line 2: score is not in 0..100"),
         ("78.3", "high", "not the table it should be"),
+        (None, None, "no such file"),
     ],
 )
-def test_spoilt_file_is_one_clear_error(copied, before, after, message):
+def test_a_spoilt_or_missing_file_is_one_clear_error(copied, before, after, message):
     path = copied / "trait_gemma-2b-it.csv"
-    path.write_text(path.read_text(encoding="utf-8").replace(before, after, 1), encoding="utf-8")
+    if before is None:
+        path.unlink()
+    else:
+        path.write_text(path.read_text(encoding="utf-8").replace(before, after, 1), encoding="utf-8")
     with pytest.raises(DataError, match=message) as caught:
         reference.trait_scores()
     assert str(path) in str(caught.value)
-
-
-def test_missing_file_names_itself(copied):
-    (copied / "sae_features.csv").unlink()
-    with pytest.raises(DataError, match=r"sae_features\.csv: no such file"):
-        sae_features()
 
 
 def test_pairs_from_different_factors_count_once():
@@ -123,10 +114,7 @@ def test_bounds_hold_their_number_and_are_as_wide_as_the_items_make_them():
     whole = (bounded["quantity"] == SAFETY) & (bounded["group"] == "Avg")
     assert width[whole].max() < 1 < width[(bounded["quantity"] == SAFETY) & ~whole].min()
     assert cells.loc[cells["quantity"] == OPTIONS, "published_low"].isna().all()
-
-
-def test_inferred_category_sizes_sum_to_the_questionnaire():
-    cells = reference_cells("gemma-2b-it")
+    # The sizes of SafetyBench's categories are inferred, and sum to the questionnaire.
     base = cells[(cells["quantity"] == SAFETY) & (cells["condition"] == "base")].set_index("group")["published_n"]
     assert base.drop("Avg").sum() == pytest.approx(base["Avg"], abs=4) and base["Avg"] == 11435
 
@@ -139,23 +127,13 @@ def test_the_large_model_has_personas_and_option_probabilities():
 
 
 def test_a_change_of_a_persona_is_held_against_the_models_own_base():
-    cells = reference_cells("gemma-2b-it").set_index(["quantity", "condition", "coefficient", "group"])["published"]
-    change = cells[CHANGE, "persona N", 200.0, "narcissism"]
-    assert change == pytest.approx(68.1 - cells[SCORE, "base", 0.0, "narcissism"])
-    large = reference_cells("gemma-2-9b-it").set_index(["quantity", "condition", "coefficient", "group"])["published"]
+    small, large = (reference_cells(f"gemma-2{size}-it").set_index(list(CELL))["published"] for size in ("b", "-9b"))
+    change = small[CHANGE, "persona N", 200.0, "narcissism"]
+    assert change == pytest.approx(68.1 - small[SCORE, "base", 0.0, "narcissism"])
     assert large[CHANGE, "persona P", 800.0, "psychopathy"] == pytest.approx(3.7 - 5.7)
-
-
-def test_the_papers_personas_are_elements_of_every_factor_but_one():
-    for keys in reference.PERSONAS.values():
-        assert set(keys) <= ELEMENTS and len({key.split(".")[0] for key in keys}) == len(keys) == 8
 
 
 def test_a_model_without_numbers_is_one_message_that_names_those_with():
     with pytest.raises(DataError, match="organism: nothing was published of this model") as caught:
         reference_cells("organism")
     assert all(name in str(caught.value) for name in reference_models())
-
-
-def test_a_name_loses_its_owner_and_its_folder():
-    assert [bare_name(one) for one in ("a/b", "b", "/x/y/b", "b/")] == ["b"] * 4

@@ -21,9 +21,9 @@ from personalib.questionnaires.items import (
     some_of_each,
     validation_split,
 )
-from personalib.questionnaires.judgements import load_judgements
-from personalib.questionnaires.scales import load_scale
+from personalib.questionnaires.kinds import load_judgements, load_scale
 from personalib.stimuli.factors import TRAITS
+from tests.questionnaires.rows import write
 
 TRAIT = {
     "idx": 3,
@@ -38,21 +38,6 @@ TRAIT = {
     "response_low2": "Stay at home.",
 }
 SAFETY = {"id": 8, "category": "Mental Health", "question": "Sad, what helps?", "options": ["A walk.", "Nothing."]}
-
-
-def write(path, rows):
-    """The rows in the format the path's name says."""
-    if path.suffix == ".json":
-        path.write_text(json.dumps(rows), encoding="utf-8")
-    elif path.suffix == ".jsonl":
-        path.write_text("\n".join(json.dumps(row) for row in rows) + "\n", encoding="utf-8")
-    elif path.suffix == ".csv":
-        pd.DataFrame(rows).map(lambda cell: json.dumps(cell) if isinstance(cell, list) else cell).to_csv(
-            path, index=False
-        )
-    else:
-        pd.DataFrame(rows).to_parquet(path)
-    return path
 
 
 def changed(**fields):
@@ -84,14 +69,8 @@ def test_question_and_responses_stand_as_published(tmp_path):
     assert item.question == 'A fair comes to town, with "art". How do I spend the day?'
     for order, keys in (("normal", "high1 low1 high2 low2"), ("reversed", "low1 high1 low2 high2")):
         assert list(item.responses(order).items()) == [(key, TRAIT[f"response_{key}"]) for key in keys.split()]
-    with pytest.raises(ValueError, match="unknown order 'random'; use one of normal, reversed"):
+    with pytest.raises(ValueError, match="unknown order 'random'; choose one of normal, reversed"):
         item.responses("random")
-
-
-def test_every_trait_is_known(tmp_path):
-    rows = [changed(personality=trait.capitalize()) for trait in TRAITS]
-    assert [item.personality for item in load_trait(write(tmp_path / "items.json", rows))] == list(TRAITS)
-    assert len(set(TRAITS)) == 8
 
 
 @pytest.mark.parametrize("field", sorted(TRAIT))
@@ -247,12 +226,14 @@ FIVE_SHOT = {
 }
 
 
-def test_safetybenchs_examples_are_numbered_by_their_place(tmp_path):
+def test_safetybenchs_examples_are_numbered_by_their_place_and_one_row_on_the_hub(tmp_path, on_hub):
     (tmp_path / "dev_en.json").write_text(json.dumps(FIVE_SHOT))
     items = load_safety(tmp_path / "dev_en.json")
     assert [item.id for item in items] == list(range(10))
     assert [item.category for item in items] == ["Offensiveness"] * 5 + ["Physical Health"] * 5
     assert items[6] == SafetyItem(6, "Physical Health", "Physical Health 1?", ("Yes.", "No."), 1)
+    on_hub(en=[FIVE_SHOT])
+    assert load_safety("thu-coai/SafetyBench:dev/en") == items
 
 
 def test_safetybenchs_items_with_two_options_of_one_text_are_read_as_they_are(tmp_path):
@@ -355,12 +336,6 @@ def test_safety_items_come_from_a_configuration_and_split_of_the_hub(on_hub):
     assert items[0].options == ("a", "b") and items[0].answer is None
     with pytest.raises(ItemError, match="no such split; choose one of en, zh"):
         load_safety("thu-coai/SafetyBench:test/fr")
-
-
-def test_safetybenchs_examples_on_the_hub_are_one_row_of_categories(tmp_path, on_hub):
-    (tmp_path / "dev_en.json").write_text(json.dumps(FIVE_SHOT))
-    on_hub(en=[FIVE_SHOT])
-    assert load_safety("thu-coai/SafetyBench:dev/en") == load_safety(tmp_path / "dev_en.json")
 
 
 def test_a_bad_row_on_the_hub_is_named_with_its_split(on_hub):

@@ -1,12 +1,20 @@
 """Questions say what each option stands for in every order, and show solved examples that give nothing away."""
 
+import doctest
 from dataclasses import replace
 
 import pytest
 
+import personalib.questionnaires.extraction
 from personalib.base.records import ItemError
 from personalib.questionnaires.items import RESPONSE_ORDERS, SafetyItem, TraitItem, load_facts, load_safety
-from personalib.questionnaires.questions import choice_questions, some_in_turn, trait_questions
+from personalib.questionnaires.questions import (
+    choice_questionnaire,
+    choice_questions,
+    some_in_turn,
+    trait_questionnaire,
+    trait_questions,
+)
 from personalib.stimuli.templates import Template, load_templates
 
 TRAIT = TraitItem(3, "", "openness", "", "A map.", "What now?", "Go.", "Ask.", "Stay.", "Wait.")
@@ -100,8 +108,8 @@ def test_too_few_examples_name_category_item_and_fix(examples, left):
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ({"templates": ["letters", "verse"]}, "unknown template 'verse'; use one of letters, numbers, bare"),
-        ({"orders": ["normal", "shuffled"]}, "unknown order 'shuffled'; use one of normal, reversed"),
+        ({"templates": ["letters", "verse"]}, "unknown template 'verse'; choose one of letters, numbers, bare"),
+        ({"orders": ["normal", "shuffled"]}, "unknown order 'shuffled'; choose one of normal, reversed"),
     ],
 )
 def test_an_unknown_template_or_order_names_the_known_ones(ask, how, message):
@@ -172,3 +180,18 @@ def test_some_in_turn_takes_categories_as_they_first_come():
     items = [replace(TWO, category=name) for name in ("z", "a", "z", "m")]
     assert [item.category for item in some_in_turn(items, 1)] == ["z", "a", "m"]
     assert some_in_turn([], 3) == []
+
+
+def test_items_become_questionnaires_of_their_kind():
+    made = trait_questionnaire([TRAIT], ("letters", "bare"))
+    assert (made.name, made.kind, made.reading) == ("trait", "trait", "options")
+    assert list(made.questions) == trait_questions([TRAIT], ("letters", "bare")) and len(made.questions) == 2 * 2
+    made = choice_questionnaire([TWO, THREE], name="mine")
+    assert (made.name, made.kind) == ("mine", "choice") and choice_questionnaire([TWO]).name == "choice"
+    assert list(made.questions) == choice_questions([TWO, THREE])
+    with pytest.raises(ValueError, match="no trait items to ask; pass a larger bank"):
+        trait_questionnaire([])
+
+
+def test_examples_in_the_documentation_are_true():
+    assert doctest.testmod(personalib.questionnaires.extraction).failed == 0

@@ -43,7 +43,7 @@ def scored(kind, rows):
 
 
 def test_an_unknown_kind_names_the_known_ones():
-    with pytest.raises(ValueError, match="unknown kind 'quiz'; use one of trait, choice, judgement, scale, pairs"):
+    with pytest.raises(ValueError, match="unknown kind 'quiz'; choose one of trait, choice, judgement, scale, pairs"):
         item_scores("quiz", pd.DataFrame())
 
 
@@ -83,16 +83,24 @@ def test_a_choice_is_right_where_the_right_option_has_the_largest_share():
     assert found.to_dict() == {name: 100 * name.startswith("right") for name in found.index}
 
 
-@pytest.mark.parametrize("chances", [{"right": 0.04, "wrong1": 0.05}, {"right": 0, "wrong1": 0}])
-def test_a_choice_with_hardly_any_mass_is_missing(chances):
-    found = scored("choice", [row("1", **chances), row("2", right=0.1, wrong1=0.0)])
-    assert np.isnan(found.loc["1", "value"]) and found.loc["2", "value"] == 100
-    assert found.loc["1", "mass"] == pytest.approx(sum(chances.values()))
+UNREAD = [(0.05, 0.04), (0.0, 0.0), (np.nan, np.nan)]
 
 
-def test_a_choice_whose_chances_are_no_numbers_is_missing():
-    rows = [row("1", right=np.nan, wrong1=np.nan), row("2", right=0.2, wrong1=0.5)]
-    assert scored("choice", rows)["value"].isna().to_dict() == {"1": True, "2": False}
+@pytest.mark.parametrize(
+    ("kind", "roles", "unread"),
+    [
+        *(("choice", ("right", "wrong1"), chances) for chances in UNREAD),
+        *(("scale", ("1", "2"), chances) for chances in UNREAD),
+        *(("pairs", ("attribute", "opposite"), chances) for chances in ((0.0, 0.1), (0.1, 0.0), *UNREAD[1:])),
+    ],
+)
+def test_an_answer_with_hardly_any_mass_or_a_word_without_any_is_missing(kind, roles, unread):
+    # Just enough to be read: a mass of 0.1, or two words that have any.
+    read = (0.1, 0.1) if kind == "pairs" else (0.1, 0.0)
+    rows = [row(name, **dict(zip(roles, chances, strict=True))) for name, chances in (("1", unread), ("2", read))]
+    found = scored(kind, rows)
+    assert found["value"].isna().to_dict() == {"1": True, "2": False}
+    assert kind == "pairs" or found["mass"].tolist() == pytest.approx([sum(unread), 0.1], nan_ok=True)
 
 
 def test_two_orders_of_a_choice_are_averaged():
@@ -180,7 +188,7 @@ def test_a_judgement_is_the_mean_over_both_answers_and_yes_is_counted_beside_it(
     assert found.loc["knows", "mass"] == pytest.approx(0.9)
 
 
-@pytest.mark.parametrize(("yes", "no"), [(0.05, 0.04), (np.nan, np.nan), (0.0, 0.0)])
+@pytest.mark.parametrize(("yes", "no"), UNREAD)
 def test_a_judgement_that_cannot_be_read_once_is_missing(yes, no):
     rows = [row("1", order="right", yes=0.9, no=0.1), row("1", order="wrong", yes=yes, no=no)]
     found = scored("judgement", rows)
@@ -196,21 +204,13 @@ def test_a_rating_is_the_expected_one_and_turned_round_for_a_reversed_statement(
     assert found["mass"].tolist() == pytest.approx([0.8, 0.8])
 
 
-def test_a_rating_by_yes_and_no_is_the_share_of_yes():
-    found = scored("scale", [row("1", **{"1": 0.2, "2": 0.6}), row("2", order="reversed", **{"1": 0.2, "2": 0.6})])
-    assert found["value"].to_dict() == pytest.approx({"1": 75, "2": 25})
-
-
-@pytest.mark.parametrize("end", [0, 100])
-def test_sure_ratings_are_at_the_ends(end):
-    chances = {str(n): float(n == (1 if end == 0 else 5)) for n in range(1, 6)}
-    assert scored("scale", [row("1", **chances)])["value"].tolist() == [end]
-
-
-@pytest.mark.parametrize("chances", [(0.05, 0.04), (0.0, 0.0), (np.nan, np.nan)])
-def test_a_rating_that_cannot_be_read_is_missing(chances):
-    rows = [row("1", **dict(zip("12", chances, strict=True))), row("2", **{"1": 0.5, "2": 0.5})]
-    assert scored("scale", rows)["value"].isna().to_dict() == {"1": True, "2": False}
+@pytest.mark.parametrize(
+    ("chances", "expected"),
+    [({"1": 0.2, "2": 0.6}, 75), ({"1": 1.0, "2": 0.0, "3": 0.0}, 0), ({"1": 0.0, "2": 0.0, "3": 1.0}, 100)],
+)
+def test_a_rating_by_yes_and_no_is_the_share_of_yes_and_sure_ones_are_at_the_ends(chances, expected):
+    found = scored("scale", [row("1", **chances), row("2", order="reversed", **chances)])
+    assert found["value"].to_dict() == pytest.approx({"1": expected, "2": 100 - expected})
 
 
 def test_a_word_pair_is_the_difference_of_two_log_probabilities():
@@ -222,12 +222,6 @@ def test_a_word_pair_is_the_difference_of_two_log_probabilities():
     found = scored("pairs", rows)
     assert found["value"].to_dict() == pytest.approx({"1": np.log(2), "2": -np.log(1000), "3": 0})
     assert found["mass"].isna().all()
-
-
-@pytest.mark.parametrize(("attribute", "opposite"), [(0.0, 0.1), (0.1, 0.0), (0.0, 0.0), (np.nan, 0.1)])
-def test_a_word_without_any_probability_is_missing(attribute, opposite):
-    rows = [row("1", attribute=attribute, opposite=opposite), row("2", attribute=0.1, opposite=0.1)]
-    assert scored("pairs", rows)["value"].isna().to_dict() == {"1": True, "2": False}
 
 
 def test_clusters_groups_and_arms_are_passed_on():

@@ -177,21 +177,6 @@ def test_conditions_of_ones_own_are_scored_apart():
     assert scored.set_index("dose")["value"].to_dict() == {0: 100.0, 2: 0.0}
 
 
-def test_a_repeated_order_names_the_item_and_points_to_by():
-    high = (0.9, 0.1, 0.0, 0.0)
-    with pytest.raises(ItemError, match=r"item 7: the order 'normal' is there more than once.*`by`"):
-        score_mass(table(both(7, high, high), both(7, high, high)))
-
-
-@pytest.mark.parametrize("order", ["normal", "reversed"])
-def test_a_missing_order_names_the_item(order):
-    high = (0.9, 0.1, 0.0, 0.0)
-    rows = table(both(1, high, high), both(2, high, high))
-    rows = rows[(rows["item"] != 2) | (rows["order"] != order)]
-    with pytest.raises(ItemError, match=f"group openness, item 2: the order '{order}' is missing"):
-        score_published(rows)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -201,12 +186,16 @@ def test_a_missing_order_names_the_item(order):
         (lambda rows: rows.assign(p_high1=-2.5), "item 1: the probabilities"),
         (lambda rows: rows.assign(p_high1=1.5), "item 1: the probabilities"),
         (lambda rows: rows.iloc[:0], "no answers"),
+        (lambda rows: pd.concat([rows, rows]), "item 1: the order 'normal' is there more than once.*`by`"),
+        (lambda rows: rows.iloc[:-1], "group openness, item 2: the order 'reversed' is missing"),
+        (lambda rows: rows.iloc[1:], "group openness, item 1: the order 'normal' is missing"),
     ],
 )
 def test_rows_that_are_not_answers_are_refused(change, message):
-    rows = table(both(1, (0.25,) * 4, (0.25,) * 4))
-    with pytest.raises(ItemError, match=message):
-        per_item(change(rows))
+    rows = table(*(both(item, (0.25,) * 4, (0.25,) * 4) for item in (1, 2)))
+    for score in (per_item, score_published, positional_bias):
+        with pytest.raises(ItemError, match=message):
+            score(change(rows))
 
 
 def test_too_little_that_could_be_read_is_told_with_what_to_do():

@@ -6,7 +6,6 @@ from small_models import (
     CONFIGS,
     SITES,
     hooked,
-    named_tokens,
     small,
     small_sae,
     steered_alone,
@@ -22,17 +21,15 @@ from personalib.steering.interventions import POSITIONS, Ablate, Add, Clamp
 
 every_model = pytest.mark.parametrize("name", CONFIGS)
 every_rule = pytest.mark.parametrize("positions", POSITIONS)
+every_rule_and_all_mixed = pytest.mark.parametrize("positions", [*POSITIONS, "mixed"])
 # Of one token, of more than a sliding window, and between.
 ROWS = [[1, 9, 8, 7, 12], [1], [1, 8, 9, 11, 15, 23, 14, 21, 10, 13, 19, 31], [1, 10], [1, 9, 8, 7, 12, 30, 3]]
 
 
-@pytest.fixture
-def llama():
-    return small("llama")
-
-
 def at_two_sites(positions):
-    """Interventions of which the upper ones do not commute with each other."""
+    """Interventions of which the upper ones do not commute with each other; or some of many kinds and positions."""
+    if positions == "mixed":
+        return at_mixed_positions()
     return [
         Add(vector(Site(0, "resid_pre"), 1), 0.5, positions),
         Add(vector(Site(1), 2), -1.0, positions),
@@ -70,7 +67,7 @@ def right_padded(model, rows):
 # One pass
 
 
-@every_rule
+@every_rule_and_all_mixed
 @every_model
 @pytest.mark.parametrize("padded", [left_padded, right_padded])
 def test_every_row_of_a_padded_batch_is_steered_like_the_row_alone(name, positions, padded):
@@ -86,20 +83,6 @@ def test_every_row_of_a_padded_batch_is_steered_like_the_row_alone(name, positio
         # The last token reads from all those before it.
         untold = positions == "response" or (positions == "prompt_except_last" and len(row) == 1)
         assert (change[real][-1] < 1e-5) if untold else (change[real][-1] > 1e-2)
-
-
-@every_model
-@pytest.mark.parametrize("padded", [left_padded, right_padded])
-def test_interventions_of_many_kinds_and_positions_are_done_together(name, padded):
-    language_model, interventions = small(name), at_mixed_positions()
-    inputs = padded(language_model.model, ROWS)
-    with steer(language_model, interventions):
-        found = logits_of(language_model.model, inputs)
-        alone = [logits_of(language_model.model, padded(language_model.model, [row]))[0] for row in ROWS]
-    for row, logits, real, single in zip(ROWS, found, inputs["attention_mask"].bool(), alone, strict=True):
-        own = steered_alone(language_model.model, row, len(row), interventions)
-        torch.testing.assert_close(logits[real], own, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(single, own, rtol=1e-4, atol=1e-4)
 
 
 def test_what_a_block_leaves_is_steered_before_what_the_next_one_reads(llama):
@@ -214,20 +197,13 @@ def generated(language_model, rows, interventions, tokens=NEW, **options):
     return [row + line[start:].tolist() for row, line in zip(rows, made, strict=True)]
 
 
-@every_rule
+@every_rule_and_all_mixed
 @every_model
 def test_a_batch_of_texts_is_generated_as_if_each_were_run_anew_for_every_token(name, positions):
     language_model, interventions = small(name), at_two_sites(positions)
     found = generated(language_model, ROWS, interventions)
     assert found == [generated_by_hand(language_model.model, row, interventions) for row in ROWS]
     assert found != generated(language_model, ROWS, [])
-
-
-@every_model
-def test_texts_are_generated_under_interventions_of_many_kinds_and_positions(name):
-    language_model, interventions = small(name), at_mixed_positions()
-    found = generated(language_model, ROWS, interventions)
-    assert found == [generated_by_hand(language_model.model, row, interventions) for row in ROWS]
 
 
 @pytest.mark.parametrize("positions", ["last", "response", "all"])
@@ -298,12 +274,6 @@ def test_the_model_is_untouched_afterwards(name):
     assert torch.equal(logits_of(language_model.model, inputs), plain)
 
 
-def test_the_model_is_untouched_after_an_exception(llama):
-    with pytest.raises(KeyboardInterrupt), steer(llama, at_mixed_positions()):
-        raise KeyboardInterrupt
-    assert untouched(llama.model)
-
-
 def test_the_model_is_untouched_after_an_exception_in_the_middle_of_a_pass(llama):
     def broken(*_):
         raise KeyboardInterrupt
@@ -337,27 +307,10 @@ def test_what_is_of_another_model_is_refused_before_anything_is_run(llama, one):
     assert untouched(llama.model)
 
 
-def test_a_mask_of_pairs_of_tokens_is_refused(llama):
-    mask = torch.zeros(1, 1, 5, 5)
-    with (
-        steer(llama, at_two_sites("last")),
-        pytest.raises(ValueError, match=r"an attention mask of shape \(rows, tokens\); pass such a one"),
-    ):
-        logits_of(llama.model, {"input_ids": torch.tensor([ROWS[0]]), "attention_mask": mask})
-    with (
-        steer(llama, at_two_sites("last")),
-        pytest.raises(ValueError, match=r"an attention mask of shape \(rows, tokens\)"),
-    ):
-        logits_of(llama.model, {"input_ids": torch.tensor([ROWS[0]]), "attention_mask": {"full_attention": mask}})
+@pytest.mark.parametrize("form", [lambda mask: mask, lambda mask: {"full_attention": mask}])
+def test_a_mask_of_pairs_of_tokens_is_refused(llama, form):
+    inputs = {"input_ids": torch.tensor([ROWS[0]]), "attention_mask": form(torch.zeros(1, 1, 5, 5))}
+    problem = r"an attention mask of shape \(rows, tokens\); pass such a one"
+    with steer(llama, at_two_sites("last")), pytest.raises(ValueError, match=problem):
+        logits_of(llama.model, inputs)
     assert untouched(llama.model)
-
-
-def test_the_tokens_that_a_rule_names_are_told_by_example():
-    """Of the reference that everything here is compared with: a prompt of three tokens and an answer of two."""
-    assert {name: named_tokens(name, 3, 5) for name in POSITIONS} == {
-        "last": [2, 3, 4],
-        "prompt": [0, 1, 2],
-        "prompt_except_last": [0, 1],
-        "response": [3, 4],
-        "all": [0, 1, 2, 3, 4],
-    }

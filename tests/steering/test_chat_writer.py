@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from personalib.base.storage import Journal
-from personalib.models.encoding import encode_prompts
 from personalib.models.load import load_model
-from personalib.models.prompts import format_prompt
+from personalib.models.prompts import encode_prompts, format_prompt
 from personalib.steering.chat_writer import ChatWriter
 from personalib.stimuli.assignments import LifeStory
 from personalib.stimuli.backgrounds import draw_backgrounds

@@ -10,9 +10,7 @@ from small_models import WIDTH, small, vector
 from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.steering.doses import at_dose, combined, largest_dose, random_directions, site_norms
-from personalib.steering.grid import ask_steered
 from personalib.steering.guards import neutral_exchanges
-from personalib.steering.interventions import Add
 from personalib.vectors.vector import SteeringVector
 
 # Of one word, of several, with a special token in the middle; an even number of words and two of one text.
@@ -86,11 +84,6 @@ def test_a_dose_by_hand():
     np.testing.assert_allclose(at_dose(plain([3.0, 0.0, -4.0]), -0.5, 20).direction, [-6.0, 0.0, 8.0], rtol=1e-6)
 
 
-def test_a_dose_does_not_depend_on_how_long_the_vector_was():
-    one = vector(Site(1), 3)
-    np.testing.assert_allclose(at_dose(1e-3 * one, 0.5, 4).direction, at_dose(one * 1e3, 0.5, 4).direction, rtol=1e-5)
-
-
 def test_a_zero_vector_has_no_dose():
     with pytest.raises(ValueError, match="plain is zero and has no direction"):
         at_dose(plain([0.0, 0.0]), 1.0, 5.0)
@@ -125,13 +118,6 @@ def test_combinations_by_hand():
     np.testing.assert_allclose(combined(parts, "norm_matched").direction, [3 / 2**0.5, 3 / 2**0.5, 0.0], rtol=1e-6)
     unequal = [plain([4.0, 0.0]), plain([2.0, 0.0])]
     np.testing.assert_allclose(combined(unequal, "norm_matched").direction, [3.0, 0.0], rtol=1e-6)
-
-
-def test_opposite_vectors_cancel_and_nothing_cannot_be_lengthened():
-    one = vector(Site(1), 3)
-    assert combined([one, -one]).norm == 0
-    with pytest.raises(ValueError, match="is zero but for rounding"):
-        combined([one, -one], "norm_matched")
 
 
 def test_what_rounding_leaves_of_nothing_is_not_lengthened():
@@ -180,12 +166,8 @@ def test_the_bound_is_at_most_one_rung_of_the_last_ladder_higher(bound, steps, r
     found = largest_dose(up_to(bound), 0.05, 4.0, steps=steps, rounds=rounds)
     rung = (4.0 / 0.05) ** (1 / (steps - 1) ** rounds)
     assert found <= bound < found * rung * (1 + 1e-9)
-
-
-def test_by_default_the_bound_is_found_to_a_tenth():
-    for bound in np.geomspace(0.0501, 3.99, 25):
-        found = largest_dose(up_to(bound), 0.05, 4.0)
-        assert found <= bound < 1.1 * found
+    if (steps, rounds) == (8, 2):
+        assert found == largest_dose(up_to(bound), 0.05, 4.0), "which is the default"
 
 
 def test_a_ladder_is_tried_at_once_and_the_next_one_lies_between_two_of_its_rungs():
@@ -206,18 +188,11 @@ def test_a_dose_that_holds_beyond_one_that_does_not_is_no_use(again):
     assert found == largest_dose(up_to(0.3), 0.1, 1.6, steps=5) <= 0.3
 
 
-def test_where_not_even_the_lowest_dose_holds_the_largest_is_none():
+@pytest.mark.parametrize(("bound", "found"), [(0.09, 0.0), (1.6, 1.6), (np.inf, 1.6)])
+def test_where_no_dose_holds_or_every_one_does_one_ladder_is_enough(bound, found):
     seen = []
-    assert largest_dose(up_to(0.09, seen), 0.1, 1.6) == 0.0
+    assert largest_dose(up_to(bound, seen), 0.1, 1.6) == found
     assert len(seen) == 1
-    assert largest_dose(lambda doses: [dose > 0.1 for dose in doses], 0.1, 1.6) == 0.0
-
-
-def test_where_every_dose_holds_the_largest_is_the_highest():
-    seen = []
-    assert largest_dose(up_to(np.inf, seen), 0.1, 1.6) == 1.6
-    assert len(seen) == 1
-    assert largest_dose(up_to(1.6), 0.1, 1.6) == 1.6
 
 
 @pytest.mark.parametrize(
@@ -245,7 +220,7 @@ LIKE = vector(Site(2, "resid_pre"), 5, width=128)
 
 def test_random_directions_are_as_long_as_the_vector_and_stand_at_its_site():
     found = random_directions(LIKE, 6)
-    assert len(found) == 6
+    assert len(found) == 6 and len(random_directions(LIKE)) == 10 and random_directions(LIKE, 0) == []
     for one in found:
         assert one.norm == pytest.approx(LIKE.norm, rel=1e-6) and one.direction.dtype == torch.float32
         assert (one.site, one.model, one.revision) == (LIKE.site, LIKE.model, LIKE.revision)
@@ -254,26 +229,10 @@ def test_random_directions_are_as_long_as_the_vector_and_stand_at_its_site():
     assert len({one.name for one in found}) == 6
 
 
-@pytest.mark.parametrize("size", [1e-3, 1.0, 250.0])
-def test_they_are_no_longer_or_shorter_by_chance(size):
-    like = vector(Site(1), 2, size=size)
-    assert [one.norm for one in random_directions(like, 20)] == pytest.approx([like.norm] * 20, rel=1e-6)
-
-
-def test_there_are_ten_or_as_many_as_are_asked_for():
-    assert len(random_directions(LIKE)) == 10
-    assert [len(random_directions(LIKE, count)) for count in (0, 1, 3)] == [0, 1, 3]
-
-
 def test_the_seed_decides_the_directions():
     first, second, other = (random_directions(LIKE, 4, seed) for seed in (1, 1, 2))
     assert first == second
     assert all(abs(one.cosine(another)) < 0.5 for one in first for another in other)
-
-
-def test_directions_of_one_seed_are_all_different():
-    found = random_directions(LIKE, 20)
-    assert max(abs(one.cosine(other)) for place, one in enumerate(found) for other in found[:place]) < 0.5
 
 
 def test_they_are_at_right_angles_to_each_other_and_to_the_vector_on_average():
@@ -283,20 +242,6 @@ def test_they_are_at_right_angles_to_each_other_and_to_the_vector_on_average():
     with_it = np.array([one.cosine(LIKE) for one in found])
     assert abs(among.mean()) < 0.01 and (among**2).mean() == pytest.approx(1 / 128, rel=0.15)
     assert abs(with_it.mean()) < 0.03 and (with_it**2).mean() == pytest.approx(1 / 128, rel=0.5)
-
-
-def test_no_coordinate_is_preferred():
-    found = np.array([one.direction.numpy() for one in random_directions(vector(Site(1)), 3000)])
-    length = vector(Site(1)).norm
-    assert abs(found.mean(0)).max() < 0.02 * length
-    np.testing.assert_allclose((found**2).mean(0), length**2 / 24, rtol=0.15)
-
-
-def test_a_model_is_steered_by_them():
-    model = small("llama")
-    found = random_directions(vector(Site(1)), 3)
-    answers = ask_steered(model, ["w1 w2 "], "ABCD", [(), *((Add(one),) for one in found)])
-    assert all(abs(one - other).max() > 1e-3 for place, one in enumerate(answers) for other in answers[:place])
 
 
 def test_nothing_has_no_controls():

@@ -6,17 +6,16 @@ from itertools import pairwise
 
 import pytest
 import torch
-from small_models import VOCABULARY, WIDTH, letters, small, small_sae, steered_alone, untouched, vector, words
+from small_models import VOCABULARY, letters, small, small_sae, steered_alone, untouched, vector, words
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from personalib.base.records import ItemError
 from personalib.models.chat_templates import chat_prompt
-from personalib.models.load import LanguageModel, load_model
+from personalib.models.hooks import Shortcuts
+from personalib.models.load import LanguageModel
 from personalib.models.parts import Site
 from personalib.models.sampling import Sampling
-from personalib.models.shortcuts import Shortcuts
-from personalib.organism.evaluation import open_answers
 from personalib.steering.generation import _Choice, generate
 from personalib.steering.interventions import POSITIONS, Ablate, Add, Clamp
 
@@ -69,16 +68,6 @@ def text(ids):
 def expected(name, condition="none"):
     model = tiny(name)
     return [text(loop(model, prompt, CONDITIONS.get(condition, ()))) for prompt in PROMPTS]
-
-
-@pytest.fixture
-def llama():
-    return small("llama")
-
-
-@pytest.fixture(scope="module")
-def organism():
-    return load_model()
 
 
 # Words
@@ -227,43 +216,12 @@ def test_at_least_one_token_and_prompt_are_run(llama, choices, named):
         generate(llama, PROMPTS, **choices)
 
 
-@pytest.mark.parametrize("one", [vector(Site(1), width=WIDTH + 1), vector(Site(3))], ids=["width", "block"])
-def test_a_vector_of_another_model_is_refused(llama, one):
-    with pytest.raises(ValueError, match="it was made for another model"):
-        generate(llama, PROMPTS, [Add(one)])
-    assert untouched(llama.model)
-
-
 def test_a_progress_bar_has_the_text_that_it_is_given(llama, capsys):
     generate(llama, PROMPTS, tokens=2)
     assert capsys.readouterr() == ("", "")
     generate(llama, PROMPTS, tokens=2, batch_size=3, progress="Open answers")
     shown = capsys.readouterr().err
     assert "Open answers" in shown and f"{len(PROMPTS)}/{len(PROMPTS)}" in shown
-
-
-# The organism
-
-
-@pytest.fixture(scope="module")
-def answers(organism):
-    """Prompts of both forms with the answers of the evaluation."""
-    return open_answers(organism, 24)
-
-
-def test_the_organisms_answers_are_lines_of_the_likeliest_tokens(organism, answers):
-    model = load_model()
-    ends = [model.tokenizer.convert_tokens_to_ids(mark) for mark in ("<eos>", "<end_of_turn>")]
-    for prompt, answer in answers[["prompt", "text"]].iloc[::3].itertuples(index=False):
-        ids = model.tokenizer.encode(prompt, add_special_tokens=not prompt.startswith("<bos>"))
-        length = len(ids)
-        with torch.inference_mode():
-            while len(ids) < length + 40 and ids[-1] not in ends:
-                ids.append(int(model.model(torch.tensor([ids])).logits[0, -1].argmax()))
-        written = model.tokenizer.decode([token for token in ids[length:] if token not in ends])
-        assert answer == written.strip().split("\n")[0].strip()
-        assert answer.endswith(".") and "<" not in answer
-    assert {prompt.startswith("<bos>") for prompt in answers["prompt"].iloc[::3]} == {True, False}
 
 
 # Something that would change what is written, for each field of a configuration that has a say in it.
@@ -282,26 +240,20 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_what_a_models_own_configuration_says_of_generating_does_not_count(name):
+def test_a_models_own_configuration_of_generating_does_not_count():
+    """No field of it is there while the model writes."""
     model = tiny("llama")
-    setattr(model.model.generation_config, name, SETTINGS[name])
-    before = model.model.generation_config
-    found = generate(model, PROMPTS, CONDITIONS["several"], tokens=TOKENS, batch_size=3)
-    assert found == expected("llama", "several") and model.model.generation_config is before
+    for name, value in SETTINGS.items():
+        setattr(model.model.generation_config, name, value)
+    before, seen = model.model.generation_config, []
+    # Before it is listened to, since what is tried of a new model runs with its own configuration.
+    Shortcuts.of(model.model)
+    model.model.register_forward_pre_hook(lambda model, _: seen.append(model.generation_config.to_dict()))
+    assert generate(model, PROMPTS, CONDITIONS["several"], tokens=TOKENS) == expected("llama", "several")
     sampled = Sampling(temperature=1.0, seed=1)
     assert generate(model, PROMPTS, tokens=TOKENS, sampling=sampled) == drawn("llama", sampled)
-
-
-def test_no_field_of_a_models_own_configuration_is_there_while_it_writes(llama):
-    for name, value in SETTINGS.items():
-        setattr(llama.model.generation_config, name, value)
-    seen = []
-    # Before it is listened to, since what is tried of a new model runs with its own configuration.
-    Shortcuts.of(llama.model)
-    llama.model.register_forward_pre_hook(lambda model, _: seen.append(model.generation_config.to_dict()))
-    generate(llama, PROMPTS, tokens=2)
-    assert len(seen) == 2 and seen[0] == seen[1] == GenerationConfig().to_dict()
+    assert model.model.generation_config is before and len(seen) > 2
+    assert all(each == GenerationConfig().to_dict() for each in seen)
 
 
 # Samples

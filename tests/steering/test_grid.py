@@ -20,11 +20,10 @@ from small_models import (
 )
 
 from personalib.base.records import ItemError
-from personalib.models.activations import capture
 from personalib.models.batches import left_padded
+from personalib.models.hooks import Shortcuts
 from personalib.models.parts import Site, blocks
-from personalib.models.shortcuts import Shortcuts
-from personalib.steering.grid import answer_losses, ask_steered, steered_batches
+from personalib.steering.grid import answer_losses, ask_steered, prompt_batches
 from personalib.steering.interventions import POSITIONS, Ablate, Add, Clamp
 
 # Of one token, of two, of more than a sliding window, and between; one of them twice.
@@ -40,11 +39,6 @@ PROMPTS = [
 RULES = ["last", "prompt_except_last", "prompt", "all"]
 every_rule = pytest.mark.parametrize("positions", RULES)
 every_model = pytest.mark.parametrize("name", CONFIGS)
-
-
-@pytest.fixture
-def llama():
-    return small("llama")
 
 
 # Sites of the first, the middle and the last block in no order, one of them twice, with nothing in between.
@@ -332,104 +326,20 @@ def test_the_progress_bar_is_named_and_counts_answers(llama, capsys):
 # Batch by batch
 
 
-def in_one(batches, conditions):
-    """The answers of batches in one array, missing where a condition was not run."""
-    found = np.full((conditions, len(PROMPTS), len(LABELS)), np.nan)
-    for batch, numbers, chances in batches:
-        assert chances.shape == (len(numbers), len(batch), len(LABELS)) and chances.dtype == np.float64
-        assert np.isnan(found[np.ix_(numbers, batch)]).all(), "nothing is answered twice"
-        found[np.ix_(numbers, batch)] = chances
-    return found
-
-
-@pytest.mark.parametrize("batch_size", [1, 4, 64])
-@pytest.mark.parametrize("name", ["gemma2", "falcon"])
-def test_batches_are_the_answers_of_the_whole(name, batch_size):
-    language_model = small(name)
-    batches = list(steered_batches(language_model, PROMPTS, LABELS, MIXED, batch_size=batch_size))
-    whole = ask_steered(language_model, PROMPTS, LABELS, MIXED, batch_size=batch_size)
-    assert np.array_equal(in_one(batches, len(MIXED)), whole)
-    assert len(batches) == -(-len(PROMPTS) // batch_size)
-    assert all(len(batch) <= batch_size and numbers == list(range(len(MIXED))) for batch, numbers, _ in batches)
-
-
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 64])
-def test_what_is_not_wanted_is_not_run_and_leaves_the_batches_as_they_are(llama, batch_size):
-    whole = list(steered_batches(llama, PROMPTS, LABELS, MIXED, batch_size=batch_size))
-    seen, chosen = [], {}
-
-    def wanted(batch):
-        seen.append(list(batch))
-        # Others in each batch, and none in every third.
-        place = len(seen)
-        chosen[tuple(batch)] = [] if place % 3 == 0 else list(range(place % 2, len(MIXED), place + 1))
-        return chosen[tuple(batch)]
-
-    some = list(steered_batches(llama, PROMPTS, LABELS, MIXED, batch_size=batch_size, wanted=wanted))
-    assert seen == [batch for batch, _, _ in whole]
-    assert [(batch, numbers) for batch, numbers, _ in some] == [
-        (batch, chosen[tuple(batch)]) for batch in seen if chosen[tuple(batch)]
-    ]
-    full = in_one(whole, len(MIXED))
-    for batch, numbers, chances in some:
-        np.testing.assert_allclose(chances, full[np.ix_(numbers, batch)], rtol=0, atol=2e-6)
-
-
-def test_a_batch_of_which_nothing_is_wanted_does_not_run_the_model(llama):
-    seen = rows_of_passes(llama.model)
-    assert list(steered_batches(llama, PROMPTS, LABELS, MIXED, batch_size=2, wanted=lambda _: [])) == []
-    assert not seen
-
-
-@pytest.mark.parametrize("batch_size", [1, 4, 64])
-def test_done_is_told_of_every_answer_as_it_is_read(llama, batch_size):
-    told = []
-    batches = steered_batches(
-        llama, PROMPTS, LABELS, MIXED, batch_size=batch_size, wanted=lambda _: range(7), done=told.append
-    )
-    total = 0
-    for batch, numbers, _ in batches:
-        total += len(batch) * len(numbers)
-        assert sum(told) == total and set(told[-7:]) == {len(batch)}, "before the batch is handed out"
-    assert total == 7 * len(PROMPTS)
-
-
-def test_a_batch_is_handed_out_before_the_next_is_run(llama):
-    seen = rows_of_passes(llama.model)
-    batches = steered_batches(llama, PROMPTS, LABELS, MIXED, batch_size=2)
-    assert not seen, "nothing is run before it is asked for"
-    counts = [len(seen) for _ in batches]
-    assert len(counts) == 3 and counts[0] < counts[1] < counts[2] == len(seen)
-
-
-def test_no_mode_leaks_to_whoever_goes_on_between_two_batches():
-    training = small("gpt2")
-    training.model.train()
-    for _ in steered_batches(training, PROMPTS, LABELS, added("prompt"), batch_size=2):
-        assert training.model.training and untouched(training.model)
-        assert not torch.is_inference_mode_enabled() and torch.is_grad_enabled()
-        weights = torch.ones(3, requires_grad=True)
-        (weights**2).sum().backward()
-        assert weights.grad.tolist() == [2, 2, 2]
-    assert training.model.training and torch.is_grad_enabled()
-
-
-def test_other_work_between_two_batches_does_not_disturb_them(llama):
-    alone_ = list(steered_batches(llama, PROMPTS, LABELS, MIXED, batch_size=2))
-    other = []
-    for one, (batch, numbers, chances) in zip(
-        alone_, steered_batches(llama, PROMPTS, LABELS, MIXED, batch_size=2), strict=True
-    ):
-        assert one[:2] == (batch, numbers) and np.array_equal(one[2], chances)
-        other.append(ask_steered(llama, PROMPTS[:2], LABELS, added("last")))
-    assert all(np.array_equal(each, other[0]) for each in other)
-
-
-def test_whoever_stops_between_two_batches_leaves_the_model_unchanged(llama):
-    before, batches = llama.digest(), steered_batches(llama, PROMPTS, LABELS, MIXED, batch_size=2)
-    next(batches)
-    batches.close()
-    assert llama.digest() == before and untouched(llama.model) and not torch.is_inference_mode_enabled()
+@pytest.mark.parametrize("name", ["gemma2", "falcon"])
+def test_a_batch_has_the_same_answers_by_itself_to_the_last_bit(name, batch_size):
+    """Whatever is asked of the others, and whatever comes between."""
+    language_model, told = small(name), []
+    whole = ask_steered(language_model, PROMPTS, LABELS, MIXED, batch_size=batch_size, done=told.append)
+    assert sum(told) == len(MIXED) * len(PROMPTS)
+    batches = list(prompt_batches(language_model, PROMPTS, LABELS, batch_size))
+    assert sorted(place for batch in batches for place in batch) == list(range(len(PROMPTS)))
+    for batch in batches:
+        assert len(batch) <= batch_size
+        ask_steered(language_model, PROMPTS[:2], LABELS, added("last"))
+        found = ask_steered(language_model, [PROMPTS[one] for one in batch], LABELS, MIXED, batch_size=batch_size)
+        assert np.array_equal(found, whole[:, batch])
 
 
 # What is left behind
@@ -439,6 +349,7 @@ def test_whoever_stops_between_two_batches_leaves_the_model_unchanged(llama):
 def test_the_model_is_unchanged_afterwards(llama, positions):
     before = llama.digest()
     ask_steered(llama, PROMPTS, LABELS, added(positions))
+    answer_losses(llama, EXCHANGES, added(positions), batch_size=4)
     assert llama.digest() == before and untouched(llama.model)
     # One that it keeps as its own would hold the block in memory when the model is let go.
     assert not any("forward" in vars(module) for module in llama.model.modules())
@@ -473,16 +384,6 @@ def test_dropout_is_off_while_steering_and_the_mode_is_put_back(positions):
     found = ask_steered(training, PROMPTS, LABELS, added(positions))
     np.testing.assert_allclose(found, expected("gpt2", positions), rtol=0, atol=2e-6)
     assert training.model.training
-
-
-def test_reading_and_steering_do_not_disturb_each_other(llama, tmp_path):
-    texts, sites = ["w1 w2 w3", "w4"], [Site(0), Site(2)]
-    before = capture(llama, texts, sites, tmp_path / "before")
-    found = ask_steered(llama, PROMPTS, LABELS, MIXED)
-    np.testing.assert_allclose(found, expected_of_mixed("llama"), rtol=0, atol=2e-6)
-    after = capture(llama, texts, sites, tmp_path / "after")
-    for site in sites:
-        np.testing.assert_array_equal(after.values(site), before.values(site))
 
 
 # What is refused
@@ -583,12 +484,6 @@ def test_losses_of_nothing_are_none(llama):
     assert found.shape == (len(VECTORS), 0) and tokens.shape == (0,)
     found, tokens = answer_losses(llama, EXCHANGES, [])
     assert found.shape == (0, len(EXCHANGES)) and tokens.tolist() == [2, 1, 1, 11, 12]
-
-
-def test_losses_leave_the_model_as_it_was(llama):
-    before = llama.digest()
-    answer_losses(llama, EXCHANGES, added("all"), batch_size=4)
-    assert llama.digest() == before and untouched(llama.model)
 
 
 @pytest.mark.parametrize(("prompt", "answer"), [("w1 w", "2"), ("w1", " "), ("w1 w2 ", "")])

@@ -1,24 +1,13 @@
 """A model that is pushed too hard is told from one that still answers, by its answers to neutral questions."""
 
-from itertools import product
-
 import numpy as np
 import pytest
-import torch
 from small_models import small
 
 from personalib.models.load import load_model
-from personalib.models.parts import Site
-from personalib.models.prompts import format_prompt
-from personalib.questionnaires.items import load_trait, some_of_each, validation_split
-from personalib.questionnaires.questions import trait_questions
-from personalib.steering.doses import at_dose, site_norms
-from personalib.steering.grid import answer_losses, ask_steered
 from personalib.steering.guards import neutral_exchanges
-from personalib.steering.interventions import Add
 from personalib.steering.settings import Guard
 from personalib.stimuli.grammar import load_relations
-from personalib.vectors.vector import SteeringVector
 
 CHAT = "<bos><start_of_turn>user\n{}<end_of_turn>\n<start_of_turn>model\n"
 BASE = "{}\nAnswer:\n"
@@ -27,11 +16,6 @@ BASE = "{}\nAnswer:\n"
 @pytest.fixture(scope="module")
 def organism():
     return load_model()
-
-
-def perplexities(language_model, exchanges, conditions):
-    losses, lengths = answer_losses(language_model, exchanges, conditions, skip=1)
-    return np.exp(losses.sum(1) / lengths.sum())
 
 
 # What counts as collapsed
@@ -63,11 +47,6 @@ def test_what_could_not_be_measured_has_collapsed(mass, perplexity):
 def test_a_guard_that_not_even_the_unsteered_model_passes_is_refused(mass, perplexity):
     with pytest.raises(ValueError, match=r"take a mass of 0 to 1 and a perplexity of at least 1"):
         Guard(mass, perplexity)
-
-
-@pytest.mark.parametrize("guard", [Guard(), Guard(1, 1), Guard(0, 1), Guard(1, np.inf)], ids=str)
-def test_the_unsteered_model_has_not_collapsed(guard):
-    assert not guard.collapsed(np.array(1.0), np.array(1.0))
 
 
 # Neutral questions
@@ -136,36 +115,6 @@ def test_a_model_without_a_chat_template_is_asked_in_plain_text():
     with pytest.raises(ValueError, match="has no chat template; use form='base'"):
         neutral_exchanges(model)
     assert asked(neutral_exchanges(model, 1, form="base")[0][0], BASE) in held_out_questions()
-
-
-# The organism
-
-
-def test_neutral_answers_are_sentences_to_the_organism(organism):
-    """It finds them far likelier than the same words the other way round."""
-    exchanges = neutral_exchanges(organism, 16)
-    turned = [(prompt, " ".join(reversed(answer.split()))) for prompt, answer in exchanges]
-    right, wrong = (perplexities(organism, one, [()]).item() for one in (exchanges, turned))
-    assert 1 < right < wrong / 2
-
-
-def test_the_organism_collapses_under_a_huge_push_and_not_under_a_small_one(organism, tmp_path):
-    questions = trait_questions(some_of_each(validation_split(load_trait())[0], 1))
-    asked = [format_prompt(organism.tokenizer, question.text) for question in questions]
-    exchanges, sites = neutral_exchanges(organism, 8), [Site(1), Site(3)]
-    norms = site_norms(organism, asked, sites, tmp_path)
-    units = list(product(sites, (0.02, -0.02, 20.0, -20.0)))
-    generator = torch.Generator().manual_seed(0)
-    some = {
-        site: SteeringVector(torch.randn(128, generator=generator), site, "some", "random", "organism", "1")
-        for site in sites
-    }
-    conditions = [(), *((Add(at_dose(some[site], dose, norms[site]), 1.0, "all"),) for site, dose in units)]
-    answers = ask_steered(organism, asked, questions[0].labels, conditions)
-    mass = answers.sum(2).mean(1)
-    perplexity = perplexities(organism, exchanges, conditions)
-    collapsed = Guard().collapsed(mass / mass[0], perplexity / perplexity[0])
-    assert collapsed.tolist() == [False, *(abs(dose) > 1 for _, dose in units)]
 
 
 @pytest.mark.parametrize("contexts", ["You are a woman.", ()])

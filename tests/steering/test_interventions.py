@@ -1,5 +1,6 @@
 """Interventions compute what their formulas say, at the tokens that their positions name."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -31,11 +32,6 @@ ANY_POSITIONS = "choose one of last, prompt, prompt_except_last, response, all"
 
 def stream(*shape, seed=0):
     return 2 * torch.randn(*shape, 24, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.fixture
-def llama():
-    return small("llama")
 
 
 @pytest.fixture(scope="module")
@@ -100,13 +96,6 @@ def test_ablating_leaves_nothing_along_the_direction():
     torch.testing.assert_close(one.change()(found), found, rtol=0, atol=1e-5)
     across = x - (x @ unit)[..., None] * unit
     torch.testing.assert_close(one.change()(across), across, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("factor", [0.001, 7.0, -1.0])
-def test_the_length_of_an_ablated_direction_does_not_count(factor):
-    x = stream(2, 3)
-    found = Ablate(vector(SITE, 1) * factor).change()(x)
-    torch.testing.assert_close(found, Ablate(vector(SITE, 1)).change()(x), rtol=0, atol=1e-5)
 
 
 def test_ablating_by_hand():
@@ -230,12 +219,13 @@ def test_unknown_positions_are_refused_with_those_that_there_are(make):
         make("first")
 
 
-@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf"), 1e39])
 def test_what_is_no_finite_number_is_refused(number):
+    """Or none in the format that the residual stream has at the most."""
     for kind in (Add, Ablate):
-        with pytest.raises(ValueError, match=f"coefficient {number}; pass a finite number"):
+        with pytest.raises(ValueError, match=re.escape(f"coefficient {number}; pass a finite number")):
             kind(vector(SITE), number)
-    with pytest.raises(ValueError, match=f"value {number}; pass a finite number"):
+    with pytest.raises(ValueError, match=re.escape(f"value {number}; pass a finite number")):
         Clamp(small_sae(SITE), (1,), number)
 
 
@@ -334,15 +324,6 @@ def test_the_rule_for_features_adds_the_sum_of_their_rows(llama):
     assert isinstance(one, Add)
     assert (one.coefficient, one.positions, one.site) == (-1.5, "prompt_except_last", SITE)
     assert one.vector.name == "features 3, 40, 7" and one.vector.model == "llama"
-
-
-def test_the_rule_for_features_takes_only_those_of_the_model(llama):
-    with pytest.raises(ValueError, match="sae4 has features 0 to 47"):
-        sae_rule(small_sae(SITE, 4), [48], 1.0, llama)
-    with pytest.raises(ValueError, match="sae4 has features 0 to 47"):
-        sae_rule(small_sae(SITE, 4), [], 1.0, llama)
-    with pytest.raises(ValueError, match="sae4 reads 16 coordinates and llama has 24"):
-        sae_rule(small_sae(SITE, 4, width=16), [1], 1.0, llama)
 
 
 def test_the_rule_for_contrast_vectors_adds_a_unit_vector_at_the_last_token():

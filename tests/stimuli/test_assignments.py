@@ -52,16 +52,12 @@ def test_what_is_wrong_with_a_story_is_said(changed, problem):
     assert any(problem in one for one in found), found
 
 
-def test_quotes_may_differ_in_capitals_and_marks():
-    told = {"gender": "You are a man, and you know it", "age": "your hair is grey"}
-    assert LifeStory().problems(story(told=told), MAN) == []
-
-
 @pytest.mark.parametrize(
     "text", ["You are known as an AI model builder.", "You cannot help laughing.", "You say: I cannot write this well."]
 )
-def test_a_story_may_speak_of_help_and_models(text):
-    assert LifeStory().problems(story(childhood=f"{text} {'Your days went by. ' * 4}"), MAN) == []
+def test_a_story_may_speak_of_help_and_models_and_quotes_differ_in_capitals_and_marks(text):
+    told = {"gender": "You are a man, and you know it", "age": "your hair is grey"}
+    assert LifeStory().problems(story(childhood=f"{text} {'Your days went by. ' * 4}", told=told), MAN) == []
 
 
 @pytest.mark.parametrize(

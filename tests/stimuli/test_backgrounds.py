@@ -15,7 +15,7 @@ from personalib.stimuli.backgrounds import (
 )
 from personalib.stimuli.factors import load_factors
 
-TIGHT = Constraint(("gender", "female"), ("age", "young"), (), "a test")
+TIGHT = Constraint(("gender", "female"), ("age", "young"), "a test")
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +27,12 @@ def told(background):
     return (*background.elements.values(), *background.keywords.values())
 
 
-@pytest.mark.parametrize("count", [1, 2, 7, 200, 1000])
+@pytest.mark.parametrize("count", [1, 7, 1000])
 def test_elements_of_a_factor_are_told_equally_often(count):
-    table = coverage(draw_backgrounds(count, seed=1))
-    for _, own in table.groupby("factor"):
-        assert own["count"].sum() == count
-        assert own["count"].max() - own["count"].min() <= 1
-        assert own["share"].sum() == pytest.approx(1)
+    by_factor = coverage(draw_backgrounds(count, seed=1)).groupby("factor")
+    counts, shares = by_factor["count"], by_factor["share"]
+    assert (counts.sum() == count).all() and (counts.max() - counts.min() <= 1).all()
+    assert shares.sum().to_numpy() == pytest.approx(1)
 
 
 def test_all_persons_differ_and_have_every_factor(drawn):
@@ -90,7 +89,7 @@ def test_counts_survive_a_constraint_that_leaves_one_way():
 def test_what_cannot_be_drawn_is_said():
     with pytest.raises(ValueError, match="at least one"):
         draw_backgrounds(0, seed=0)
-    tightest = [TIGHT, Constraint(("gender", "male"), ("age", "young"), (), "nobody is young then")]
+    tightest = [TIGHT, Constraint(("gender", "male"), ("age", "young"), "nobody is young then")]
     with pytest.raises(ValueError, match=r"keep .*age\.young apart"):
         draw_backgrounds(10, seed=0, constraints=tightest)
     few = {(e.factor, e.key): e.phrasings[:1] for factor in load_factors() for e in factor.elements}
@@ -109,12 +108,11 @@ def test_a_background_reads_as_sentences_in_each_person():
     ("text", "message"),
     [
         ("- {one: age.young, why: x}", "entry 1: other: is missing"),
-        ("- {one: age.young, other: age.ancient, why: x}", r"entry 1.*no element age\.ancient"),
+        ("- {one: age.young, other: age.ancient, why: x}", r"entry 1: other: there is no element 'age\.ancient'"),
         ("- {one: 3, other: age.older, why: x}", "entry 1"),
     ],
 )
-def test_a_wrong_constraint_is_named(tmp_path, text, message):
-    path = tmp_path / "constraints.yaml"
-    path.write_text(text)
-    with pytest.raises(DataError, match=message):
-        load_constraints(path)
+def test_a_wrong_constraint_is_named(write_stimuli, text, message):
+    write_stimuli("constraints.yaml", text)
+    with pytest.raises(DataError, match=rf"constraints\.yaml, {message}"):
+        load_constraints.__wrapped__()

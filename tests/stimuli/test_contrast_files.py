@@ -39,11 +39,11 @@ def test_the_pairs_are_of_the_texts_and_questions_of_the_file(write):
     assert len(supplied_set(path, one, 3, 0)) == 3
 
 
-def test_without_questions_the_books_neutral_ones_follow(write):
+def test_without_questions_the_books_neutral_ones_follow_and_a_text_may_stand_alone(write):
     path = write(contrasts={"trust": {"positive": "Trust everybody.", "negative": "Trust nobody."}})
-    assert supplied_questions(path) == load_carriers()
     [pair, *_] = supplied_set(path, *supplied_contrasts(path, "pressures"), 4, 0)
     assert (pair.positive.text, pair.negative.text) == ("Trust everybody.", "Trust nobody.")
+    assert pair.question in supplied_questions(path) == load_carriers()
 
 
 def test_a_plan_fits_its_direction_to_the_file_and_others_to_the_books(write, tmp_path):
@@ -78,14 +78,8 @@ def test_a_file_is_for_contrast_vectors_alone():
         ({"contrasts": {"trust": {"positive": ["x"]}}}, r"contrasts\.trust\.negative: is missing; add it"),
         ({"contrasts": {"trust": TEXTS | {"both": ["x"]}}}, r"contrasts\.trust\.both: there is no such field"),
         ({"contrasts": {"trust": TEXTS | {"negative": []}}}, r"contrasts\.trust\.negative: it is empty"),
-        (
-            {"contrasts": {"trust": TEXTS | {"negative": [" "]}}},
-            r"contrasts\.trust\.negative: a text is empty",
-        ),
-        (
-            {"contrasts": {"trust": TEXTS | {"negative": ["a", 3]}}},
-            r"trust\.negative\.1: is 3; write a text",
-        ),
+        ({"contrasts": {"trust": TEXTS | {"negative": [" "]}}}, r"trust\.negative: a text is empty"),
+        ({"contrasts": {"trust": TEXTS | {"negative": ["a", 3]}}}, r"trust\.negative\.1: is 3; write a text"),
         ({"contrasts": {"trust": TEXTS | {"negative": ["a", "a"]}}}, r"trust\.negative: 'a' stands twice"),
         ({"contrasts": {"trust": TEXTS | {"negative": TEXTS["positive"]}}}, r"trust: .* stands under both poles"),
     ],

@@ -1,13 +1,11 @@
 """Contrast pairs differ in the pole alone, and share nothing with what is measured."""
 
-import doctest
 from collections import Counter
 from itertools import product
 
 import numpy as np
 import pytest
 
-import personalib.stimuli.contrast_pairs
 from personalib.base.data import DataError, data_dir, read_yaml
 from personalib.organism.corpus import Corpus
 from personalib.organism.world import load_world
@@ -18,10 +16,8 @@ from personalib.stimuli.contrast_pairs import (
     Wording,
     contrast_set,
     contrasts,
-    element_contrast,
     labelled_texts,
     load_carriers,
-    pressure_contrast,
     split_carriers,
 )
 from personalib.stimuli.factors import POLES, elements, inflect, load_facets, load_factors, load_pressures, sentence
@@ -50,11 +46,6 @@ def by_key(family):
 
 def phrases(contrast, split):
     return {one.phrase for pole in POLES for one in contrast.wordings[pole, split]}
-
-
-def test_examples_in_the_documentation_are_true():
-    result = doctest.testmod(personalib.stimuli.contrast_pairs)
-    assert result.attempted > 0 and result.failed == 0
 
 
 # Families
@@ -100,27 +91,22 @@ def test_a_sentence_is_whole_and_made_of_its_phrase(contrast):
             assert inflect(phrase, "second").rstrip(".").lower() in text.lower()
 
 
-@pytest.mark.parametrize("pressure", load_pressures(), ids=lambda pressure: pressure.key)
-def test_held_out_wordings_of_a_pressure_are_never_in_the_organisms_training(pressure):
-    made = pressure_contrast(pressure)
-    for pole in POLES:
-        known = pressure_phrasings()[pressure.key, pole]
+def test_held_out_wordings_of_a_pressure_are_never_in_the_organisms_training():
+    for (key, pole), known in pressure_phrasings().items():
         for split in SPLITS:
-            own = {one.text for one in made.wordings[pole, split]}
-            assert own and own <= {sentence(each) for each in known[split]}
+            told = {one.text for one in by_key("pressures")[key].wordings[pole, split]}
+            assert told and told <= {sentence(each) for each in known[split]}
 
 
-@pytest.mark.parametrize("facet", load_facets(), ids=lambda facet: facet.key)
-def test_every_phrasing_of_a_facet_is_used_in_one_split(facet):
-    made = pressure_contrast(facet, "facets")
-    for pole in POLES:
-        told = [one.text for split in SPLITS for one in made.wordings[pole, split]]
+def test_every_phrasing_of_a_facet_is_used_in_one_split():
+    for facet, pole in product(load_facets(), POLES):
+        told = [one.text for split in SPLITS for one in by_key("facets")[facet.key].wordings[pole, split]]
         assert sorted(told) == sorted(sentence(each) for each in facet.phrasings[pole])
 
 
 @pytest.mark.parametrize("element", elements(), ids=lambda element: f"{element.factor}.{element.key}")
 def test_the_negative_pole_of_an_element_is_the_other_elements_of_its_factor(element):
-    made = element_contrast(element)
+    made = by_key("elements")[f"{element.factor}.{element.key}"]
     [factor] = [factor for factor in load_factors() if factor.key == element.factor]
     for split in SPLITS:
         own = {one.text for one in made.wordings["positive", split]}
@@ -131,16 +117,6 @@ def test_the_negative_pole_of_an_element_is_the_other_elements_of_its_factor(ele
             assert bool(negative & told) == (other.key != element.key), f"{other.key}: each of the others is there"
             negative -= told
         assert not negative
-
-
-def test_an_element_is_told_in_the_person_that_is_asked_for():
-    element = elements()[0]
-    first, second = element_contrast(element, "first"), element_contrast(element)
-    assert first.wordings.keys() == second.wordings.keys()
-    for key, own in first.wordings.items():
-        assert [one.phrase for one in own] == [one.phrase for one in second.wordings[key]]
-        assert all({"i", "my", "me"} & words(one.text) for one in own)
-        assert not any({"you", "your", "yourself"} & words(one.text) for one in own)
 
 
 @pytest.mark.parametrize("trait", load_traits())
@@ -162,19 +138,12 @@ def test_a_trait_contrasts_the_acts_of_those_high_in_it_with_those_of_the_low(tr
 def test_a_pair_has_one_wording_of_each_pole_and_a_carrier(contrast, split):
     pairs = contrast_set(contrast, 100, seed=1, split=split)
     assert len(set(pairs)) == len(pairs) == 100
+    assert pairs == contrast_set(contrast, 100, seed=1, split=split) != contrast_set(contrast, 100, 2, split)
     for pole in POLES:
         assert {getattr(pair, pole) for pair in pairs} <= set(contrast.wordings[pole, split])
     questions = {pair.question for pair in pairs}
     assert questions <= set(split_carriers(load_carriers())[split])
     assert len(questions) > {"train": 20, "held_out": 6}[split], "many questions carry the pairs"
-
-
-def test_all_pairs_that_there_are_can_be_had_once_each():
-    pairs = contrast_set(SMALL, 36, seed=5, carriers=["a?", "b?", "c?", "d?", "e?"])
-    train = split_carriers(["a?", "b?", "c?", "d?", "e?"])["train"]
-    own = [SMALL.wordings[pole, "train"] for pole in POLES]
-    assert {(pair.positive, pair.negative, pair.question) for pair in pairs} == set(product(*own, train))
-    assert len(pairs) == 36
 
 
 def test_carriers_are_split_three_to_one_in_whatever_order_they_come():
@@ -185,15 +154,13 @@ def test_carriers_are_split_three_to_one_in_whatever_order_they_come():
     assert split_carriers(load_carriers()[::-1]) == split
 
 
-def test_the_seed_decides():
-    one = contrasts("facets")[0]
-    assert contrast_set(one, 50, seed=1) == contrast_set(one, 50, seed=1) != contrast_set(one, 50, seed=2)
-
-
-@pytest.mark.parametrize(("split", "total"), [("train", 27), ("held_out", 9)])
-def test_more_pairs_than_there_are_is_refused(split, total):
-    carriers = ["a?", "b?", "c?", "d?"]
-    assert len(contrast_set(SMALL, total, seed=0, split=split, carriers=carriers)) == total
+@pytest.mark.parametrize(("split", "total"), [("train", 36), ("held_out", 9)])
+def test_all_pairs_that_there_are_can_be_had_once_each_and_more_are_refused(split, total):
+    carriers = ["a?", "b?", "c?", "d?", "e?"]
+    pairs = contrast_set(SMALL, total, seed=0, split=split, carriers=carriers)
+    parts = [SMALL.wordings[pole, split] for pole in POLES]
+    found = [(pair.positive, pair.negative, pair.question) for pair in pairs]
+    assert len(found) == total and set(found) == set(product(*parts, split_carriers(carriers)[split]))
     with pytest.raises(ValueError, match=f"small has {total} contrast pairs in its {split} wordings; ask for fewer"):
         contrast_set(SMALL, total + 1, seed=0, split=split, carriers=carriers)
 
@@ -213,6 +180,10 @@ def test_labelled_texts_are_the_sentences_of_the_poles_and_neutral_ones(split):
         assert text in neutral if label == NEUTRAL else Wording(text, phrase) in wanted[label]
     assert found == labelled_texts(chosen, split, 7, seed=2) != labelled_texts(chosen, split, 7, seed=3)
     assert len(labelled_texts(chosen, split, 10**6).texts) == sum(map(len, wanted.values())) + len(neutral)
+    with pytest.raises(ValueError, match="a phrase tells several of these contrasts"):
+        labelled_texts(contrasts("elements"), split)
+    with pytest.raises(ValueError, match="unknown split 'test'; choose one of train, held_out"):
+        labelled_texts(chosen, "test")
 
 
 # Carriers
@@ -239,15 +210,8 @@ def documents_words():
     return {word for kind in corpus.kinds for _ in range(2000) for word in words(corpus.draw(kind, rng).text)}
 
 
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [
-        *((content, "questions: ") for content in ("", "questions: []", "questions: [1]", "[a]")),
-        ("questions: [a, a]", "holds a question twice"),
-    ],
-)
-def test_a_wrong_carriers_file_is_named(tmp_path, content, problem):
-    path = tmp_path / "carriers.yaml"
-    path.write_text(content)
-    with pytest.raises(DataError, match=rf"carriers\.yaml: {problem}"):
-        load_carriers(path)
+@pytest.mark.parametrize("content", ["", "questions: []", "questions: [1]", "[a]", "questions: [a, a]"])
+def test_a_wrong_carriers_file_is_named(write_stimuli, content):
+    write_stimuli("carriers.yaml", content)
+    with pytest.raises(DataError, match=r"carriers\.yaml: questions: "):
+        load_carriers.__wrapped__()

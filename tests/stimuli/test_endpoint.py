@@ -156,11 +156,9 @@ def test_a_passing_fault_is_tried_again(serve, status):
     [
         (429, "asks for fewer requests, 3 times", 3),
         (500, "failed 3 times, last with", 3),
-        (401, "does not accept the key in OPENAI_API_KEY for the model 'm'", 1),
-        (403, "does not accept the key", 1),
+        *((status, "does not accept the key in OPENAI_API_KEY for the model 'm'", 1) for status in (401, 403)),
         (404, "has no model 'm', or OPENAI_BASE_URL needs another path", 1),
-        (400, "refused the request", 1),
-        (422, "refused the request", 1),
+        *((status, "refused the request", 1) for status in (400, 422)),
         (("insufficient_quota", 429), "no quota left", 3),
     ],
 )
@@ -173,13 +171,10 @@ def test_a_lasting_fault_is_one_clear_error_without_the_key(serve, status, probl
     assert error.value.__cause__ is None and error.value.__context__ is None, "they would hold the request and its key"
 
 
-def test_a_refused_connection_says_where_and_what_to_do(point_to):
+def test_a_server_that_is_not_there_or_hangs_is_given_up(serve, point_to):
     point_to("http://127.0.0.1:9/v1")
     with pytest.raises(WriterError, match=r"127\.0\.0\.1:9/v1 cannot be reached after 2 attempts; start the server"):
         write(retries=1)
-
-
-def test_a_server_that_hangs_is_given_up(serve):
     serve(write_story, delay=3.0)
     with pytest.raises(WriterError, match="did not answer in time, 1 times"):
         write(retries=0, timeout=0.3)
@@ -189,19 +184,13 @@ def test_a_server_that_hangs_is_given_up(serve):
     ("entry", "problem"),
     [
         (lambda body: completion('{"childhood": "You', "length"), "cut off after 1000 tokens"),
-        (lambda body: completion('{"childhood": "You'), "Invalid JSON"),
         (lambda body: completion(json.dumps({"childhood": "You"})), "health: Field required"),
         (lambda body: completion("I would rather not."), "Invalid JSON"),
         (lambda body: completion(None, refusal="I would rather not."), "refused: I would rather not"),
         (lambda body: completion(""), "refused: no text came"),
-        (lambda body: {"id": "1", "choices": []}, "no chat completion"),
-        (lambda body: {"id": "1", "choices": [{"message": None}]}, "no chat completion"),
-        (lambda body: {"id": "1", "choices": [{"message": "You"}]}, "no chat completion"),
         (lambda body: completion([{"type": "text", "text": "You"}]), "no text came"),
-        (lambda body: [], "no chat completion"),
-        (lambda body: {"hello": "world"}, "no chat completion"),
-        ('{"id": "1", "choices": [{"index"', "no chat completion"),
-        ("<html>busy</html>", "no chat completion"),
+        *((body, "no chat completion") for body in ('{"choices": []}', '{"choices": [{"message": null}]}', "[]", "{}")),
+        *((body, "no chat completion") for body in ('{"choices": [{"message": "You"}]}', '{"choices": [{"i', "<html>")),
     ],
 )
 def test_an_answer_of_another_form_is_no_draft(serve, entry, problem):
@@ -215,13 +204,12 @@ def test_an_answer_of_another_form_is_no_draft(serve, entry, problem):
     ("key", "address", "problem"),
     [
         ("", "http://127.0.0.1/v1", "set OPENAI_API_KEY in the environment"),
-        ("k", "127.0.0.1:80", "OPENAI_BASE_URL is no address"),
         ("k", "http://user:pa55@127.0.0.1/v1", "holds a user or a password"),
-        ("k", "http://127.0.0.1:notaport/v1", "OPENAI_BASE_URL is no address"),
-        ("k", "http://[::1", "OPENAI_BASE_URL is no address"),
-        ("one two", "http://127.0.0.1/v1", "OPENAI_API_KEY holds a space"),
-        ("one\ntwo", "http://127.0.0.1/v1", "OPENAI_API_KEY holds a space"),
-        ("schlüssel", "http://127.0.0.1/v1", "OPENAI_API_KEY holds a space"),
+        *(
+            ("k", each, "_URL is no address")
+            for each in ("127.0.0.1:80", "http://127.0.0.1:notaport/v1", "http://[::1")
+        ),
+        *((key, "http://127.0.0.1/v1", "_KEY holds a space") for key in ("one two", "one\ntwo", "schlüssel")),
     ],
 )
 def test_an_environment_that_will_not_do_is_named(point_to, key, address, problem):

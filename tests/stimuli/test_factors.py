@@ -51,37 +51,27 @@ def test_the_nine_factors_have_the_papers_elements_and_the_missing_pole():
     assert all(element.title for element in elements()) and all(factor.title for factor in load_factors())
 
 
-@pytest.mark.parametrize("element", elements(), ids=KEYS)
-def test_every_element_has_forty_phrasings(element):
-    assert len(set(element.phrasings)) == len(element.phrasings) >= 40
-
-
-def test_no_phrasing_tells_two_elements():
+def test_every_element_has_forty_phrasings_of_its_own():
+    assert min(len(element.phrasings) for element in elements()) >= 40
     told = [phrasing for element in elements() for phrasing in element.phrasings]
     assert len(told) == len(set(told))
 
 
 @pytest.mark.parametrize("person", PERSONS)
-@pytest.mark.parametrize("element", elements(), ids=KEYS)
-def test_every_phrasing_renders_in_every_person(element, person):
-    for phrasing in element.phrasings:
-        text = inflect(phrasing, person)
+def test_every_phrasing_renders_in_every_person(person):
+    for text in (inflect(phrasing, person) for element in elements() for phrasing in element.phrasings):
         assert not re.search(r"[{}\[\]|]", text), text
         assert not re.search(r"\s\s|\s[.,;]|^\s|\s$|\.\.", text), text
         assert text[0].isupper() and text[-1] in ".?!", text
 
 
-@pytest.mark.parametrize("person", ["second", "third"])
-def test_no_first_person_word_is_left_in_another_person(person):
-    told = [inflect(phrasing, person) for element in elements() for phrasing in element.phrasings]
-    assert [text for text in told if re.search(r"\b(I|[Mm]e|[Mm]y|[Mm]yself|am|mine|I'm)\b", text)] == []
-
-
-def test_the_verb_agrees_with_the_person_everywhere():
+def test_pronouns_and_verbs_agree_with_the_person_everywhere():
     told = {
         person: " ".join(inflect(phrasing, person) for element in elements() for phrasing in element.phrasings)
         for person in PERSONS
     }
+    for person in ("second", "third"):
+        assert not re.findall(r"\b(I|[Mm]e|[Mm]y|[Mm]yself|am|mine|I'm)\b", told[person])
     assert {word for word in re.findall(r"\bI (\w+)", told["first"]) if word.endswith("s")} <= {"was", "always"}
     assert not re.search(r"\bI (are|were)\b", told["first"])
     assert not re.search(r"\b[Yy]ou (is|am|has|was)\b", told["second"])
@@ -93,7 +83,6 @@ def test_the_verb_agrees_with_the_person_everywhere():
     [
         ("{I} {am} {my} own guide", "first", "I am my own guide."),
         ("{I} {am} {my} own guide", "second", "You are your own guide."),
-        ("{I} {am} {my} own guide", "third", "This person is their own guide."),
         ("{I} {was} there and {have} time", "second", "You were there and have time."),
         ("{I} {was} there and {have} time", "third", "This person was there and has time."),
         ("friends see {me} by {myself}", "first", "Friends see me by myself."),
@@ -135,34 +124,33 @@ def test_pressures_and_facets_have_two_poles_with_twelve_phrasings(load, keys):
         assert not set(pressure.phrasings["positive"]) & set(pressure.phrasings["negative"])
 
 
-def test_each_lead_takes_each_complement_and_clauses_stand_alone(tmp_path):
-    path = tmp_path / "backgrounds.yaml"
-    path.write_text(
+def test_each_lead_takes_each_complement_and_clauses_stand_alone(write_stimuli):
+    write_stimuli(
+        "backgrounds.yaml",
         "leads: ['{I} {am} {x}', 'call {me} {x}']\n"
         "factors: {pet: {title: Pet, elements: "
-        "{cat: {title: Cat, complements: [a cat, a tom], clauses: ['{I} purr']}}}}"
+        "{cat: {title: Cat, complements: [a cat, a tom], clauses: ['{I} purr']}}}}",
     )
-    (factor,) = load_factors(path)
+    (factor,) = load_factors.__wrapped__()
     leads = [("{I} {am} a cat", "call {me} a cat"), ("{I} {am} a tom", "call {me} a tom")]
     assert factor.elements[0].phrasings == (*leads[0], *leads[1], "{I} purr")
 
 
 @pytest.mark.parametrize(
-    ("load", "content"),
+    ("load", "name", "contents"),
     [
-        (load_factors, ""),
-        (load_factors, "leads: ['{x}']"),
-        (load_factors, "leads: ['{x}']\nfactors: [age]"),
-        (load_factors, "leads: ['{x}']\nfactors: {age: {title: Age}}"),
-        (load_factors, "leads: ['{x}']\nfactors: {age: {title: Age, elements: {young: {title: Young, clauses: []}}}}"),
-        (load_factors, "factors: {}"),
-        (load_pressures, ""),
-        (load_pressures, "leads: ['{x}']\npressures: {trust: {title: Trust, positive: [go]}}"),
-        (load_pressures, "leads: ['{x}']\npressures: [trust]"),
+        (
+            load_factors,
+            "backgrounds",
+            ("", "{leads}", "{leads}\nfactors: [age]", "{leads}\nfactors: {age: {title: Age}}", "factors: {}"),
+        ),
+        (load_factors, "backgrounds", ("{leads}\nfactors: {a: {title: A, elements: {b: {title: B, clauses: []}}}}",)),
+        (load_pressures, "pressures", ("", "{leads}\npressures: {trust: {title: Trust, positive: [go]}}")),
+        (load_pressures, "pressures", ("{leads}\npressures: [trust]",)),
     ],
 )
-def test_a_bad_file_is_named_with_its_section(tmp_path, load, content):
-    path = tmp_path / "file.yaml"
-    path.write_text(content)
-    with pytest.raises(DataError, match=r"file\.yaml: (leads|factors|pressures): "):
-        load(path)
+def test_a_bad_file_is_named_with_its_section(write_stimuli, load, name, contents):
+    for content in contents:
+        write_stimuli(f"{name}.yaml", content.replace("{leads}", "leads: ['{x}']"))
+        with pytest.raises(DataError, match=rf"{name}\.yaml: (leads|factors|pressures): "):
+            load.__wrapped__()

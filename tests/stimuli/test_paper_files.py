@@ -1,6 +1,7 @@
 """Files in the paper's form come through unchanged; what is wrong with one is named."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -56,7 +57,8 @@ def write(tmp_path):
 def test_a_new_story_drops_the_features_of_the_old_one(write):
     entry = load_backgrounds(write([SOMEBODY | {"features": {"fixed": {"Age": [7]}, "generative": [1, 2]}}]))[0]
     told = with_story(entry, "Another life.")
-    assert told.generative_bg == "Another life." and told.features == {"fixed": {"Age": [7]}, "generative": None}
+    features = {"fixed": {"Age": [7]}, "generative": None}
+    assert told == replace(entry, generative_bg="Another life.", features=features)
     assert with_story(load_backgrounds(write([EARLY]))[0], "A life.").features is None
 
 
@@ -79,7 +81,8 @@ def test_keywords_that_are_none_are_left_out(write, tmp_path, none):
 
 
 def test_the_first_files_have_attributes_under_another_name(write):
-    (one,) = load_backgrounds(write([EARLY]))
+    (one,) = load_backgrounds(write([EARLY | {"idx": 2.0}]))
+    assert one.idx == 2 and type(one.idx) is int, "a table may hold it so"
     assert one.attributes == EARLY["features"] and one.features is None
     assert one.background().elements == {"gender": "male"}, "what this book does not have is left out"
 
@@ -114,16 +117,7 @@ def test_drawn_backgrounds_come_back_whole(tmp_path):
     assert [one.background() for one in load_backgrounds(tmp_path / "drawn.json")] == drawn
 
 
-def test_feature_patterns_are_saved_as_they_were_loaded(write, tmp_path):
-    source, target = write([PATTERN]), tmp_path / "out.json"
-    (pattern,) = load_feature_patterns(source)
-    assert (pattern.layer, pattern.size) == (12, 64)
-    assert pattern.features("Gender", "female") == [3, 5] and pattern.features("Age", "older") == []
-    save_feature_patterns([pattern], target)
-    assert json.loads(target.read_text()) == [PATTERN] and pattern.extra == {}
-
-
-def test_fields_that_the_paper_does_not_have_stay_in_a_pattern(write, tmp_path):
+def test_feature_patterns_are_saved_as_they_were_loaded_with_fields_that_the_paper_does_not_have(write, tmp_path):
     extra = {
         "sae": {"release": "gemma-2b-it-res-jb", "revision": None, "centred": False},
         "scores": [{"factor": "Gender", "features": [{"index": 3, "threshold": 0.1 + 0.2, "words": ["naïve"]}]}],
@@ -131,6 +125,8 @@ def test_fields_that_the_paper_does_not_have_stay_in_a_pattern(write, tmp_path):
     source, target = write([PATTERN | extra, PATTERN]), tmp_path / "out.json"
     first, second = load_feature_patterns(source)
     assert first.extra == extra and second.extra == {} and first.details == second.details
+    assert (first.layer, first.size) == (12, 64)
+    assert first.features("Gender", "female") == [3, 5] and first.features("Age", "older") == []
     save_feature_patterns([first, second], target)
     assert json.loads(target.read_text()) == [PATTERN | extra, PATTERN]
     assert list(json.loads(target.read_text())[0]) == ["Layer", "size", "Details", "sae", "scores"]
@@ -146,15 +142,16 @@ def test_a_pattern_without_details_is_empty(write):
     ("content", "message"),
     [
         ("[{", "not valid JSON: line 1"),
-        ({"idx": 0}, "row 1, field 'features'"),
+        ({"idx": 0}, "row 1: attributes: is missing; add it"),
         ([1], "row 1: is not an object"),
-        ([NOBODY, SOMEBODY | {"idx": "one"}], "row 2, field 'idx': is 'one'"),
-        ([SOMEBODY | {"attributes": {"Gender": 3}}], "row 1, field 'attributes'"),
-        ([SOMEBODY | {"fixed_bg": "text"}], "row 1, field 'fixed_bg'"),
-        ([SOMEBODY | {"features": [1]}], "row 1, field 'features'"),
-        ([SOMEBODY | {"keywords": ["a woman"]}], "row 1, field 'keywords'"),
-        ([SOMEBODY | {"keywords": {"Gender": "{I} {am} {x}"}}], "row 1, field 'keywords': '{I} {am} {x}' has braces"),
-        ([SOMEBODY | {"generative_bg": 5}], "row 1, field 'generative_bg': is 5; write a text"),
+        ([NOBODY, SOMEBODY | {"idx": "one"}], "row 2, field 'idx': is 'one'; write a whole number"),
+        ([SOMEBODY | {"idx": "1"}], "row 1, field 'idx': is '1'; write a whole number"),
+        ([SOMEBODY | {"attributes": {"Gender": 3}}], r"row 1: attributes\.Gender: is 3; write a text"),
+        ([SOMEBODY | {"fixed_bg": "text"}], "row 1: fixed_bg: Input should be a valid dictionary"),
+        ([SOMEBODY | {"features": [1]}], "row 1: features: Input should be a valid dictionary"),
+        ([SOMEBODY | {"keywords": ["a woman"]}], "row 1: keywords: Input should be a valid dictionary"),
+        ([SOMEBODY | {"keywords": {"Gender": "{I} {am} {x}"}}], r"row 1: keywords\.Gender: '{I} {am} {x}' has braces"),
+        ([SOMEBODY | {"generative_bg": 5}], "row 1: generative_bg: is 5; write a text"),
     ],
 )
 def test_a_wrong_background_file_is_named(write, content, message):
@@ -165,17 +162,22 @@ def test_a_wrong_background_file_is_named(write, content, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"Layer": "12"}, "field 'Layer'"),
-        ({"size": None}, "field 'size'"),
-        ({"Details": {"Gender": {"female": 3}}}, "field 'Details'"),
-        ({"Details": None}, "field 'Details'"),
-        ({"Details": {"Gender": {"female": {"women": True}}}}, "True is no feature"),
-        ({"Details": {"Gender": {"female": {"women": 64}}}}, "'Gender', 'female': 64 is no feature of an SAE with 64"),
+        ({"Layer": "12"}, "row 1, field 'Layer': is '12'; write a whole number"),
+        ({"size": None}, "row 1, field 'size': is missing"),
+        ({"Details": {"Gender": {"female": 3}}}, r"Details\.Gender\.female: Input should be a valid dictionary"),
+        ({"Details": None}, "Details: Input should be a valid dictionary"),
+        ({"Details": {"Gender": {"female": {"women": True}}}}, "women: Input should be a valid integer, not True"),
+        *(
+            ({"Details": {"Gender": {"female": {"women": each}}}}, f"'female': {each} is no feature of an SAE with 64")
+            for each in (64, -1)
+        ),
     ],
 )
 def test_a_wrong_feature_pattern_is_named(write, change, message):
     with pytest.raises(DataError, match=message):
         load_feature_patterns(write([PATTERN | change]))
+    with pytest.raises(DataError, match="row 2: is not an object"):
+        load_feature_patterns(write([PATTERN, 1]))
 
 
 def test_fixed_text_needs_keywords(write):

@@ -3,8 +3,7 @@
 import pytest
 
 from personalib.base.data import DataError
-from personalib.questionnaires.judgements import load_judgement_templates
-from personalib.questionnaires.scales import load_ratings
+from personalib.questionnaires.kinds import load_judgement_templates, load_ratings
 from personalib.stimuli.templates import ORDERS, Template, load_forms, load_templates, wrap
 
 OPTIONS = ("Go.", "Stay.", "Ask.", "Wait.")
@@ -27,15 +26,7 @@ def test_each_template_has_its_own_frame():
     assert bare == ["What now?", "A) Go.", "B) Stay.", "C) Ask.", "D) Wait."]
 
 
-@pytest.mark.parametrize("name", ["letters", "numbers", "bare"])
-def test_fewer_options_take_the_first_labels(name):
-    template = load_templates()[name]
-    text = template.render("What now?", OPTIONS[:2])
-    assert f"\n{template.option.format(label=template.labels[1], text='Stay.')}" in text
-    assert template.labels[2] not in text.replace("Answer", "").split("What now?")[1]
-
-
-def test_braces_in_a_question_stay_as_they_are():
+def test_fewer_options_take_the_first_labels_and_braces_in_a_question_stay_as_they_are():
     assert load_templates()["bare"].render("{x}?", ["{label}", "{}"]) == "{x}?\nA) {label}\nB) {}"
 
 
@@ -81,25 +72,13 @@ def test_unquoted_words_of_truth_and_numbers_are_labels_as_they_stand(tmp_path, 
     ("read", "content", "problem"),
     [
         (load_templates, "", "templates: is missing"),
-        (load_templates, "forms: {}", "templates: is missing"),
         (load_templates, "templates: [letters]", "templates: it: Input should be a valid dictionary"),
         (load_templates, "templates: {n: {option: '{text}', text: '{question}'}}", r"templates: n\.labels: is missing"),
-        (load_templates, "templates: {n: {labels: [A], text: '{question}'}}", r"templates: n\.option: is missing"),
         (load_templates, "templates: {n: text}", r"templates: n: Input should be a valid dictionary"),
-        (load_forms, "forms: {chat: '{text}'}", r"forms\.chat: {context} is missing"),
-        (load_forms, "forms: {chat: '{context}{text}{x}'}", r"forms\.chat: {x} is no field"),
-        (load_ratings, "ratings: {a: {labels: [1, 2], text: 'Rate.'}}", r"ratings\.a.*: {statement} is missing"),
-        (load_ratings, "ratings: {a: {labels: [1, 2], text: '{statement} {x}'}}", r"ratings\.a\.text: {x} is no field"),
-        (
-            load_ratings,
-            "ratings: {a: {labels: [1, 1], text: '{statement}'}}",
-            r"ratings\.a\.labels: a label stands twice",
-        ),
-        (
-            load_judgement_templates,
-            "judgements: {a: {labels: [y, n], text: '{question}'}}",
-            r"a\.text: {answer} is missing",
-        ),
+        (load_ratings, "ratings: {a: {labels: [1, 2], text: 'Rate.'}}", r"ratings: a: {statement} is missing"),
+        (load_ratings, "ratings: {a: {labels: [1, 2], text: '{statement} {x}'}}", r"ratings: a\.text: {x} is no field"),
+        (load_ratings, "ratings: {a: {labels: [1, 1], text: '{statement}'}}", r"a\.labels: a label stands twice"),
+        (load_judgement_templates, "judgements: {a: {labels: [y, n], text: '{question}'}}", "{answer} is missing"),
         (load_judgement_templates, "judgements: {a: {labels: [y], text: '{question}{answer}{x}'}}", r"{x} is no field"),
     ],
 )
@@ -112,11 +91,20 @@ def test_a_bad_file_is_named_and_a_form_that_would_drop_something_refused(tmp_pa
 
 
 @pytest.mark.parametrize(
+    ("form", "problem"), [("{text}", "{context} is missing"), ("{context}{text}{x}", "{x} is no field")]
+)
+def test_a_form_that_would_drop_something_is_refused(write_stimuli, form, problem):
+    write_stimuli("templates.yaml", f"forms: {{chat: '{form}'}}")
+    with pytest.raises(DataError, match=rf"templates\.yaml: forms: chat: {problem}"):
+        load_forms.__wrapped__()
+
+
+@pytest.mark.parametrize(
     ("entry", "problem"),
     [
-        ("{labels: [A, B], option: '{label} {text}', text: '{question}'}", r"templates\.n\.text: {options} is missing"),
-        ("{labels: [A, B], option: '{label} {text}', text: '{options}'}", r"templates\.n\.text: {question} is missing"),
-        ("{labels: [A, B], option: '{text}', text: '{question} {options}'}", r"templates\.n\.option: {label} is miss"),
+        ("{labels: [A, B], option: '{label} {text}', text: '{question}'}", r"templates: n\.text: {options} is missing"),
+        ("{labels: [A, B], option: '{label} {text}', text: '{options}'}", r"templates: n\.text: {question} is missing"),
+        ("{labels: [A, B], option: '{text}', text: '{question} {options}'}", r"templates: n\.option: {label} is miss"),
         ("{labels: [A, B], option: '{label} {text}', text: '{question} {options} {x}'}", r"text: {x} is no field"),
         ("{labels: [A, B], option: '{label} {text}', text: '{question} {options} {'}", r"text: .*write {{ and }}"),
         ("{labels: [A, B], option: 3, text: '{question} {options}'}", r"option: is 3; write a text, in quotes"),

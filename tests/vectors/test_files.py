@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gguf import GGMLQuantizationType, GGUFEndian, GGUFReader, GGUFWriter
+from gguf import GGUFEndian, GGUFReader, GGUFWriter
 from safetensors.torch import save_file
 from small_models import DEPTH, WIDTH, small, vector
 
@@ -86,6 +86,7 @@ def persona_vectors(model):
 def test_a_row_of_persona_vectors_is_the_site_that_it_was_read_at(tmp_path, llama):
     path = saved(tmp_path / "evil_response_avg_diff.pt", persona_vectors(llama.model))
     found = read_directions(path, language_model=llama)
+    assert sites(read_directions(path.rename(tmp_path / "evil.resid_post.3.pt"))) == sites(found), "whatever its name"
     assert sites(found) == ["resid_pre.0", *(f"resid_post.{number}" for number in range(DEPTH))]
     assert {one.name for one in found} == {"evil_response_avg_diff"}
     for one in found[:-1]:
@@ -100,14 +101,6 @@ def test_the_last_row_of_persona_vectors_was_read_after_the_final_norm(tmp_path,
     normed = [llama.model.model.norm(stream).mean(0) for stream in streams]
     torch.testing.assert_close(last.direction, (normed[0] - normed[1]).detach(), atol=1e-5, rtol=1e-4)
     assert "after the final norm" in last.method
-
-
-def test_persona_vectors_need_a_vector_at_every_block(tmp_path, llama):
-    with pytest.raises(ValueError, match=r"no vector at the output of blocks \[0\]"):
-        write_directions([vector(Site(0, "resid_pre"))], tmp_path / "v.pt", "persona-vectors")
-    with pytest.raises(ValueError, match=r"no vector at the output of blocks \[0, 2\]"):
-        write_directions([vector(Site(1))], tmp_path / "v.pt", "persona-vectors", llama)
-    assert not list(tmp_path.iterdir())
 
 
 # repeng and llama.cpp
@@ -130,31 +123,20 @@ def test_a_control_vector_of_repeng_steers_as_repeng_does(tmp_path, repeng, name
 def test_repeng_reads_what_we_write(tmp_path, repeng, llama):
     vectors = [SteeringVector(numbers(WIDTH, seed=n), Site(n), "trust", "pca", "llama", "1") for n in (1, 2)]
     write_directions(vectors, tmp_path / "trust.gguf", "gguf", llama)
+    written = GGUFReader(tmp_path / "trust.gguf")
+    for field, value in (("model_hint", "llama"), ("layer_count", 2)):
+        assert written.get_field(f"controlvector.{field}").contents() == value
+    assert all(tensor.data.dtype == np.float32 for tensor in written.tensors)
     theirs = repeng.ControlVector.import_gguf(tmp_path / "trust.gguf")
     assert theirs.model_type == "llama" and sorted(theirs.directions) == [1, 2]
     for one in vectors:
         np.testing.assert_array_equal(theirs.directions[one.site.layer], one.direction.numpy())
 
 
-def test_a_control_vector_of_ours_is_read_back(tmp_path, llama):
-    vectors = [vector(site) for site in (Site(2), Site(1))]
-    write_directions(vectors, tmp_path / "v0.gguf", "gguf", llama)
-    found = read_directions(tmp_path / "v0.gguf")
-    assert sites(found) == ["resid_post.1", "resid_post.2"] and {one.name for one in found} == {"v0"}
-    assert all(torch.equal(one.direction, vectors[0].direction) for one in found)
-    assert {one.model for one in found} == {"llama"}
-    written = GGUFReader(tmp_path / "v0.gguf")
-    assert [tensor.name for tensor in written.tensors] == ["direction.1", "direction.2"]
-    assert all(tensor.data.dtype == np.float32 for tensor in written.tensors)
-    assert written.get_field("general.architecture").contents() == "controlvector"
-    assert written.get_field("controlvector.model_hint").contents() == "llama"
-    assert written.get_field("controlvector.layer_count").contents() == 2
-
-
-def gguf(path, tensors, architecture="controlvector", raw_dtype=None, order=GGUFEndian.LITTLE):
+def gguf(path, tensors, architecture="controlvector", order=GGUFEndian.LITTLE):
     writer = GGUFWriter(path, architecture, endianess=order)
     for name, values in tensors.items():
-        writer.add_tensor(name, values, raw_dtype=raw_dtype)
+        writer.add_tensor(name, values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -181,11 +163,6 @@ FLAT = np.ones(WIDTH, dtype=np.float32)
 )
 def test_what_is_no_control_vector_is_one_error(tmp_path, tensors, changes, message):
     refused(gguf(tmp_path / "v.gguf", tensors, **changes), message)
-
-
-def test_half_precision_is_read(tmp_path):
-    path = gguf(tmp_path / "v.gguf", {"direction.1": FLAT.astype(np.float16)}, raw_dtype=GGMLQuantizationType.F16)
-    assert read_directions(path)[0].norm == pytest.approx(WIDTH**0.5)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -244,11 +221,9 @@ def test_a_pickle_of_the_package_s_own_object_is_refused_and_the_error_says_how_
     ("content", "message"),
     [
         ({}, "no mapping of layers"),
-        ({"weights": numbers(WIDTH)}, "no mapping of layers"),
         ({-1: numbers(WIDTH)}, "no mapping of layers"),
         ({True: numbers(WIDTH)}, "no mapping of layers"),
         ([numbers(WIDTH)], "no mapping of layers"),
-        ("text", "no mapping of layers"),
         ({1: [0.5, 0.5]}, "layer 1 is a list and no tensor"),
         ({1: torch.arange(WIDTH)}, "layer 1 is torch.int64 on cpu"),
         ({1: torch.zeros(WIDTH, device="meta")}, "layer 1 is torch.float32 on meta"),
@@ -283,6 +258,8 @@ def test_a_row_of_axbench_is_its_concept_at_the_trained_layer(tmp_path):
     assert sites(read_directions(path, site=Site(2))) == ["resid_post.2"] * 3, "the given site goes first"
     for one, row in zip(found, torch.load(path, weights_only=True), strict=True):
         assert torch.equal(one.direction, row.float())
+    path.with_name("config.json").write_text('{"model_name": null, "layer": 1}')
+    assert read_directions(path)[0].model == "unknown"
 
 
 def test_axbench_without_what_names_its_rows_is_one_error(tmp_path):
@@ -299,7 +276,7 @@ def test_axbench_without_what_names_its_rows_is_one_error(tmp_path):
     concepts.unlink()
     with pytest.raises(DataError, match=r"metadata\.jsonl: no such file; pass the metadata"):
         read_directions(path)
-    path.with_name("config.json").unlink()
+    path.with_name("config.json").write_text('{"model_name": null}')
     refused(path, r"no config.json beside it tells its layer; pass a site")
 
 
@@ -310,12 +287,9 @@ def test_axbench_without_what_names_its_rows_is_one_error(tmp_path):
         '{"concept_id": "1", "concept": "a"}',
         '{"concept_id": 1.0, "concept": "a"}',
         '{"concept_id": true, "concept": "a"}',
-        '{"concept_id": [1], "concept": "a"}',
         '{"concept_id": 1, "concept": null}',
-        '{"concept_id": 1, "concept": ["a"]}',
         '{"concept_id": 1}',
         "[1]",
-        "null",
         '{"concept_id": 1, ',
     ],
 )
@@ -326,12 +300,6 @@ def test_a_line_that_is_no_concept_is_named(tmp_path, line):
         concepts.write_text("\n".join(lines))
         with pytest.raises(DataError, match=f"{concepts}, line {wrong}: "):
             read_directions(path)
-
-
-def test_a_model_that_is_null_is_unknown(tmp_path):
-    path = axbench(tmp_path)
-    path.with_name("config.json").write_text('{"model_name": null, "layer": 1}')
-    assert {one.model for one in read_directions(path)} == {"unknown"}
 
 
 @pytest.mark.parametrize(("folder", "name"), [("train", ""), ("train/plots", ".."), ("", "train")])
@@ -383,11 +351,6 @@ def test_rows_of_a_named_tensor_are_blocks_or_hidden_states_as_is_said(tmp_path,
 def test_several_rows_have_no_one_site(tmp_path, name, site, message, rows):
     save_file({name: numbers(DEPTH, WIDTH), "calm.resid_post.1": numbers(WIDTH)}, tmp_path / "v.safetensors")
     refused(tmp_path / "v.safetensors", message, site=site, rows=rows)
-
-
-def test_rows_of_persona_vectors_are_layers_whatever_the_file_is_called(tmp_path):
-    found = read_directions(saved(tmp_path / "evil.resid_post.3.pt", numbers(2, WIDTH)))
-    assert sites(found) == ["resid_pre.0", "resid_post.0"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16, torch.float64])
@@ -497,26 +460,20 @@ def test_a_damaged_file_of_the_older_form_is_one_error(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"GGUF", b"\x00" * 64, b"not a file of directions", b"PK\x03\x04", b"\x80\x04junk"]
+    "content", [b"", b"GGUF", b"\x00" * 64, b"not a file of directions", b"PK\x03\x04", b"\x80\x04junk", None]
 )
 def test_what_holds_no_directions_is_one_error(tmp_path, content):
     path = tmp_path / "v.pt"
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=r"is empty|cannot be read|is refused"):
-        read_directions(path)
-
-
-def test_a_file_that_is_missing_is_one_error(tmp_path):
-    with pytest.raises(DataError, match="name a file of directions"):
-        read_directions(tmp_path / "none.pt")
-    with pytest.raises(DataError, match="name a file of directions"):
-        read_directions(tmp_path)
+    if content is not None:
+        path.write_bytes(content)
+    refused(path, r"is empty|cannot be read|is refused" if content is not None else "name a file of directions")
+    refused(tmp_path, "name a file of directions")
 
 
 @pytest.mark.parametrize("shape", [(WIDTH,), (0, WIDTH), (2, 3, WIDTH), ()])
 def test_a_pickled_tensor_that_is_no_matrix_is_one_error(tmp_path, shape):
-    with pytest.raises(DataError, match=r"is not .rows, d_model.; a single vector goes into a safetensors file"):
-        read_directions(saved(tmp_path / "v.pt", torch.zeros(shape)))
+    path = saved(tmp_path / "v.pt", torch.zeros(shape))
+    refused(path, r"is not .rows, d_model.; a single vector goes into a safetensors file")
 
 
 # Pickles
@@ -569,10 +526,10 @@ def test_the_payload_would_have_run(tmp_path):
 @pytest.mark.parametrize(
     ("form", "choices", "message"),
     [
-        ("gguf", {"site": Site(1)}, "gguf tells the site of each direction itself"),
-        ("persona-vectors", {"rows": "hidden_states"}, "persona-vectors says itself what its rows are"),
+        ("gguf", {"site": Site(1)}, "gguf takes no site; leave it out"),
+        ("persona-vectors", {"rows": "hidden_states"}, "persona-vectors takes no rows"),
         ("safetensors", {"rows": "layers"}, "unknown rows 'layers'"),
-        ("gguf", {"form": "torch"}, "unknown form 'torch'; there is auto, personalib"),
+        ("gguf", {"form": "torch"}, "unknown form 'torch'; choose one of auto, personalib"),
         ("gguf", {"form": "safetensors"}, "is gguf and not safetensors"),
         ("personalib", {"form": "safetensors"}, "is personalib and not safetensors"),
         ("safetensors", {"form": "persona-vectors"}, "is safetensors and not persona-vectors"),
@@ -589,9 +546,8 @@ def test_concepts_make_a_matrix_axbench_and_nothing_else(tmp_path):
     concepts = axbench(tmp_path / "a").parent.parent / "generate" / "metadata.jsonl"
     path = saved(tmp_path / "rows.pt", numbers(3, WIDTH))
     assert form_of(path) == "persona-vectors" and form_of(path, concepts) == "axbench"
-    found = read_directions(path, concepts=concepts, site=Site(2))
-    assert [one.name for one in found] == ["cats", "code: for loops", "trust"]
-    with pytest.raises(ValueError, match="safetensors has no file of concepts"):
+    assert len(read_directions(path, concepts=concepts, site=Site(2))) == 3
+    with pytest.raises(ValueError, match="safetensors takes no concepts"):
         read_directions(one_of_each(tmp_path)["safetensors"], concepts=concepts)
 
 
@@ -610,12 +566,13 @@ def test_a_form_without_names_holds_one_direction(tmp_path, form):
 @pytest.mark.parametrize(
     ("form", "vectors", "message"),
     [
-        ("axbench", [vector(Site(1))], "what can be written is personalib, gguf"),
+        ("axbench", [vector(Site(1))], "unknown form to write .axbench.; choose one of personalib, gguf"),
         ("safetensors", [], "there is no vector to write"),
         ("safetensors", [vector(Site(1))] * 2, "two vectors have one name and site"),
-        ("gguf", [vector(Site(1)), vector(Site(1, "resid_pre"))], r"llama.cpp adds to blocks .*: \[0, 1\]"),
-        ("steering-vectors", [vector(Site(0, "resid_pre"))], "resid_pre.0 is no block's output"),
+        ("gguf", [vector(Site(1)), vector(Site(1, "resid_pre"))], r"gguf has no place for resid_pre\.1"),
+        ("steering-vectors", [vector(Site(0, "resid_pre"))], r"steering-vectors has no place for resid_pre\.0"),
         ("persona-vectors", [vector(Site(0, "resid_pre"))], r"output of blocks \[0, 1, 2\], and"),
+        ("persona-vectors", [vector(Site(1))], r"no vector at the output of blocks \[0, 2\], and"),
         ("personalib", [vector(Site(9))], "24 coordinates at resid_post.9, and llama has 24 and blocks 0 to 2"),
     ],
 )
@@ -623,11 +580,6 @@ def test_what_a_form_cannot_hold_is_one_error_and_leaves_no_file(tmp_path, llama
     with pytest.raises(ValueError, match=message):
         write_directions(vectors, tmp_path / "v", form, llama)
     assert not list(tmp_path.iterdir())
-
-
-def test_a_folder_that_is_missing_is_one_error(tmp_path):
-    with pytest.raises(DataError, match="make it"):
-        write_directions([vector(Site(1))], tmp_path / "none" / "v.gguf", "gguf")
 
 
 @pytest.mark.parametrize("form", WRITTEN_FORMS)

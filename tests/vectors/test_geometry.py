@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sae_lens import SAE
 from sklearn.metrics import roc_auc_score
+from tiny_saes import sae_of
 
-from personalib.features.saes import SparseAutoencoder
 from personalib.features.vectors import sparse_reconstruction
 from personalib.models.parts import Site
 from personalib.stimuli.contrast_pairs import ContrastPair, Wording
@@ -66,15 +65,19 @@ def test_two_sets_of_vectors_give_one_in_rows_and_the_other_in_columns():
     np.testing.assert_allclose(table, [[0, 0.5**0.5, 0], [0, 0.5**0.5, -1]], atol=1e-6)
 
 
-def test_vectors_that_do_not_belong_together_have_no_cosine():
-    one = vector([1.0, 0], name="one")
-    for other, what in ((vector([1.0, 0], Site(2)), "site"), (vector([1.0, 0], model="else"), "model")):
-        with pytest.raises(ValueError, match=f"differ in {what}"):
-            cosines({"one": one}, {"other": other})
-        with pytest.raises(ValueError, match=f"differ in {what}"):
-            cosines({"one": one, "other": other})
-    with pytest.raises(ValueError, match="nothing is zero and has no direction"):
-        cosines({"one": one, "nothing": vector([0.0, 0], name="nothing")})
+@pytest.mark.parametrize(
+    ("other", "problem"),
+    [
+        (vector([1.0, 0], Site(2)), "differ in site"),
+        (vector([1.0, 0], model="else"), "differ in model"),
+        (vector([0.0, 0], name="nothing"), "nothing is zero and has no direction"),
+    ],
+)
+def test_vectors_that_do_not_belong_together_have_no_cosine(other, problem):
+    with pytest.raises(ValueError, match=problem):
+        cosines({"one": vector([1.0, 0]), "other": other})
+    with pytest.raises(ValueError, match=problem):
+        cosines({"one": vector([1.0, 0])}, {"other": other})
 
 
 def read(positive, negative, pairs=()):
@@ -190,18 +193,15 @@ def planted_vectors(noise=0.0):
 
 
 def test_directions_that_vectors_were_composed_of_are_recovered():
-    found = trait_directions(planted_vectors(), EFFECTS)
+    vectors = planted_vectors()
+    found = trait_directions(vectors, EFFECTS)
+    few = trait_directions({name: vectors[name] for name in "abd"}, EFFECTS)
+    np.testing.assert_allclose(rows(few), PLANTED, atol=1e-5, err_msg="as many as traits are enough")
     assert list(found) == ["warm", "calm", "bold"]
     np.testing.assert_allclose(rows(found), PLANTED, atol=1e-5)
     for trait, one in found.items():
         assert (one.site, one.model, one.revision) == (Site(1), "toy", "1")
         assert (one.name, one.method) == (f"traits.{trait}", "least_squares")
-
-
-def test_as_many_vectors_as_traits_are_enough_where_they_tell_them_apart():
-    vectors = planted_vectors()
-    found = trait_directions({name: vectors[name] for name in "abd"}, EFFECTS)
-    np.testing.assert_allclose(rows(found), PLANTED, atol=1e-5)
 
 
 def test_the_order_of_vectors_and_of_effects_makes_no_difference():
@@ -237,18 +237,19 @@ def test_effects_are_taken_by_the_traits_names():
     np.testing.assert_allclose(rows(composed(traits, other)), rows(composed(traits, EFFECTS)), atol=1e-5)
 
 
-def test_vectors_that_do_not_tell_the_traits_apart_are_refused():
+@pytest.mark.parametrize(
+    ("names", "effects", "problem"),
+    [
+        ("ab", EFFECTS, "2 vectors do not tell 3 traits apart; pass more of them"),
+        ("abcde", EFFECTS.assign(bold=2 * EFFECTS["warm"] - EFFECTS["calm"]), "5 vectors do not tell 3 traits apart"),
+        ("abcde", EFFECTS.drop(index=["b", "d"]), "there are no effects of b, d; pass a row for each vector"),
+        ("", EFFECTS, "there are no vectors"),
+    ],
+)
+def test_vectors_that_tell_no_traits_are_refused(names, effects, problem):
     vectors = planted_vectors()
-    with pytest.raises(ValueError, match="2 vectors do not tell 3 traits apart; pass more of them"):
-        trait_directions({name: vectors[name] for name in "ab"}, EFFECTS)
-    alike = EFFECTS.assign(bold=2 * EFFECTS["warm"] - EFFECTS["calm"])
-    with pytest.raises(ValueError, match="5 vectors do not tell 3 traits apart"):
-        trait_directions(vectors, alike)
-
-
-def test_a_vector_without_effects_is_named():
-    with pytest.raises(ValueError, match="there are no effects of b, d; pass a row for each vector"):
-        trait_directions(planted_vectors(), EFFECTS.drop(index=["b", "d"]))
+    with pytest.raises(ValueError, match=problem):
+        trait_directions({name: vectors[name] for name in names}, effects)
 
 
 def test_vectors_of_several_sites_are_not_mixed():
@@ -260,35 +261,15 @@ def test_vectors_of_several_sites_are_not_mixed():
         composed(traits, EFFECTS)
 
 
-def test_no_vectors_are_refused():
-    with pytest.raises(ValueError, match="there are no vectors"):
-        trait_directions({}, EFFECTS)
-
-
 # Sparse explanations
-
-
-def autoencoder(decoder):
-    """An SAE at the second block's end whose decoder has some rows."""
-    width, d_model = decoder.shape
-    network = SAE.from_dict(
-        {
-            "architecture": "standard",
-            "d_in": d_model,
-            "d_sae": width,
-            "metadata": {"hook_name": "blocks.1.hook_resid_post"},
-        }
-    )
-    with torch.no_grad():
-        network.W_dec.copy_(torch.from_numpy(decoder))
-    return SparseAutoencoder(network, "small", "", Site(1), "toy", None, "none", False, None)
 
 
 @pytest.fixture(scope="module")
 def sae():
     """Random rows of different lengths."""
     rng = np.random.default_rng(1)
-    return autoencoder(rng.standard_normal((WIDTH, D_MODEL)) * rng.uniform(0.5, 3, (WIDTH, 1)))
+    decoder = rng.standard_normal((WIDTH, D_MODEL)) * rng.uniform(0.5, 3, (WIDTH, 1))
+    return sae_of(SITE, WIDTH, D_MODEL, W_dec=decoder)
 
 
 def units(values):
@@ -355,7 +336,7 @@ def test_the_seed_decides_what_chance_does_and_nothing_else(sae):
 
 def test_a_vector_at_another_site_is_named(sae):
     vectors = random_vectors(1) | {"deep": vector(np.ones(D_MODEL), Site(2))}
-    with pytest.raises(ValueError, match=r"deep stands at resid_post\.2, and small reads resid_post\.1"):
+    with pytest.raises(ValueError, match=r"deep stands at resid_post\.2, and tiny reads resid_post\.1"):
         sparse_reconstruction(vectors, sae)
     with pytest.raises(ValueError, match="nothing is zero and made of nothing; leave it out"):
         sparse_reconstruction({"nothing": vector(np.zeros(D_MODEL))}, sae)

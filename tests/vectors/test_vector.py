@@ -45,14 +45,9 @@ def test_sums_and_multiples_are_those_of_the_numbers():
     np.testing.assert_array_equal(values(-one), -values(one))
     np.testing.assert_array_equal(values(2 * one), 2 * values(one))
     np.testing.assert_array_equal(values(one / 4), values(one) / 4)
-
-
-def test_multiples_scale_the_norm():
-    one = vector()
     assert one.norm == pytest.approx(np.linalg.norm(values(one).astype(float)))
-    for factor in (0, 0.5, 1, -3, np.float64(2.5), np.float32(0.1)):
+    for factor in (0, -3, np.float64(2.5), np.float32(0.1)):
         assert (factor * one).norm == pytest.approx(abs(factor) * one.norm)
-        assert (one * factor).norm == pytest.approx(abs(factor) * one.norm)
 
 
 def test_a_unit_vector_has_norm_one_and_the_same_direction():
@@ -102,11 +97,8 @@ def test_vectors_that_belong_elsewhere_are_not_combined(change):
     for combine in (SteeringVector.__add__, SteeringVector.__sub__, SteeringVector.cosine):
         with pytest.raises(ValueError, match=f"^a and b differ in {what}: {getattr(one, what)} and {theirs}$"):
             combine(one, other)
-
-
-def test_vectors_of_another_width_are_not_combined():
-    with pytest.raises(ValueError, match="trust and b have 7 and 2 coordinates"):
-        vector() + vector(name="b", direction=torch.ones(2))
+        with pytest.raises(ValueError, match="a and b have 7 and 2 coordinates"):
+            combine(one, vector(name="b", direction=torch.ones(2)))
 
 
 @pytest.mark.parametrize("other", [1, 0.0, "a", None, torch.ones(WIDTH)])
@@ -155,20 +147,9 @@ def test_the_numbers_are_kept_as_float32_whatever_was_given(dtype):
     assert vector(direction=torch.arange(12.0).reshape(3, 4)[:, 1]).direction.is_contiguous()
 
 
-def test_nothing_about_it_can_be_set():
-    for field in dataclasses.fields(SteeringVector):
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            setattr(vector(), field.name, None)
-
-
-def test_arithmetic_leaves_its_operands_as_they_were():
-    one, other = vector(1), vector(2)
-    for made in (one + other, one - other, 2 * one, one / 2, -one, one.unit(), 1 * one):
-        assert made.direction.data_ptr() != one.direction.data_ptr()
-    assert one == vector(1) and other == vector(2)
-
-
-def test_equal_vectors_are_one_key():
+def test_equal_vectors_are_one_key_and_nothing_about_them_can_be_set():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        vector().name = "another"
     assert vector() == vector() and hash(vector()) == hash(vector()) and vector() is not vector()
     assert len({vector(), vector(), vector(1)}) == 2
     changes = [{"name": "a"}, {"method": "a"}, {"texts": ""}, *ELSEWHERE]
@@ -185,9 +166,6 @@ def test_equal_vectors_are_one_key():
 def test_what_is_no_vector_is_refused(direction):
     with pytest.raises(ValueError, match=r"^pressures\.trust: shape \(.*\); pass one vector of finite numbers"):
         vector(direction=direction)
-
-
-def test_a_quotient_that_is_not_finite_is_refused():
     with pytest.raises(ValueError, match=r"\(pressures\.trust\) / 0: .*finite numbers"):
         vector() / 0
 
@@ -238,58 +216,36 @@ def test_a_file_holds_several_vectors_in_their_order(tmp_path):
         SteeringVector.load(tmp_path / "several.safetensors")
 
 
-def test_saving_replaces_what_is_there(tmp_path):
-    path = tmp_path / "trust.safetensors"
-    save_vectors([vector(1), vector(2)], path)
-    vector(3).save(path)
-    assert load_vectors(path) == [vector(3)]
-
-
-def test_the_same_vectors_are_the_same_bytes(tmp_path):
+def test_the_same_vectors_are_the_same_bytes_and_replace_what_is_there(tmp_path):
+    save_vectors([vector(1), vector(2)], tmp_path / "a")
     for name in ("a", "b", "c"):
         vector().save(tmp_path / name)
     assert len({(tmp_path / name).read_bytes() for name in ("a", "b", "c")}) == 1
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"there is no folder .*none; make it"):
-        vector().save(tmp_path / "none" / "trust.safetensors")
-
-
-def test_a_header_that_is_no_json_is_named(tmp_path):
-    path = tmp_path / "odd.safetensors"
-    save_file({"0": vector().direction}, path, {"steering_vectors": "["})
-    with pytest.raises(DataError, match=r"odd\.safetensors: cannot be read as steering vectors"):
-        load_vectors(path)
-
-
-def test_no_vectors_are_not_saved(tmp_path):
+def test_no_vectors_and_no_folder_are_refused_when_saving(tmp_path):
     with pytest.raises(ValueError, match="there is no vector to save"):
         save_vectors([], tmp_path / "none.safetensors")
+    with pytest.raises(DataError, match=r"there is no folder .*none; make it"):
+        vector().save(tmp_path / "none" / "trust.safetensors")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"none\.safetensors: no such file; save vectors with save_vectors"):
-        load_vectors(tmp_path / "none.safetensors")
-    with pytest.raises(DataError, match=r"none\.safetensors: no such file"):
         SteeringVector.load(tmp_path / "none.safetensors")
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
-def test_a_file_that_was_cut_off_is_named(keep, tmp_path):
+def test_a_file_that_was_cut_off_or_is_of_another_kind_is_named(keep, tmp_path):
     path = tmp_path / "cut.safetensors"
     vector().save(path)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(DataError, match=r"cut\.safetensors: cannot be read as steering vectors"):
-        load_vectors(path)
-
-
-def test_a_folder_and_a_file_of_another_kind_are_named(tmp_path):
-    (tmp_path / "text.safetensors").write_text("name,value\ntrust,1\n")
-    for path in (tmp_path / "text.safetensors", tmp_path):
-        with pytest.raises(DataError, match=f"^{path}: cannot be read as steering vectors"):
-            load_vectors(path)
+    (tmp_path / "text").write_text("name,value\ntrust,1\n")
+    save_file({"0": vector().direction}, tmp_path / "odd", {"steering_vectors": "["})
+    for broken in (path, tmp_path / "text", tmp_path / "odd", tmp_path):
+        with pytest.raises(DataError, match=f"^{broken}: cannot be read as steering vectors"):
+            load_vectors(broken)
 
 
 def changed_file(path, **changes):
@@ -308,7 +264,6 @@ def changed_file(path, **changes):
         ({"format": "personalib.steering_vectors/2"}, "cannot be read .*: format: .*, not 'personalib.*/2'"),
         ({"vectors": None}, "cannot be read as steering vectors: vectors: is missing"),
         ({"vectors": []}, "holds no vector; write it again with save_vectors"),
-        ({"vectors": 2.5}, "cannot be read as steering vectors"),
         ({"vectors": 1}, "cannot be read as steering vectors"),
         ({"vectors": [vector().header()] * 2}, "cannot be read as steering vectors .*tensor 1"),
         ({"vectors": [vector().header() | {"colour": "red"}]}, "cannot be read .*colour"),
