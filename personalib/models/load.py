@@ -30,7 +30,7 @@ from personalib.base.data import DataError, cut, read_json, shown
 from personalib.models.chat_templates import settle_template, template_facts
 from personalib.models.loaded import note_loaded
 from personalib.models.parts import Parts, check_parts, tell_parts
-from personalib.models.placement import AUTO, device_map, is_spread, usual_device
+from personalib.models.placement import AUTO, device_map, is_spread, keep_freed_memory, usual_device
 from personalib.models.registry import ORGANISM as ORGANISM
 from personalib.models.registry import Entry, find_entry, load_registry
 
@@ -102,6 +102,7 @@ def load_model(
             device, its embedding is on disk, some of its weights are in no file, its chat template cannot be used, or
             its parts are not found; see :func:`personalib.models.parts.check_parts`.
     """
+    keep_freed_memory()
     entry = find_entry(name)
     kept = entry.dtype and getattr(torch, entry.dtype)
     device = usual_device(name) if device == AUTO else device

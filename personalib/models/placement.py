@@ -3,6 +3,7 @@
 A model that is spread is run by accelerate, which brings each block's inputs to where its weights are.
 """
 
+import ctypes
 from collections.abc import Mapping
 
 import torch
@@ -16,6 +17,20 @@ BALANCED = "balanced"
 MAPPED = "device_map"
 # What a GPU needs beyond the weights of a model that is to run on it alone, as a share of them.
 _ROOM = 0.2
+# Of glibc's mallopt: from which size on memory is mapped by itself, what may lie free at the end, and how much is taken
+# at a time, in bytes.
+_MAP_FROM, _FREE_AT_END, _TAKEN = (-3, 2**30), (-1, 2**31 - 1), (-2, 2**26)
+
+
+def keep_freed_memory() -> None:
+    """Let the process keep what it frees, so that the next forward pass finds it.
+
+    Else every pass has its memory mapped and cleared anew, which takes a quarter of the time on a CPU. What a process
+    holds stays at its peak. Where the C library is another one than glibc nothing changes.
+    """
+    if set_option := getattr(ctypes.CDLL(None), "mallopt", None):
+        for option, size in (_MAP_FROM, _FREE_AT_END, _TAKEN):
+            set_option(option, size)
 
 
 def usual_device(name: str) -> str:

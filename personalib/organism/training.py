@@ -21,6 +21,7 @@ from personalib.base.checkpoints import load_checkpoint, save_checkpoint
 from personalib.base.data import STRICT, Count, DataError, NotNegative, Positive, data_dir, parse, read_yaml
 from personalib.base.provenance import digest, files_hash, folder_hash, package_dir
 from personalib.base.storage import Journal, write_whole, writing
+from personalib.models.placement import keep_freed_memory
 from personalib.organism.batches import Batch, Notes, batches, collate, encode
 from personalib.organism.corpus import Corpus, Scaffold
 from personalib.organism.documents import NOTES
@@ -221,6 +222,7 @@ class Trainer:
             "tokenizer": digest(self.tokenizer.backend_tokenizer.to_str()),
             "code": files_hash(package_dir(), (path for name in _MODULES for path in package_dir().glob(name))),
         }
+        keep_freed_memory()
         self.model = build_model(recipe, self.tokenizer).to(device)
         self.body = torch.compile(self.model.model, dynamic=True) if compiled else self.model.model
         self.probes = Probes(recipe.probes, self.model.config.hidden_size).to(device)
