@@ -184,9 +184,8 @@ class Options(Asked):
         return [json.dumps([prompt, one.labels]) for prompt, one in zip(self.prompts, self.questions, strict=True)]
 
     def _batches(self, language_model: LanguageModel, batch_size: int) -> Iterator[Batch]:
-        labels = self.questions[0].labels
         numbers = range(len(self.conditions))
-        for places in prompt_batches(language_model, self.prompts, labels, batch_size):
+        for places in prompt_batches(language_model, self.prompts, batch_size):
             yield numbers, places
 
     def _ask(self, language_model: LanguageModel, batch: Batch, batch_size: int, done: Done) -> list[list[Reply]]:

@@ -1,6 +1,7 @@
 """Batches of prompts, as a model reads them."""
 
 import inspect
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 from transformers import GenerationConfig, PreTrainedModel
 
 from personalib.base.records import ItemError
+
+# How many lengths that differ by little there are up to twice a length.
+_LENGTHS = 4
 
 
 def check_rows(model: PreTrainedModel, texts: Sequence[str], rows: Sequence[Sequence[int]], more: int = 0) -> None:
@@ -46,12 +50,20 @@ def context(model: PreTrainedModel) -> int | None:
     return longest if isinstance(longest, int) and longest > 0 else None
 
 
-def in_batches(rows: Sequence[Sequence[int]], size: int, padded: bool = True) -> Iterator[list[int]]:
+def in_batches(
+    rows: Sequence[Sequence[int]], size: int, padded: bool = True, alike: bool = False
+) -> Iterator[list[int]]:
     """Numbers of rows in batches, longest first, so that little is padded and one that is too large fails at once.
 
-    Rows of different lengths share a batch if they may be padded; see :class:`personalib.models.hooks.Shortcuts`.
+    Rows of different lengths share a batch if they may be padded; see :class:`personalib.models.hooks.Shortcuts`. With
+    ``alike``, those of about one length are together with what begins like them.
     """
-    queue = sorted(range(len(rows)), key=lambda number: len(rows[number]), reverse=True)
+
+    def place(number: int) -> tuple[int, Sequence[int]]:
+        row = rows[number]
+        return (-round(_LENGTHS * math.log2(len(row) or 1)), row) if alike else (-len(row), ())
+
+    queue = sorted(range(len(rows)), key=place)
     for _, some in groupby(queue, key=lambda number: None if padded else len(rows[number])):
         numbers = list(some)
         yield from (numbers[start : start + size] for start in range(0, len(numbers), size))
@@ -99,6 +111,13 @@ def left_padded(
     # a forward of its own on every module that it has seen.
     accepted = inspect.signature(type(model).forward).parameters
     return inputs | {name: value for name, value in optional.items() if name in accepted}
+
+
+def repeated(inputs: Mapping[str, Any], times: int) -> dict[str, Any]:
+    """Model inputs with all rows so many times, one after the other."""
+    return {
+        name: value.repeat(times, 1) if isinstance(value, torch.Tensor) else value for name, value in inputs.items()
+    }
 
 
 def to_go_on_from(model: PreTrainedModel, inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 
 from personalib.models.batches import inference, left_padded, plain_generation, replaced, to_go_on_from
+from personalib.models.beginnings import in_parts, run_parts
 from personalib.models.parts import Site, blocks, close, same, works
 
 Inputs = Mapping[str, Any]
@@ -81,8 +82,11 @@ def starting_at(model: PreTrainedModel, site: Site, stream: torch.Tensor, in_tup
         yield
 
 
-def stream_at(model: PreTrainedModel, inputs: Inputs, site: Site) -> torch.Tensor:
-    """The residual stream at a site, shape ``(rows, tokens, d_model)``; no block above it is run."""
+def stream_at(model: PreTrainedModel, inputs: Inputs, site: Site, cache: DynamicCache | None = None) -> torch.Tensor:
+    """The residual stream at a site, shape ``(rows, tokens, d_model)``; no block above it is run.
+
+    With a cache, the tokens come after those that it holds, and are added to it.
+    """
     met: list[torch.Tensor] = []
 
     def keep(stream: torch.Tensor) -> torch.Tensor:
@@ -91,8 +95,13 @@ def stream_at(model: PreTrainedModel, inputs: Inputs, site: Site) -> torch.Tenso
 
     with changing(model, site, keep), suppress(_ReachedError):
         # Without the output layer, which is not wanted either.
-        model.base_model(**without_logits(inputs), use_cache=False)
+        model.base_model(**without_logits(inputs), **cached(cache))
     return met[0]
+
+
+def cached(cache: DynamicCache | None) -> dict[str, Any]:
+    """What a model is told of a cache, or of none."""
+    return {"use_cache": False} if cache is None else {"past_key_values": cache, "use_cache": True}
 
 
 def returns_tuples(model: PreTrainedModel, inputs: Inputs) -> bool:
@@ -164,13 +173,6 @@ def without_logits(inputs: Inputs) -> dict[str, Any]:
     return {name: value for name, value in inputs.items() if name != "logits_to_keep"}
 
 
-def repeated(inputs: Inputs, times: int) -> dict[str, Any]:
-    """Model inputs with all rows so many times, one after the other."""
-    return {
-        name: value.repeat(times, 1) if isinstance(value, torch.Tensor) else value for name, value in inputs.items()
-    }
-
-
 def cut(inputs: Inputs, names: Sequence[str], start: int | None, end: int | None) -> dict[str, Any]:
     """Model inputs of which some are cut to a range of tokens."""
     return {name: value[:, start:end] if name in names else value for name, value in inputs.items()}
@@ -199,6 +201,7 @@ class Shortcuts:
         in_tuple: whether its blocks return the residual stream in a tuple.
         padding: rows of different lengths in a batch.
         starting: a run that starts at a site with a given residual stream.
+        sharing: rows of different lengths whose beginnings are run in other rows; see :func:`in_parts`.
         cutting_back: a cache that all tokens were read into, and of which the last one is taken back.
         caching: tokens that are read one by one into the model's own cache, as for free answers.
         cuts: the ways in which its last block can be cut short where the last token alone is read.
@@ -207,6 +210,7 @@ class Shortcuts:
     in_tuple: bool
     padding: bool
     starting: bool
+    sharing: bool
     cutting_back: bool
     caching: bool
     cuts: tuple[Cut, ...]
@@ -232,6 +236,7 @@ class Shortcuts:
         trials: dict[str, Callable[[], bool]] = {
             "padding": lambda: _agree(_padded(model, ids), alone[1]),
             "starting": lambda: _starts(model, inputs, in_tuple),
+            "sharing": lambda: _shares(model, ids[0], in_tuple),
             "cutting_back": lambda: all(_agree(own, alone[0]) for own in _cut_back_and_read(model, ids[0], in_tuple)),
             "caching": lambda: close(_read_on(model, ids[0]), alone[0]),
         }
@@ -303,6 +308,30 @@ def _starts(model: PreTrainedModel, inputs: Inputs, in_tuple: bool) -> bool:
             if not same(model(**inputs, use_cache=False).logits[0, -1], whole, _UNITS):
                 return False
     return True
+
+
+def _shares(model: PreTrainedModel, row: list[int], in_tuple: bool) -> bool:
+    """Whether nothing changes where rows go on from beginnings in other rows, from the first block on and later."""
+    rows = [row, [*row[:-2], row[0]], [*row[:-2], row[1]]]
+    whole = model(**left_padded(model, rows), use_cache=False).logits[:, -1]
+    sites = (site_above(0), *_trial_sites(model))
+    return all(all(map(close, _gone_on(model, rows, site, in_tuple), whole)) for site in sites)
+
+
+def _gone_on(model: PreTrainedModel, rows: list[list[int]], site: Site, in_tuple: bool) -> torch.Tensor:
+    """The logits of the last tokens where every part of a batch is started at a site."""
+    inputs, parts = left_padded(model, rows), in_parts(rows)
+
+    def read(_: int, some: Inputs, cache: DynamicCache | None) -> torch.Tensor:
+        return stream_at(model, some, site, cache)
+
+    def go_on(number: int, some: Inputs, cache: DynamicCache | None) -> torch.Tensor:
+        with starting_at(model, site, streams[number], in_tuple):
+            logits: torch.Tensor = model(**some, **cached(cache)).logits[:, -1]
+            return logits
+
+    streams = run_parts(inputs, parts, read)
+    return run_parts(inputs, parts, go_on)[-1]
 
 
 def _cut_back_and_read(model: PreTrainedModel, row: list[int], in_tuple: bool) -> list[list[torch.Tensor]]:

@@ -2,8 +2,9 @@
 
 With its margin the total is an upper bound on what torch allocates on the device: what :mod:`personalib.steering.grid`
 keeps, and what a block of Gemma 2 makes with plain ("eager") attention. On one H100 the count beyond the weights was
-0.98 to 1.10 of the measured peak, before the margin, for Gemma 2 2B and 9B: see ``data/benchmarks/device.json``. Left
-out are what loading takes for a moment, the logits of whole answers, and an SAE that is run inside the model.
+0.98 to 1.10 of the measured peak, before the margin, for Gemma 2 2B and 9B and prompts that share no beginning (see
+``data/benchmarks/device.json``); for prompts that do, keys and values are counted on top. Left out are what loading
+takes for a moment, the logits of whole answers, and an SAE that is run inside the model.
 """
 
 import os
@@ -41,6 +42,7 @@ class Workload:
         steered: ``"last"`` where every condition steers the last token alone, for which keys and values are kept;
             ``"prompt"`` where none does; or ``"both"``.
         sae_width: features of an SAE that is in memory as well; 0 for none.
+        alike: whether prompts may begin alike, for which keys and values are kept too.
 
     Raises:
         ValueError: a number is below one, or what is steered is unknown.
@@ -52,6 +54,7 @@ class Workload:
     conditions: int = 1
     steered: Steered = "both"
     sae_width: int = 0
+    alike: bool = True
 
     def __post_init__(self) -> None:
         counts = (self.tokens, self.batch_size, self.conditions, 1 if self.prompts is None else self.prompts)
@@ -120,7 +123,8 @@ def estimate_memory(config: PreTrainedConfig, dtype: torch.dtype, workload: Work
     peaks = []
     # A prompt of one token has nothing before it to keep.
     if workload.steered != "last" or tokens == 1:
-        peaks.append((0, sizes.prompt_pass(rows, tokens, shared)))
+        kept = sizes.cache(rows, tokens) if workload.alike and tokens > 1 else 0
+        peaks.append((kept, sizes.prompt_pass(rows, tokens, shared)))
     if workload.steered != "prompt" and tokens > 1:
         peaks.append((sizes.cache(rows, tokens), sizes.last_token_pass(rows, tokens, shared)))
     cache, working = max(peaks, key=sum)

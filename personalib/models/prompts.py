@@ -147,7 +147,9 @@ def _tokenised(
     """For each text the special tokens before it, its own token ids, and their characters if they are asked for."""
     for number, text in enumerate(texts):
         _check_characters(number, text)
-    made = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=located) if texts else {}
+    # Masks of ones would take as long to make as the ids.
+    how = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
+    made = tokenizer(list(texts), **how, return_offsets_mapping=located) if texts else {}
     usual = _beginning(tokenizer, texts)
     for number, text in enumerate(texts):
         row = made["input_ids"][number]

@@ -1,6 +1,7 @@
 """The grid scorer: prompts times conditions, without running anew what no condition changes.
 
 - The blocks below the lowest steered site are run once for each batch of prompts, however many conditions there are.
+- What prompts of a batch begin with alike is run once, and each goes on from a cache of it.
 - Where only the last token of the prompt is steered, everything before it is run once: no earlier token sees it.
 - Of the last block, what is not needed for the token that is read is left out.
 - Several conditions share a forward pass where the prompts are few.
@@ -11,29 +12,32 @@ The answers are those of running every condition from the start, to float tolera
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
-from personalib.models.batches import check_finite, check_rows, in_batches, inference, left_padded
+from personalib.models.batches import check_finite, check_rows, in_batches, inference, left_padded, repeated
+from personalib.models.beginnings import Part, in_parts, run_parts
 from personalib.models.hooks import (
     Inputs,
     Shortcuts,
+    cached,
     changing,
     cut,
     cut_back,
     depth,
     read_but_last,
-    repeated,
     site_above,
     starting_at,
     stream_at,
+    without_logits,
 )
 from personalib.models.load import LanguageModel
 from personalib.models.parts import Site
@@ -89,12 +93,14 @@ def ask_steered(
             "token of the answer is scored; choose last, prompt, prompt_except_last or all"
         )
     model = language_model.model
-    rows, options = _encoded(language_model, prompts, labels)
+    rows = _rows(language_model, prompts)
+    options = option_tokens(language_model.tokenizer, prompts, [labels] * len(prompts), rows)
     found = np.empty((len(conditions), len(prompts), len(labels)))
     total = len(conditions) * len(prompts)
     with inference(model), tqdm(total=total, desc=progress, disable=progress is None, unit="answer") as bar:
-        for batch in in_batches(rows, batch_size, _padding(language_model)):
-            inputs: Inputs = left_padded(model, [rows[place] for place in batch], _device(language_model))
+        for batch in _batches(language_model, rows, batch_size):
+            some = [rows[place] for place in batch]
+            inputs: Inputs = left_padded(model, some, _device(language_model))
             where = masks(_real(inputs), torch.zeros_like(_real(inputs)))
             tokens = torch.tensor([[options[place]] for place in batch], device=inputs["input_ids"].device)
             read = slice(-1, None)
@@ -108,21 +114,25 @@ def ask_steered(
     return found
 
 
-def prompt_batches(
-    language_model: LanguageModel, prompts: Sequence[str], labels: Sequence[str], batch_size: int
-) -> Iterator[list[int]]:
+def prompt_batches(language_model: LanguageModel, prompts: Sequence[str], batch_size: int) -> Iterator[list[int]]:
     """The places of prompts that :func:`ask_steered` reads together, as it does where it is given no others."""
-    rows, _ = _encoded(language_model, prompts, labels)
-    yield from in_batches(rows, batch_size, _padding(language_model))
+    yield from _batches(language_model, _rows(language_model, prompts), batch_size)
 
 
-def _encoded(
-    language_model: LanguageModel, prompts: Sequence[str], labels: Sequence[str]
-) -> tuple[list[list[int]], list[list[int]]]:
-    """The tokens of prompts that can be read, and of each the first token of every label."""
+def _batches(language_model: LanguageModel, rows: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
+    """Numbers of rows that are read together: those that begin alike, where they share what is run of it."""
+    # A service's model cannot be tried.
+    if isinstance(language_model, RemoteModel):
+        return in_batches(rows, batch_size)
+    known = Shortcuts.of(language_model.model)
+    return in_batches(rows, batch_size, known.padding, alike=known.padding and known.sharing)
+
+
+def _rows(language_model: LanguageModel, prompts: Sequence[str]) -> list[list[int]]:
+    """The tokens of prompts that can be read."""
     rows = encode_prompts(language_model.tokenizer, prompts)
     check_rows(language_model.model, prompts, rows)
-    return rows, option_tokens(language_model.tokenizer, prompts, [labels] * len(prompts), rows)
+    return rows
 
 
 def answer_losses(
@@ -154,7 +164,7 @@ def answer_losses(
     _check_answers(rows, prompts, exchanges, skip)
     losses, model = np.empty((len(conditions), len(exchanges))), language_model.model
     with inference(model):
-        for batch in in_batches(rows, batch_size, _padding(language_model)):
+        for batch in _batches(language_model, rows, batch_size):
             inputs: Inputs = left_padded(model, [rows[number] for number in batch], _device(language_model))
             kept = int(lengths[batch].max()) - skip
             counted = _last(inputs, lengths[batch] - skip)[:, -kept:]
@@ -186,7 +196,11 @@ def _log_chances(
             yield number, traced_log_chances(language_model, sent, where, condition, read, tokens)
         return
     model = language_model.model
-    grid = _Grid(model, inputs, where, max(1, batch_size // len(tokens)), Shortcuts.of(model))
+    known = Shortcuts.of(model)
+    parts = [Part.whole(*inputs["input_ids"].shape)]
+    if read.stop is None and known.padding and known.sharing:
+        parts = in_parts([ids[real].tolist() for ids, real in zip(inputs["input_ids"], _real(inputs), strict=True)])
+    grid = _Grid(model, inputs, where, max(1, batch_size // len(tokens)), known, parts)
     # What is read after the last token alone may leave out more.
     scored = (
         grid.last_logits(conditions)
@@ -195,11 +209,6 @@ def _log_chances(
     )
     for number, logits in scored:
         yield number, logits[:, read].float().log_softmax(-1).gather(-1, tokens)
-
-
-def _padding(language_model: LanguageModel) -> bool:
-    """Whether prompts of different lengths may share a batch, which cannot be tried on a service's model."""
-    return isinstance(language_model, RemoteModel) or Shortcuts.of(language_model.model).padding
 
 
 def _device(language_model: LanguageModel) -> torch.device:
@@ -227,6 +236,7 @@ class _Grid:
     where: Where
     together: int
     form: Shortcuts
+    parts: Sequence[Part]
 
     def last_logits(self, conditions: Sequence[Condition]) -> Scored:
         """The number of each condition with the logits after the last token, shape ``(rows, 1, vocabulary)``."""
@@ -244,33 +254,61 @@ class _Grid:
         Those that steer from the same depth on share what lies below.
         """
         groups, plain = _by_depth(conditions, numbers, self.form.starting)
-        short = self.form.short if kept == 1 else nullcontext
-        inputs = dict(self.inputs) | ({"logits_to_keep": kept} if "logits_to_keep" in self.inputs else {})
         if groups:
             # Conditions that change nothing run along where the least has to be run.
             groups[max(groups)] += plain
         elif plain:
-            with short(self.model):
-                logits = self.model(**inputs, use_cache=False).logits[:, -kept:]
+            logits = self._run(kept, 1, lambda number: nullcontext())
             yield from ((number, logits) for number in plain)
-        for site, stream, level in self._streams(groups):
+        for site, streams, level in self._streams(groups):
             for chunk in _chunks(groups[level], self.together):
-                several = repeated(inputs, len(chunk))
-                with self._steered(conditions, chunk, site, stream, self.where), short(self.model):
-                    logits = self.model(**several, use_cache=False).logits[:, -kept:]
-                yield from zip(chunk, logits.chunk(len(chunk)), strict=True)
+                steered = partial(self._steered_part, conditions, chunk, site, streams)
+                yield from zip(chunk, self._run(kept, len(chunk), steered).chunk(len(chunk)), strict=True)
 
-    def _streams(self, levels: Iterable[int]) -> Iterator[tuple[Site, torch.Tensor, int]]:
-        """The unsteered residual stream at some depths; no block is run twice, and one stream is kept at a time."""
-        start = None
-        for level in sorted(levels):
-            site = site_above(level)
+    def _run(self, kept: int, times: int, opened: Callable[[int], AbstractContextManager[Any]]) -> torch.Tensor:
+        """The logits after the last tokens of all rows, so many times, where something is open for each part."""
+        short = self.form.short if kept == 1 else nullcontext
+
+        def run(number: int, inputs: dict[str, Any], cache: DynamicCache | None) -> torch.Tensor:
+            with opened(number), short(self.model):
+                if number < len(self.parts) - 1:
+                    self.model.base_model(**without_logits(inputs), **cached(cache))
+                    return torch.empty(0)
+                more = {"logits_to_keep": kept} if "logits_to_keep" in inputs else {}
+                logits: torch.Tensor = self.model(**inputs | more, **cached(cache)).logits[:, -kept:]
+                return logits
+
+        return run_parts(self.inputs, self.parts, run, times)[-1]
+
+    def _streams(self, levels: Iterable[int]) -> Iterator[tuple[Site, list[torch.Tensor], int]]:
+        """The unsteered residual stream of each part at some depths; no block is run twice, and those of one depth are
+        kept at a time.
+        """
+        start: tuple[Site, list[torch.Tensor]] | None = None
+
+        def run(number: int, inputs: dict[str, Any], cache: DynamicCache | None) -> torch.Tensor:
             with ExitStack() as stack:
                 if start is not None:
-                    stack.enter_context(starting_at(self.model, *start, self.form.in_tuple))
-                stream = stream_at(self.model, self.inputs, site)
-            start = site, stream
-            yield site, stream, level
+                    below, streams = start
+                    stack.enter_context(starting_at(self.model, below, streams[number], self.form.in_tuple))
+                return stream_at(self.model, inputs, site, cache)
+
+        for level in sorted(levels):
+            site = site_above(level)
+            start = site, run_parts(self.inputs, self.parts, run)
+            yield *start, level
+
+    def _steered_part(
+        self,
+        conditions: Sequence[Condition],
+        chunk: Sequence[int],
+        site: Site,
+        streams: Sequence[torch.Tensor],
+        number: int,
+    ) -> ExitStack:
+        part = self.parts[number]
+        where = {name: part.of(tokens) for name, tokens in self.where.items()}
+        return self._steered(conditions, chunk, site, streams[number], where)
 
     def _last_token(self, conditions: Sequence[Condition], numbers: Sequence[int]) -> Scored:
         """Conditions that steer the last token alone: it is the only one that is run for each of them."""

@@ -7,14 +7,13 @@ import torch
 from small_models import CONFIGS, DEPTH, SITES, WIDTH, small, untouched
 from transformers import OPTConfig, OPTForCausalLM
 
-from personalib.models.batches import left_padded
+from personalib.models.batches import left_padded, repeated
 from personalib.models.hooks import (
     changing,
     cut,
     depth,
     last_query_only,
     last_token_only,
-    repeated,
     returns_tuples,
     starting_at,
     stream_at,

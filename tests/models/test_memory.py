@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from small_models import CONFIGS, small, small_sae, vector
@@ -159,7 +160,8 @@ def test_rows_are_what_the_grid_scorer_makes_of_prompts_and_conditions():
 def test_both_kinds_of_steering_take_what_the_larger_of_them_takes():
     config = Gemma2Config(**MIDDLE)
     last, prompt, both = (
-        estimate_memory(config, torch.float32, Workload(100, steered=each)) for each in ("last", "prompt", "both")
+        estimate_memory(config, torch.float32, Workload(100, steered=each, alike=False))
+        for each in ("last", "prompt", "both")
     )
     assert both == max(last, prompt, key=lambda one: one.total) and last.cache > prompt.cache == 0
     single = [estimate_memory(config, torch.float32, Workload(1, steered=each)) for each in ("last", "prompt")]
@@ -265,6 +267,7 @@ def test_the_estimates_that_the_book_shows_beside_measured_peaks_are_those_of_th
             work = Workload(
                 *(grid[key] for key in ("tokens", "batch_size", "prompts", "conditions")),
                 "last" if grid["positions"] == "last" else "prompt",
+                alike=False,
             )
             found = estimate_memory(config, torch.bfloat16, work)
             counted = found.cache + found.working
@@ -284,10 +287,23 @@ def test_a_real_run_takes_no_more_than_estimated_and_not_much_less(positions, pr
     model, site = language_model.model.to(dtype), Site(0)
     sae = small_sae(site, width=MIDDLE["hidden_size"])
     conditions = [(Clamp(sae, (3,), 2.0, positions),) if clamps else (Add(vector(site, width=96), 1.0, positions),)] * 6
-    texts = [LONG] * prompts
-    tokens = len(language_model.tokenizer(LONG)["input_ids"])
+    texts = [f"w{number} {LONG}" for number in range(prompts)]
+    tokens = len(language_model.tokenizer(texts[0])["input_ids"])
     ask_steered(language_model, texts[:1], LABELS, conditions[:1])
     most = most_allocated(lambda: ask_steered(language_model, texts, LABELS, conditions, batch_size=16))
-    workload = Workload(tokens, 16, prompts, len(conditions), positions, sae_width=clamps * sae.width)
+    workload = Workload(tokens, 16, prompts, len(conditions), positions, clamps * sae.width, alike=False)
     found = estimate_memory(model.config, dtype, workload)
     assert most <= found.cache + found.working <= 1.5 * most
+
+
+@pytest.mark.parametrize("tail", [1, 20, 70])
+def test_prompts_that_begin_alike_take_no_more_than_estimated(tail):
+    language_model = small("gemma2", **MIDDLE, sliding_window=4096)
+    words = LONG.split()
+    texts = [" ".join([*words[:-tail], *np.random.default_rng(number).choice(words, tail), ""]) for number in range(16)]
+    tokens = len(language_model.tokenizer(texts[0])["input_ids"])
+    conditions = [(Add(vector(Site(0), width=96), 1.0, "prompt"),)] * 6
+    ask_steered(language_model, texts[:2], LABELS, conditions[:1])
+    most = most_allocated(lambda: ask_steered(language_model, texts, LABELS, conditions, batch_size=16))
+    found = estimate_memory(language_model.model.config, torch.float32, Workload(tokens, 16, 16, 6, "prompt"))
+    assert most <= found.cache + found.working

@@ -26,7 +26,8 @@ from personalib.models.parts import Site, blocks
 from personalib.steering.grid import answer_losses, ask_steered, prompt_batches
 from personalib.steering.interventions import POSITIONS, Ablate, Add, Clamp
 
-# Of one token, of two, of more than a sliding window, and between; one of them twice.
+# Of one token, of two, of more than a sliding window, and between; one of them twice, and some that begin alike.
+BEGINNING = "w5 w3 w9 w8 w2 w7 w14 w3 w6 w12 w24 w1 w21 w17 "
 PROMPTS = [
     "",
     "w3 ",
@@ -34,6 +35,10 @@ PROMPTS = [
     "w9 w9 w5 ",
     "w2 w4 w6 w8 w10 w12 w14 w16 w18 w20 ",
     "w3 ",
+    BEGINNING + "w4 w8 ",
+    BEGINNING + "w11 ",
+    BEGINNING + "w4 w20 w2 ",
+    BEGINNING + "w4 w20 w19 ",
 ]
 # Those that steer a prompt, of which the last two are the same as long as there is no answer.
 RULES = ["last", "prompt_except_last", "prompt", "all"]
@@ -320,7 +325,7 @@ def test_the_progress_bar_is_named_and_counts_answers(llama, capsys):
     assert capsys.readouterr() == ("", "")
     ask_steered(llama, PROMPTS, LABELS, added("prompt"), batch_size=4, progress="Trust")
     shown = capsys.readouterr().err
-    assert "Trust" in shown and "54/54" in shown
+    assert "Trust" in shown and f"{len(VECTORS) * len(PROMPTS)}/" in shown
 
 
 # Batch by batch
@@ -333,7 +338,7 @@ def test_a_batch_has_the_same_answers_by_itself_to_the_last_bit(name, batch_size
     language_model, told = small(name), []
     whole = ask_steered(language_model, PROMPTS, LABELS, MIXED, batch_size=batch_size, done=told.append)
     assert sum(told) == len(MIXED) * len(PROMPTS)
-    batches = list(prompt_batches(language_model, PROMPTS, LABELS, batch_size))
+    batches = list(prompt_batches(language_model, PROMPTS, batch_size))
     assert sorted(place for batch in batches for place in batch) == list(range(len(PROMPTS)))
     for batch in batches:
         assert len(batch) <= batch_size
