@@ -2,8 +2,8 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Chapters at a time, as in `make book JOBS=2`: each has a model of its own, and its share of the cores.
-JOBS ?= 1
+# Chapters, and tests, at a time: one a core, and four at the most, since each has a model of its own in memory.
+JOBS ?= $(shell cores=$$(env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu); echo $$((cores < 4 ? cores : 4)))
 BOOK_STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 # Errors only: pip warns of much that is no concern here. Python compiles what is imported, far less than is installed.
@@ -19,7 +19,7 @@ TORCH := { said=$$($(LOCKED) locks/cpu.txt 2>&1) || { \
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help book test fuzz check architectures bench lab lock clean clean-results
+.PHONY: help book test fuzz check architectures bench times lab lock clean clean-results
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,7 +28,7 @@ book: $(BOOK_STAMP) ## execute the chapters that changed and build the pages
 	@$(BIN)/python -m personalib book --jobs $(JOBS)
 
 test: $(TEST_STAMP) ## run the tests
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 fuzz: $(TEST_STAMP) ## try every reader of files with damaged files, ten thousand times each
 	@PYTHONPATH=. $(BIN)/python tests/fuzz.py --tries 10000
@@ -47,6 +47,9 @@ bench: $(TEST_STAMP) ## run the benchmarks
 	@$(BIN)/python tests/benchmarks/feature_memory.py
 	@mkdir -p results
 	@$(BIN)/python tests/benchmarks/steering_grid.py --json results/bench.json
+
+times: $(BOOK_STAMP) ## write data/benchmarks/chapters.json: how long the chapters of the last build took
+	@$(BIN)/python tests/benchmarks/chapter_times.py
 
 lab: $(BOOK_STAMP) ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab notebooks

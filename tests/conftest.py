@@ -24,6 +24,8 @@ from personalib.stimuli.backgrounds import Background, draw_backgrounds
 from personalib.stimuli.grammar_writer import GrammarWriter
 
 LOCKED_HASH = f"    --hash=sha256:{'0' * 64}\n"
+# Modules that take minutes: several workers begin with them.
+LONGEST = ("test_hub_chapters",)
 NotebookWriter = Callable[..., Path]
 KERNELSPEC = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
@@ -36,6 +38,11 @@ def pytest_configure() -> None:
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     tqdm.set_lock(threading.RLock())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @pytest.fixture

@@ -19,10 +19,10 @@ from personalib.base.provenance import package_dir, repository_root
 
 # what is counted: its limit, and its goal
 LIMITS = {
-    "lines of the library": (25_100, 20_000),
+    "lines of the library": (23_900, 20_000),
     "lines of the longest module": (450, 450),
     "lines of the longest function, without docstring": (50, 50),
-    "lines of the tests": (35_600, 30_000),
+    "lines of the tests": (33_000, 30_000),
     "hidden share of the chapters' code (%)": (10, 15),
     "modules of the library that a chapter imports": (10, 10),
 }
