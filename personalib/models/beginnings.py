@@ -94,7 +94,8 @@ def run_parts(
 def in_parts(rows: Sequence[Sequence[int]]) -> list[Part]:
     """A batch of token ids in parts, of which each goes on from the one before; the last one has all rows.
 
-    What several rows begin with stands in one row of an earlier part, so that the fewest tokens are run.
+    What several rows begin with stands in one row of an earlier part, so that the fewest tokens are run; padding that
+    only the longest rows need is run for them alone.
     """
     texts = [tuple(row) for row in rows]
     width = max(map(len, texts))

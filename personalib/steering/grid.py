@@ -7,7 +7,7 @@
 - Several conditions share a forward pass where the prompts are few.
 
 The answers are those of running every condition from the start, to float tolerance, within the memory of a batch of
-``batch_size`` rows whatever the number of conditions.
+``batch_size`` rows, with keys and values where something is shared, whatever the number of conditions.
 """
 
 from collections import defaultdict
@@ -99,8 +99,7 @@ def ask_steered(
     total = len(conditions) * len(prompts)
     with inference(model), tqdm(total=total, desc=progress, disable=progress is None, unit="answer") as bar:
         for batch in _batches(language_model, rows, batch_size):
-            some = [rows[place] for place in batch]
-            inputs: Inputs = left_padded(model, some, _device(language_model))
+            inputs: Inputs = left_padded(model, [rows[place] for place in batch], _device(language_model))
             where = masks(_real(inputs), torch.zeros_like(_real(inputs)))
             tokens = torch.tensor([[options[place]] for place in batch], device=inputs["input_ids"].device)
             read = slice(-1, None)

@@ -29,7 +29,8 @@ def main() -> None:
     if missing := [name for name in chapters if name not in manifests]:
         raise SystemExit(f"not built: {', '.join(missing)}; run make book first")
     seconds = {name: round(manifests[name]["seconds"]) for name in chapters}
-    rate = round(max(probe(load_model()) for _ in range(3)), 1)
+    organism = load_model()
+    rate = round(max(probe(organism) for _ in range(3)), 1)
     write_json(
         data_dir() / "benchmarks" / "chapters.json", {"about": ABOUT, "rate": rate, "seconds": seconds}, indent=1
     )

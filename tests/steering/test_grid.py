@@ -325,7 +325,7 @@ def test_the_progress_bar_is_named_and_counts_answers(llama, capsys):
     assert capsys.readouterr() == ("", "")
     ask_steered(llama, PROMPTS, LABELS, added("prompt"), batch_size=4, progress="Trust")
     shown = capsys.readouterr().err
-    assert "Trust" in shown and f"{len(VECTORS) * len(PROMPTS)}/" in shown
+    assert "Trust" in shown and f"{len(VECTORS) * len(PROMPTS)}/{len(VECTORS) * len(PROMPTS)}" in shown
 
 
 # Batch by batch
