@@ -87,7 +87,7 @@ class Case:
         return self.vectors[0].site.layer
 
     def batches(self) -> list[Batch]:
-        """The batches that :func:`~personalib.steering.grid.ask_steered` makes: longest first, padded on the left."""
+        """Batches of whole prompts, longest first and padded on the left, for whoever shares no beginnings."""
         model, made = self.language_model.model, []
         queue = sorted(range(len(self.rows)), key=lambda number: len(self.rows[number]), reverse=True)
         for numbers in chunks(queue, self.batch_size):

@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 import steering_rivals as rivals
 import torch
+from evaluation_speed import speeds
 from steering_case import CONDITIONS, Array, Case, get_model, machine, make_case
 from steering_floor import Floor
 
@@ -183,10 +184,12 @@ def _terms(case: Case, plan: Plan) -> dict[str, str]:
         "ours": f"ask_steered with batch_size={case.batch_size}, from texts on, their encoding included",
         "paper_loop": f"TransformerLens, one prompt at a time, all logits, softmax to a list; timed on the first "
         f"{plan.paper_prompts} prompts under {plan.paper_conditions} conditions and scaled per answer; token ids given",
-        "steering_vectors": f"all tokens but the last; our batches, logits_to_keep=1, no cache, inputs given; {share}",
-        "repeng": f"all tokens, for it cannot leave out the last; our batches, logits_to_keep=1, no cache, inputs "
-        f"given; numpy.float_ lent; {share}",
-        "floor": "bare torch on our batches, inputs given; rms_norm of torch, in place where that is possible",
+        "steering_vectors": "all tokens but the last; batches by length, logits_to_keep=1, no cache, inputs given; "
+        f"{share}",
+        "repeng": "all tokens, for it cannot leave out the last; batches by length, logits_to_keep=1, no cache, "
+        f"inputs given; numpy.float_ lent; {share}",
+        "floor": "bare torch on whole prompts, by length, inputs given; rms_norm of torch, in place where that is "
+        "possible. Ours may fall below it, since it runs what prompts begin with alike once",
         "peak_memory_mb": f"beyond model and inputs, in a process of its own; of {plan.conditions} conditions for ours "
         f"and 1 for the others; a pass of ours has up to {case.batch_size} rows, one of the others as many as there "
         f"are prompts, {min(case.batch_size, len(case.prompts))}, and the paper's loop 1",
@@ -306,6 +309,10 @@ def benchmark(names: Iterable[str], device: str, repeats: int, quick: bool) -> d
         say("times, ")
         found["growth"][name] = growth(language_model, plan, min(2, repeats) if name == ORGANISM else 1, quick)
         say("growth, ")
+        if name == ORGANISM:
+            found["evaluation"] = speeds(language_model, repeats, quick)
+            found |= {key: value for key, value in found["evaluation"].items() if key != "seconds"}
+            say("evaluation, ")
         del case, language_model
         gc.collect()
         own["peak_memory_mb"] = memory(name, device, plan)
@@ -326,6 +333,8 @@ def table(found: Mapping[str, Any]) -> str:
             column |= {f"{kind} {key}": f"{value:.4g} {unit}" for key, value in own[kind].items()}
         columns[name] = column
     lines = [pd.DataFrame(columns).to_string()]
+    for key, value in found.get("evaluation", {}).items():
+        lines.append(f"{key}: {value:.3g}" if isinstance(value, float) else f"{key}: {value}")
     for name, curves in found["growth"].items():
         for what, own in curves.items():
             values = ", ".join(f"{key}: {each:.3g} s" for key, each in own.items())

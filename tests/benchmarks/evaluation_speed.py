@@ -1,0 +1,95 @@
+"""What evaluating gains from beginnings that are run once, how much of it the system takes, and what imports cost."""
+
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from personalib.base.provenance import repository_root
+from personalib.evaluation import Arm, evaluate, prompted_arms
+from personalib.models import LanguageModel, hooks
+from personalib.models.hooks import Shortcuts
+from personalib.questionnaires import Questionnaire, load_trait, some_of_each, trait_questionnaire
+from personalib.stimuli.contrast_pairs import contrasts
+
+TEMPLATES = ("letters", "numbers", "bare")
+ARMS = 23
+THERE = "import torch, transformers, nnsight"
+FACE = "import personalib.steering as face; [getattr(face, name) for name in face.__all__]"
+
+
+def speeds(language_model: LanguageModel, repeats: int, quick: bool = False) -> dict[str, Any]:
+    """The numbers by name, with the times that they come from."""
+    items = some_of_each(load_trait(), 1 if quick else 6)
+    arms = prompted_arms(contrasts("elements"), "held_out")[: 3 if quick else ARMS]
+    prompted = _with_and_without(language_model, trait_questionnaire(items), arms, repeats)
+    orders = _with_and_without(language_model, trait_questionnaire(items, TEMPLATES), [], repeats)
+    ours, theirs = (_import_seconds(what, repeats) for what in (FACE, THERE))
+    return {
+        "prefix_speedup_prompted": prompted["plain"] / prompted["shared"],
+        "prefix_speedup_orders": orders["plain"] / orders["shared"],
+        "system_time_share": _system_share(lambda: evaluate(language_model, trait_questionnaire(items), neutral=0)),
+        "import_over_torch": ours / theirs,
+        "seconds": {"prompted": prompted, "orders": orders, "import": {"steering": ours, THERE: theirs}},
+    }
+
+
+def _with_and_without(
+    language_model: LanguageModel, questionnaire: Questionnaire, arms: list[Arm], repeats: int
+) -> dict[str, float]:
+    """Seconds with beginnings that are run once and with none, in turns; and how far the answers are apart."""
+    seconds: dict[str, list[float]] = {"shared": [], "plain": []}
+    answers: dict[str, np.ndarray] = {}
+    for _ in range(repeats):
+        for name, own in seconds.items():
+            with _sharing(language_model, name == "shared"):
+                start = perf_counter()
+                table = evaluate(language_model, questionnaire, arms, neutral=0)
+                own.append(perf_counter() - start)
+            answers[name] = table.filter(regex="^p_").to_numpy()
+    apart = float(np.nanmax(np.abs(answers["shared"] - answers["plain"])))
+    if apart > 1e-5:
+        raise AssertionError(f"answers with beginnings that are run once are {apart} from those without")
+    return {name: median(own) for name, own in seconds.items()} | {"largest difference": apart}
+
+
+@contextmanager
+def _sharing(language_model: LanguageModel, wanted: bool) -> Iterator[None]:
+    """While this is open, the model is known to take beginnings that are run once, or not to."""
+    found = Shortcuts.of(language_model.model)
+    key = hooks._KNOWN[language_model.model][0]
+    hooks._KNOWN[language_model.model] = key, replace(found, sharing=found.sharing and wanted)
+    try:
+        yield
+    finally:
+        hooks._KNOWN[language_model.model] = key, found
+
+
+def _system_share(run: Callable[[], object]) -> float:
+    """The share of the processor's time that the system takes."""
+    run()
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    run()
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    own, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
+    return system / (own + system)
+
+
+def _import_seconds(code: str, repeats: int) -> float:
+    """Seconds of the processor that code takes in a new process; the least, since other work only adds to it."""
+    environment = os.environ | {"PYTHONPATH": str(repository_root())}
+    found = []
+    for _ in range(repeats + 1):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        found.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(found)
