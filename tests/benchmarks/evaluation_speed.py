@@ -1,5 +1,8 @@
-"""What evaluating gains from beginnings that are run once, how much of it the system takes, and what imports cost."""
+"""What evaluating gains from beginnings that are run once, how fast it is beside lm-evaluation-harness, how much of it
+the system takes, and what imports cost.
+"""
 
+import math
 import os
 import resource
 import subprocess
@@ -7,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -17,6 +21,7 @@ from personalib.base.provenance import repository_root
 from personalib.evaluation import Arm, evaluate, prompted_arms
 from personalib.models import LanguageModel, hooks
 from personalib.models.hooks import Shortcuts
+from personalib.models.prompts import encode_prompts, format_prompt, option_tokens
 from personalib.questionnaires import Questionnaire, load_trait, some_of_each, trait_questionnaire
 from personalib.stimuli.contrast_pairs import contrasts
 
@@ -32,13 +37,20 @@ def speeds(language_model: LanguageModel, repeats: int, quick: bool = False) -> 
     arms = prompted_arms(contrasts("elements"), "held_out")[: 3 if quick else ARMS]
     prompted = _with_and_without(language_model, trait_questionnaire(items), arms, repeats)
     orders = _with_and_without(language_model, trait_questionnaire(items, TEMPLATES), [], repeats)
+    harness = _beside_the_harness(language_model, trait_questionnaire(items), repeats)
     ours, theirs = (_import_seconds(what, repeats) for what in (FACE, THERE))
     return {
         "prefix_speedup_prompted": prompted["plain"] / prompted["shared"],
         "prefix_speedup_orders": orders["plain"] / orders["shared"],
+        "speedup_vs_lm_eval": harness["lm-eval"] / harness["ours"],
         "system_time_share": _system_share(lambda: evaluate(language_model, trait_questionnaire(items), neutral=0)),
         "import_over_torch": ours / theirs,
-        "seconds": {"prompted": prompted, "orders": orders, "import": {"steering": ours, THERE: theirs}},
+        "seconds": {
+            "prompted": prompted,
+            "orders": orders,
+            "harness": harness,
+            "import": {"steering": ours, THERE: theirs},
+        },
     }
 
 
@@ -71,6 +83,60 @@ def _sharing(language_model: LanguageModel, wanted: bool) -> Iterator[None]:
         yield
     finally:
         hooks._KNOWN[language_model.model] = key, found
+
+
+def _beside_the_harness(language_model: LanguageModel, questionnaire: Questionnaire, repeats: int) -> dict[str, float]:
+    """Seconds of the same questions by us and by lm-evaluation-harness, in turns; and how far the answers are apart.
+
+    The harness is given token ids and the loaded model, batches of our size, and its cache of logits, by which the
+    options of a question are read off one pass.
+    """
+
+    def ours() -> np.ndarray:
+        table = evaluate(language_model, questionnaire, neutral=0)
+        roles = (one.roles for one in questionnaire.questions)
+        return np.array(
+            [[row[f"p_{role}"] for role in own] for (_, row), own in zip(table.iterrows(), roles, strict=True)]
+        )
+
+    runs: dict[str, Callable[[], np.ndarray]] = {"ours": ours, "lm-eval": _harness(language_model, questionnaire)}
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    answers: dict[str, np.ndarray] = {}
+    for _ in range(repeats + 1):
+        for name, run in runs.items():
+            start = perf_counter()
+            answers[name] = run()
+            seconds[name].append(perf_counter() - start)
+    apart = float(np.abs(answers["ours"] - answers["lm-eval"]).max())
+    if apart > 1e-5:
+        raise AssertionError(f"lm-evaluation-harness answers otherwise: {apart} apart")
+    # The first run of each is to warm up.
+    return {name: median(own[1:]) for name, own in seconds.items()} | {"largest difference": apart}
+
+
+def _harness(language_model: LanguageModel, questionnaire: Questionnaire) -> Callable[[], np.ndarray]:
+    """What asks the questions by lm-evaluation-harness, and gives the probability of each label, a row a question.
+
+    It gets token ids: of texts it would take the line break that ends a chat's prompt for a part of the answer.
+    """
+    theirs = import_module("lm_eval.models.huggingface").HFLM(
+        pretrained=language_model.model, tokenizer=language_model.tokenizer, batch_size=64
+    )
+    questions, tokenizer = questionnaire.questions, language_model.tokenizer
+    prompts = [format_prompt(tokenizer, one.text) for one in questions]
+    rows = encode_prompts(tokenizer, prompts)
+    options = option_tokens(tokenizer, prompts, [one.labels for one in questions], rows)
+    asked = [
+        ((prompt, label), row, [token])
+        for prompt, one, row, tokens in zip(prompts, questions, rows, options, strict=True)
+        for label, token in zip(one.labels, tokens, strict=True)
+    ]
+
+    def ask() -> np.ndarray:
+        found = theirs._loglikelihood_tokens(asked, disable_tqdm=True)
+        return np.array([math.exp(each) for each, _ in found]).reshape(len(questions), -1)
+
+    return ask
 
 
 def _system_share(run: Callable[[], object]) -> float:
