@@ -194,7 +194,7 @@ def peers():
 
 
 def test_peers_are_pinned_exactly_and_installed():
-    assert [name for name, _ in peers()] == ["repeng", "steering-vectors"]
+    assert [name for name, _ in peers()] == ["lm-eval", "repeng", "steering-vectors"]
     for name, version in peers():
         assert re.fullmatch(r"\d+(\.\d+)+", version), f"pin {name} as {name}==VERSION"
         assert metadata.version(name) == version, f"make clean, or correct the pin of {name}"

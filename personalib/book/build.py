@@ -12,8 +12,12 @@ from personalib.base.progress import progress_bar
 from personalib.base.storage import alone
 from personalib.base.threads import shared_threads, threads
 from personalib.book.chapters import Chapter, RunError
+from personalib.book.kernels import nursery
 from personalib.book.pages import Book, BookError, build_pages, check_pages, remove
 from personalib.book.runs import Run, read_run, run_notebook
+
+# Chapters for which it pays to import once what all of them need.
+_MANY = 4
 
 
 @dataclass(frozen=True)
@@ -57,14 +61,15 @@ def build_book(
         waiting = [chapter for chapter in selected if force or chapter.name not in runs]
         if waiting or outdated:
             remove(book.html)
-        if waiting and not outdated:
-            check_pages(book, chapters)
-        runs |= _run_chapters(book, waiting, given, jobs, len(chapters) - len(waiting) - len(outdated))
+        # The nursery comes before the check of the pages, which leaves it a core to get ready on.
+        with threads(shared_threads(jobs)), nursery(len(waiting) >= _MANY):
+            checked = bool(waiting) and not outdated and check_pages(book, chapters)
+            runs |= _run_chapters(book, waiting, given, jobs, len(chapters) - len(waiting) - len(outdated))
         done = tuple(runs[chapter.name] for chapter in selected)
         if outdated:
             return BuiltBook(done, None, outdated, pages_reused=False)
         in_order = [runs[chapter.name] for chapter in chapters]
-        reused = build_pages(book, [run.notebook for run in in_order], status_page(in_order))
+        reused = build_pages(book, [run.notebook for run in in_order], status_page(in_order), checked)
         return BuiltBook(done, book.html / "index.html", (), reused)
 
 
@@ -135,7 +140,7 @@ def _run_chapters(
 ) -> dict[str, Run]:
     """The runs of the chapters that wait to be executed, by name; the bar counts those that are done already, too."""
     found: dict[str, Run] = {}
-    with progress_bar(done + len(waiting), "chapter") as bar, threads(shared_threads(jobs)):
+    with progress_bar(done + len(waiting), "chapter") as bar:
         bar.update(done)
         for run in _executed(waiting, given, book.executed, jobs):
             found[run.name] = run

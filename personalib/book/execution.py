@@ -2,13 +2,16 @@
 
 import os
 import signal
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from nbformat.v4 import new_code_cell
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NotebookExecutionManager
@@ -22,10 +25,12 @@ from personalib.base.data import cut
 from personalib.base.progress import progress_bar
 from personalib.base.provenance import RESULTS_VARIABLE, repository_root
 from personalib.book.chapters import Chapter, headings
+from personalib.book.kernels import forked
 from personalib.book.parameters import finite
 from personalib.models.loaded import VARIABLE
 
 _INJECTED = "injected-parameters"
+_LAUNCHER = "ipykernel_launcher"
 _LABEL_WIDTH = 40
 # Variables of the environment that name a folder.
 _FOLDERS = ("PERSONALIB_CACHE", "PERSONALIB_DATA")
@@ -42,6 +47,50 @@ class CellError(Exception):
         super().__init__(place, error, message)
         first_line = next(iter(message.strip().splitlines()), "")
         self.place, self.reason = place, f"{error}: {first_line}" if first_line else error
+
+
+@dataclass(frozen=True)
+class _Forked:
+    """A process that another one has forked, as far as Jupyter asks for it; that one sees to its end."""
+
+    pid: int
+    stdin = stdout = stderr = None
+
+    def poll(self) -> int | None:
+        """None as long as it runs."""
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return 0
+        return None
+
+    def wait(self) -> int:
+        """It is only asked for once it has ended."""
+        return 0
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+
+class _Provisioner(LocalProvisioner):
+    """Has kernels forked where a nursery is open, and else started."""
+
+    async def launch_kernel(self, cmd: list[str], **how: Any) -> Any:
+        ours = cmd[0] == sys.executable and _LAUNCHER in cmd
+        arguments = cmd[cmd.index(_LAUNCHER) :] if ours else []
+        number = forked(arguments, how["env"], str(how["cwd"])) if ours else 0
+        if not number:
+            return await super().launch_kernel(cmd, **how)
+        process: Any = _Forked(number)
+        # It leads a group of its own.
+        self.process, self.pid, self.pgid, self.cwd = process, number, number, how["cwd"]
+        return self.connection_info
 
 
 class _Manager(NotebookExecutionManager):
@@ -145,6 +194,8 @@ def _execute_cells(manager: _Manager, chapter: Chapter, environment: dict[str, s
         config=_KERNEL,
         resources={"metadata": {"path": str(chapter.path.parent)}},
     )
+    client.km = kernel = client.create_kernel_manager()
+    kernel.provisioner = _Provisioner(parent=kernel, kernel_spec=kernel.kernel_spec, kernel_id=chapter.name)
     _CLIENTS.add(client)
     try:
         client.execute(env=environment)

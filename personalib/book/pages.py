@@ -84,26 +84,32 @@ class Book:
         return [Chapter.read(path) for path in sorted((self.root / "notebooks").glob("*.ipynb"))]
 
 
-def check_pages(book: Book, chapters: Sequence[Chapter]) -> None:
+def check_pages(book: Book, chapters: Sequence[Chapter]) -> bool:
     """Read all pages with the chapters as they are, with a blank picture for each figure, unless that was done before.
+
+    Returns:
+        Whether they were read now, so that :func:`build_pages` can go on from there.
 
     Raises:
         BookError: a page has a warning or cannot be read.
     """
     source = _stage(book, [chapter.path for chapter in chapters], "No chapter was executed yet.\n")
     hashed, record = _pages_hash(source), book.products / "checked.sha256"
-    if not (record.is_file() and record.read_text() == hashed):
-        _sphinx(book, source, "dummy")
-        record.write_text(hashed)
+    if record.is_file() and record.read_text() == hashed:
+        return False
+    _sphinx(book, source, "dummy")
+    record.write_text(hashed)
+    return True
 
 
-def build_pages(book: Book, notebooks: Sequence[Path], status: str) -> bool:
+def build_pages(book: Book, notebooks: Sequence[Path], status: str, go_on: bool = False) -> bool:
     """Write the pages, unless they were written from the same sources; tell whether they were.
 
     Args:
         book: what to build.
         notebooks: the executed chapters.
         status: what the reproducibility page says of their runs, in Markdown.
+        go_on: whether the pages were read a moment ago by :func:`check_pages`: only those that differ are read again.
 
     Raises:
         BookError: a page has a warning or cannot be read.
@@ -113,7 +119,7 @@ def build_pages(book: Book, notebooks: Sequence[Path], status: str) -> bool:
     if record.is_file() and record.read_text() == hashed and (book.html / "index.html").is_file():
         return True
     remove(book.html)
-    written = _sphinx(book, source, "html")
+    written = _sphinx(book, source, "html", go_on)
     (written / record.name).write_text(hashed)
     written.rename(book.html)
     return False
@@ -158,10 +164,11 @@ def _stage_notebook(notebook: Path, target: Path) -> None:
     target.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
 
-def _sphinx(book: Book, source: Path, builder: str) -> Path:
+def _sphinx(book: Book, source: Path, builder: str, go_on: bool = False) -> Path:
     """Run Jupyter Book with warnings as errors; return the folder of what it has written."""
     draft = book.products / "draft"
-    remove(draft)  # what was read with a warning would be taken without one the next time
+    if not go_on:  # what was read with a warning would be taken without one the next time
+        remove(draft)
     command = [
         *(sys.executable, "-c", _JUPYTER_BOOK, "build", str(source), *_BUILDERS[builder]),
         *("--config", str(source / "_config.yml"), "--toc", str(source / "book" / "_toc.yml")),
