@@ -1,8 +1,9 @@
 """The hub's cache, laid out as the hub's own client leaves it, with models and SAEs that are small enough for a test.
 
-The stand-ins for Gemma-2-9B and Gemma-2B have those models' module trees, depths, sharded indices and commits. Their
-stream is narrow, their tokenizer the organism's, and their weights are of chance, but for a leaning toward the labels
-of options: without it no answer could be read, and most of what a chapter does would never be done.
+The stand-ins for Gemma-2-9B and Gemma-2B have those models' module trees, sharded indices and commits, and as many
+blocks as the deepest of their SAEs needs. Their stream is narrow, their tokenizer the organism's, and their weights are
+of chance, but for a leaning toward the labels of options: without it no answer could be read, and most of what a
+chapter does would never be done.
 """
 
 import hashlib
@@ -28,7 +29,8 @@ from personalib.base.data import data_dir, read_yaml
 from personalib.models.registry import find_entry
 
 SAE_COMMIT = "0" * 40
-DEPTH, D_MODEL, D_SAE = 42, 32, 256
+# Gemma-2-9B has 42 blocks; ten above the SAE of block 31 would show nothing more, in a third of the time on top.
+DEPTH, D_MODEL, D_SAE = 32, 32, 256
 SIZES = {"d_in": D_MODEL, "d_sae": D_SAE}
 # As many features as the SAE of Gemma-2B has: the published ones are told by their number.
 D_SAE_2B = 16384
@@ -108,9 +110,10 @@ def put_model(
 
 def answering_gemma(tokenizer: PreTrainedTokenizerBase, depth: int) -> PreTrainedModel:
     """A Gemma 2 of chance that mostly answers with the label of an option."""
-    # Without caps, which take a third of the time of 42 blocks.
+    # Without caps, which take a third of the time.
     own = {"query_pre_attn_scalar": 16, "final_logit_softcapping": None, "attn_logit_softcapping": None}
-    torch.manual_seed(0)
+    # By chance of weights the labels get a third of the probability here; under most seeds they get too little.
+    torch.manual_seed(13)
     model = Gemma2ForCausalLM(Gemma2Config(**sizes(tokenizer, depth), **own))
     for block in model.model.layers:
         # No block changes much of the stream.

@@ -25,7 +25,7 @@ questionnaires:
   - {{name: trait, kind: trait, per_group: 1, templates: [letters, bare]}}
   - {{name: self_report, kind: scale, per_group: 2, templates: [yes_no]}}
   - {{name: safety, kind: choice, per_group: 2}}
-  - {{name: safety_five_shot, kind: choice, per_group: 1, shots: 5}}
+  - {{name: safety_five_shot, kind: choice, per_group: 1, shots: 2}}
   - {{name: safety_in_words, kind: choice, per_group: 1, reading: words}}
   - {{name: bias, kind: pairs}}
   - {{name: judgement, kind: judgement, per_group: 2}}
