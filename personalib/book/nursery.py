@@ -27,6 +27,7 @@ _PACKAGES = (
     "transformers.models.gemma2.modeling_gemma2",
     "nnsight",
 )
+_FIGURES = "MPLBACKEND", "module://matplotlib_inline.backend_inline"
 
 
 def main() -> None:
@@ -34,8 +35,8 @@ def main() -> None:
     # What packages print goes to standard error; on our own output there are numbers alone.
     told = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    # The kernel's own figures; without it matplotlib would not look for them again.
-    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    # As a kernel would have it; matplotlib looks for it but once.
+    os.environ.setdefault(*_FIGURES)
     del sys.path[0]  # the folder of this script
     for name in _PACKAGES:
         with suppress(ImportError):  # a chapter that needs it says so
@@ -57,8 +58,10 @@ def _become_kernel(arguments: list[str], environment: dict[str, str], folder: st
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.environ.clear()
     os.environ.update(environment)
-    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    os.environ.setdefault(*_FIGURES)
     os.chdir(folder)
+    first = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.path[:] = [*first, *(path for path in sys.path if path not in first)]
     tempfile.tempdir = None  # it may have been looked up
     sys.argv = arguments
     from ipykernel.kernelapp import launch_new_instance

@@ -23,7 +23,9 @@ pytestmark = [
 WAIT_SECONDS = 120
 ABOUT = """import os, sys, tempfile
 ours = sorted(name for name in sys.modules if name.split(".")[0] == "personalib")
-print([os.getppid(), "torch" in sys.modules, ours, os.getcwd(), tempfile.gettempdir(), os.environ["ONLY_HERE"]])"""
+import personalib
+print([personalib.__file__, os.getppid(), "torch" in sys.modules, ours])
+print([os.getcwd(), tempfile.gettempdir(), os.environ["ONLY_HERE"]])"""
 DRAWS = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()"
 WAITS = """import os, time
 from pathlib import Path
@@ -38,10 +40,15 @@ with nursery(True):
 
 
 @pytest.fixture(scope="module")
-def opened():
-    """One nursery for all that do no harm to it."""
-    with nursery(True):
-        yield kernels._OPEN[-1]
+def opened(tmp_path_factory):
+    """One nursery for all that do no harm to it, which finds another library of our name first."""
+    other = tmp_path_factory.mktemp("other")
+    (other / "personalib").mkdir()
+    (other / "personalib" / "__init__.py").touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(other))
+        with nursery(True):
+            yield kernels._OPEN[-1]
 
 
 def outputs(run):
@@ -54,8 +61,9 @@ def test_a_forked_kernel_has_other_packages_and_nothing_else(opened, write_noteb
     for name in ("01_first", "02_second"):
         [[printed], [figure]] = outputs(run_notebook(write_notebook(ABOUT, DRAWS, name=name), {}, tmp_path / "out"))
         assert "image/png" in figure["data"]
-        found.append(ast.literal_eval(printed["text"]))
-    for parent, torch, ours, folder, scratch, told in found:
+        found.append([value for line in printed["text"].splitlines() for value in ast.literal_eval(line)])
+    for library, parent, torch, ours, folder, scratch, told in found:
+        assert library == str(repository_root() / "personalib" / "__init__.py")
         assert parent == opened._process.pid and torch and not ours
         assert folder == str(tmp_path / "notebooks") and told == "yes"
         assert Path(scratch).name.startswith("personalib-") and not Path(scratch).exists()
@@ -67,7 +75,7 @@ def test_a_kernel_is_started_where_the_nursery_is_gone(write_notebook, tmp_path,
         kernels._OPEN[-1]._process.kill()
         kernels._OPEN[-1]._process.wait()
         [[printed]] = outputs(run_notebook(write_notebook(ABOUT), {}, tmp_path / "out"))
-    assert ast.literal_eval(printed["text"])[0] == os.getpid()
+    assert ast.literal_eval(printed["text"].splitlines()[0])[1] == os.getpid()
 
 
 def test_a_cell_that_ends_its_kernel_is_named(opened, write_notebook, tmp_path):
