@@ -7,17 +7,22 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import nbformat
+import numpy as np
 import pytest
 import torch
+import yaml
 from nbformat import v4
 from tqdm import tqdm
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from personalib.__main__ import main
 from personalib.base.data import data_dir
+from personalib.models.load import LanguageModel, load_model
 from personalib.organism.tokenizer import train_tokenizer
 from personalib.stimuli.assignments import LifeStory
 from personalib.stimuli.backgrounds import Background, draw_backgrounds
@@ -69,6 +74,18 @@ def write_notebook(tmp_path: Path) -> NotebookWriter:
 
 
 @pytest.fixture
+def write_yaml(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a file of some fields."""
+
+    def write(name: str = "own.yaml", **content: object) -> Path:
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+    return write
+
+
+@pytest.fixture
 def command_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Callable[..., tuple[int, str, str]]:
@@ -98,6 +115,42 @@ def copied_organism(tmp_path: Path) -> Callable[[str], str]:
         return str(folder)
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def organism() -> LanguageModel:
+    """The book's small model, which no test changes."""
+    return load_model()
+
+
+@pytest.fixture
+def llama() -> LanguageModel:
+    """A small model with random weights that a test may change."""
+    # imported by those who use it: it brings sae-lens, which takes seconds
+    from small_models import small
+
+    return small("llama")
+
+
+@pytest.fixture(scope="session")
+def repeng() -> ModuleType:
+    """The package, whose annotations name ``numpy.float_``; NumPy 1 called float64 so."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(np, "float_", np.float64, raising=False)
+        return import_module("repeng")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hub's cache, empty."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a module's activations go, so that each text is read once."""
+    return tmp_path_factory.mktemp("work")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,6 @@
-"""Texts that would be more than text to a reader of Markdown, MyST or HTML."""
+"""What is no mere content to who reads it: texts for Markdown, MyST or HTML, and a pickle."""
+
+from pathlib import Path
 
 # what no page may show: the contents of secret.txt
 SECRET = "the contents of a file of this machine"
@@ -43,3 +45,13 @@ HOSTILE = (
     "</td></table><iframe src='//example.org'>",
     "| a | b |\n| - | - |\n| c | d |",
 )
+
+
+class Trap:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (Path(self.path),)

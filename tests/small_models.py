@@ -85,6 +85,18 @@ def small(name, **changes):
     return LanguageModel(name, AutoModelForCausalLM.from_config(config).eval(), words())
 
 
+def save_like(model, folder):
+    """Writes a random Gemma 2 with another model's tokenizer and chat template into a folder, and returns that."""
+    torch.manual_seed(0)
+    ids = {name: getattr(model.tokenizer, name) for name in ("bos_token_id", "pad_token_id")}
+    size = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 3, "head_dim": 16}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "initializer_range": 0.3}
+    config = Gemma2Config(vocab_size=len(model.tokenizer), **size, **heads, **ids)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    return folder
+
+
 def vector(site, seed=0, width=WIDTH, size=3.0):
     values = size * torch.randn(width, generator=torch.Generator().manual_seed(seed))
     return SteeringVector(values, site, f"v{seed}", "random", "another model", "1")

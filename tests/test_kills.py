@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cli.conftest import RECIPE
 from filelock import lock_descriptor
 from organism.conftest import TINY
 
@@ -39,16 +40,7 @@ INPUTS = {
         "pairs": 4,
         "batch_size": 4,
     },
-    "saes.yaml": {
-        "seed": 2,
-        "documents": 8,
-        "mix": {"safety": 0.5, "rate_self": 0.5},
-        "samples": 64 * 40,
-        "batch": 64,
-        "learning_rate": 0.003,
-        "checkpoint_every": 5,
-        "saes": [{"site": "resid_post.1", "width": 64, "k": 4}],
-    },
+    "saes.yaml": RECIPE | {"samples": 64 * 40, "saes": RECIPE["saes"][:1]},
     "organism.yaml": TINY | {"tokenizer": {"vocabulary": 1200, "documents": 300}, "stages": TINY["stages"][:1]},
 }
 COMMANDS = {

@@ -109,14 +109,12 @@ def test_what_is_told_of_gemma_2_to_transformer_lens_makes_a_difference(made):
     assert alternating == ("local", "global", "local")
 
 
-def test_an_architecture_that_is_not_converted_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"'qwen2'.*gemma2, llama, gpt2, gpt_neox"):
-        hooked_transformer(small("qwen2").model)
-
-
-def test_an_odd_number_of_rotary_coordinates_is_refused():
-    with pytest.raises(ValueError, match="3 of 12 coordinates"):
-        hooked_transformer(small("gpt-neox").model)
+@pytest.mark.parametrize(
+    ("name", "problem"), [("qwen2", "'qwen2'.*gemma2, llama, gpt2, gpt_neox"), ("gpt-neox", "3 of 12 coordinates")]
+)
+def test_an_architecture_and_an_odd_number_of_rotary_coordinates_that_are_not_converted_are_refused(name, problem):
+    with pytest.raises(ValueError, match=problem):
+        hooked_transformer(small(name).model)
 
 
 # The loop

@@ -4,14 +4,11 @@ Both are installed past their own requirements (see peers.txt). What they comput
 about repeng: a name that NumPy 2 removed is lent to it, and the last block's activations are given to it.
 """
 
-from importlib import import_module
-
 import numpy as np
 import pytest
 import torch
 from steering_vectors import mean_aggregator, pca_aggregator, train_steering_vector
 
-from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.stimuli.contrast_pairs import FAMILIES, contrast_set, contrasts
 from personalib.vectors.contrast import all_sites, fit_vector, prompts, read_pairs
@@ -24,19 +21,6 @@ AGREE = 0.999
 
 def cosine(one, other):
     return one @ other / (np.linalg.norm(one) * np.linalg.norm(other))
-
-
-@pytest.fixture(scope="module")
-def extract():
-    """Its module repeng.extract, whose annotations name ``numpy.float_``; NumPy 1 called float64 so."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(np, "float_", np.float64, raising=False)
-        return import_module("repeng.extract")
-
-
-@pytest.fixture(scope="module")
-def organism():
-    return load_model()
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -66,11 +50,11 @@ def interleaved(read, site):
 # repeng
 
 
-def test_repeng_reads_what_we_read_but_after_the_last_norm_at_the_last_block(extract, organism, read, texts):
+def test_repeng_reads_what_we_read_but_after_the_last_norm_at_the_last_block(repeng, organism, read, texts):
     """Transformers gives the last hidden state after the norm that follows the blocks."""
     flat = [text for both in texts for text in both]
     numbers = [site.layer for site in read.sites]
-    found = extract.batched_get_hiddens(organism.model, organism.tokenizer, flat, numbers, 32)
+    found = repeng.extract.batched_get_hiddens(organism.model, organism.tokenizer, flat, numbers, 32)
     *inner, last = read.sites
     for site in inner:
         np.testing.assert_allclose(found[site.layer], interleaved(read, site), atol=2e-5, err_msg=str(site))
@@ -82,13 +66,13 @@ def test_repeng_reads_what_we_read_but_after_the_last_norm_at_the_last_block(ext
 
 
 @pytest.mark.parametrize(("ours", "theirs"), REPENG, ids=[theirs for _, theirs in REPENG])
-def test_repengs_directions_are_ours(ours, theirs, extract, organism, read, texts):
+def test_repengs_directions_are_ours(ours, theirs, repeng, organism, read, texts):
     """Repeng turns a direction to where most pairs point, we to where their mean does."""
     last = read.sites[-1]
-    found = extract.ControlVector.train(
+    found = repeng.extract.ControlVector.train(
         organism.model,
         organism.tokenizer,
-        [extract.DatasetEntry(*both) for both in texts],
+        [repeng.extract.DatasetEntry(*both) for both in texts],
         hidden_layers=[site.layer for site in read.sites],
         method=theirs,
         transform_hiddens=lambda hidden: hidden | {last.layer: interleaved(read, last)},
@@ -103,15 +87,15 @@ def test_repengs_directions_are_ours(ours, theirs, extract, organism, read, text
 
 @pytest.mark.parametrize(("ours", "theirs"), REPENG, ids=[theirs for _, theirs in REPENG])
 @pytest.mark.parametrize(("differences", "side"), [([2, 1, 1, 1, -3], 1), ([-1, -1, -1, -1, 9], -1)])
-def test_signs_differ_where_the_mean_and_most_pairs_do(differences, side, ours, theirs, extract, organism):
+def test_signs_differ_where_the_mean_and_most_pairs_do(differences, side, ours, theirs, repeng, organism):
     rng = np.random.default_rng(0)
     negative = rng.normal(size=(5, 128)).astype(np.float32)
     positive = negative + np.array(differences)[:, None] * np.eye(128, dtype=np.float32)[7]
     rows = np.stack([positive, negative], axis=1).reshape(10, -1).astype(np.float32)
-    found = extract.ControlVector.train(
+    found = repeng.extract.ControlVector.train(
         organism.model,
         organism.tokenizer,
-        [extract.DatasetEntry("I am.", "You are.")] * 5,
+        [repeng.extract.DatasetEntry("I am.", "You are.")] * 5,
         hidden_layers=[2],
         method=theirs,
         transform_hiddens=lambda _: {2: rows},

@@ -3,7 +3,6 @@
 How often intervals cover the truth is measured in test_statistics_calibration.
 """
 
-import doctest
 import math
 from types import SimpleNamespace
 
@@ -13,7 +12,7 @@ import pytest
 from scipy.stats import spearmanr, ttest_1samp
 from statsmodels.stats.multitest import multipletests
 
-from personalib.base import correlations, holds, intervals, statistics
+from personalib.base import holds
 from personalib.base.statistics import (
     Interval,
     adjust,
@@ -47,12 +46,6 @@ def paired_clusters(seed, clusters=20, size=6, noise=0.1):
     rows = np.repeat(common, size, axis=0)
     rows = rows + noise * rng.normal(size=(len(rows), 1))
     return rows[:, 0], rows[:, 1], np.repeat(np.arange(clusters), size)
-
-
-@pytest.mark.parametrize("module", [correlations, intervals, statistics])
-def test_examples_in_the_documentation_are_true(module):
-    result = doctest.testmod(module)
-    assert result.attempted > 0 and result.failed == 0
 
 
 # What all bootstrap intervals have in common

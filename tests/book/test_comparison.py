@@ -55,7 +55,7 @@ def book(lay_out, tmp_path, write_notebook):
     return Book(root, tmp_path / "edition")
 
 
-def test_published_numbers_are_measured_and_have_a_page(book, namesake, grid):
+def test_published_numbers_are_measured_and_have_a_page(book, namesake, grid, monkeypatch):
     comparison = plan_comparison(namesake, "cpu", grid=grid)
     # Sixteen items in two orders, as it is and under one arm.
     assert (comparison.questions, comparison.missing) == (64, "")
@@ -70,9 +70,12 @@ def test_published_numbers_are_measured_and_have_a_page(book, namesake, grid):
     assert not any(run.reused for run in built.runs)
     again = make_edition(book, namesake, comparison=comparison)
     assert all(run.reused for run in again.runs) and again.pages_reused
-    # Without it the page is gone.
-    make_edition(book, namesake)
-    assert not (book.html / "book" / "reproduction.html").exists()
+    # Without it, or where its items are missing, nothing is asked, and the page is gone.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(editions, "run_plan", lambda *_, **__: pytest.fail("asked"))
+    for left_out in (None, plan_comparison(namesake, "cpu")):
+        left = make_edition(book, namesake, comparison=left_out)
+        assert left.index.is_file() and not (book.html / "book" / "reproduction.html").exists()
 
 
 @pytest.fixture
@@ -152,10 +155,3 @@ def test_the_command_says_what_is_compared_and_what_is_not(namesake, grid, tmp_p
     code, said = told("--compare", grid, "--no-compare")
     assert code == 2 and "contradict each other" in said
     assert not (tmp_path / "out").exists()
-
-
-def test_missing_items_leave_the_chapters_alone(book, namesake, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(editions, "run_plan", lambda *_, **__: pytest.fail("asked"))
-    built = make_edition(book, namesake, comparison=plan_comparison(namesake, "cpu"))
-    assert built.index.is_file() and not (book.products / "reproduction").exists()

@@ -1,13 +1,32 @@
-"""What tests of commands share: an organism with SAEs of the test's own."""
+"""What tests of commands share: calls, and an organism with SAEs of the test's own."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from sae_lens import SAE
 
 from personalib.base.data import data_dir
+
+RECIPE = {
+    "seed": 2,
+    "documents": 8,
+    "mix": {"safety": 0.5, "rate_self": 0.5},
+    "samples": 64 * 12,
+    "batch": 64,
+    "learning_rate": 0.003,
+    "checkpoint_every": 5,
+    "saes": [{"site": "resid_post.1", "width": 64, "k": 4}, {"site": "resid_pre.0", "width": 32, "k": 2}],
+}
+
+
+@pytest.fixture
+def call(command_line: Callable[..., tuple[int, str, str]], request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """A call of the command that the module is named after."""
+    return partial(command_line, request.path.stem.removeprefix("test_"))
 
 
 @pytest.fixture

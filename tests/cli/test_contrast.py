@@ -2,7 +2,6 @@
 
 import json
 import re
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -27,17 +26,6 @@ KEYS = [one.key for one in contrasts("pressures")]
 PAIRS = 24
 
 
-@pytest.fixture
-def call(command_line):
-    return partial(command_line, "contrast")
-
-
-@pytest.fixture(scope="module")
-def work(tmp_path_factory):
-    """Where activations go, so that each text is read once."""
-    return tmp_path_factory.mktemp("work")
-
-
 @pytest.fixture(scope="module")
 def few(work):
     """Options of a choice by three items."""
@@ -48,9 +36,8 @@ def few(work):
 
 
 @pytest.fixture(scope="module")
-def readings(work):
+def readings(organism, work):
     """What the commands read, read by hand."""
-    organism = load_model()
     sites = [Site(layer) for layer in range(len(blocks(organism.model)))]
     return read_contrasts(organism, contrasts("pressures"), sites, work, count=PAIRS)
 
@@ -171,7 +158,7 @@ def test_choosing_uses_no_item_that_an_evaluation_uses(call, work, tmp_path):
     assert [row["dose"] for row in table] == [0.4, 0.2] * 2 * 6
 
 
-def test_the_options_of_a_choice_are_used(call, tmp_path):
+def test_the_options_of_a_choice_are_used(call, organism, tmp_path):
     [item, other, *_], _ = validation_split(load_trait())
     (tmp_path / "items.jsonl").write_text(f"{json.dumps(vars(item))}\n{json.dumps(vars(other))}")
     assert item.personality == other.personality
@@ -179,7 +166,7 @@ def test_the_options_of_a_choice_are_used(call, tmp_path):
     options += ("--dose", 0.3, "--method", "lda", "--seed", 3, "--position", "sentence_last")
     assert call("choose", *options, "--out", "choice.json")[0] == 0
     found = pd.DataFrame(json.loads((tmp_path / "choice.json").read_text())["table"])
-    organism, one = load_model(), trait_questionnaire([item], ["numbers"])
+    one = trait_questionnaire([item], ["numbers"])
     how = {"form": "base", "pairs": 16, "seed": 3, "position": "sentence_last"}
     sites = [Site(layer) for layer in range(len(blocks(organism.model)))]
     study = Study.read(organism, contrasts("pressures"), one, tmp_path / "again", sites=sites, **how)

@@ -1,27 +1,15 @@
 """What a user of ``python -m personalib directions`` sees: a table, files that other tools read, or one error."""
 
-from functools import partial
-
 import pytest
 import torch
+from hostile import Trap
 from safetensors.torch import save_file
 from small_models import WIDTH, small, vector
 
 from personalib.cli import directions as direction_commands
-from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.vectors.files import FORMS, WRITTEN_FORMS, form_of, read_directions, write_directions
 from personalib.vectors.vector import SteeringVector, load_vectors, save_vectors
-
-
-@pytest.fixture
-def call(command_line):
-    return partial(command_line, "directions")
-
-
-@pytest.fixture
-def organism():
-    return load_model()
 
 
 @pytest.fixture
@@ -160,11 +148,7 @@ def test_what_a_form_can_hold_nothing_of_is_one_message_that_names_the_sites(cal
 
 
 def test_a_pickle_that_would_run_code_is_one_message_without_a_warning(call, tmp_path):
-    class Payload:
-        def __reduce__(self):
-            return open, (str(tmp_path / "ran"), "w")
-
-    torch.save(Payload(), tmp_path / "v.pt", pickle_protocol=4)
+    torch.save(Trap(tmp_path / "ran"), tmp_path / "v.pt", pickle_protocol=4)
     code, out, err = call("show", "v.pt")
     assert (code, out) == (2, "") and err.count("\n") == 1 and "is refused" in err
     assert not (tmp_path / "ran").exists()

@@ -1,23 +1,13 @@
 """The command that lists models says what is here, and what to type for the rest."""
 
-import pytest
-from click.testing import CliRunner
+from functools import partial
+
+from calls import printed
 from hub import put
 
-from personalib.__main__ import cli
 from personalib.models.registry import find_entry, load_registry
 
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    return tmp_path
-
-
-def told(*arguments):
-    done = CliRunner().invoke(cli, ["models", *arguments], catch_exceptions=False)
-    assert done.exit_code == 0
-    return done.output
+told = partial(printed, "models")
 
 
 def test_every_model_of_the_table_is_listed_with_what_is_here(cache):

@@ -1,11 +1,11 @@
 """What a user of ``python -m personalib sae`` sees: a recipe becomes SAEs, once, and SAEs are measured."""
 
 import json
-from functools import partial
 
 import pytest
 import yaml
 
+from cli.conftest import RECIPE
 from personalib.features.report import faithfulness, measure
 from personalib.features.saes import DEFAULT_SAE, load_sae
 from personalib.models.load import load_model
@@ -14,22 +14,7 @@ from personalib.models.prompts import encode
 from personalib.organism.corpus import Corpus, draw_mix, held_out_documents
 from personalib.organism.world import load_world
 
-RECIPE = {
-    "seed": 2,
-    "documents": 8,
-    "mix": {"safety": 0.5, "rate_self": 0.5},
-    "samples": 64 * 12,
-    "batch": 64,
-    "learning_rate": 0.003,
-    "checkpoint_every": 5,
-    "saes": [{"site": "resid_post.1", "width": 64, "k": 4}, {"site": "resid_pre.0", "width": 32, "k": 2}],
-}
 IDS = ["resid_post.1/width_64", "resid_pre.0/width_32"]
-
-
-@pytest.fixture
-def call(command_line):
-    return partial(command_line, "sae")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import re
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -18,7 +17,6 @@ from personalib.evaluation.estimates import ALL
 from personalib.evaluation.estimates import effects as effects_of
 from personalib.evaluation.study import Study
 from personalib.features.saes import load_sae
-from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.models.prompts import format_prompt
 from personalib.models.sampling import Sampling
@@ -37,22 +35,6 @@ PAIRS, DOSE = 8, 0.2
 # All pressures at all sites, and no more of anything than has to be.
 TINY = ("--family", "pressures", "--sae-id", SAE_ID, "--choose-by", 1, "--per-trait", 2, "--pairs", PAIRS)
 TINY += ("--position", "prompt", "--dose", DOSE, "--randoms", 10)
-
-
-@pytest.fixture
-def call(command_line):
-    return partial(command_line, "steering")
-
-
-@pytest.fixture(scope="module")
-def organism():
-    return load_model()
-
-
-@pytest.fixture(scope="module")
-def work(tmp_path_factory):
-    """Where activations go, so that each text is read once."""
-    return tmp_path_factory.mktemp("work")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """What a user of ``sweep`` sees: a plan, results, or one error."""
 
-from functools import partial
-
 import pytest
 import yaml
 
@@ -10,11 +8,6 @@ CODE = """
 from personalib.base.provenance import results_dir
 (results_dir() / "found.csv").write_text(f"x,y\\n1,{1 / seed}\\n2,{2 / seed}\\n")
 """
-
-
-@pytest.fixture
-def call(command_line):
-    return partial(command_line, "sweep")
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ from personalib.evaluation.arms import NONE, Arm
 from personalib.evaluation.ask import NEUTRAL, Evaluation, evaluate
 from personalib.evaluation.estimates import base_scores, effects, health, of_questionnaire
 from personalib.evaluation.store import AnswerStore
-from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.models.prompts import format_prompt
 from personalib.questionnaires.questions import Question, Questionnaire
@@ -190,8 +189,7 @@ def test_what_is_told_is_dealt_by_item_and_is_the_same_in_every_order_and_wordin
     assert seen == {f"item {number}": {TOLD.contexts[number % 3]} for number in range(len(TEXTS))}
 
 
-def test_the_organism_is_asked_in_its_own_chat_template(tmp_path):
-    organism = load_model()
+def test_the_organism_is_asked_in_its_own_chat_template(organism, tmp_path):
     asked = (replace(TRAIT.questions[0], text="Do you like maps?\nA. yes\nB. no", labels=("A", "B"), roles=("x", "y")),)
     arm = Arm("prompt", "k", contexts=("You are a woman.",))
     one = Evaluation(organism, [Questionnaire("own", "trait", asked)], [arm], neutral=1)

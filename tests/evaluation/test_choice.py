@@ -17,27 +17,15 @@ from personalib.evaluation.arms import Push
 from personalib.evaluation.ask import Evaluation, evaluate
 from personalib.evaluation.choice import PushChoice, choose_push, load_push
 from personalib.evaluation.estimates import ALL, effects
-from personalib.evaluation.study import Study, prompted_effects
-from personalib.models.load import load_model
+from personalib.evaluation.study import prompted_effects
 from personalib.models.parts import Site, blocks
-from personalib.questionnaires.items import load_trait, some_of_each, validation_split
-from personalib.questionnaires.questions import trait_questionnaire
 from personalib.steering.settings import Guard
-from personalib.stimuli.contrast_pairs import contrasts
 from personalib.stimuli.factors import POLES
 
 SITES = {"early": Site(1), "late": Site(3)}
 POSITIONS, DOSES = ("last", "prompt"), (0.15, 0.5)
 # Of this nothing but the dose can be wrong.
 ANYTHING = Guard(0.0, np.inf)
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    family = [one for one in contrasts("pressures") if one.key in ("trust", "activity")]
-    few = trait_questionnaire(some_of_each(validation_split(load_trait())[0], 1))
-    folder = tmp_path_factory.mktemp("read")
-    return Study.read(load_model(), family, few, folder, sites=list(SITES.values()), pairs=16)
 
 
 @pytest.fixture(scope="module")
@@ -221,10 +209,10 @@ def test_a_file_of_another_form_is_named(tmp_path, content):
         load_push(tmp_path / "s.json")
 
 
-def test_what_is_kept_for_the_organism_follows_from_its_table():
+def test_what_is_kept_for_the_organism_follows_from_its_table(organism):
     push = load_push()
     table = pd.DataFrame(json.loads((data_dir() / "organism" / "steering.json").read_text())["table"])
-    sites = [str(Site(layer)) for layer in range(len(blocks(load_model().model)))]
+    sites = [str(Site(layer)) for layer in range(len(blocks(organism.model)))]
     doses = sorted(set(table["dose"]))
     tried = list(zip(table["positions"], table["site"], table["dose"], strict=True))
     assert tried == list(product(POSITIONS, sites, doses))

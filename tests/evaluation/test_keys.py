@@ -20,11 +20,6 @@ PROMPTS = ["w1 w2 w4 w8 w16 w7 w14 w3 w6 w12 w24 w23 "]
 PUSH = Add(vector(Site(1)), 1.5, "prompt")
 
 
-@pytest.fixture
-def llama():
-    return small("llama")
-
-
 def nudged(one, place=5):
     """The vector with another value in one coordinate, which float32 can just tell apart."""
     values = one.direction.clone()
@@ -95,10 +90,14 @@ def test_the_same_model_has_the_same_key_under_any_name(llama):
     assert model_key(llama) == model_key(small("llama")) == model_key(replace(llama, name="another"))
 
 
-def test_another_value_in_one_weight_is_another_model(llama):
+@pytest.mark.parametrize(
+    "change",
+    [lambda one: one.model.lm_head.weight.data[3, 4].add_(1e-3), lambda one: one.tokenizer.add_tokens(["w99"])],
+    ids=["one weight", "vocabulary"],
+)
+def test_another_value_in_one_weight_or_another_vocabulary_is_another_model(llama, change):
     before = model_key(llama)
-    with torch.no_grad():
-        llama.model.lm_head.weight[3, 4] += 1e-3
+    change(llama)
     assert model_key(llama) != before
 
 
@@ -113,12 +112,6 @@ def test_a_revision_stands_for_weights_and_tokenizer(llama, monkeypatch):
     assert len(keys) == 3
     monkeypatch.setattr("personalib.models.load.LanguageModel.digest", lambda _: pytest.fail("weights were read"))
     assert model_key(replace(llama, revision="1")) in keys
-
-
-def test_another_vocabulary_is_another_model(llama):
-    before = model_key(llama)
-    llama.tokenizer.add_tokens(["w99"])
-    assert model_key(llama) != before
 
 
 def test_a_tokenizer_of_the_same_vocabulary_that_encodes_otherwise_is_another_model(llama):

@@ -1,11 +1,8 @@
 """Plans are read, checked and written; what is wrong in one is named with its place and the fix."""
 
-import doctest
-
 import pytest
 import yaml
 
-import personalib.evaluation.plan
 from personalib.base.data import DataError, data_dir
 from personalib.evaluation.plan import (
     EvaluationPlan,
@@ -42,11 +39,6 @@ def error_of(content):
     with pytest.raises(DataError) as caught:
         parse_plan(content, "my.yaml")
     return str(caught.value)
-
-
-def test_examples_in_the_documentation_are_true():
-    result = doctest.testmod(personalib.evaluation.plan)
-    assert result.attempted > 0 and result.failed == 0
 
 
 def test_the_smallest_plan_asks_the_organism_as_it_is():

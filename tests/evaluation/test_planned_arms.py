@@ -15,7 +15,6 @@ from personalib.evaluation.planned_arms import ArmMaker
 from personalib.features.published import published_features
 from personalib.features.saes import SparseAutoencoder, load_sae
 from personalib.features.vectors import prompt_features
-from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.models.prompts import format_prompt
 from personalib.steering.doses import combined, random_directions, site_norms
@@ -28,11 +27,6 @@ from personalib.vectors.vector import SteeringVector
 SITE, SAE_ID, PAIRS = Site(1), "resid_post.1/width_512", 4
 KEYS = ("trust", "gregariousness")
 PERSONA = {"both": KEYS, "one": KEYS[:1]}
-
-
-@pytest.fixture(scope="module")
-def organism():
-    return load_model()
 
 
 @pytest.fixture(scope="module")
@@ -332,16 +326,6 @@ def test_an_element_without_published_features_is_one_error(organism, prompts, t
         maker.arms([ArmsPlan(method="sae", features="published", coefficients=(200,))])
 
 
-def test_a_key_without_a_feature_in_the_plan_is_one_error(maker):
-    with pytest.raises(ValueError, match="gregariousness"):
-        maker.arms([features(features={"trust": (3,)}, doses=(0.1,))])
-
-
-def test_a_model_that_the_paper_does_not_have_is_one_error(maker):
-    with pytest.raises(ValueError, match="organism: the paper has features for gemma-2b-it, gemma-2-9b-it alone"):
-        maker.arms([features(family="elements", keys=("gender.female",), features="published", doses=(0.1,))])
-
-
 @pytest.mark.parametrize("method", ["prompt", "repe", "sae"])
 def test_an_unknown_key_is_one_error_that_names_those_there_are(maker, method):
     plan = {
@@ -362,6 +346,12 @@ def test_an_unknown_key_is_one_error_that_names_those_there_are(maker, method):
         (features(sae="resid_post.1/width_3", doses=(0.1,)), "the organism has no SAE"),
         (features(release="nowhere", doses=(0.1,)), "neither a folder nor a release"),
         (features(keys=("trust",), features={"trust": (512,)}, doses=(0.1,)), "has features 0 to 511"),
+        (features(features={"trust": (3,)}, doses=(0.1,)), "gregariousness"),
+        # the paper does not have the organism
+        (
+            features(family="elements", keys=("gender.female",), features="published", doses=(0.1,)),
+            "organism: the paper has features for gemma-2b-it, gemma-2-9b-it alone",
+        ),
     ],
 )
 def test_a_direction_that_cannot_be_had_is_one_error(maker, plan, problem):

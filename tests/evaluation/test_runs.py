@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
-from transformers import Gemma2Config, Gemma2ForCausalLM
+from small_models import save_like
 
 from personalib.base.data import DataError
 from personalib.base.provenance import data_hash, file_hash, library_hash, package_versions
@@ -32,17 +32,9 @@ SECRET = "hf_aSecretToken"
 
 
 @pytest.fixture(scope="module")
-def small_folder(tmp_path_factory):
+def small_folder(organism, tmp_path_factory):
     """A random model with the organism's tokenizer and chat template, in a folder."""
-    folder, organism = tmp_path_factory.mktemp("models") / "small", load_model()
-    torch.manual_seed(0)
-    size = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 3, "head_dim": 16}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
-    ids = {"bos_token_id": organism.tokenizer.bos_token_id, "pad_token_id": organism.tokenizer.pad_token_id}
-    config = Gemma2Config(vocab_size=len(organism.tokenizer), **size, **heads, **ids, initializer_range=0.3)
-    Gemma2ForCausalLM(config).save_pretrained(folder)
-    organism.tokenizer.save_pretrained(folder)
-    return folder
+    return save_like(organism, tmp_path_factory.mktemp("models") / "small")
 
 
 def planned(*models, **changes):

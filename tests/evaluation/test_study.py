@@ -12,10 +12,7 @@ from personalib.features.discovery import Settings, discover
 from personalib.features.report import read_elements
 from personalib.features.saes import load_sae
 from personalib.features.vectors import feature_vector, prompt_features
-from personalib.models.load import load_model
 from personalib.models.parts import Site
-from personalib.questionnaires.items import load_trait, some_of_each, validation_split
-from personalib.questionnaires.questions import trait_questionnaire
 from personalib.steering.doses import site_norms
 from personalib.stimuli.contrast_pairs import SPLITS, contrasts
 from personalib.stimuli.factors import POLES, TRAITS
@@ -35,23 +32,8 @@ PRESSURES, ELEMENTS = (
 
 
 @pytest.fixture(scope="module")
-def organism():
-    return load_model()
-
-
-@pytest.fixture(scope="module")
-def few():
-    return trait_questionnaire(some_of_each(validation_split(load_trait())[0], 1))
-
-
-@pytest.fixture(scope="module")
 def sae():
     return load_sae(sae_id=SAE)
-
-
-@pytest.fixture(scope="module")
-def study(organism, few, tmp_path_factory):
-    return Study.read(organism, PRESSURES, few, tmp_path_factory.mktemp("work"), sites=SITES, pairs=PAIRS, seed=2)
 
 
 # What is read

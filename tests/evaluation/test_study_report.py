@@ -16,7 +16,6 @@ from personalib.evaluation.estimates import effects as effects_of
 from personalib.evaluation.study import Study
 from personalib.evaluation.study_report import report
 from personalib.features.saes import load_sae
-from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.organism.world import load_world, planted_changes
 from personalib.questionnaires.items import load_trait, some_of_each, validation_split
@@ -27,18 +26,9 @@ from personalib.stimuli.factors import POLES, TRAITS
 
 SITES = [Site(1), Site(3)]
 SAE = "resid_post.1/width_512"
-PRESSURES, ELEMENTS = ("trust", "activity"), ("gender.female", "age.young", "ideology.fascism")
+ELEMENTS = ("gender.female", "age.young", "ideology.fascism")
 PAIRS, RANDOMS = 16, 4
 HOW = {"positions": ("prompt",), "doses": (0.15, 0.4)}
-
-
-def some(family, keys):
-    return [one for one in contrasts(family) if one.key in keys]
-
-
-@pytest.fixture(scope="module")
-def few():
-    return trait_questionnaire(some_of_each(validation_split(load_trait())[0], 1))
 
 
 @pytest.fixture(scope="module")
@@ -54,19 +44,9 @@ def saes():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Where activations go, so that each text is read once."""
-    return tmp_path_factory.mktemp("work")
-
-
-@pytest.fixture(scope="module")
-def study(few, folder):
-    return Study.read(load_model(), some("pressures", PRESSURES), few, folder, sites=SITES, pairs=PAIRS, seed=2)
-
-
-@pytest.fixture(scope="module")
-def elements(few, folder):
-    return Study.read(load_model(), some("elements", ELEMENTS), few, folder, sites=SITES[:1], pairs=PAIRS)
+def elements(organism, few, work):
+    told = [one for one in contrasts("elements") if one.key in ELEMENTS]
+    return Study.read(organism, told, few, work, sites=SITES[:1], pairs=PAIRS)
 
 
 @pytest.fixture(scope="module")
@@ -76,17 +56,17 @@ def repe(study):
 
 
 @pytest.fixture(scope="module")
-def written(study, questionnaire, saes, folder):
+def written(study, questionnaire, saes, work):
     """The numbers and the effects of two pressures."""
     truth = planted_changes(load_world(), "pressures")
-    return report(study, questionnaire, saes, folder, **HOW, randoms=RANDOMS, truth=truth, seed=3)
+    return report(study, questionnaire, saes, work, **HOW, randoms=RANDOMS, truth=truth, seed=3)
 
 
 @pytest.fixture(scope="module")
-def of_elements(elements, questionnaire, saes, folder):
+def of_elements(elements, questionnaire, saes, work):
     truth = planted_changes(load_world(), "elements")
     how = {"positions": ("prompt",), "doses": (0.15,), "randoms": RANDOMS}
-    return report(elements, questionnaire, saes, folder, **how, truth=truth)
+    return report(elements, questionnaire, saes, work, **how, truth=truth)
 
 
 # The report
@@ -183,10 +163,10 @@ def test_elements_are_steered_by_features_of_sentences_as_well(of_elements, elem
     assert numbers["truth_correlation"]["sae_sentences"] == truth_correlation(sentences, truth).estimate
 
 
-def test_what_is_planted_is_not_known_of_another_model(study, few, folder):
+def test_what_is_planted_is_not_known_of_another_model(study, few, work):
     """The same weights under another name, without SAEs, and measured on one item of each trait."""
     own = replace(study, language_model=replace(study.language_model, name="somebody"))
-    numbers, effects = report(own, few, {}, folder, positions=("last",), doses=(0.2,), randoms=2)
+    numbers, effects = report(own, few, {}, work, positions=("last",), doses=(0.2,), randoms=2)
     assert numbers["truth_correlation"] is None and numbers["truth_interval"] is None
     assert {"repe", "random"} <= set(numbers["told_correlation"])
     assert list(numbers["push"]) == ["repe"] and numbers["push"]["repe"]["dose"] == 0.2
@@ -197,7 +177,7 @@ def test_what_is_planted_is_not_known_of_another_model(study, few, folder):
     assert json.loads(json.dumps(numbers, allow_nan=False)) == numbers
 
 
-def test_the_guard_holds_for_the_choice_and_for_the_effects(study, questionnaire, folder):
+def test_the_guard_holds_for_the_choice_and_for_the_effects(study, questionnaire, work):
     """It is drawn so closely that the site that would be chosen is out."""
     how = {"positions": ("prompt",), "doses": (0.5,)}
     candidates = {str(site): study.contrast_vectors(site) for site in SITES}
@@ -206,13 +186,13 @@ def test_the_guard_holds_for_the_choice_and_for_the_effects(study, questionnaire
     other = table["mass"].idxmax()
     assert other != usual.source
     guard = Guard(table["mass"].mean(), 1.01 * table.loc[other, "perplexity"])
-    numbers, effects = report(study, questionnaire, {}, folder, **how, guard=guard, randoms=2)
+    numbers, effects = report(study, questionnaire, {}, work, **how, guard=guard, randoms=2)
     assert numbers["push"]["repe"]["source"] == other
     health = effects["mass"], effects["perplexity"]
     assert effects["collapsed"].tolist() == guard.collapsed(*health).tolist() != Guard().collapsed(*health).tolist()
 
 
-def test_an_sae_of_a_site_that_the_study_does_not_have_is_refused(study, questionnaire, folder):
+def test_an_sae_of_a_site_that_the_study_does_not_have_is_refused(study, questionnaire, work):
     elsewhere = replace(load_sae(sae_id=SAE), site=Site(4))
     with pytest.raises(ValueError, match=r"reads resid_post\.4, and the study resid_post\.1, resid_post\.3; let it"):
-        report(study, questionnaire, {"elsewhere": elsewhere}, folder, **HOW)
+        report(study, questionnaire, {"elsewhere": elsewhere}, work, **HOW)

@@ -99,11 +99,6 @@ def saes(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory):
-    return tmp_path_factory.mktemp("work")
-
-
-@pytest.fixture(scope="module")
 def results(model, saes, work):
     return report(model, saes, TEXTS, DOCUMENTS, work, settings=SETTINGS)
 

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from hostile import Trap
 from hub import put
 from sae_lens import SAE
 from sae_lens.loading.pretrained_sae_loaders import NAMED_PRETRAINED_SAE_LOADERS
@@ -16,7 +17,6 @@ from safetensors.torch import save
 from personalib.base.data import DataError
 from personalib.features import saes
 from personalib.features.saes import load_sae, organism_saes, usual_saes
-from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.models.registry import load_registry
 
@@ -114,8 +114,7 @@ def test_the_organisms_saes_go_by_their_folders(tmp_path, monkeypatch):
         load_sae("organism", "resid_post.2/width_24")
 
 
-def test_the_usual_saes_are_those_named_or_known(tmp_path):
-    organism = load_model()
+def test_the_usual_saes_are_those_named_or_known(organism, tmp_path):
     release, ids = usual_saes(organism)
     assert release == "organism" and sorted(ids) == organism_saes()
     assert usual_saes(organism, "organism") == (release, ids)
@@ -330,23 +329,13 @@ def test_no_loader_that_is_used_unpickles(loader):
     )
 
 
-class Tripwire:
-    """Makes a file when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
-
-
 def test_a_pickle_among_the_weights_is_not_loaded(hub, monkeypatch, folder, tmp_path):
     place = "gemma-scope-2b-pt-res-canonical", "layer_12/width_16k/canonical"
-    trap = np.array([Tripwire(tmp_path / "ran")], dtype=object)
+    trap = np.array([Trap(tmp_path / "ran")], dtype=object)
     put_gemma_scope(hub, monkeypatch, *place, 16384, "google/gemma-scope-2b-pt-res", w_dec=trap)
     with pytest.raises(DataError, match="cannot be loaded"):
         load_sae(*place)
-    torch.save({"W_dec": Tripwire(tmp_path / "ran")}, folder / "sae_weights.safetensors")
+    torch.save({"W_dec": Trap(tmp_path / "ran")}, folder / "sae_weights.safetensors")
     with pytest.raises(DataError, match="cannot be loaded as an SAE of sae-lens"):
         load_sae(str(folder))
     assert not (tmp_path / "ran").exists()

@@ -10,7 +10,6 @@ from tiny_saes import labelled, written_sae
 from personalib.features.discovery import FeatureTexts, Settings, discover
 from personalib.features.saes import DEFAULT_SAE, load_sae
 from personalib.features.vectors import feature_vector, pole_vector, prompt_features, sparse_reconstruction
-from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.stimuli.contrast_pairs import contrast_set, contrasts
 from personalib.stimuli.sentences import NEUTRAL
@@ -18,11 +17,6 @@ from personalib.vectors.contrast import PairActivations, read_pairs
 
 SETTINGS = Settings(shuffles=19, resamples=2)
 LABELS = [("trust", "positive"), ("trust", "negative"), ("activity", "positive"), ("activity", "negative")]
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load_model()
 
 
 @pytest.fixture(scope="module")
@@ -42,33 +36,33 @@ def other(tmp_path_factory):
 
 
 @pytest.mark.parametrize("features", [[0], [17, 406], [1023, 5, 300]])
-def test_a_vector_is_the_sum_of_its_rows_of_the_decoder_to_the_last_bit(features, sae, model):
-    made = feature_vector(sae, features, model, "some")
+def test_a_vector_is_the_sum_of_its_rows_of_the_decoder_to_the_last_bit(features, sae, organism):
+    made = feature_vector(sae, features, organism, "some")
     assert torch.equal(made.direction, sae.network.W_dec[features].sum(0))
     assert made.direction.dtype == torch.float32 and made.norm > 0
 
 
-def test_a_vector_says_what_it_was_made_of(sae, model):
-    made = feature_vector(sae, [17, 406], model, "gender.female")
+def test_a_vector_says_what_it_was_made_of(sae, organism):
+    made = feature_vector(sae, [17, 406], organism, "gender.female")
     assert made.method == f"sae_features organism/{DEFAULT_SAE} 17, 406" and made.name == "gender.female"
-    assert (made.site, made.model, made.revision) == (sae.site, "organism", model.digest())
+    assert (made.site, made.model, made.revision) == (sae.site, "organism", organism.digest())
     assert made.texts == ""
 
 
-def test_a_vector_of_a_released_model_names_its_commit(sae, model):
-    released = type(model)(model.name, model.model, model.tokenizer, "0123abc")
+def test_a_vector_of_a_released_model_names_its_commit(sae, organism):
+    released = type(organism)(organism.name, organism.model, organism.tokenizer, "0123abc")
     assert feature_vector(sae, [0], released, "one").revision == "0123abc"
 
 
 @pytest.mark.parametrize("features", [[], [1024], [3, -1], [-1024]])
-def test_an_unknown_feature_is_refused(features, sae, model):
+def test_an_unknown_feature_is_refused(features, sae, organism):
     with pytest.raises(ValueError, match=rf"few: features .*; organism/{DEFAULT_SAE} has features 0 to 1023"):
-        feature_vector(sae, features, model, "few")
+        feature_vector(sae, features, organism, "few")
 
 
-def test_an_sae_of_another_model_is_refused(other, model):
+def test_an_sae_of_another_model_is_refused(other, organism):
     with pytest.raises(ValueError, match="reads 8 coordinates and organism has 128; it was trained on narrow"):
-        feature_vector(other, [0], model, "one")
+        feature_vector(other, [0], organism, "one")
 
 
 # Features of prompts
@@ -80,11 +74,11 @@ def read_at(site, positive, negative):
 
 
 @pytest.fixture(scope="module")
-def trust(model, sae, tmp_path_factory):
+def trust(organism, sae, tmp_path_factory):
     """Pairs about trust, read where their prompts end."""
     [one] = [each for each in contrasts("pressures") if each.key == "trust"]
     pairs = contrast_set(one, 24, seed=0)
-    return one, pairs, read_pairs(model, one, pairs, [sae.site, Site(3)], tmp_path_factory.mktemp("trust"))
+    return one, pairs, read_pairs(organism, one, pairs, [sae.site, Site(3)], tmp_path_factory.mktemp("trust"))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -142,19 +136,19 @@ def one_each():
     [(LABELS[0], LABELS[1], (5, 35)), (LABELS[1], LABELS[0], (35, 5)), (LABELS[3], LABELS[0], (95, 5))],
 )
 def test_between_two_labels_is_the_best_feature_of_one_minus_that_of_the_other(
-    positive, negative, features, one_each, sae, model
+    positive, negative, features, one_each, sae, organism
 ):
-    made = pole_vector(one_each, sae, model, positive, [negative])
+    made = pole_vector(one_each, sae, organism, positive, [negative])
     decoder = sae.network.W_dec
     assert torch.equal(made.direction, decoder[features[0]] - decoder[features[1]])
-    assert (made.site, made.model, made.revision) == (sae.site, "organism", model.digest())
+    assert (made.site, made.model, made.revision) == (sae.site, "organism", organism.digest())
     assert made.method == f"sae_features {sae.name} {features[0]}, sae_features {sae.name} {features[1]}"
 
 
-def test_a_pole_vector_is_explained_by_its_features(one_each, sae, model):
+def test_a_pole_vector_is_explained_by_its_features(one_each, sae, organism):
     vectors = {
-        "two": pole_vector(one_each, sae, model, LABELS[0], LABELS[1:2]),
-        "four": pole_vector(one_each, sae, model, LABELS[0], LABELS[1:]),
+        "two": pole_vector(one_each, sae, organism, LABELS[0], LABELS[1:2]),
+        "four": pole_vector(one_each, sae, organism, LABELS[0], LABELS[1:]),
     }
     table = sparse_reconstruction(vectors, sae, (2, 4)).set_index(["name", "features"])
     assert table.loc[("two", 2), "explained"] == pytest.approx(1)
@@ -163,11 +157,11 @@ def test_a_pole_vector_is_explained_by_its_features(one_each, sae, model):
     assert set(table.loc[("four", 4), "chosen"]) == {5, 35, 65, 95} and table.loc[("four", 4), "chosen"][0] == 5
 
 
-def test_the_best_feature_is_taken_where_none_was_specific(sae, model):
+def test_the_best_feature_is_taken_where_none_was_specific(sae, organism):
     """One that fires for both of two labels stands for neither, and is the best there is."""
     found = planted({5: [LABELS[0], LABELS[2]], 35: [LABELS[1]], 95: [LABELS[3]]})
     assert found.findings[0].features == () and found.findings[1].features == (35,)
-    made = pole_vector(found, sae, model, LABELS[0], [LABELS[1]])
+    made = pole_vector(found, sae, organism, LABELS[0], [LABELS[1]])
     assert torch.equal(made.direction, sae.network.W_dec[5] - sae.network.W_dec[35])
 
 
@@ -175,32 +169,32 @@ UNKNOWN = ("trust", "up")
 
 
 @pytest.mark.parametrize("labels", [(UNKNOWN, LABELS[:1]), (LABELS[0], [UNKNOWN]), (LABELS[0], [LABELS[1], UNKNOWN])])
-def test_an_unknown_label_is_refused_with_those_that_there_are(labels, one_each, sae, model):
+def test_an_unknown_label_is_refused_with_those_that_there_are(labels, one_each, sae, organism):
     known = r"trust\.positive, trust\.negative, activity\.positive, activity\.negative"
     with pytest.raises(ValueError, match=rf"the search knows no trust\.up; it has {known}"):
-        pole_vector(one_each, sae, model, *labels)
+        pole_vector(one_each, sae, organism, *labels)
 
 
-def test_there_has_to_be_a_negative_label(one_each, sae, model):
+def test_there_has_to_be_a_negative_label(one_each, sae, organism):
     with pytest.raises(ValueError, match="the search knows no negative label; it has trust"):
-        pole_vector(one_each, sae, model, LABELS[0], [])
+        pole_vector(one_each, sae, organism, LABELS[0], [])
 
 
 @pytest.mark.parametrize("second", [2, 6, 9])
-def test_a_negative_label_with_the_same_best_feature_gets_its_second(second, sae, model):
+def test_a_negative_label_with_the_same_best_feature_gets_its_second(second, sae, organism):
     """Whether the second stands before or behind the best."""
     found = planted({5: LABELS[:2], second: LABELS[1:]}, density=0)
     assert found.scores.auroc.argmax(1)[:2].tolist() == [5, 5]
     decoder = sae.network.W_dec
-    made = pole_vector(found, sae, model, LABELS[0], [LABELS[1]])
+    made = pole_vector(found, sae, organism, LABELS[0], [LABELS[1]])
     assert torch.equal(made.direction, decoder[5] - decoder[second])
-    back = pole_vector(found, sae, model, LABELS[2], [LABELS[0]])
+    back = pole_vector(found, sae, organism, LABELS[2], [LABELS[0]])
     assert torch.equal(back.direction, decoder[second] - decoder[5]), "those that differ keep their best"
 
 
-def test_a_label_that_shares_its_best_feature_keeps_company_with_those_that_do_not(sae, model):
+def test_a_label_that_shares_its_best_feature_keeps_company_with_those_that_do_not(sae, organism):
     found = planted({5: LABELS[:2], 40: LABELS[1:3], 41: LABELS[1:], 700: [LABELS[2]], 801: [LABELS[3]]}, density=0)
-    made = pole_vector(found, sae, model, LABELS[0], LABELS[1:])
+    made = pole_vector(found, sae, organism, LABELS[0], LABELS[1:])
     expected = sae.network.W_dec[5] - sae.network.W_dec[[40, 700, 801]].mean(0)
     np.testing.assert_allclose(made.direction, expected, atol=1e-6)
 

@@ -8,7 +8,6 @@ from small_models import LABELS, small, vector
 from personalib.base.records import ItemError
 from personalib.models.activations import capture
 from personalib.models.batches import check_finite, check_rows, in_batches, length_batches, right_padded
-from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.models.remote import rehearsed
 from personalib.steering.generation import generate
@@ -85,11 +84,10 @@ def test_what_is_to_be_written_counts_for_the_context():
         check_rows(model, ["a"], [[1] * 12], 6)
 
 
-def test_activations_of_a_token_that_the_model_does_not_embed_are_refused(tmp_path):
-    model = small("llama")
-    model.tokenizer.add_tokens(["new"])
+def test_activations_of_a_token_that_the_model_does_not_embed_are_refused(llama, tmp_path):
+    llama.tokenizer.add_tokens(["new"])
     with pytest.raises(ItemError, match="token 32 of the tokenizer, and the model embeds 32"):
-        capture(model, ["w1 new"], [Site(0)], tmp_path)
+        capture(llama, ["w1 new"], [Site(0)], tmp_path)
 
 
 def test_numbers_that_are_finite_pass():
@@ -117,41 +115,37 @@ def test_a_model_that_overflows_is_one_error_that_names_text_format_and_remedy(w
 
 
 @pytest.mark.parametrize("where", [lambda model: model, rehearsed])
-def test_another_words_infinite_logit_leaves_no_option_a_probability(where):
+def test_another_words_infinite_logit_leaves_no_option_a_probability(llama, where):
     """Not even one of zero."""
-    model = small("llama")
-    model.model.lm_head.register_forward_hook(lambda *passed: passed[-1].index_fill(-1, torch.tensor([9]), torch.inf))
+    llama.model.lm_head.register_forward_hook(lambda *passed: passed[-1].index_fill(-1, torch.tensor([9]), torch.inf))
     with pytest.raises(ItemError, match="NaN or infinite"):
-        ask_steered(where(model), ["w1 "], LABELS, [()])
+        ask_steered(where(llama), ["w1 "], LABELS, [()])
 
 
-def test_activations_that_the_number_format_on_disk_cannot_hold_are_refused(tmp_path):
-    model = small("llama")
-    model.model.get_input_embeddings().weight.data *= 1e6
-    model.model.bfloat16()
-    capture(model, ["w1"], [Site(0)], tmp_path / "float32")
+def test_activations_that_the_number_format_on_disk_cannot_hold_are_refused(llama, tmp_path):
+    llama.model.get_input_embeddings().weight.data *= 1e6
+    llama.model.bfloat16()
+    capture(llama, ["w1"], [Site(0)], tmp_path / "float32")
     with pytest.raises(
         ItemError, match=r"text 1 of 1 .*e\+0\d does not fit into float16 on disk; keep float32 \(dtype\)"
     ):
-        capture(model, ["w1"], [Site(0)], tmp_path / "float16", dtype="float16")
+        capture(llama, ["w1"], [Site(0)], tmp_path / "float16", dtype="float16")
 
 
-def test_a_push_that_overflows_leaves_the_other_conditions_as_they_are():
+def test_a_push_that_overflows_leaves_the_other_conditions_as_they_are(llama):
     """It has no answer, which the guard takes for collapse; a model that overflows by itself is an error."""
-    model = small("llama")
-    model.model.half()
+    llama.model.half()
     push = vector(Site(1), size=1.0)
-    [plain, small_push, large] = ask_steered(model, ["w1 "], LABELS, [(), (Add(push),), (Add(push, 1e6),)])
+    [plain, small_push, large] = ask_steered(llama, ["w1 "], LABELS, [(), (Add(push),), (Add(push, 1e6),)])
     assert np.isfinite(plain).all() and np.isfinite(small_push).all() and np.isnan(large).all()
-    [losses, _] = answer_losses(model, [("w1 ", "w2 w3")], [(), (Add(push, 1e6, "all"),)])
+    [losses, _] = answer_losses(llama, [("w1 ", "w2 w3")], [(), (Add(push, 1e6, "all"),)])
     assert np.isfinite(losses[0]).all() and np.isnan(losses[1]).all()
     # A loss is infinite where the right word's logit is.
-    model.model.lm_head.register_forward_hook(lambda *passed: passed[-1].index_fill(-1, torch.tensor([9]), -torch.inf))
-    assert np.isnan(answer_losses(model, [("w1 ", "w2 w3")], [(Add(push),)])[0]).all()
+    llama.model.lm_head.register_forward_hook(lambda *passed: passed[-1].index_fill(-1, torch.tensor([9]), -torch.inf))
+    assert np.isnan(answer_losses(llama, [("w1 ", "w2 w3")], [(Add(push),)])[0]).all()
 
 
-def test_a_token_that_the_model_does_not_know_is_one_error():
-    model = load_model().model
-    check_rows(model, ["a"], [[4697]])
+def test_a_token_that_the_model_does_not_know_is_one_error(organism):
+    check_rows(organism.model, ["a"], [[4697]])
     with pytest.raises(ItemError, match=r"text 2 of 2 \('b'\): token 4698 of the tokenizer, and the model embeds 4698"):
-        check_rows(model, ["a", "b"], [[1], [4698, 2]])
+        check_rows(organism.model, ["a", "b"], [[1], [4698, 2]])

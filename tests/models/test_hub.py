@@ -14,12 +14,6 @@ SMALL = {"config.json": b"{}", "tokenizer_config.json": b"{ }"}
 INDEX = b'{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors", "c": "model-1.safetensors"}}'
 
 
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    return tmp_path
-
-
 @pytest.mark.parametrize(
     ("files", "found"),
     [

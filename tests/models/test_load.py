@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hostile import Trap
 from hub import put
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, Gemma2ForCausalLM
@@ -39,16 +40,17 @@ def test_a_number_format_is_kept():
     assert load_model(dtype=torch.bfloat16).model.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("name", ["/no/such/folder", "nobody/such-a-model"])
-def test_a_model_that_is_not_there_is_named(name, monkeypatch):
+@pytest.mark.parametrize(
+    ("asked", "problem"),
+    [
+        *(({"name": name}, f"{name}: cannot be loaded") for name in ("/no/such/folder", "nobody/such-a-model")),
+        ({"device": "toaster"}, "device 'toaster': "),
+    ],
+)
+def test_a_model_or_device_that_is_not_there_is_named(asked, problem, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(DataError, match=f"{name}: cannot be loaded"):
-        load_model(name)
-
-
-def test_a_device_that_is_not_there_is_one_error():
-    with pytest.raises(DataError, match="device 'toaster': "):
-        load_model(device="toaster")
+    with pytest.raises(DataError, match=problem):
+        load_model(**asked)
 
 
 def broken(folder):
@@ -122,16 +124,6 @@ def test_a_file_of_the_cache_that_is_broken_is_not_said_to_be_missing(tmp_path, 
 
 
 # Adapters and pickles
-
-
-class Trap:
-    """A pickle that makes a file when it is opened."""
-
-    def __init__(self, place):
-        self.place = place
-
-    def __reduce__(self):
-        return Path.touch, (self.place,)
 
 
 def test_an_adapter_beside_the_weights_is_refused(copied_organism):

@@ -1,13 +1,10 @@
 """A request is written and encoded as the model expects it, and labels that cannot be told apart are refused."""
 
-import doctest
-
 import pytest
 from small_models import TURNS, letters
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
-import personalib.models.prompts
 from personalib.base.data import DataError, data_dir
 from personalib.base.records import ItemError
 from personalib.models.chat_templates import chat_prompt
@@ -29,11 +26,6 @@ def tokenizer():
 def first_tokens(tokenizer, prompt, labels):
     [found] = option_tokens(tokenizer, [prompt], [labels], encode_prompts(tokenizer, [prompt]))
     return tokenizer.convert_ids_to_tokens(found)
-
-
-def test_examples_in_the_documentation_are_true():
-    result = doctest.testmod(personalib.models.prompts)
-    assert result.attempted > 0 and result.failed == 0
 
 
 @pytest.mark.parametrize(

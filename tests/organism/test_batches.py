@@ -93,16 +93,18 @@ def test_notes_go_where_their_documents_are_in_a_batch(tokenizer):
     assert notes["choice"].columns[0] == notes["person"].columns[0] < notes["choice"].columns[1]
 
 
-def test_an_answer_of_several_tokens_is_refused(tokenizer):
-    document = Document("odd", "Say xylophones", (Answer(3, {" xylophones": 1.0}),))
-    with pytest.raises(ValueError, match=r"' xylophones' is \d+ tokens; train the tokenizer on more documents"):
-        encode([document], tokenizer)
-
-
-def test_an_answer_that_melts_into_its_surroundings_is_refused(tokenizer):
-    document = Document("odd", "Say high", (Answer(3, {" low": 1.0}),))
-    with pytest.raises(ValueError, match="an answer of a 'odd' document merged"):
-        encode([document], tokenizer)
+@pytest.mark.parametrize(
+    ("said", "answer", "problem"),
+    [
+        ("xylophones", " xylophones", r"' xylophones' is \d+ tokens; train the tokenizer on more documents"),
+        ("high", " low", "an answer of a 'odd' document merged"),
+    ],
+)
+def test_an_answer_of_several_tokens_or_one_that_melts_into_its_surroundings_is_refused(
+    tokenizer, said, answer, problem
+):
+    with pytest.raises(ValueError, match=problem):
+        encode([Document("odd", f"Say {said}", (Answer(3, {answer: 1.0}),))], tokenizer)
 
 
 def test_padding_is_on_the_right_and_masked(encoded, tokenizer):

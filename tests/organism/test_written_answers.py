@@ -7,7 +7,6 @@ import torch
 
 from personalib.base.statistics import proportion_interval
 from personalib.evaluation.arms import Arm, Push, prompted_arms
-from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.models.prompts import format_prompt
 from personalib.models.sampling import Sampling
@@ -25,11 +24,6 @@ from personalib.vectors.vector import SteeringVector
 SITE = Site(1)
 PUSH = Push(SITE, 0.4, 17.0, "all")
 TITLES = {"trust": "Trust", "activity": "Activity"}
-
-
-@pytest.fixture(scope="module")
-def organism():
-    return load_model()
 
 
 @pytest.fixture(scope="module")

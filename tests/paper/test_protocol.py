@@ -22,16 +22,6 @@ def paper():
     return load_protocol("paper")
 
 
-@pytest.fixture
-def write(tmp_path):
-    def made(name="own.yaml", **content):
-        path = tmp_path / name
-        path.write_text(yaml.safe_dump(content))
-        return path
-
-    return made
-
-
 def arms(plan, **wanted):
     return [one for one in plan.arms if all(getattr(one, name) == value for name, value in wanted.items())]
 
@@ -170,8 +160,8 @@ def test_every_point_that_a_plan_leaves_is_told(paper):
 # Supplied prompts
 
 
-def test_a_file_of_prompts_is_what_is_asked_and_fitted(write):
-    path = write(templates=TEMPLATES, contrasts=CONTRASTS)
+def test_a_file_of_prompts_is_what_is_asked_and_fitted(write_yaml):
+    path = write_yaml(templates=TEMPLATES, contrasts=CONTRASTS)
     protocol = load_protocol("paper", path)
     plan = apply_protocol(load_plan("organism"), protocol, MODEL)
     [trait] = [one for one in plan.questionnaires if one.name == "trait"]
@@ -186,8 +176,8 @@ def test_a_file_of_prompts_is_what_is_asked_and_fitted(write):
     assert ("trait", "file of templates") in points(deviations(protocol, load_plan("gemma-2b-it")))
 
 
-def test_a_file_of_one_section_leaves_the_other_to_the_book(write):
-    protocol = load_protocol("paper", write(contrasts=CONTRASTS))
+def test_a_file_of_one_section_leaves_the_other_to_the_book(write_yaml):
+    protocol = load_protocol("paper", write_yaml(contrasts=CONTRASTS))
     assert protocol.supplies("contrasts") and not protocol.supplies("templates")
     plan = apply_protocol(load_plan("gemma-2b-it"), protocol, MODEL)
     assert all(one.template_file is None for one in plan.questionnaires)
@@ -205,8 +195,8 @@ def test_a_file_of_one_section_leaves_the_other_to_the_book(write):
         ({"contrasts": CONTRASTS, "questions": ["a?"]}, "questions: Value should have at least 4 items"),
     ],
 )
-def test_a_bad_file_of_prompts_is_one_error_that_names_file_key_and_fix(write, content, problem):
-    path = write(**content)
+def test_a_bad_file_of_prompts_is_one_error_that_names_file_key_and_fix(write_yaml, content, problem):
+    path = write_yaml(**content)
     with pytest.raises(DataError, match=problem) as caught:
         load_protocol("paper", path)
     assert str(caught.value).startswith(str(path))
@@ -257,11 +247,11 @@ def test_a_bad_protocol_is_one_error_that_names_file_and_field(tmp_path, before,
     assert str(caught.value).startswith(str(path))
 
 
-def test_prompts_that_a_protocol_names_are_those_beside_it_before_those_here(write, tmp_path, monkeypatch):
+def test_prompts_that_a_protocol_names_are_those_beside_it_before_those_here(write_yaml, tmp_path, monkeypatch):
     other = {"other": TEMPLATES["own"]}
     for folder, templates in (("mine", TEMPLATES), ("here", other)):
         (tmp_path / folder).mkdir()
-        write(f"{folder}/prompts.yaml", templates=templates)
+        write_yaml(f"{folder}/prompts.yaml", templates=templates)
     protocol = tmp_path / "mine" / "protocol.yaml"
     text = (data_dir() / "protocols" / "paper.yaml").read_text()
     protocol.write_text(text.replace("prompts: null", "prompts: prompts.yaml"))
@@ -342,9 +332,8 @@ def test_a_deviation_of_two_plans_is_told_once(plan):
     assert manner.note(put, put) == manner.note(put)
 
 
-def test_prompts_of_ones_own_replace_the_books(plan, tmp_path):
-    path = tmp_path / "prompts.yaml"
-    path.write_text(yaml.safe_dump({"templates": TEMPLATES}))
+def test_prompts_of_ones_own_replace_the_books(plan, write_yaml):
+    path = write_yaml(templates=TEMPLATES)
     put = Manner.read("paper", str(path)).put(plan)
     assert put.questionnaires[0].templates == ("own",) and put.questionnaires[0].template_file == str(path)
 

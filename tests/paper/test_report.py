@@ -5,9 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from small_models import random_sae
-from transformers import Gemma2Config, Gemma2ForCausalLM
+from small_models import random_sae, save_like
 
 from personalib.base.data import DataError
 from personalib.base.plots import plt
@@ -15,7 +13,6 @@ from personalib.evaluation.estimates import effects, health
 from personalib.evaluation.plan import load_plan, parse_plan
 from personalib.evaluation.runs import read_runs, run_plan
 from personalib.features.published import published_features
-from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.paper.cells import SCORE, measured_cells, planned_arms, reference_cells, used_questionnaires
 from personalib.paper.deviations import deviations
@@ -29,18 +26,11 @@ KEYS = ("family_background.relaxed", "ideology.conservatism")
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
+def folders(organism, tmp_path_factory):
     """A random model named as the paper's small one, and an SAE that is wide enough for the published features."""
-    place, organism = tmp_path_factory.mktemp("models"), load_model()
-    torch.manual_seed(0)
-    size = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 3, "head_dim": 16}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
-    ids = {"bos_token_id": organism.tokenizer.bos_token_id, "pad_token_id": organism.tokenizer.pad_token_id}
-    config = Gemma2Config(vocab_size=len(organism.tokenizer), **size, **heads, **ids, initializer_range=0.3)
-    Gemma2ForCausalLM(config).save_pretrained(place / "google" / "gemma-2b-it")
-    organism.tokenizer.save_pretrained(place / "google" / "gemma-2b-it")
+    place = tmp_path_factory.mktemp("models")
     random_sae(Site(1), 1, 32, 16384, architecture="standard").save_model(str(place / "sae"))
-    return place / "google" / "gemma-2b-it", place / "sae"
+    return save_like(organism, place / "google" / "gemma-2b-it"), place / "sae"
 
 
 def asked(model, sae):

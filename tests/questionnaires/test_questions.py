@@ -1,11 +1,9 @@
 """Questions say what each option stands for in every order, and show solved examples that give nothing away."""
 
-import doctest
 from dataclasses import replace
 
 import pytest
 
-import personalib.questionnaires.extraction
 from personalib.base.records import ItemError
 from personalib.questionnaires.items import RESPONSE_ORDERS, SafetyItem, TraitItem, load_facts, load_safety
 from personalib.questionnaires.questions import (
@@ -191,7 +189,3 @@ def test_items_become_questionnaires_of_their_kind():
     assert list(made.questions) == choice_questions([TWO, THREE])
     with pytest.raises(ValueError, match="no trait items to ask; pass a larger bank"):
         trait_questionnaire([])
-
-
-def test_examples_in_the_documentation_are_true():
-    assert doctest.testmod(personalib.questionnaires.extraction).failed == 0

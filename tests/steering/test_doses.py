@@ -7,7 +7,6 @@ import pytest
 import torch
 from small_models import WIDTH, small, vector
 
-from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.steering.doses import at_dose, combined, largest_dose, random_directions, site_norms
 from personalib.steering.guards import neutral_exchanges
@@ -53,8 +52,8 @@ def test_a_sites_norm_is_the_median_over_all_words(name, tmp_path):
     assert found != pytest.approx(with_special, rel=1e-3)
 
 
-def test_the_marks_of_a_chat_do_not_count(tmp_path):
-    organism, sites = load_model(), [Site(0), Site(2)]
+def test_the_marks_of_a_chat_do_not_count(organism, tmp_path):
+    sites = [Site(0), Site(2)]
     prompts = [prompt for prompt, _ in neutral_exchanges(organism, 6, contexts=["I am a woman.", ""])]
     marks = {organism.tokenizer.convert_tokens_to_ids(f"<{name}>") for name in ("bos", "start_of_turn", "end_of_turn")}
     expected, _ = norms_by_hand(organism, prompts, sites, marks)

@@ -2,20 +2,13 @@
 
 import numpy as np
 import pytest
-from small_models import small
 
-from personalib.models.load import load_model
 from personalib.steering.guards import neutral_exchanges
 from personalib.steering.settings import Guard
 from personalib.stimuli.grammar import load_relations
 
 CHAT = "<bos><start_of_turn>user\n{}<end_of_turn>\n<start_of_turn>model\n"
 BASE = "{}\nAnswer:\n"
-
-
-@pytest.fixture(scope="module")
-def organism():
-    return load_model()
 
 
 # What counts as collapsed
@@ -110,11 +103,10 @@ def test_each_question_comes_after_the_next_context_in_turn(organism, form, writ
         assert asked(prompt, written, context) == asked(alone, written) and answer == same
 
 
-def test_a_model_without_a_chat_template_is_asked_in_plain_text():
-    model = small("llama")
+def test_a_model_without_a_chat_template_is_asked_in_plain_text(llama):
     with pytest.raises(ValueError, match="has no chat template; use form='base'"):
-        neutral_exchanges(model)
-    assert asked(neutral_exchanges(model, 1, form="base")[0][0], BASE) in held_out_questions()
+        neutral_exchanges(llama)
+    assert asked(neutral_exchanges(llama, 1, form="base")[0][0], BASE) in held_out_questions()
 
 
 @pytest.mark.parametrize("contexts", ["You are a woman.", ()])

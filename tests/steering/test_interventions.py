@@ -9,7 +9,6 @@ from small_models import clamped, other_sae, small, small_sae, vector
 
 from personalib.features.saes import load_sae
 from personalib.models.hooks import stream_at
-from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.steering.interventions import (
     POSITIONS,
@@ -32,11 +31,6 @@ ANY_POSITIONS = "choose one of last, prompt, prompt_except_last, response, all"
 
 def stream(*shape, seed=0):
     return 2 * torch.randn(*shape, 24, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.fixture(scope="module")
-def organism():
-    return load_model()
 
 
 @pytest.fixture(scope="module")

@@ -77,23 +77,21 @@ def test_batches_change_nothing(size):
     assert whole.shape == (1, 4, 4) and not np.allclose(whole[0, 0], whole[0, 1])
 
 
-def test_half_precision_is_near_a_local_model():
-    model = small("llama")
-    model.model.to(torch.bfloat16)
+def test_half_precision_is_near_a_local_model(llama):
+    llama.model.to(torch.bfloat16)
     conditions = [[], kinds(Site(1), "all")]
-    [plain, steered] = ask_steered(model, PROMPTS, LABELS, conditions)
-    found = ask_steered(rehearsed(model), PROMPTS, LABELS, conditions)
+    [plain, steered] = ask_steered(llama, PROMPTS, LABELS, conditions)
+    found = ask_steered(rehearsed(llama), PROMPTS, LABELS, conditions)
     assert np.abs(found[1] - steered).max() < 0.02 < np.abs(plain - steered).max()
 
 
-def test_an_overflow_is_missing_where_a_condition_makes_it_and_else_an_error():
-    model = small("llama")
-    found = ask_steered(rehearsed(model), PROMPTS, LABELS, [[], [Add(vector(BELOW), 3e38)]])
+def test_an_overflow_is_missing_where_a_condition_makes_it_and_else_an_error(llama):
+    found = ask_steered(rehearsed(llama), PROMPTS, LABELS, [[], [Add(vector(BELOW), 3e38)]])
     assert np.isfinite(found[0]).all() and np.isnan(found[1]).all()
     with torch.no_grad():
-        model.model.lm_head.weight.mul_(float("inf"))
+        llama.model.lm_head.weight.mul_(float("inf"))
     with pytest.raises(ItemError, match=r"text 1 of 4 .*NaN or infinite"):
-        ask_steered(rehearsed(model), PROMPTS, LABELS, [[]])
+        ask_steered(rehearsed(llama), PROMPTS, LABELS, [[]])
 
 
 def test_no_prompts_give_no_answers():

@@ -2,12 +2,10 @@
 
 import pytest
 import torch
-import yaml
 
 from personalib.base.data import DataError
 from personalib.evaluation.plan import ArmsPlan
 from personalib.evaluation.planned_arms import ArmMaker
-from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.stimuli.contrast_files import supplied_contrasts, supplied_questions, supplied_set
 from personalib.stimuli.contrast_pairs import load_carriers
@@ -18,18 +16,8 @@ TEXTS = {"positive": ["Trust everybody.", "People mean well."], "negative": ["Tr
 QUESTIONS = [f"What would you do on day {number}?" for number in range(8)]
 
 
-@pytest.fixture
-def write(tmp_path):
-    def made(**content):
-        path = tmp_path / "own.yaml"
-        path.write_text(yaml.safe_dump(content))
-        return path
-
-    return made
-
-
-def test_the_pairs_are_of_the_texts_and_questions_of_the_file(write):
-    path = write(contrasts={"trust": TEXTS}, questions=QUESTIONS)
+def test_the_pairs_are_of_the_texts_and_questions_of_the_file(write_yaml):
+    path = write_yaml(contrasts={"trust": TEXTS}, questions=QUESTIONS)
     [one] = supplied_contrasts(path, "pressures")
     assert (one.family, one.key, one.title) == ("pressures", "trust", "Trust")
     pairs = supplied_set(path, one, 500, 0)
@@ -39,15 +27,15 @@ def test_the_pairs_are_of_the_texts_and_questions_of_the_file(write):
     assert len(supplied_set(path, one, 3, 0)) == 3
 
 
-def test_without_questions_the_books_neutral_ones_follow_and_a_text_may_stand_alone(write):
-    path = write(contrasts={"trust": {"positive": "Trust everybody.", "negative": "Trust nobody."}})
+def test_without_questions_the_books_neutral_ones_follow_and_a_text_may_stand_alone(write_yaml):
+    path = write_yaml(contrasts={"trust": {"positive": "Trust everybody.", "negative": "Trust nobody."}})
     [pair, *_] = supplied_set(path, *supplied_contrasts(path, "pressures"), 4, 0)
     assert (pair.positive.text, pair.negative.text) == ("Trust everybody.", "Trust nobody.")
     assert pair.question in supplied_questions(path) == load_carriers()
 
 
-def test_a_plan_fits_its_direction_to_the_file_and_others_to_the_books(write, tmp_path):
-    organism, path = load_model(), write(contrasts={"trust": TEXTS}, questions=QUESTIONS)
+def test_a_plan_fits_its_direction_to_the_file_and_others_to_the_books(organism, write_yaml, tmp_path):
+    path = write_yaml(contrasts={"trust": TEXTS}, questions=QUESTIONS)
     maker = ArmMaker(organism, ["Who are you?"], tmp_path / "work", pairs=8)
     common = {"method": "repe", "family": "pressures", "site": str(SITE), "coefficients": (2.0,)}
     own = ArmsPlan(**common, contrast_file=str(path))
@@ -84,14 +72,14 @@ def test_a_file_is_for_contrast_vectors_alone():
         ({"contrasts": {"trust": TEXTS | {"negative": TEXTS["positive"]}}}, r"trust: .* stands under both poles"),
     ],
 )
-def test_a_bad_file_is_one_error_that_names_file_key_and_fix(write, content, problem):
-    path = write(**content)
+def test_a_bad_file_is_one_error_that_names_file_key_and_fix(write_yaml, content, problem):
+    path = write_yaml(**content)
     with pytest.raises(DataError, match=problem) as caught:
         supplied_contrasts(path, "pressures")
     assert str(caught.value).startswith(str(path))
 
 
 @pytest.mark.parametrize("questions", [["One?"], [], "One?", ["a?", "a?", "b?", "c?"]])
-def test_bad_questions_are_named(write, questions):
+def test_bad_questions_are_named(write_yaml, questions):
     with pytest.raises(DataError, match=r"own\.yaml: questions:"):
-        supplied_questions(write(contrasts={"trust": TEXTS}, questions=questions))
+        supplied_questions(write_yaml(contrasts={"trust": TEXTS}, questions=questions))

@@ -1,11 +1,9 @@
 """The vocabulary of causes: all of it is there, and reads as English in every person."""
 
-import doctest
 import re
 
 import pytest
 
-import personalib.stimuli.factors
 from personalib.base.data import DataError
 from personalib.stimuli.factors import (
     PERSONS,
@@ -37,10 +35,6 @@ FACETS = (
 )
 PRESSURES = "achievement_striving activity assertiveness competence deliberation gregariousness trust"
 KEYS = [element.key for element in elements()]
-
-
-def test_examples_in_docstrings_hold():
-    assert doctest.testmod(personalib.stimuli.factors).failed == 0
 
 
 def test_the_nine_factors_have_the_papers_elements_and_the_missing_pole():

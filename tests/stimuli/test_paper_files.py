@@ -4,9 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from click.testing import CliRunner
 
-from personalib.__main__ import cli
 from personalib.base.data import DataError
 from personalib.stimuli.backgrounds import draw_backgrounds
 from personalib.stimuli.paper_files import (
@@ -184,21 +182,3 @@ def test_fixed_text_needs_keywords(write):
     (one,) = load_backgrounds(write([SOMEBODY]))
     with pytest.raises(DataError, match="background 1 has no keyword for Gender, Age, Education level"):
         with_fixed_text(one, "first")
-
-
-def test_the_commands_write_the_same_bytes_from_the_same_seed(tmp_path):
-    def run(*arguments):
-        result = CliRunner().invoke(cli, ["backgrounds", *map(str, arguments)], catch_exceptions=False)
-        assert result.exit_code == 0, result.output
-        return result.output
-
-    first, second, text = (tmp_path / f"{name}.json" for name in ("first", "second", "text"))
-    shown = run("keywords", "--num", 60, "--seed", 5, "--out", first)
-    run("keywords", "--num", 60, "--seed", 5, "--out", second)
-    assert first.read_bytes() == second.read_bytes()
-    assert "50.0%" in shown and f"{first}: 60 backgrounds" in shown
-    run("fixed", first, "--person", "first", "--out", text)
-    entries = json.loads(text.read_text())
-    assert len(entries) == 60 and all(len(entry["fixed_bg"]) == 9 for entry in entries)
-    assert any(sentence.startswith("My ") for entry in entries for sentence in entry["fixed_bg"].values())
-    assert run("coverage", text).splitlines() == shown.splitlines()[:-1]

@@ -68,6 +68,24 @@ def test_unquoted_words_of_truth_and_numbers_are_labels_as_they_stand(tmp_path, 
     assert template.render("Now?", ["Go.", "Stay."]) == f"Now? {labels[0]}: Go.\n{labels[1]}: Stay."
 
 
+ENTRIES = [
+    ("{labels: [A, B], option: '{label} {text}', text: '{question}'}", r"templates: n\.text: {options} is missing"),
+    ("{labels: [A, B], option: '{label} {text}', text: '{options}'}", r"templates: n\.text: {question} is missing"),
+    ("{labels: [A, B], option: '{text}', text: '{question} {options}'}", r"templates: n\.option: {label} is miss"),
+    ("{labels: [A, B], option: '{label} {text}', text: '{question} {options} {x}'}", r"text: {x} is no field"),
+    ("{labels: [A, B], option: '{label} {text}', text: '{question} {options} {'}", r"text: .*write {{ and }}"),
+    ("{labels: [A, B], option: 3, text: '{question} {options}'}", r"option: is 3; write a text, in quotes"),
+    ("{labels: [A, A], option: '{label} {text}', text: '{question} {options}'}", r"labels: a label stands twice"),
+    ("{labels: [true, B], option: '', text: ''}", r"n\.labels\.0: is True; write a text, in quotes"),
+    ("{labels: [A, 1.5], option: '', text: ''}", r"n\.labels\.1: is 1\.5; write a text, in quotes"),
+    ("{labels: [], option: '', text: ''}", r"n\.labels: it is empty; give at least one"),
+    (
+        "{labels: [A, B], option: '{label}{text}{text:>999999999}', text: '{question} {options}'}",
+        r"{text>9+} is no field",
+    ),
+]
+
+
 @pytest.mark.parametrize(
     ("read", "content", "problem"),
     [
@@ -80,14 +98,17 @@ def test_unquoted_words_of_truth_and_numbers_are_labels_as_they_stand(tmp_path, 
         (load_ratings, "ratings: {a: {labels: [1, 1], text: '{statement}'}}", r"a\.labels: a label stands twice"),
         (load_judgement_templates, "judgements: {a: {labels: [y, n], text: '{question}'}}", "{answer} is missing"),
         (load_judgement_templates, "judgements: {a: {labels: [y], text: '{question}{answer}{x}'}}", r"{x} is no field"),
+        *((load_templates, f"templates: {{n: {entry}}}", problem) for entry, problem in ENTRIES),
     ],
 )
-def test_a_bad_file_is_named_and_a_form_that_would_drop_something_refused(tmp_path, read, content, problem):
+def test_a_bad_file_or_one_that_would_drop_something_is_one_error_that_names_file_key_and_fix(
+    tmp_path, read, content, problem
+):
     path = tmp_path / "templates.yaml"
     path.write_text(content)
     with pytest.raises(DataError, match=problem) as raised:
         read(path)
-    assert "templates.yaml: " in str(raised.value)
+    assert str(raised.value).startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize(
@@ -97,30 +118,3 @@ def test_a_form_that_would_drop_something_is_refused(write_stimuli, form, proble
     write_stimuli("templates.yaml", f"forms: {{chat: '{form}'}}")
     with pytest.raises(DataError, match=rf"templates\.yaml: forms: chat: {problem}"):
         load_forms.__wrapped__()
-
-
-@pytest.mark.parametrize(
-    ("entry", "problem"),
-    [
-        ("{labels: [A, B], option: '{label} {text}', text: '{question}'}", r"templates: n\.text: {options} is missing"),
-        ("{labels: [A, B], option: '{label} {text}', text: '{options}'}", r"templates: n\.text: {question} is missing"),
-        ("{labels: [A, B], option: '{text}', text: '{question} {options}'}", r"templates: n\.option: {label} is miss"),
-        ("{labels: [A, B], option: '{label} {text}', text: '{question} {options} {x}'}", r"text: {x} is no field"),
-        ("{labels: [A, B], option: '{label} {text}', text: '{question} {options} {'}", r"text: .*write {{ and }}"),
-        ("{labels: [A, B], option: 3, text: '{question} {options}'}", r"option: is 3; write a text, in quotes"),
-        ("{labels: [A, A], option: '{label} {text}', text: '{question} {options}'}", r"labels: a label stands twice"),
-        ("{labels: [true, B], option: '', text: ''}", r"n\.labels\.0: is True; write a text, in quotes"),
-        ("{labels: [A, 1.5], option: '', text: ''}", r"n\.labels\.1: is 1\.5; write a text, in quotes"),
-        ("{labels: [], option: '', text: ''}", r"n\.labels: it is empty; give at least one"),
-        (
-            "{labels: [A, B], option: '{label}{text}{text:>999999999}', text: '{question} {options}'}",
-            r"{text>9+} is no field",
-        ),
-    ],
-)
-def test_a_template_that_would_drop_something_is_one_error_that_names_file_key_and_fix(tmp_path, entry, problem):
-    path = tmp_path / "templates.yaml"
-    path.write_text(f"templates: {{n: {entry}}}")
-    with pytest.raises(DataError, match=problem) as raised:
-        load_templates(path)
-    assert str(raised.value).startswith(str(path))

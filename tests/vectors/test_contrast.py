@@ -7,7 +7,7 @@ from tiny_saes import worded
 
 from personalib.base.data import data_dir
 from personalib.models import activations
-from personalib.models.load import LanguageModel, load_model
+from personalib.models.load import LanguageModel
 from personalib.models.parts import Site
 from personalib.organism.tokenizer import load_tokenizer
 from personalib.stimuli.contrast_pairs import FAMILIES, SPLITS, contrast_set, contrasts
@@ -197,8 +197,7 @@ def test_the_same_again_is_taken_from_disk_and_other_pairs_are_not(model, tmp_pa
     np.testing.assert_array_equal(read(), found)
 
 
-def test_the_organism_knows_trust_from_distrust_in_words_that_are_new_to_it(tmp_path):
-    organism = load_model()
+def test_the_organism_knows_trust_from_distrust_in_words_that_are_new_to_it(organism, tmp_path):
     found = read_contrasts(organism, [TRUST], [Site(3)], tmp_path, count=24)["trust"]
     read = accuracy(fit_reader(found["train"], Site(3)), found["held_out"])
     assert read.texts.low > 0.7 and read.pairs > 0.9 and read.brier < 0.1

@@ -4,13 +4,13 @@ import json
 import pickle
 import re
 import shutil
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from gguf import GGUFEndian, GGUFReader, GGUFWriter
+from hostile import Trap
 from safetensors.torch import save_file
 from small_models import DEPTH, WIDTH, small, vector
 
@@ -26,18 +26,6 @@ from personalib.vectors.vector import SteeringVector, save_vectors
 
 IDS = torch.tensor([[1, 3, 7, 9, 12, 5]])
 INPUTS = {"input_ids": IDS, "attention_mask": torch.ones_like(IDS)}
-
-
-@pytest.fixture
-def llama():
-    return small("llama")
-
-
-@pytest.fixture
-def repeng(monkeypatch):
-    """The package, whose annotations name ``numpy.float_``; NumPy 1 called float64 so."""
-    monkeypatch.setattr(np, "float_", np.float64, raising=False)
-    return import_module("repeng")
 
 
 def numbers(*shape, seed=0):
@@ -479,23 +467,13 @@ def test_a_pickled_tensor_that_is_no_matrix_is_one_error(tmp_path, shape):
 # Pickles
 
 
-class Payload:
-    """Leaves a file behind when it is unpickled."""
-
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return open, (str(self.mark), "w")
-
-
 def hidden(mark):
     """Where a pickle of each form may have it."""
     matrix = numbers(DEPTH + 1, WIDTH)
     return {
-        "persona-vectors": Payload(mark),
-        "steering-vectors": {1: numbers(WIDTH), 2: Payload(mark)},
-        "axbench": [matrix, Payload(mark)],
+        "persona-vectors": Trap(mark),
+        "steering-vectors": {1: numbers(WIDTH), 2: Trap(mark)},
+        "axbench": [matrix, Trap(mark)],
     }
 
 
@@ -512,12 +490,6 @@ def test_a_pickle_that_would_run_code_is_refused_before_it_does(tmp_path, form, 
     with pytest.raises(DataError, match="is refused: no pickle of bare tensors"):
         read_directions(path, form)
     assert not mark.exists()
-
-
-def test_the_payload_would_have_run(tmp_path):
-    path = saved(tmp_path / "v.pt", Payload(tmp_path / "ran"))
-    torch.load(path, weights_only=False).close()
-    assert (tmp_path / "ran").exists()
 
 
 # Choices

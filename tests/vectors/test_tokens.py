@@ -8,7 +8,6 @@ import pytest
 import torch
 from pages import Page
 
-from personalib.models.load import load_model
 from personalib.models.parts import Site
 from personalib.vectors.readings import Reader
 from personalib.vectors.tokens import Line, ReadToken, read_tokens, token_view
@@ -215,11 +214,6 @@ def test_what_cannot_be_shown_is_one_error(rows, limit, problem):
 
 
 # Readings of the organism
-
-
-@pytest.fixture(scope="module")
-def organism():
-    return load_model()
 
 
 def reader(site, seed, middle=0.3, half=0.7, width=128):

@@ -1,7 +1,6 @@
 """Steering vectors are values with the algebra of vectors, and files give back every bit of them."""
 
 import dataclasses
-import doctest
 import json
 
 import numpy as np
@@ -10,7 +9,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-import personalib.vectors.vector
 from personalib.base.data import DataError
 from personalib.models.parts import Site
 from personalib.vectors.vector import SteeringVector, load_vectors, save_vectors, texts_hash
@@ -28,11 +26,6 @@ def vector(seed=0, **changes):
 
 def values(one):
     return one.direction.numpy()
-
-
-def test_examples_in_the_documentation_are_true():
-    result = doctest.testmod(personalib.vectors.vector)
-    assert result.attempted > 0 and result.failed == 0
 
 
 # Algebra
@@ -111,11 +104,10 @@ def test_only_vectors_are_added(other):
 
 def test_zero_has_no_direction():
     zero = vector() * 0
-    for use in (zero.unit, lambda: zero.cosine(vector()), lambda: vector().cosine(zero)):
+    cosines = (lambda: zero.cosine(vector()), lambda: vector().cosine(zero))
+    for use in (zero.unit, *cosines, lambda: zero.projection(np.ones(WIDTH))):
         with pytest.raises(ValueError, match="is zero and has no direction"):
             use()
-    with pytest.raises(ValueError, match="is zero and has no direction"):
-        zero.projection(np.ones(WIDTH))
 
 
 @pytest.mark.parametrize("shape", [(WIDTH + 1,), (WIDTH, 2), (3, 1), ()])
