@@ -5,11 +5,9 @@ from importlib import import_module
 
 import pytest
 
-MODULES = (
-    "base.correlations base.data base.intervals base.markdown base.plots base.statistics base.tables evaluation.plan "
-)
-MODULES += "features.saes models.memory models.parts models.prompts models.registry models.sampling paper.audit "
-MODULES += "questionnaires.extraction stimuli.factors vectors.methods vectors.vector"
+MODULES = "base.correlations base.data base.intervals base.markdown base.plots base.statistics base.tables "
+MODULES += "evaluation.plan features.saes models.memory models.parts models.prompts models.registry models.sampling "
+MODULES += "paper.audit questionnaires.extraction stimuli.factors vectors.methods vectors.vector"
 
 
 @pytest.mark.parametrize("module", MODULES.split())

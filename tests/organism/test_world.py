@@ -189,20 +189,15 @@ def profile_of(key, pole):
     return Profile(pressure=(key, pole))
 
 
-@pytest.mark.parametrize("family", ["pressures", "elements"])
-def test_planted_changes_are_the_worlds_between_being_told_and_not(world, family):
+@pytest.mark.parametrize(("family", "poles"), [("pressures", list(POLES)), ("elements", ["positive"])])
+def test_planted_changes_are_the_worlds_between_being_told_and_not(world, family, poles):
+    """In a row for each contrast, pole and trait: both poles of a pressure, and of an element only that it is told."""
     table = planted_changes(world, family)
+    rows = {(one.key, pole, trait) for one in contrasts(family) for pole in poles for trait in TRAITS}
+    assert set(table[["key", "pole", "group"]].itertuples(index=False, name=None)) == rows and len(table) == len(rows)
     assert list(table) == ["key", "pole", "group", "truth"]
     nobody = world.probability(Profile())
     for row in table.itertuples():
         change = world.probability(profile_of(row.key, row.pole)) - nobody
         assert row.truth == pytest.approx(100 * change[TRAITS.index(row.group)], abs=1e-12)
     assert table["truth"].abs().max() > 10 and table["truth"].between(-100, 100).all()
-
-
-@pytest.mark.parametrize(("family", "poles"), [("pressures", list(POLES)), ("elements", ["positive"])])
-def test_planted_changes_have_a_row_for_each_contrast_pole_and_trait(world, family, poles):
-    """Both poles of a pressure are planted, and of an element only that it is told."""
-    table = planted_changes(world, family)
-    rows = {(one.key, pole, trait) for one in contrasts(family) for pole in poles for trait in TRAITS}
-    assert set(table[["key", "pole", "group"]].itertuples(index=False, name=None)) == rows and len(table) == len(rows)
