@@ -233,10 +233,6 @@ def _whole(digits: str, base: int = 10) -> int:
     raise ValueError(f"the number {cut(digits)} has more than 64 bits; quote it if it is a text")
 
 
-def _any_whole(digits: str) -> int | float:
-    return int(digits) if len(digits) < 70 else float(digits)
-
-
 def _finite(digits: str) -> float:
     if isfinite(value := float(digits)):
         return value
@@ -256,7 +252,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _JSON = json.JSONDecoder(
     object_pairs_hook=_object, parse_int=_whole, parse_float=_finite, parse_constant=lambda name: _finite(name)
 )
-ANY_NUMBER = json.JSONDecoder(object_pairs_hook=_object, parse_int=lambda digits: _any_whole(digits))
+ANY_NUMBER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=lambda digits: int(digits) if len(digits) < 70 else float(digits)
+)
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # The core schema of YAML 1.2: what a text without quotes means. Anything else is a text.

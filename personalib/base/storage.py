@@ -66,14 +66,15 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 def write_json(path: Path, content: Any, indent: int = 2) -> None:
     """Write values as JSON, with null in the place of NaN and infinity; raises as :func:`whole` does."""
-    write_whole(path, json.dumps(_known(content), indent=indent, allow_nan=False) + "\n")
+    write_whole(path, json.dumps(for_json(content), indent=indent, allow_nan=False) + "\n")
 
 
-def _known(content: Any) -> Any:
+def for_json(content: Any) -> Any:
+    """Plain values, and those within them, as JSON can hold them: it has no number for a missing one."""
     if isinstance(content, Mapping):
-        return {key: _known(value) for key, value in content.items()}
+        return {key: for_json(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
-        return [_known(value) for value in content]
+        return [for_json(value) for value in content]
     return None if isinstance(content, float) and not isfinite(content) else content
 
 

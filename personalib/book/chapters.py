@@ -51,7 +51,10 @@ class Chapter:
     def read(cls, path: Path) -> "Chapter":
         """Read a notebook; a missing file and one of another form are a :class:`RunError`."""
         if not (exists(path) and path.is_file()):
-            raise RunError(_missing(path))
+            siblings = sorted(file.stem for file in path.parent.glob("*.ipynb"))
+            near = get_close_matches(path.stem, siblings, n=3, cutoff=0.4)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            raise RunError(f"{cut(str(path))}: no such notebook{hint}")
         try:
             content = read_json(path)
             _Notebook.model_validate(content)
@@ -143,9 +146,3 @@ def headings(cells: tuple[Mapping[str, Any], ...]) -> list[str]:
         titles = [line.lstrip("#").strip() for line in lines if line.startswith("#")]
         found.append(titles[-1] if titles else found[-1])
     return found[1:]
-
-
-def _missing(path: Path) -> str:
-    siblings = sorted(file.stem for file in path.parent.glob("*.ipynb"))
-    near = get_close_matches(path.stem, siblings, n=3, cutoff=0.4)
-    return f"{cut(str(path))}: no such notebook" + (f"; did you mean {' or '.join(near)}?" if near else "")

@@ -22,7 +22,7 @@ from personalib.book.runs import read_run
 from personalib.evaluation.ask import evaluate
 from personalib.evaluation.plan import EvaluationPlan, load_plan
 from personalib.evaluation.questionnaires import planned_questionnaire
-from personalib.evaluation.runs import EvaluationRun, run_plan
+from personalib.evaluation.runs import run_plan
 from personalib.features.published import bare_name, published_features
 from personalib.models.hub import Presence, how_to_have, model_presence
 from personalib.models.load import LanguageModel, load_model
@@ -251,8 +251,10 @@ def make_comparison(comparison: Comparison, folder: Path) -> Path:
         DataError, ValueError: see :func:`personalib.evaluation.runs.run_plan`.
     """
     [run] = run_plan(_with_features(comparison), folder / "evaluation", progress=True)
-    found = reproduce(_as_published(run, comparison), comparison.protocol)
-    return write_reproduction(found, folder / "reproduction")[0]
+    # The run is of the plan as it was meant, under the name that its model was published by.
+    meant = _asked_of(comparison.plan, {"name": comparison.published}).model_dump(mode="json")
+    run = replace(run, model=comparison.published, manifest={**run.manifest, "plan": meant})
+    return write_reproduction(reproduce(run, comparison.protocol), folder / "reproduction")[0]
 
 
 def _left(book: Book, given: Mapping[str, str], only: Collection[str] = ()) -> list[Chapter]:
@@ -364,12 +366,6 @@ def _with_features(comparison: Comparison) -> EvaluationPlan:
     found = {key: tuple(features) for key, features in published_features(published).items()}
     arms = [arm.model_copy(update={"features": found}) if arm.features == PUBLISHED else arm for arm in plan.arms]
     return plan.model_copy(update={"arms": tuple(arms)})
-
-
-def _as_published(run: EvaluationRun, comparison: Comparison) -> EvaluationRun:
-    """A run of the plan as it was meant, under the name that its model was published by."""
-    plan = _asked_of(comparison.plan, {"name": comparison.published}).model_dump(mode="json")
-    return replace(run, model=comparison.published, manifest={**run.manifest, "plan": plan})
 
 
 def _asked_of(plan: EvaluationPlan, model: Mapping[str, str | None]) -> EvaluationPlan:

@@ -116,6 +116,8 @@ def sweep(source: str, output_dir: Path | None, only_plan: bool, engine: "Engine
     SWEEP is a YAML file, or a name in data/sweeps. A run that was stopped goes on where it was when the command is
     given again, with whichever engine.
     """
+    from tabulate import tabulate
+
     from personalib.book.sweeps import load_sweep, outcomes, run_sweep
 
     declared = load_sweep(source)
@@ -123,7 +125,9 @@ def sweep(source: str, output_dir: Path | None, only_plan: bool, engine: "Engine
     found = outcomes(declared, folder) if only_plan else run_sweep(declared, folder, engine)
     done = sum(outcome.state == "done" for outcome in found)
     if only_plan:
-        click.echo(f"{declared.chapter.name}, {len(found)} points, {done} done, in {folder}\n\n{_shown_points(found)}")
+        rows = [[*outcome.point.texts.values(), outcome.state] for outcome in found]
+        table = tabulate(rows, [*found[0].point.varied, "state"], disable_numparse=True)
+        click.echo(f"{declared.chapter.name}, {len(found)} points, {done} done, in {folder}\n\n{table}")
         return
     click.echo(f"{declared.name}: {done} of {len(found)} points done; tables and figure in {folder}")
     _tell_failures(declared.chapter.name, found)
@@ -190,14 +194,6 @@ def _time(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _shown_points(found: "Sequence[Outcome]") -> str:
-    """The points with what is there of them."""
-    from tabulate import tabulate
-
-    rows = [[*outcome.point.texts.values(), outcome.state] for outcome in found]
-    return tabulate(rows, [*found[0].point.varied, "state"], disable_numparse=True)
 
 
 def _tell_failures(chapter: str, found: "Sequence[Outcome]") -> None:

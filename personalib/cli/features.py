@@ -89,7 +89,9 @@ def discover(
     labels = label_features(model, sae, features_found, texts["train"], read.activations["train"])
     save_feature_patterns([as_pattern(result, labels, sae, model, pooling, settings)], out)
     table = result.table()
-    click.echo(_shown(table, {feature: label.line() for feature, label in labels.items()}))
+    words = [", ".join(labels[feature].line() for feature in each[:1]) for each in table["features"]]
+    shown = table.assign(fires_on=words).drop(columns=["factor", "together", "opposite"])
+    click.echo(shown.to_string(index=False, float_format="{:.3f}".format))
     click.echo(f"{out}: {int(found(table).sum())} of {len(table)} elements have a feature of AUROC 0.95 or more")
 
 
@@ -206,13 +208,6 @@ def evaluate(documents: int, work: Path, target: Path | None) -> None:
     options.write_json(target, results)
     for name, found in results.items():
         click.echo(f"{name:<28} {_measures(found)}")
-
-
-def _shown(table: Any, lines: dict[int, str]) -> str:
-    words = [", ".join(lines[feature] for feature in each[:1]) for each in table["features"]]
-    shown = table.assign(fires_on=words).drop(columns=["factor", "together", "opposite"])
-    text: str = shown.to_string(index=False, float_format="{:.3f}".format)
-    return text
 
 
 def _summary(results: dict[str, Any]) -> str:

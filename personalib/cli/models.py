@@ -15,24 +15,19 @@ def models(names: tuple[str, ...]) -> None:
 
     With names, tell all that is known of each; a name may be one of the hub, a folder or a YAML file too.
     """
+    from tabulate import tabulate
+
+    from personalib.models.hub import model_presence
     from personalib.models.registry import find_entry, load_registry
 
     if names:
         for place, name in enumerate(names):
             click.echo(("\n" if place else "") + _details(find_entry(name)))
         return
-    _table(list(load_registry().values()))
-
-
-def _table(entries: "list[Entry]") -> None:
-    from tabulate import tabulate
-
-    from personalib.models.hub import model_presence
-
-    rows = [
-        [entry.name, _size(entry), model_presence(entry), "yes" if entry.gated else "", _saes(entry), entry.title]
-        for entry in entries
-    ]
+    rows = []
+    for entry in load_registry().values():
+        saes, gated = entry.saes.release if entry.saes else "trained on the spot", "yes" if entry.gated else ""
+        rows.append([entry.name, _size(entry), model_presence(entry), gated, saes, entry.title])
     click.echo(tabulate(rows, ["model", "size", "weights", "gated", "SAEs", "what it is"]))
     click.echo("\npython -m personalib models NAME says how to fetch one.")
     click.echo("Any other name of the hub will do as a model, and so will a folder.")
@@ -78,7 +73,3 @@ def _size(entry: "Entry") -> str:
     if size is None:
         return ""
     return f"{size:.1f} GB" if size >= 1 else f"{1000 * size:.0f} MB"
-
-
-def _saes(entry: "Entry") -> str:
-    return entry.saes.release if entry.saes else "trained on the spot"

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from personalib.base.data import DataError
 
@@ -66,7 +65,7 @@ def map_jobs(
         {'short': 2, 'long': 4}
     """
     # Not a generator itself: a wrong engine is noticed here and not at the first result.
-    return engine.run(partial(_itself, function), jobs, gpu)
+    return engine.run(lambda: function, jobs, gpu)
 
 
 def ray_engine(address: str | None = None, workers: int | None = None) -> Engine:
@@ -86,7 +85,3 @@ def ray_engine(address: str | None = None, workers: int | None = None) -> Engine
             raise
         raise DataError("the engine 'ray' needs Ray, which is not installed: pip install 'ray==2.60.0'") from None
     return RayEngine(address, workers)
-
-
-def _itself(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return function

@@ -225,8 +225,7 @@ def _of_shares(changes: Array, low: Array, high: Array, p: Array, level: float) 
 def _by_cluster(table: pd.DataFrame) -> Array:
     """Means of the items' templates, and then of the clusters' items, shape ``(arms, clusters)``."""
     items = table.groupby(["cluster", "item"], sort=False).mean()
-    found: Array = items.groupby("cluster", sort=False).mean().to_numpy().T
-    return found
+    return items.groupby("cluster", sort=False).mean().to_numpy().T
 
 
 def _corrected(table: pd.DataFrame) -> pd.DataFrame:

@@ -88,7 +88,8 @@ def write_report(runs: Sequence[EvaluationRun], folder: Path, guard: Guard | Non
         for kind in _FORMS:  # of an earlier report, where rows were left out that are asked now
             (place / f"left_out.{kind}").unlink(missing_ok=True)
         for name, table in tables(run, guard).items():
-            shown = _readable(table)
+            plain = table.drop(columns=["questionnaire", "model", "arm"], errors="ignore")
+            shown = readable_effects(table) if {"effect", "p_holm"} <= set(table) else plain
             for kind, text in zip(_FORMS, (to_csv(table), to_markdown(shown), to_latex(shown)), strict=True):
                 write_whole(place / f"{name}.{kind}", text)
                 written.append(place / f"{name}.{kind}")
@@ -102,8 +103,9 @@ def readable_effects(found: pd.DataFrame) -> pd.DataFrame:
     arms that have collapsed are in brackets.
     """
     cells = [_cell(**row) for row in found[["effect", "low", "high", "p_holm", "collapsed"]].to_dict("records")]
+    doses = ["" if pd.isna(dose) else f"{dose:+.2f}" for dose in found["dose"]]
     index = [name for name in ("template", "method", "key", "pole", "dose") if name in found]
-    named = found[index].assign(group=found["group"], cell=cells, dose=found["dose"].map(_dose))
+    named = found[index].assign(group=found["group"], cell=cells, dose=doses)
     named["arm"] = found["arm"]
     wide = named.pivot(index=["arm", *index], columns="group", values="cell")
     return wide[list(dict.fromkeys(found["group"]))].reset_index().drop(columns="arm").rename_axis(columns=None)
@@ -115,13 +117,3 @@ def _cell(effect: float, low: float, high: float, p_holm: float, collapsed: bool
     bounds = "" if pd.isna(low) else f" [{low:+.1f}, {high:+.1f}]"
     text = f"{effect:+.1f}{bounds}{'*' if p_holm < SIGNIFICANT else ''}"
     return f"({text})" if collapsed else text
-
-
-def _dose(dose: float) -> str:
-    return "" if pd.isna(dose) else f"{dose:+.2f}"
-
-
-def _readable(table: pd.DataFrame) -> pd.DataFrame:
-    if {"effect", "p_holm"} <= set(table):
-        return readable_effects(table)
-    return table.drop(columns=[name for name in ("questionnaire", "model", "arm") if name in table])

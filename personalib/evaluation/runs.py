@@ -16,7 +16,7 @@ from personalib.base.storage import write_whole
 from personalib.evaluation.ask import NEUTRAL, Evaluation, prompts
 from personalib.evaluation.engines import Engine
 from personalib.evaluation.estimates import of_questionnaire, questionnaires_of
-from personalib.evaluation.plan import ArmsPlan, EvaluationPlan, ModelPlan, dump_plan, parse_plan
+from personalib.evaluation.plan import EvaluationPlan, ModelPlan, dump_plan, parse_plan
 from personalib.evaluation.planned_arms import ArmMaker
 from personalib.evaluation.questionnaires import planned_questionnaire
 from personalib.features.saes import Saes, load_sae, usual_saes
@@ -80,14 +80,12 @@ def plan_on(
         dtype=str(language_model.model.dtype).removeprefix("torch."),  # type: ignore[arg-type]
         form="chat" if language_model.form == "chat" else "base",
     )
-    arms = tuple(_moved(arm, str(sae.site), found) for arm in plan.arms)
-    return plan.model_copy(update={"models": (who,), "arms": arms})
-
-
-def _moved(arm: ArmsPlan, site: str, saes: Saes) -> ArmsPlan:
-    if arm.method == "sae":
-        return arm.model_copy(update={"release": saes.release, "sae": saes.ids[0]})
-    return arm.model_copy(update={"site": site}) if arm.site else arm
+    arms = []
+    for arm in plan.arms:
+        place = {"site": str(sae.site)} if arm.site else {}
+        features = {"release": found.release, "sae": found.ids[0]}
+        arms.append(arm.model_copy(update=features if arm.method == "sae" else place))
+    return plan.model_copy(update={"models": (who,), "arms": tuple(arms)})
 
 
 def prepare(plan: EvaluationPlan, model: ModelPlan, folder: Path, progress: str | None = None) -> Evaluation:

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from personalib.base.storage import for_json
 from personalib.evaluation.agreement import NAMES, correlations, rank_ceiling
 from personalib.evaluation.arms import PROMPT, Arm, Vectors, prompted_arms, random_arms
 from personalib.evaluation.ask import evaluate
@@ -102,19 +102,14 @@ def _summary(
     found: dict[str, Any] = {"family": study.contrasts[0].family, "keys": len(study.contrasts)}
     found["ceiling"] = None if truth is None else rank_ceiling(truth)
     for name, own in steering.items():
-        found[f"{name}_correlation"] = {method: _known(one.estimate) for method, one in own.items()} or None
-        found[f"{name}_interval"] = {method: [_known(one.low), _known(one.high)] for method, one in own.items()} or None
+        found[f"{name}_correlation"] = {method: one.estimate for method, one in own.items()} or None
+        found[f"{name}_interval"] = {method: [one.low, one.high] for method, one in own.items()} or None
     found["significant"] = (measured["p_fdr"] < 0.05).groupby(measured["method"], sort=False).mean().to_dict()
     found["collapsed"] = by_method["collapsed"].mean().to_dict()
-    found["mass"] = {method: _known(rows["mass"].min()) for method, rows in by_method}
-    found["perplexity"] = {method: _known(rows["perplexity"].max(skipna=False)) for method, rows in by_method}
+    found["mass"] = by_method["mass"].min().to_dict()
+    found["perplexity"] = {method: rows["perplexity"].max(skipna=False) for method, rows in by_method}
     found["push"] = {
         method: {"source": choice.source, "positions": choice.push.positions, "dose": choice.push.dose}
         for method, choice in chosen.items()
     }
-    return found
-
-
-def _known(value: float) -> float | None:
-    """A number for JSON, which has none for a missing one."""
-    return float(value) if np.isfinite(value) else None
+    return for_json(found)

@@ -36,8 +36,7 @@ class Scores:
 
     def criterion(self, name: str) -> Matrix:
         """The scores by a criterion, one of ``CRITERIA``."""
-        scores: Matrix = getattr(self, choose(name, CRITERIA, "criterion"))
-        return scores
+        return getattr(self, choose(name, CRITERIA, "criterion"))
 
 
 def score_features(pooled: csc_array, members: NDArray[np.bool_]) -> Scores:
@@ -89,8 +88,7 @@ def rank_auroc(ranks: csc_array, silent: Matrix, members: NDArray[np.bool_]) -> 
     sizes = members.sum(0).astype(float)[:, None]
     sums = (ranks.T @ members.astype(float)).T + sizes * silent
     with np.errstate(invalid="ignore"):  # a class without texts has no area
-        area: Matrix = (sums - sizes * (sizes + 1) / 2) / (sizes * (len(members) - sizes))
-    return area
+        return (sums - sizes * (sizes + 1) / 2) / (sizes * (len(members) - sizes))
 
 
 def bootstrap_auroc(
@@ -125,8 +123,7 @@ def _weights(groups: NDArray[np.int64], resamples: int, rng: np.random.Generator
 def _mean_difference(pooled: csc_array, members: NDArray[np.bool_]) -> Matrix:
     sums = (pooled.T @ members.astype(float)).T
     sizes = members.sum(0)[:, None]
-    difference: Matrix = sums / sizes - (np.asarray(pooled.sum(axis=0)) - sums) / (len(members) - sizes)
-    return difference
+    return sums / sizes - (np.asarray(pooled.sum(axis=0)) - sums) / (len(members) - sizes)
 
 
 def _max_difference(pooled: csc_array, members: NDArray[np.bool_]) -> Matrix:

@@ -48,15 +48,11 @@ _HASHED_ROWS = 2**16
 _COUNTS = ("n_training_steps", "n_training_samples", "n_frac_active_samples")
 
 
-def _site(value: Any) -> Any:
-    return Site.parse(value) if isinstance(value, str) else value
-
-
 @dataclass(frozen=True, config=STRICT)
 class Dictionary:
     """One SAE of a recipe: the site that it reads, how many features it has, and how many of them fire at a token."""
 
-    site: Annotated[Site, BeforeValidator(_site)]
+    site: Annotated[Site, BeforeValidator(lambda site: Site.parse(site) if isinstance(site, str) else site)]
     width: Count
     k: Count
 

@@ -11,6 +11,7 @@ import pandas as pd
 from personalib.base.data import DataError, data_dir, read_json
 from personalib.base.markdown import code
 from personalib.base.statistics import correlation_interval
+from personalib.base.storage import for_json
 from personalib.evaluation.arms import Arm
 from personalib.evaluation.ask import evaluate
 from personalib.models.load import LanguageModel, load_model
@@ -94,11 +95,6 @@ def _correlation(read: pd.DataFrame) -> dict[str, float | None]:
     return dict(zip(_ENDS, map(float, correlation_interval(read["high"], read["world"])), strict=True))
 
 
-def _known(value: float) -> float | None:
-    """A number for JSON, which has none for a missing one."""
-    return None if np.isnan(value) else float(value)
-
-
 def pressure_arms(world: World, items: Sequence[TraitItem], seed: int = _SEED) -> list[Arm]:
     """Both poles of each pressure, in a held-out phrasing an item."""
     rng, corpus = np.random.default_rng([seed, 2]), Corpus(world, "held_out")
@@ -174,14 +170,14 @@ def measurements(
     told = pole_differences(pressed, world).query("truth.abs() > @NEGLIGIBLE")
     written = open_answers(language_model, answers, bar("open answers"))
     by_template, by_trait = world_correlations(units, "template"), world_correlations(units, "group")
-    return {
+    found = {
         "probability_correlation": {name: found["value"] for name, found in by_template.items()},
         "trait_correlation": {name: found["value"] for name, found in by_trait.items()},
-        "order_consistency": _known(order["same_response"]),
-        "pole_consistency": _known(order["same_level"]),
+        "order_consistency": order["same_response"],
+        "pole_consistency": order["same_level"],
         "option_mass": float(rows["mass"].mean()),
-        "safety_accuracy": {key: _known(own.mean()) for key, own in right["safety"].groupby(level=0, sort=False)},
-        "fact_accuracy": _known(right["facts"].mean()),
+        "safety_accuracy": {key: own.mean() for key, own in right["safety"].groupby(level=0, sort=False)},
+        "fact_accuracy": right["facts"].mean(),
         "pressure_sign_accuracy": float((np.sign(told["estimate"]) == np.sign(told["truth"])).mean()),
         "open_answer_accuracy": float((written["read"] == written["intended"]).mean()),
         "intervals": {"probability_correlation": by_template, "trait_correlation": by_trait},
@@ -197,6 +193,7 @@ def measurements(
         "tokens_trained": tokens_trained(language_model),
         "held_out": True,
     }
+    return for_json(found)
 
 
 def _right(

@@ -191,22 +191,18 @@ def _trait_item(record: Record, number: int) -> TraitItem:
         given = {key: value for key, value in record.fields.items() if record.has(key)}
         record = Record(record.where, parts | given)
     responses = {field: record.text(field) for field in _RESPONSES}
+    trait = record.text("personality").lower()
+    if trait not in TRAITS:
+        raise record.error("personality", f"is {shown(trait)}; use one of {', '.join(TRAITS)}")
     return TraitItem(
         idx=record.integer("idx"),
         split=record.text("split", may_be_empty=True),
-        personality=_trait_key(record),
+        personality=trait,
         statement=record.text("statement", may_be_empty=True),
         situation=record.text("situation"),
         query=record.text("query", may_be_empty=record.has("question")),
         **responses,
     )
-
-
-def _trait_key(record: Record) -> str:
-    key = record.text("personality").lower()
-    if key not in TRAITS:
-        raise record.error("personality", f"is {shown(key)}; use one of {', '.join(TRAITS)}")
-    return key
 
 
 def _safety_item(record: Record, number: int) -> SafetyItem:

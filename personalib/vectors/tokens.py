@@ -21,6 +21,8 @@ from personalib.vectors.readings import Reader
 _FULL = 0.62
 # Below this share of the limit a token is not marked: a text of faint marks is hard to read and says nothing.
 _LEAST = 0.05
+# Two decimals with a sign; what rounds to zero has a plus.
+_SIGNED = "+z.2f"
 _SCOPE = ".token-view"
 _NEGATIVE, _POSITIVE = "0, 114, 178", "213, 94, 0"
 # Text colours come from the page, so that a dark theme stays dark. The break itself is text and only its symbol comes
@@ -135,8 +137,8 @@ def _legend(poles: tuple[str, str], limit: float, beyond: bool) -> str:
     low, high = ("≤ ", "≥ ") if beyond else ("", "")
     return (
         f'<p class="tv-legend"><span class="tv-negative">{escape(poles[0])}</span> '
-        f'<span class="tv-number">{low}{_signed(-limit)}</span> <span class="tv-scale"></span> '
-        f'<span class="tv-number">{high}{_signed(limit)}</span> '
+        f'<span class="tv-number">{low}{-limit:{_SIGNED}}</span> <span class="tv-scale"></span> '
+        f'<span class="tv-number">{high}{limit:{_SIGNED}}</span> '
         f'<span class="tv-positive">{escape(poles[1])}</span></p>'
     )
 
@@ -164,7 +166,7 @@ def _groups(tokens: Sequence[ReadToken]) -> list[list[ReadToken]]:
 def _shaded(characters: str, values: Sequence[float], limit: float) -> str:
     strongest = max(values, key=abs)
     share = min(1.0, abs(strongest) / limit)
-    title = f'title="{", ".join(map(_signed, values))}"'
+    title = f'title="{", ".join(f"{value:{_SIGNED}}" for value in values)}"'
     if share < _LEAST:
         return f"<span {title}>{_plain(characters)}</span>"
     pole = "tv-positive" if strongest > 0 else "tv-negative"
@@ -173,8 +175,3 @@ def _shaded(characters: str, values: Sequence[float], limit: float) -> str:
 
 def _plain(characters: str) -> str:
     return escape(characters).replace("\n", '<span class="tv-break">\n</span>')
-
-
-def _signed(value: float) -> str:
-    """Two decimals with a sign; what rounds to zero has a plus."""
-    return f"{value:+z.2f}"
