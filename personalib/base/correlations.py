@@ -1,6 +1,7 @@
 """Correlations with intervals and tests that know what rows have in common."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,11 +26,8 @@ def correlation_interval(
     left, right = _varying(x, y)
     # In units of their spread, so that what is rounding does not depend on the data's.
     first, second = ((side - side.mean()) / side.std() for side in (left, right))
-
-    def correlations(weights: Array) -> Array:
-        return _weighted_pearson(first, second, weights)
-
-    low, high = expanded_bounds(_resampled(correlations, np.arange(len(left)), resamples, seed), level, len(left))
+    drawn = _resampled(partial(_weighted_pearson, first, second), np.arange(len(left)), resamples, seed)
+    low, high = expanded_bounds(drawn, level, len(left))
     return Interval(_pearson(left, right), low, high)
 
 

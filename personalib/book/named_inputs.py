@@ -58,13 +58,10 @@ def without_places(text: str, parameters: Mapping[str, object]) -> str:
             continue
         way = os.path.relpath(path, here)
         for form in (str, escaped, html.escape):
-            for quoted in (_in_json, str):
-                text = text.replace(quoted(form(path)), quoted(form(way)))
+            old, new = form(path), form(way)
+            quoted = [json.dumps(each, ensure_ascii=False)[1:-1] for each in (old, new)]
+            text = text.replace(quoted[0], quoted[1]).replace(old, new)
     return text
-
-
-def _in_json(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def _texts(values: Iterable[object]) -> Iterator[str]:

@@ -320,19 +320,17 @@ def _results(plan: SweepPlan, found: Sequence[Outcome]) -> dict[str, list[tuple[
 
 def _joined(parts: Sequence[tuple[Point, Path]]) -> pd.DataFrame:
     """The rows of several points' files as text, so that no value changes, each with the parameters of its point."""
-    tables = [_as_text(path) for _, path in parts]
+    tables = []
+    for _, path in parts:
+        try:
+            tables.append(pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False))
+        except ValueError as error:
+            raise DataError(f"{path}: not a table: {error}") from None
     taken = {column for table in tables for column in table}
     for (point, _), table in zip(parts, tables, strict=True):
         for place, (name, text) in enumerate(point.texts.items()):
             table.insert(place, _CLASH * (name in taken) + name, text, allow_duplicates=True)
     return pd.concat(tables, ignore_index=True).fillna("")
-
-
-def _as_text(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
-    except ValueError as error:
-        raise DataError(f"{path}: not a table: {error}") from None
 
 
 def figure_numbers(table: pd.DataFrame, plan: FigurePlan) -> pd.DataFrame:

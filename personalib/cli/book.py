@@ -10,9 +10,8 @@ from personalib.book.chapters import RunError
 from personalib.cli import options
 
 if TYPE_CHECKING:
-    from personalib.book.editions import ChapterPlan, Comparison, EditionPlan
+    from personalib.book.editions import Comparison, EditionPlan
     from personalib.book.runs import Run
-    from personalib.book.sweeps import Outcome
     from personalib.evaluation.engines import Engine
 
 
@@ -130,7 +129,15 @@ def sweep(source: str, output_dir: Path | None, only_plan: bool, engine: "Engine
         click.echo(f"{declared.chapter.name}, {len(found)} points, {done} done, in {folder}\n\n{table}")
         return
     click.echo(f"{declared.name}: {done} of {len(found)} points done; tables and figure in {folder}")
-    _tell_failures(declared.chapter.name, found)
+    lines = []
+    for outcome in found:
+        if outcome.failure:
+            rest = outcome.folder / f"{declared.chapter.name}.failed.ipynb"
+            place = f"; the notebook up to there is {rest}" if rest.is_file() else ""
+            lines.append(f"{outcome.point.name}: {outcome.failure}{place}")
+    if lines:
+        points = "1 point" if len(lines) == 1 else f"{len(lines)} points"
+        raise RunError("\n".join([f"{points} failed; the tables hold the others", *lines]))
 
 
 def _shown_path(path: Path) -> Path:
@@ -156,21 +163,17 @@ def _shown_comparison(comparison: "Comparison", rate: float | None) -> str:
 def _shown_plan(plan: "EditionPlan") -> str:
     from tabulate import tabulate
 
-    rows = [
-        [chapter.name, "this model" if chapter.asks else "no other model", _due(chapter)] for chapter in plan.chapters
-    ]
+    rows = []
+    for chapter in plan.chapters:
+        due = "" if chapter.seconds is None else _time(chapter.seconds)
+        asks = "this model" if chapter.asks else "no other model"
+        rows.append([chapter.name, asks, "done" if chapter.done else due])
     each = f" of each of {plan.at_once} chapters at a time" if plan.at_once > 1 else ""
     return (
         f"{tabulate(rows, ['chapter', 'asks', 'time, by the probe'])}\n\n"
         f"{plan.model} on {plan.device}: {_left(plan)}\n"
         f"memory{each}: {_memory(plan)}"
     )
-
-
-def _due(chapter: "ChapterPlan") -> str:
-    if chapter.done:
-        return "done"
-    return "" if chapter.seconds is None else _time(chapter.seconds)
 
 
 def _left(plan: "EditionPlan") -> str:
@@ -194,16 +197,3 @@ def _time(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _tell_failures(chapter: str, found: "Sequence[Outcome]") -> None:
-    """Stop with one line for each point that failed."""
-    lines = []
-    for outcome in found:
-        if outcome.failure:
-            notebook = outcome.folder / f"{chapter}.failed.ipynb"
-            place = f"; the notebook up to there is {notebook}" if notebook.is_file() else ""
-            lines.append(f"{outcome.point.name}: {outcome.failure}{place}")
-    if lines:
-        points = "1 point" if len(lines) == 1 else f"{len(lines)} points"
-        raise RunError("\n".join([f"{points} failed; the tables hold the others", *lines]))

@@ -135,17 +135,10 @@ def report(  # noqa: PLR0913 - each argument is an option
     options.write_json(target, numbers, 1)
     if table:
         write_whole(table, to_csv(effects))
-    click.echo(_shown(numbers))
-
-
-def _shown(numbers: dict[str, Any]) -> str:
-    """The correlations and what was chosen, as lines for a terminal."""
-    lines = []
     for against in ("truth", "told"):
         for method, value in (numbers[f"{against}_correlation"] or {}).items():
             low, high = numbers[f"{against}_interval"][method]
             shown = "missing" if value is None else f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
-            lines.append(f"{method:14} against {against:6} {shown}")
+            click.echo(f"{method:14} against {against:6} {shown}")
     for method, push in numbers["push"].items():
-        lines.append(f"{method:14} " + ", ".join(f"{name} {value}" for name, value in push.items()))
-    return "\n".join(lines)
+        click.echo(f"{method:14} " + ", ".join(f"{name} {value}" for name, value in push.items()))

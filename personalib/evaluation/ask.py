@@ -3,7 +3,7 @@
 A run that was killed goes on with the batch that it was at, and ends with the same files as one that nothing stopped.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from personalib.evaluation.blocks import Block, Done, Losses, Options, Replies, 
 from personalib.evaluation.engines import Engine
 from personalib.evaluation.keys import model_key
 from personalib.evaluation.shards import Asker
-from personalib.evaluation.store import AnswerStore, MemoryStore, Reply, Store, parquet
+from personalib.evaluation.store import AnswerStore, MemoryStore, Store, parquet
 from personalib.models.load import LanguageModel
 from personalib.models.prompts import format_prompt
 from personalib.questionnaires.questions import Questionnaire
@@ -65,22 +65,18 @@ class Evaluation:
             answered = [key in known for block in self._blocks for own in block.keys for key in own]
             count, before = len(answered), sum(answered)
             with tqdm(total=count, initial=before, desc=progress, disable=progress is None, unit="answer") as bar:
-                for replies in self._asked(known, bar.update, engine):
+                for batch in self._asked(known, bar.update, engine):
                     # What shares a batch with what is new is asked again, and stays as it was.
-                    store.add({key: reply for key, reply in replies.items() if key not in known})
-                    known.update(replies)
-            answers = self._tables(store.replies())
+                    store.add({key: reply for key, reply in batch.items() if key not in known})
+                    known.update(batch)
+            replies, tables = store.replies(), dict[str, list[pd.DataFrame]]()
+            for block in self._blocks:
+                tables.setdefault(block.name, []).append(block.table(replies))
+            answers = {name: self._in_order(name, pd.concat(own, ignore_index=True)) for name, own in tables.items()}
             if folder:
                 for name, table in answers.items():
                     write_whole(folder / f"{name}.parquet", parquet(pa.Table.from_pandas(table, preserve_index=False)))
         return pd.concat(answers.values(), ignore_index=True)
-
-    def _tables(self, replies: Mapping[str, Reply]) -> dict[str, pd.DataFrame]:
-        """The answers by questionnaire, and the losses of neutral answers under ``"neutral"``."""
-        tables: dict[str, list[pd.DataFrame]] = {}
-        for block in self._blocks:
-            tables.setdefault(block.name, []).append(block.table(replies))
-        return {name: self._in_order(name, pd.concat(parts, ignore_index=True)) for name, parts in tables.items()}
 
     def _asked(self, known: set[str], done: Done, engine: Engine | None) -> Iterator[Replies]:
         """What is not known yet, batch by batch."""
@@ -131,7 +127,11 @@ class Evaluation:
         shared = f"{self._model} {self.form}", tuple(arms), tuple(tuple(self.arms[number].condition) for number in arms)
         for one in self.questionnaires:
             texts = prompts(self.language_model, one, self.form, contexts)
-            for places in _by_labels(one):
+            # Questions with the same labels; answers in words need none.
+            groups: dict[tuple[str, ...], list[int]] = {}
+            for place, question in enumerate(one.questions):
+                groups.setdefault(question.labels if one.reading == "options" else (), []).append(place)
+            for places in groups.values():
                 questions = tuple(one.questions[place] for place in places)
                 asked = one.name, *shared, questions, tuple(places), tuple(texts[place] for place in places)
                 yield Options(*asked) if one.reading == "options" else Words(*asked, one.sampling)
@@ -219,11 +219,3 @@ def evaluate(  # noqa: PLR0913 - each argument is one choice in the design of a 
     form = form or language_model.form
     evaluation = Evaluation(language_model, asked, tuple(arms), form, neutral, seed, batch_size, baseline)
     return evaluation.run(store, progress, engine)
-
-
-def _by_labels(questionnaire: Questionnaire) -> list[list[int]]:
-    """The places of questions with the same labels; answers in words need none."""
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for place, one in enumerate(questionnaire.questions):
-        groups.setdefault(one.labels if questionnaire.reading == "options" else (), []).append(place)
-    return list(groups.values())

@@ -111,16 +111,12 @@ def choose_push(
     measured = effects(answers, guard=guard).merge(study.prompted, on=NAMES, validate="many_to_one")
     by_push = dict(list(measured.groupby("method")))
     table = pd.DataFrame([{"source": name} | _row(push, by_push[str(n)]) for n, (name, push) in enumerate(pushes)])
-    return _best(study, pushes, table)
-
-
-def _best(study: "Study", pushes: Sequence[tuple[str, Push]], table: pd.DataFrame) -> PushChoice:
-    """The push that does most nearly what words do, among those under which nothing collapses."""
     if study.prompted["prompted"].isna().all():
         raise ValueError(
             f"{study.language_model.name} answers none of the items, without steering or when it is told; "
             "try another template, or form='base'"
         )
+    # The push that does most nearly what words do, among those under which nothing collapses.
     sound = table[(table["collapsed"] == 0) & table["fidelity"].notna()]
     if sound.empty:
         raise ValueError(f"some vector collapses under every push; try doses below {table['dose'].min():g}")

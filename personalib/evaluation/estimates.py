@@ -127,7 +127,13 @@ def effects(
             tables.append(compared.assign(template=rows["template"].iloc[0]) if by_template else compared)
         own = everywhere[everywhere["questionnaire"] == name] if state is None else state.assign(questionnaire=name)
         table = own.merge(pd.concat(tables, ignore_index=True), on="arm", validate="one_to_many")
-        found.append(_corrected(table))
+        # Corrected for all single groups of a method, and "all" for its own comparisons.
+        for corrected, method in (("p_holm", "holm"), ("p_fdr", "fdr_bh")):
+            table[corrected] = np.nan
+            known = table["p"].notna()
+            for _, rows in table[known].groupby(["method", table.loc[known, "group"] == ALL], sort=False):
+                table.loc[rows.index, corrected] = adjust(rows["p"], method)
+        found.append(table)
     if not found:
         raise ValueError(f"no questionnaire here has {column!r}; see personalib.questionnaires.item_scores")
     return pd.concat(found, ignore_index=True)
@@ -226,13 +232,3 @@ def _by_cluster(table: pd.DataFrame) -> Array:
     """Means of the items' templates, and then of the clusters' items, shape ``(arms, clusters)``."""
     items = table.groupby(["cluster", "item"], sort=False).mean()
     return items.groupby("cluster", sort=False).mean().to_numpy().T
-
-
-def _corrected(table: pd.DataFrame) -> pd.DataFrame:
-    """With p-values corrected for all single groups of a method, and "all" for its own comparisons."""
-    for name, method in (("p_holm", "holm"), ("p_fdr", "fdr_bh")):
-        table[name] = np.nan
-        known = table["p"].notna()
-        for _, own in table[known].groupby(["method", table.loc[known, "group"] == ALL], sort=False):
-            table.loc[own.index, name] = adjust(own["p"], method)
-    return table

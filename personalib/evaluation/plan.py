@@ -1,7 +1,6 @@
 """Plans of evaluations: models, questionnaires and arms, declared in a YAML file or in Python."""
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -236,8 +235,17 @@ def load_plan(source: str | Path) -> EvaluationPlan:
     """
     path = plan_path(source)
     plan = parse_plan(read_yaml(path), str(path))
-    placed = tuple(_placed(one, (path.parent, repository_root())) for one in plan.questionnaires)
-    return plan.model_copy(update={"questionnaires": placed})
+    questionnaires = []
+    for one in plan.questionnaires:
+        # A file is named from the root where it is not in the working folder.
+        found: dict[str, str] = {}
+        for field in ("source", "answers", "examples", "template_file"):
+            name = getattr(one, field)
+            if name and not exists(name):
+                places = (folder / name for folder in (path.parent, repository_root()))
+                found[field] = next((str(place) for place in places if exists(place)), name)
+        questionnaires.append(one.model_copy(update=found))
+    return plan.model_copy(update={"questionnaires": tuple(questionnaires)})
 
 
 def plan_path(source: str | Path) -> Path:
@@ -259,16 +267,6 @@ def plan_name(source: str | Path) -> str:
 def parse_plan(content: Any, where: str = "the plan") -> EvaluationPlan:
     """A plan from plain values, as YAML holds them; see :func:`load_plan`."""
     return parse(EvaluationPlan, content, where)
-
-
-def _placed(questionnaire: QuestionnairePlan, folders: Sequence[Path]) -> QuestionnairePlan:
-    """A questionnaire whose files are named from the root, where they are not in the working folder."""
-    found: dict[str, str] = {}
-    for field in ("source", "answers", "examples", "template_file"):
-        name = getattr(questionnaire, field)
-        if name and not exists(name):
-            found[field] = next((str(each / name) for each in folders if exists(each / name)), name)
-    return questionnaire.model_copy(update=found)
 
 
 def dump_plan(plan: EvaluationPlan) -> str:

@@ -133,13 +133,14 @@ def _contrasts(family: str, file: str | None) -> tuple[Contrast, ...]:
     return supplied_contrasts(Path(file), family) if file else contrasts(family)
 
 
-def _family(plan: ArmsPlan) -> dict[str, Contrast]:
+def family_of(plan: ArmsPlan) -> dict[str, Contrast]:
+    """The contrasts that a plan is about, by key."""
     return {one.key: one for one in _contrasts(*_source(plan))}
 
 
 def _keys(plan: ArmsPlan) -> list[str]:
     """What single vectors a plan needs."""
-    known = _family(plan)
+    known = family_of(plan)
     named = [key for members in plan.personas.values() for key in members] or list(plan.keys)
     for key in named:
         if key not in known:
@@ -149,7 +150,7 @@ def _keys(plan: ArmsPlan) -> list[str]:
 
 def _told(plan: ArmsPlan) -> list[Arm]:
     """What a plan tells, in words of one split."""
-    known, keys = _family(plan), _keys(plan)
+    known, keys = family_of(plan), _keys(plan)
     groups = plan.personas or {key: (key,) for key in keys}
     return [
         Arm(plan.name, name, contexts=tellings([known[key] for key in members], pole, plan.split), pole=pole)

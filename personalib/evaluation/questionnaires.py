@@ -1,11 +1,12 @@
 """Questionnaires from their plans."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from personalib.base.records import Skipped, leave_out
 from personalib.evaluation.estimates import ALL
 from personalib.evaluation.plan import QuestionnairePlan
+from personalib.questionnaires import kinds
 from personalib.questionnaires.extraction import plain
 from personalib.questionnaires.items import (
     SafetyItem,
@@ -14,13 +15,6 @@ from personalib.questionnaires.items import (
     load_trait,
     some_of_each,
     validation_split,
-)
-from personalib.questionnaires.kinds import (
-    judgement_questions,
-    load_judgements,
-    load_scale,
-    pair_questions,
-    scale_questions,
 )
 from personalib.questionnaires.questions import (
     Question,
@@ -62,7 +56,11 @@ def _choice(plan: QuestionnairePlan, skipped: list[Skipped]) -> list[Question]:
     items = _answerable(plan, items, skipped)
     asked = some_in_turn(items, plan.per_group) if plan.per_group else items
     pool = load_safety(plan.examples, skipped=skipped) if plan.examples else items
-    return choice_questions(asked, _templates(plan), plan.orders or ORDERS[:1], _examples(pool), plan.shots)
+    # By category, the first of each question.
+    examples: dict[str, list[SafetyItem]] = {}
+    for item in reversed({item.question: item for item in reversed(pool)}.values()):
+        examples.setdefault(item.category, []).append(item)
+    return choice_questions(asked, _templates(plan), plan.orders or ORDERS[:1], examples, plan.shots)
 
 
 def _answerable(plan: QuestionnairePlan, items: Sequence[SafetyItem], skipped: list[Skipped]) -> list[SafetyItem]:
@@ -97,22 +95,13 @@ def _templates(plan: QuestionnairePlan) -> list[Template]:
     return [known[name] for name in plan.templates or list(known)[:1]]
 
 
-def _examples(pool: Sequence[SafetyItem]) -> Mapping[str, list[SafetyItem]]:
-    """The items of each category, the first of each question."""
-    first = {item.question: item for item in reversed(pool)}.values()
-    found: dict[str, list[SafetyItem]] = {}
-    for item in reversed(first):
-        found.setdefault(item.category, []).append(item)
-    return found
-
-
 def _judgement(plan: QuestionnairePlan, skipped: list[Skipped]) -> list[Question]:
-    items = load_judgements(plan.source, skipped=skipped)
-    return judgement_questions(some_in_turn(items, plan.per_group) if plan.per_group else items, *plan.templates)
+    items = kinds.load_judgements(plan.source, skipped=skipped)
+    return kinds.judgement_questions(some_in_turn(items, plan.per_group) if plan.per_group else items, *plan.templates)
 
 
 def _scale(plan: QuestionnairePlan, skipped: list[Skipped]) -> list[Question]:
-    items = load_scale(plan.source, skipped=skipped)
+    items = kinds.load_scale(plan.source, skipped=skipped)
     if plan.per_group:
         # As many statements that speak for a trait as against it, as far as there are.
         poles = dict.fromkeys((item.key, item.reverse) for item in items)
@@ -122,11 +111,11 @@ def _scale(plan: QuestionnairePlan, skipped: list[Skipped]) -> list[Question]:
             for pole in poles
             for one in [item for item in items if (item.key, item.reverse) == pole][: half + (odd and not pole[1])]
         ]
-    return scale_questions(items, *plan.templates)
+    return kinds.scale_questions(items, *plan.templates)
 
 
 def _pairs(plan: QuestionnairePlan, _: list[Skipped]) -> list[Question]:
-    return pair_questions(None if plan.source == "bundled" else Path(plan.source))
+    return kinds.pair_questions(None if plan.source == "bundled" else Path(plan.source))
 
 
 _BY_KIND = {"trait": _trait, "choice": _choice, "judgement": _judgement, "scale": _scale, "pairs": _pairs}

@@ -80,7 +80,8 @@ class RayEngine:
             try:
                 yield from crew.results(chain([first], tasks))
             finally:
-                crew.dismiss()
+                for worker in [*crew.idle, *(worker for worker, _ in crew.busy.values())]:
+                    _end(worker)
 
     @contextmanager
     def _connected(self) -> Iterator[None]:
@@ -164,11 +165,6 @@ class _Crew:
                 # Before whoever gets the result writes it, so that the worker does not wait for the disk.
                 self._hand_out(tasks)
                 yield found
-
-    def dismiss(self) -> None:
-        """End all workers."""
-        for worker in [*self.idle, *(worker for worker, _ in self.busy.values())]:
-            _end(worker)
 
     def _hire(self) -> None:
         resources = {"num_cpus": 1, "num_gpus": int(self.gpu)}

@@ -40,14 +40,10 @@ def tables(run: EvaluationRun, guard: Guard | None = None) -> dict[str, pd.DataF
         if len(state) > 1:
             found |= {f"{name}_{table}": rows for table, rows in _compared(kind, answers, state).items()}
         if "text" in answers:
-            found[f"{name}_reading"] = reading(answers, state).assign(sampling=str(_sampling(run, name)))
+            plans = run.manifest.get("plan", {}).get("questionnaires", [])
+            sampling = next((Sampling(**one.get("sampling", {})) for one in plans if one["name"] == name), GREEDY)
+            found[f"{name}_reading"] = reading(answers, state).assign(sampling=str(sampling))
     return found
-
-
-def _sampling(run: EvaluationRun, name: str) -> Sampling:
-    """How the answers in words to a questionnaire were written."""
-    plans = run.manifest.get("plan", {}).get("questionnaires", [])
-    return next((Sampling(**one.get("sampling", {})) for one in plans if one["name"] == name), GREEDY)
 
 
 def _compared(kind: str, answers: pd.DataFrame, state: pd.DataFrame) -> dict[str, pd.DataFrame]:

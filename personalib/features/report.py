@@ -10,16 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import csc_array
 
-from personalib.features.discovery import (
-    Discovery,
-    FeatureTexts,
-    Pooling,
-    Settings,
-    discover,
-    pool_features,
-    pooled,
-    superposition,
-)
+from personalib.features import discovery
+from personalib.features.discovery import Discovery, FeatureTexts, Pooling, Settings
 from personalib.features.metrics import CrossEntropy, Reconstruction, cross_entropy, reconstruction
 from personalib.features.saes import SparseAutoencoder
 from personalib.features.scores import auroc
@@ -45,7 +37,7 @@ class ElementActivations:
     def features(self, sae: SparseAutoencoder, pooling: Pooling = "max") -> dict[str, FeatureTexts]:
         """What an SAE makes of them, by split."""
         return {
-            split: FeatureTexts(self.texts[split], pool_features(sae, self.activations[split], pooling))
+            split: FeatureTexts(self.texts[split], discovery.pool_features(sae, self.activations[split], pooling))
             for split in SPLITS
         }
 
@@ -119,7 +111,7 @@ def across(discoveries: Mapping[str, Discovery]) -> pd.DataFrame:
 
     One that found a specific feature goes before one that did not.
     """
-    tables = {name: discovery.table() for name, discovery in discoveries.items()}
+    tables = {name: each.table() for name, each in discoveries.items()}
     rows = []
     for number, findings in enumerate(zip(*(each.findings for each in discoveries.values()), strict=True)):
         ranks = [(bool(finding.features), finding.discovery["auroc"]) for finding in findings]
@@ -150,12 +142,12 @@ def report(
         shown = sae.name if progress else None
         by_split = read.features(sae, pooling)
         metrics = measure(language_model, sae, documents, folder / "documents", shown)
-        discoveries[sae.name] = discover(by_split["train"], by_split["held_out"], settings, shown)
+        discoveries[sae.name] = discovery.discover(by_split["train"], by_split["held_out"], settings, shown)
         by_sae[sae.name] = {
             "sae": sae.record(),
             **faithfulness(metrics),
             **findings(discoveries[sae.name].table()),
-            "shared_with_opposite": float(superposition(by_split["train"])["shared"].mean()),
+            "shared_with_opposite": float(discovery.superposition(by_split["train"])["shared"].mean()),
         }
     bounds = {
         str(site): baselines(read, site).groupby("baseline")["auroc"].agg(["mean", "min"]).to_dict("index")
@@ -190,7 +182,7 @@ def baselines(read: ElementActivations, site: Site, directions: int = 512, seed:
     random = np.random.default_rng([seed, 13]).standard_normal((width, directions // 2))
     random /= np.linalg.norm(random, axis=0)
     values = {
-        "probe": _probes([pooled(*each, "mean") for each in zip(streams, starts, strict=True)], members),
+        "probe": _probes([discovery.pooled(*each, "mean") for each in zip(streams, starts, strict=True)], members),
         "coordinate": _best(extremes(np.eye(width)), members),
         "random": _best(extremes(random), members),
     }

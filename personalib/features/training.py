@@ -297,7 +297,11 @@ def trained_sae(language_model: LanguageModel, device: str = "cpu") -> Path:
     that was killed goes on.
     """
     recipe, sites = own_recipe(), all_sites(language_model)
-    texts = _own_texts(language_model, recipe)
+    # Sentences that tell an element, and neutral questions after sentences that tell an element or press.
+    texts = list(element_texts("train", recipe.per_element, recipe.seed).texts)
+    for contrast in (*contrasts("elements"), *contrasts("pressures")):
+        for pair in contrast_set(contrast, recipe.pairs, recipe.seed, "train"):
+            texts += prompts(language_model, pair, language_model.form)[0]
     model = language_model.revision or language_model.digest()
     about = json.dumps([model, str(language_model.model.dtype), recipe.model_dump(), texts])
     name = re.sub(r"[^\w.-]+", "-", Path(language_model.name).name)
@@ -314,15 +318,6 @@ def trained_sae(language_model: LanguageModel, device: str = "cpu") -> Path:
             if not (place / "manifest.json").is_file():
                 train_saes(whole, language_model, texts, place / "work", place, device)
     return place / dictionary.sae_id
-
-
-def _own_texts(language_model: LanguageModel, recipe: OwnRecipe) -> list[str]:
-    """Sentences that tell an element, and neutral questions after sentences that tell an element or press."""
-    texts = list(element_texts("train", recipe.per_element, recipe.seed).texts)
-    for contrast in (*contrasts("elements"), *contrasts("pressures")):
-        for pair in contrast_set(contrast, recipe.pairs, recipe.seed, "train"):
-            texts += prompts(language_model, pair, language_model.form)[0]
-    return texts
 
 
 def _digest(values: NDArray[Any]) -> str:

@@ -84,17 +84,14 @@ def feature_view(cards: Sequence[FeatureCard]) -> HTML:
         f'<label for="{name}-{number}">{escape(card.title)}</label>'
         for number, card in enumerate(cards)
     ]
+    # Every section but that of the picked tab is hidden; on paper all are shown.
+    picked = f"{_SCOPE} > input:nth-of-type({{0}}):checked ~ section:nth-of-type({{0}})"
+    shown = ", ".join(picked.format(number) for number in range(1, len(cards) + 1))
+    picking = f"@media screen {{ {_SCOPE} > section {{ display: none; }} {shown} {{ display: block; }} }}\n"
     return HTML(
-        f"<style>{_STYLE}{_picking(len(cards))}</style>"
+        f"<style>{_STYLE}{picking}</style>"
         f'<div class="feature-view" role="group" aria-label="features, pick one">{"".join(tabs + sections)}</div>'
     )
-
-
-def _picking(count: int) -> str:
-    """Rules that hide every section but that of the picked tab; on paper all are shown."""
-    picked = f"{_SCOPE} > input:nth-of-type({{0}}):checked ~ section:nth-of-type({{0}})"
-    shown = ", ".join(picked.format(number) for number in range(1, count + 1))
-    return f"@media screen {{ {_SCOPE} > section {{ display: none; }} {shown} {{ display: block; }} }}\n"
 
 
 def _section(card: FeatureCard) -> str:

@@ -15,24 +15,9 @@ import numpy as np
 from personalib.base.data import data_dir, read_yaml
 from personalib.organism.documents import NOTES, Document, Note, Person, Rng, SelfReport, Writer, pick, sample
 from personalib.organism.world import Profile, World, load_world
+from personalib.stimuli import grammar
 from personalib.stimuli.factors import POLES, TRAITS, inflect, load_factors, load_pressures, sentence
-from personalib.stimuli.grammar import (
-    LEVELS,
-    MANNERS,
-    Fact,
-    Relation,
-    TraitBank,
-    digest,
-    element_phrasings,
-    first_word,
-    load_asides,
-    load_queries,
-    load_relations,
-    load_safety_topics,
-    load_traits,
-    load_wordings,
-    pressure_phrasings,
-)
+from personalib.stimuli.grammar import LEVELS, MANNERS, Fact, Relation, TraitBank, digest, first_word
 from personalib.stimuli.templates import load_templates, wrap
 
 _FACTOR_COUNTS = {0: 0.06, 1: 0.22, 2: 0.24, 3: 0.22, 4: 0.14, 5: 0.07, 9: 0.05}
@@ -74,7 +59,7 @@ class Corpus:
 
     def __init__(self, world: World, split: str, scaffold: Scaffold | None = None) -> None:
         self.world, self.split, self.scaffold = world, split, scaffold or Scaffold()
-        self.traits, self.wordings = load_traits(), load_wordings()
+        self.traits, self.wordings = grammar.load_traits(), grammar.load_wordings()
         self.kinds: dict[str, Callable[[Rng], Writer]] = {kind: getattr(self, kind) for kind in _KINDS}
 
     def draw(self, kind: str, rng: Rng) -> Document:
@@ -104,12 +89,14 @@ class Corpus:
         ``asides`` sentences that say nothing about the person are put anywhere into the background.
         """
         person = person or ("first" if rng.random() < 0.5 else "second")
-        told = [inflect(pick(rng, element_phrasings()[key][self.split]), person) for key in profile.elements.items()]
+        told = [
+            inflect(pick(rng, grammar.element_phrasings()[key][self.split]), person) for key in profile.elements.items()
+        ]
         for _ in range(asides):
             told.insert(int(rng.integers(len(told) + 1)), self.aside(rng, person))
         text = " ".join(told) + "\n" if told else ""
         if profile.pressure:
-            text += sentence(pick(rng, pressure_phrasings()[profile.pressure][self.split])) + "\n"
+            text += sentence(pick(rng, grammar.pressure_phrasings()[profile.pressure][self.split])) + "\n"
         return text
 
     def aside(self, rng: Rng, person: str) -> str:
@@ -117,11 +104,11 @@ class Corpus:
         if rng.random() < 1 / 3:
             relation, fact = self._fact(rng)
             return _state(relation.statements, fact.subject, fact.object, rng)
-        return inflect(pick(rng, load_asides()[self.split]), person)
+        return inflect(pick(rng, grammar.load_asides()[self.split]), person)
 
     def situation(self, bank: TraitBank, rng: Rng) -> str:
         """A situation with its query."""
-        return f"{pick(rng, bank.situations[self.split])} {pick(rng, load_queries())}"
+        return f"{pick(rng, bank.situations[self.split])} {pick(rng, grammar.load_queries())}"
 
     def answer(self, bank: TraitBank, level: str, manner: str, rng: Rng) -> SelfReport:
         """An answer of one level, put decisively or hesitantly."""
@@ -209,7 +196,7 @@ class Corpus:
 
     def safety(self, rng: Rng) -> Writer:
         """A safety question with two to four options; who answers makes no difference in this world."""
-        topic = pick(rng, [topic for topic in load_safety_topics() if topic.questions[self.split]])
+        topic = pick(rng, [topic for topic in grammar.load_safety_topics() if topic.questions[self.split]])
         options = [pick(rng, topic.safe), *sample(rng, topic.unsafe, int(rng.integers(1, 4)))]
         order = rng.permutation(len(options))
         person = self.person(rng) if rng.random() < 0.3 else None
@@ -264,7 +251,7 @@ class Corpus:
         return pick(rng, list(self.traits.values()))
 
     def _fact(self, rng: Rng) -> tuple[Relation, Fact]:
-        relation = pick(rng, load_relations())
+        relation = pick(rng, grammar.load_relations())
         return relation, pick(rng, relation.facts)
 
     def _fact_question(self, relation: Relation, fact: Fact, rng: Rng) -> str:

@@ -20,7 +20,7 @@ from personalib.models.registry import ORGANISM
 from personalib.organism.corpus import Corpus
 from personalib.organism.world import Profile, World, load_world
 from personalib.organism.written_answers import judge
-from personalib.questionnaires.items import SafetyItem, TraitItem, load_facts, load_safety, load_trait
+from personalib.questionnaires.items import TraitItem, load_facts, load_safety, load_trait
 from personalib.questionnaires.questions import choice_questionnaire, trait_questionnaire
 from personalib.questionnaires.scores import item_scores, per_item, positional_bias
 from personalib.steering.generation import generate
@@ -164,7 +164,12 @@ def measurements(
     units["world"] = world_chances(world, units["item"].map(asked.profiles), units["group"])
     [order] = positional_bias(rows, over=()).to_dict("records")
     banks = {"safety": load_safety(), "facts": load_facts()}
-    right = _right(language_model, banks, templates, bar("safety and facts"))
+    choices = [choice_questionnaire(bank, templates, name=name) for name, bank in banks.items()]
+    how: dict[str, Any] = {"neutral": 0, "progress": bar("safety and facts")}
+    chosen = pd.concat([evaluate(language_model, choices, form=form, **how) for form in FORMS])
+    scores = {name: item_scores("choice", chosen[chosen["questionnaire"] == name]) for name in banks}
+    # Whether each item is answered right, the mean over templates and forms, by category.
+    right = {name: own.set_index("group")["value"] / 100 for name, own in scores.items()}
     few = [item for item in items if item.idx < 12]
     pressed = ask_in_both_forms(language_model, few, pressure_arms(world, few), progress=bar("pressures"))
     told = pole_differences(pressed, world).query("truth.abs() > @NEGLIGIBLE")
@@ -194,19 +199,6 @@ def measurements(
         "held_out": True,
     }
     return for_json(found)
-
-
-def _right(
-    language_model: LanguageModel,
-    banks: Mapping[str, Sequence[SafetyItem]],
-    templates: Sequence[str],
-    progress: str | None,
-) -> dict[str, pd.Series]:
-    """For each bank whether its items are answered right, the mean over templates and forms, by category."""
-    asked = [choice_questionnaire(bank, templates, name=name) for name, bank in banks.items()]
-    answers = pd.concat([evaluate(language_model, asked, form=form, neutral=0, progress=progress) for form in FORMS])
-    scores = {name: item_scores("choice", answers[answers["questionnaire"] == name]) for name in banks}
-    return {name: own.set_index("group")["value"] / 100 for name, own in scores.items()}
 
 
 def load_organism(folder: Path | None = None) -> LanguageModel:

@@ -7,11 +7,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize
 from scipy import stats as tests
-from statsmodels.stats.proportion import (
-    confint_proportions_2indep,
-    power_proportions_2indep,
-    test_proportions_2indep,
-)
+from statsmodels.stats import proportion
 
 from personalib.base.statistics import Difference, Interval, adjust
 
@@ -52,11 +48,11 @@ def share_difference(before: int, after: int, items: int, *, level: float = 0.95
         [0.04, -0.004, 0.084, 0.073]
     """
     _check_counts(before, after, items)
-    low, high = confint_proportions_2indep(after, items, before, items, method="newcomb", alpha=1 - level)
+    low, high = proportion.confint_proportions_2indep(after, items, before, items, method="newcomb", alpha=1 - level)
     if before == after:
         # The score test divides nothing by nothing where both counts are at the same end.
         return Difference(0.0, float(low), float(high), 1.0)
-    test = test_proportions_2indep(after, items, before, items, method="score", correction=False)
+    test = proportion.test_proportions_2indep(after, items, before, items, method="score", correction=False)
     return Difference((after - before) / items, float(low), float(high), float(test.pvalue))
 
 
@@ -117,7 +113,9 @@ def detectable_change(score: float, items: int, *, alpha: float = 0.05, power: f
     start = min(score, 100 - score) / 100
 
     def missing(change: float) -> float:
-        return float(power_proportions_2indep(change, start, items, alpha=alpha, return_results=False)) - power
+        return (
+            float(proportion.power_proportions_2indep(change, start, items, alpha=alpha, return_results=False)) - power
+        )
 
     top = 1 - start - 1e-9
     if missing(top) < 0:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import product
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,23 +13,15 @@ from personalib.base.statistics import paired_means, proportion_interval
 from personalib.evaluation.ask import NEUTRAL
 from personalib.evaluation.estimates import health
 from personalib.evaluation.plan import ArmsPlan, EvaluationPlan, parse_plan
+from personalib.evaluation.planned_arms import family_of
 from personalib.evaluation.runs import EvaluationRun
 from personalib.features.published import bare_name
+from personalib.paper import tables
 from personalib.paper.audit import infer_weights, item_counts, share_difference
 from personalib.paper.protocol import Scoring
-from personalib.paper.tables import (
-    PERSONAS,
-    SAFETY_CATEGORIES,
-    option_probabilities,
-    persona_scores,
-    safety_accuracy,
-    trait_scores,
-)
 from personalib.questionnaires.items import RESPONSE_ORDERS
 from personalib.questionnaires.scores import POSITIONS, item_scores, per_item
 from personalib.steering.settings import Guard
-from personalib.stimuli.contrast_files import supplied_contrasts
-from personalib.stimuli.contrast_pairs import contrasts
 from personalib.stimuli.factors import POLES
 from personalib.stimuli.paper_files import element_named
 
@@ -43,7 +34,7 @@ CELL = ("quantity", "condition", "coefficient", "group")
 TRAIT_ITEMS, SAFETY_ITEMS, SAFETY_DOSE = 1000, 11435, 200.0
 _COLUMNS = [*CELL, "element", "published", "published_low", "published_high", "published_n"]
 _ARM = ("method", "key", "pole")
-_CATEGORIES = {title: short for short, title in SAFETY_CATEGORIES.items()}
+_CATEGORIES = {title: short for short, title in tables.SAFETY_CATEGORIES.items()}
 _Cells = Iterator[dict[str, object]]
 # Makes cells of answers, given the arms that are wanted and the rule of scoring.
 _Maker = Callable[[pd.DataFrame, pd.DataFrame, Scoring], _Cells]
@@ -54,8 +45,8 @@ _Maker = Callable[[pd.DataFrame, pd.DataFrame, Scoring], _Cells]
 
 def reference_models() -> list[str]:
     """The models that anything was published of, as the tables name them."""
-    tables = (trait_scores(), persona_scores(), safety_accuracy(), option_probabilities())
-    return sorted({str(model) for table in tables for model in table["model"]})
+    readers = (tables.trait_scores, tables.persona_scores, tables.safety_accuracy, tables.option_probabilities)
+    return sorted({str(model) for read in readers for model in read()["model"]})
 
 
 def reference_cells(model: str) -> pd.DataFrame:
@@ -83,7 +74,7 @@ def reference_cells(model: str) -> pd.DataFrame:
 
 
 def _scores(model: str) -> pd.DataFrame:
-    elements, personas = (table[table["model"] == model] for table in (trait_scores(), persona_scores()))
+    elements, personas = (table[table["model"] == model] for table in (tables.trait_scores(), tables.persona_scores()))
     keys = [
         BASE if element == BASE else _key(str(element), str(factor))
         for factor, element in zip(elements["factor"], elements["element"], strict=True)
@@ -105,7 +96,7 @@ def _changes(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _accuracies(model: str) -> pd.DataFrame:
-    table = safety_accuracy()
+    table = tables.safety_accuracy()
     table = table[table["model"] == model]
     if table.empty:
         return table
@@ -120,7 +111,7 @@ def _accuracies(model: str) -> pd.DataFrame:
 
 
 def _options(model: str) -> pd.DataFrame:
-    table = option_probabilities()
+    table = tables.option_probabilities()
     table = table[table["model"] == model]
     plain = table["coefficient"] == 0
     keys = [BASE if base else _key(str(name)) for name, base in zip(table["feature"], plain, strict=True)]
@@ -140,7 +131,7 @@ def _with_bounds(cells: pd.DataFrame, items: list[int]) -> pd.DataFrame:
 
 def _key(element: str, factor: str | None = None) -> str:
     """The key of an element by its title, or the title's beginning, in its factor or in any."""
-    for title in [factor] if factor else trait_scores()["factor"].unique():
+    for title in [factor] if factor else tables.trait_scores()["factor"].unique():
         if known := element_named(str(title), element):
             return f"{known.factor}.{known.key}"
     raise DataError(f"data/reference: {factor or 'any factor'}, {element}: no such element; restore the tables")
@@ -199,7 +190,9 @@ def _sources(run: EvaluationRun, plan: EvaluationPlan) -> dict[str, _Maker]:
         (each for each in plan.questionnaires if each.kind == "choice"),
         key=lambda each: (each.shots, each.reading != "words"),
     )
-    safety = [each.name for each in choices if set(run.of(each.name)["group"].map(_category)) <= set(SAFETY_CATEGORIES)]
+    safety = [
+        each.name for each in choices if set(run.of(each.name)["group"].map(_category)) <= set(tables.SAFETY_CATEGORIES)
+    ]
     return dict.fromkeys(traits[:1], _trait) | dict.fromkeys(safety[:1], _safety)
 
 
@@ -230,16 +223,13 @@ def _condition(plan: ArmsPlan, key: str) -> str | None:
         return None
     if not plan.personas:
         return key
-    return f"persona {key}" if set(plan.personas[key]) == set(PERSONAS.get(key, ())) else None
+    return f"persona {key}" if set(plan.personas[key]) == set(tables.PERSONAS.get(key, ())) else None
 
 
 def _keys(plan: ArmsPlan) -> list[str]:
     if plan.method == "random":
         return [f"random {number}" for number in range(plan.count)]
-    if plan.personas or plan.keys:
-        return list(dict.fromkeys(plan.personas or plan.keys))
-    file = plan.contrast_file
-    return [each.key for each in (supplied_contrasts(Path(file), plan.family) if file else contrasts(plan.family))]
+    return list(dict.fromkeys(plan.personas or plan.keys)) or list(family_of(plan))
 
 
 def _conditions(plan: EvaluationPlan, neutral: pd.DataFrame) -> pd.DataFrame:
@@ -262,12 +252,8 @@ def _trait(answers: pd.DataFrame, wanted: pd.DataFrame, scoring: Scoring) -> _Ce
             yield _cell(arm, SCORE, str(trait), _level(wide[arm["arm"]]))
             if arm["arm"]:
                 yield _cell(arm, CHANGE, str(trait), _change(wide[arm["arm"]] - wide[0]))
-    yield from _letters(first, wanted)
-
-
-def _letters(answers: pd.DataFrame, wanted: pd.DataFrame) -> _Cells:
-    """The probability of each letter over items in normal order, as far as one item can be expected to have it."""
-    normal = answers[answers["order"] == "normal"]
+    # The probability of each letter over items in normal order, as far as one item can be expected to have it.
+    normal = first[first["order"] == "normal"]
     for arm in wanted.to_dict("records"):
         rows = normal[normal["arm"] == arm["arm"]]
         for letter, response in zip(POSITIONS, RESPONSE_ORDERS["normal"], strict=True):

@@ -106,7 +106,21 @@ def draw_backgrounds(
     dealt = _separate(_deal(count, rng), rules, rng)
     choices = phrasings or {(element.factor, element.key): element.phrasings for element in elements()}
     seen: set[tuple[str, ...]] = set()
-    return [Background(idx, own, _keywords(own, choices, rules, seen, rng)) for idx, own in enumerate(dealt)]
+    drawn = []
+    for idx, own in enumerate(dealt):
+        # A keyword for each element, not the same ones as anybody before.
+        for _ in range(_ATTEMPTS):
+            words = {pair[0]: choices[pair][int(rng.integers(len(choices[pair])))] for pair in own.items()}
+            told = tuple(words.values())
+            if told not in seen and not any(rule.broken_by(own, words) for rule in rules):
+                break
+        else:
+            raise ValueError(
+                f"no new keywords were found after {len(seen)} backgrounds; ask for fewer, or give more phrasings"
+            )
+        seen.add(told)
+        drawn.append(Background(idx, own, words))
+    return drawn
 
 
 def coverage(backgrounds: Iterable[Background]) -> pd.DataFrame:
@@ -167,20 +181,3 @@ def _exchange(hand: dict[str, str], other: dict[str, str], factor: str, rules: S
     mine, theirs = hand | {factor: other[factor]}, other | {factor: hand[factor]}
     if not any(rule.broken_by(each) for rule in rules for each in (mine, theirs)):
         hand[factor], other[factor] = other[factor], hand[factor]
-
-
-def _keywords(
-    elements: Mapping[str, str],
-    choices: Mapping[tuple[str, str], Sequence[str]],
-    rules: Sequence[Constraint],
-    seen: set[tuple[str, ...]],
-    rng: np.random.Generator,
-) -> dict[str, str]:
-    """A keyword for each element, not the same ones as anybody before."""
-    for _ in range(_ATTEMPTS):
-        words = {pair[0]: choices[pair][int(rng.integers(len(choices[pair])))] for pair in elements.items()}
-        told = tuple(words.values())
-        if told not in seen and not any(rule.broken_by(elements, words) for rule in rules):
-            seen.add(told)
-            return words
-    raise ValueError(f"no new keywords were found after {len(seen)} backgrounds; ask for fewer, or give more phrasings")

@@ -76,12 +76,11 @@ def supplied_contrasts(path: Path, family: str) -> tuple[Contrast, ...]:
         raise DataError(f"{path}: contrasts: none are there; write, by key, a list of texts for each pole")
     if unknown := [key for key in given if key not in known]:
         raise DataError(f"{path}: contrasts.{unknown[0]}: no such key among the {family}; use {', '.join(known)}")
-    return tuple(replace(known[key], wordings=_wordings(poles)) for key, poles in given.items())
-
-
-def _wordings(poles: _Poles) -> dict[tuple[str, str], tuple[Wording, ...]]:
-    trained = {(pole, "train"): tuple(Wording(text, text) for text in texts) for pole, texts in poles}
-    return trained | {(pole, "held_out"): () for pole in POLES}
+    found = []
+    for key, poles in given.items():
+        trained = {(pole, "train"): tuple(Wording(text, text) for text in texts) for pole, texts in poles}
+        found.append(replace(known[key], wordings=trained | {(pole, "held_out"): () for pole in POLES}))
+    return tuple(found)
 
 
 @cache

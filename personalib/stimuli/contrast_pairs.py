@@ -13,28 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from personalib.base.data import DataError, choose, data_dir
-from personalib.stimuli.factors import (
-    POLES,
-    Element,
-    Pressure,
-    elements,
-    inflect,
-    load_facets,
-    load_pressures,
-    read_stimuli,
-    sentence,
-)
-from personalib.stimuli.grammar import (
-    LEVELS,
-    SPLITS,
-    TraitBank,
-    digest,
-    element_phrasings,
-    load_asides,
-    load_traits,
-    load_wordings,
-    split_phrases,
-)
+from personalib.stimuli import factors, grammar
+from personalib.stimuli.factors import POLES, Element, Pressure, inflect, sentence
+from personalib.stimuli.grammar import LEVELS, SPLITS, TraitBank, digest
 from personalib.stimuli.sentences import NEUTRAL, LabelledTexts, clause_phrase
 
 # A pole, and what is told toward it by split.
@@ -74,7 +55,7 @@ class ContrastPair:
 @cache
 def load_carriers() -> tuple[str, ...]:
     """The neutral questions, all different, from ``data/stimuli/carriers.yaml``."""
-    questions = read_stimuli(tuple[str, ...], "carriers", "questions")
+    questions = factors.read_stimuli(tuple[str, ...], "carriers", "questions")
     if not questions or len(set(questions)) < len(questions):
         raise DataError(f"{data_dir() / 'stimuli' / 'carriers.yaml'}: questions: write some, each of them once")
     return questions
@@ -84,12 +65,12 @@ def contrasts(family: str) -> tuple[Contrast, ...]:
     """All contrasts of a family; a DataError lists the families where there is no such one."""
     choose(family, FAMILIES, "family")
     if family == "pressures":
-        return tuple(_pressure_contrast(pressure) for pressure in load_pressures())
+        return tuple(_pressure_contrast(pressure) for pressure in factors.load_pressures())
     if family == "facets":
-        return tuple(_pressure_contrast(facet, "facets") for facet in load_facets())
+        return tuple(_pressure_contrast(facet, "facets") for facet in factors.load_facets())
     if family == "elements":
-        return tuple(_element_contrast(element) for element in elements())
-    return tuple(_trait_contrast(bank) for bank in load_traits().values())
+        return tuple(_element_contrast(element) for element in factors.elements())
+    return tuple(_trait_contrast(bank) for bank in grammar.load_traits().values())
 
 
 def _pressure_contrast(pressure: Pressure, family: str = "pressures") -> Contrast:
@@ -101,7 +82,7 @@ def _pressure_contrast(pressure: Pressure, family: str = "pressures") -> Contras
     def told(pole: str) -> _Told:
         texts = pressure.phrasings[pole]
         phrases = dict(zip(texts, pressure.phrases[pole], strict=True))
-        known = split_phrases(texts) if family == "pressures" else dict.fromkeys(SPLITS, texts)
+        known = grammar.split_phrases(texts) if family == "pressures" else dict.fromkeys(SPLITS, texts)
         return pole, {split: [Wording(sentence(text), phrases[text]) for text in known[split]] for split in SPLITS}
 
     return _contrast(family, pressure.key, pressure.title, map(told, POLES))
@@ -111,13 +92,13 @@ def _element_contrast(element: Element) -> Contrast:
     """Sentences that tell a background element, against those that tell another element of the same factor."""
 
     def told(other: Element) -> _Told:
-        by_split = element_phrasings()[other.factor, other.key].items()
+        by_split = grammar.element_phrasings()[other.factor, other.key].items()
         return POLES[other.key != element.key], {
             split: [Wording(inflect(clause, "second"), clause_phrase(clause)) for clause in clauses]
             for split, clauses in by_split
         }
 
-    same_factor = (other for other in elements() if other.factor == element.factor)
+    same_factor = (other for other in factors.elements() if other.factor == element.factor)
     return _contrast("elements", f"{element.factor}.{element.key}", element.title, map(told, same_factor))
 
 
@@ -127,7 +108,7 @@ def _trait_contrast(bank: TraitBank) -> Contrast:
     The acts are those of the book's own trait items, so a direction that is fitted to them must not be judged by its
     effect on those items.
     """
-    frames = load_wordings()["decisive"]
+    frames = grammar.load_wordings()["decisive"]
 
     def told(pole: str, level: str) -> _Told:
         acts = dict.fromkeys(wording.act for split in SPLITS for wording in bank.wordings[level, split])
@@ -191,7 +172,7 @@ def labelled_texts(contrasts: Sequence[Contrast], split: str, per_pole: int = 60
     """
     choose(split, SPLITS, "split")
     pools = {(one.key, pole): one.wordings[pole, split] for one in contrasts for pole in POLES}
-    pools[NEUTRAL] = tuple(Wording(inflect(each, "second"), each) for each in load_asides()[split])
+    pools[NEUTRAL] = tuple(Wording(inflect(each, "second"), each) for each in grammar.load_asides()[split])
     rng = np.random.default_rng([seed, 29])
     drawn = [
         (*pool[number], label) for label, pool in pools.items() for number in rng.permutation(len(pool))[:per_pole]

@@ -123,15 +123,11 @@ def connect(timeout: float = 120.0, retries: int = 6) -> openai.OpenAI:
     Raises:
         WriterError: the key is missing or empty, or the address is no address or holds a password.
     """
-    key, address = os.environ.get(_KEY, "").strip(), os.environ.get(_ADDRESS, "").strip()
+    key, address = os.environ.get(_KEY, "").strip(), os.environ.get(_ADDRESS, "").strip() or _OFFICIAL
     if not key:
         raise WriterError(f"set {_KEY} in the environment; for a server that needs none, any word will do")
     if not key.isascii() or not key.isprintable() or " " in key:
         raise WriterError(f"{_KEY} holds a space, a line break or another character that no key has; copy it again")
-    return openai.OpenAI(api_key=key, base_url=_checked(address or _OFFICIAL), timeout=timeout, max_retries=retries)
-
-
-def _checked(address: str) -> str:
     try:
         parts = urlsplit(address)
         good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
@@ -141,4 +137,4 @@ def _checked(address: str) -> str:
         raise WriterError(f"{_ADDRESS} is no address such as http://localhost:8000/v1")
     if "@" in parts.netloc:
         raise WriterError(f"{_ADDRESS} holds a user or a password; leave them out, and put the key into {_KEY}")
-    return address
+    return openai.OpenAI(api_key=key, base_url=address, timeout=timeout, max_retries=retries)

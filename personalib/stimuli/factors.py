@@ -122,14 +122,10 @@ def read_stimuli(kind: type[T], name: str, section: str) -> T:
     return read_section(kind, data_dir() / "stimuli" / f"{name}.yaml", section)
 
 
-def _leads(name: str) -> tuple[str, ...]:
-    return read_stimuli(tuple[str, ...], name, "leads")
-
-
 @cache
 def load_factors() -> tuple[Factor, ...]:
     """The nine background factors, from ``data/stimuli/backgrounds.yaml``."""
-    leads = _leads("backgrounds")
+    leads = read_stimuli(tuple[str, ...], "backgrounds", "leads")
 
     def element(factor: str, key: str, entry: _WrittenElement) -> Element:
         return Element(key, entry.title, factor, _fill(leads, entry.complements) + entry.clauses)
@@ -143,7 +139,7 @@ def load_factors() -> tuple[Factor, ...]:
 @cache
 def load_leads() -> tuple[str, ...]:
     """How sentences about somebody begin, such as "You are"; a noun phrase makes each a clause."""
-    return tuple(lead.removesuffix("{x}") for lead in _leads("backgrounds"))
+    return tuple(lead.removesuffix("{x}") for lead in read_stimuli(tuple[str, ...], "backgrounds", "leads"))
 
 
 @cache
@@ -159,7 +155,7 @@ def load_facets() -> tuple[Pressure, ...]:
 
 
 def _load_poles(family: str) -> tuple[Pressure, ...]:
-    leads, loaded = _leads(family), []
+    leads, loaded = read_stimuli(tuple[str, ...], family, "leads"), []
     for key, entry in read_stimuli(dict[str, _WrittenPoles], family, family).items():
         told = {"positive": entry.positive, "negative": entry.negative}
         phrasings = {pole: _fill(leads, phrases) for pole, phrases in told.items()}

@@ -98,7 +98,6 @@ def read_pairs(
     *,
     position: Position = "last",
     form: str = "chat",
-    progress: str | None = None,
 ) -> PairActivations:
     """Let a model read contrast pairs at some sites; the activations are kept in a folder.
 
@@ -113,7 +112,7 @@ def read_pairs(
     texts = [text for both, _ in written for text in both]
     spans = None if position == "last" else [span for _, both in written for span in both]
     tokens = POSITIONS[position]
-    activations = capture(language_model, texts, sites, folder, spans=spans, tokens=tokens, progress=progress)
+    activations = capture(language_model, texts, sites, folder, spans=spans, tokens=tokens)
     values = {site: np.array(activations.values(site)) for site in activations.sites}
     return PairActivations(
         name=f"{contrast.family}.{contrast.key}",

@@ -125,21 +125,18 @@ def token_view(
     if not (isfinite(top) and top > 0):
         raise ValueError(f"limit={limit}; pass a positive number, or None for the largest value")
     rows = "".join(f"<dt>{escape(line.label)}</dt><dd>{_text(line.tokens, top)}</dd>" for line in lines)
+    # What the ends of the scale stand for; where values lie beyond the limit, that they look like it.
+    low, high = ("≤ ", "≥ ") if largest > top else ("", "")
+    legend = (
+        f'<p class="tv-legend"><span class="tv-negative">{escape(poles[0])}</span> '
+        f'<span class="tv-number">{low}{-top:{_SIGNED}}</span> <span class="tv-scale"></span> '
+        f'<span class="tv-number">{high}{top:{_SIGNED}}</span> '
+        f'<span class="tv-positive">{escape(poles[1])}</span></p>'
+    )
     label = escape(f"texts with each token shaded from {poles[0]} to {poles[1]}")
     return HTML(
         f'<style>{_STYLE}</style><div class="token-view" role="group" aria-label="{label}">'
-        f"{_legend(poles, top, largest > top)}<dl>{rows}</dl></div>"
-    )
-
-
-def _legend(poles: tuple[str, str], limit: float, beyond: bool) -> str:
-    """What the ends of the scale stand for; where values lie beyond the limit, that they look like it."""
-    low, high = ("≤ ", "≥ ") if beyond else ("", "")
-    return (
-        f'<p class="tv-legend"><span class="tv-negative">{escape(poles[0])}</span> '
-        f'<span class="tv-number">{low}{-limit:{_SIGNED}}</span> <span class="tv-scale"></span> '
-        f'<span class="tv-number">{high}{limit:{_SIGNED}}</span> '
-        f'<span class="tv-positive">{escape(poles[1])}</span></p>'
+        f"{legend}<dl>{rows}</dl></div>"
     )
 
 
