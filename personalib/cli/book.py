@@ -12,6 +12,7 @@ from personalib.cli import options
 if TYPE_CHECKING:
     from personalib.book.editions import Comparison, EditionPlan
     from personalib.book.runs import Run
+    from personalib.book.sweeps import Outcome
     from personalib.evaluation.engines import Engine
 
 
@@ -129,15 +130,7 @@ def sweep(source: str, output_dir: Path | None, only_plan: bool, engine: "Engine
         click.echo(f"{declared.chapter.name}, {len(found)} points, {done} done, in {folder}\n\n{table}")
         return
     click.echo(f"{declared.name}: {done} of {len(found)} points done; tables and figure in {folder}")
-    lines = []
-    for outcome in found:
-        if outcome.failure:
-            rest = outcome.folder / f"{declared.chapter.name}.failed.ipynb"
-            place = f"; the notebook up to there is {rest}" if rest.is_file() else ""
-            lines.append(f"{outcome.point.name}: {outcome.failure}{place}")
-    if lines:
-        points = "1 point" if len(lines) == 1 else f"{len(lines)} points"
-        raise RunError("\n".join([f"{points} failed; the tables hold the others", *lines]))
+    _tell_failures(declared.chapter.name, found)
 
 
 def _shown_path(path: Path) -> Path:
@@ -197,3 +190,16 @@ def _time(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _tell_failures(chapter: str, found: "Sequence[Outcome]") -> None:
+    """Stop with one line for each point that failed."""
+    lines = []
+    for outcome in found:
+        if outcome.failure:
+            notebook = outcome.folder / f"{chapter}.failed.ipynb"
+            place = f"; the notebook up to there is {notebook}" if notebook.is_file() else ""
+            lines.append(f"{outcome.point.name}: {outcome.failure}{place}")
+    if lines:
+        points = "1 point" if len(lines) == 1 else f"{len(lines)} points"
+        raise RunError("\n".join([f"{points} failed; the tables hold the others", *lines]))

@@ -164,14 +164,7 @@ def report(
     how: dict[str, Any] = {"settings": settings, "pooling": pooling or "max", "progress": True}
     results = write(model, loaded, texts, measured, work, **how)
     options.write_json(target, results)
-    for name, found in {**results["saes"], "the best SAE for each": results["any_sae"]}.items():
-        kept = f"   null at most {max(found['null_auroc'].values()):.3f}   {_measures(found)}" if "l0" in found else ""
-        click.echo(f"{name:<36} {found['elements_found']:>2} of {found['elements_total']} elements{kept}")
-        if found["missed"]:
-            click.echo(f"{'':<36} missed: {', '.join(found['missed'])}")
-    for site, bounds in results["baselines"].items():
-        means = ", ".join(f"{name} {values['mean']:.3f}" for name, values in bounds.items())
-        click.echo(f"{site:<36} held-out AUROC without an SAE, mean over elements: {means}")
+    click.echo(_summary(results))
 
 
 @click.group()
@@ -215,6 +208,20 @@ def evaluate(documents: int, work: Path, target: Path | None) -> None:
     options.write_json(target, results)
     for name, found in results.items():
         click.echo(f"{name:<28} {_measures(found)}")
+
+
+def _summary(results: dict[str, Any]) -> str:
+    shown = {**results["saes"], "the best SAE for each": results["any_sae"]}
+    lines = []
+    for name, found in shown.items():
+        kept = f"   null at most {max(found['null_auroc'].values()):.3f}   {_measures(found)}" if "l0" in found else ""
+        lines.append(f"{name:<36} {found['elements_found']:>2} of {found['elements_total']} elements{kept}")
+        if found["missed"]:
+            lines.append(f"{'':<36} missed: {', '.join(found['missed'])}")
+    for site, bounds in results["baselines"].items():
+        means = ", ".join(f"{name} {values['mean']:.3f}" for name, values in bounds.items())
+        lines.append(f"{site:<36} held-out AUROC without an SAE, mean over elements: {means}")
+    return "\n".join(lines)
 
 
 def _measures(found: dict[str, float]) -> str:

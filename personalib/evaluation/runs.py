@@ -138,30 +138,7 @@ def run_plan(
         place, started = folder / model.folder, datetime.now(UTC)
         evaluation = prepare(plan, model, place / "work", f"{model.name}: directions" if progress else None)
         evaluation.run(place, f"{model.name}: answers" if progress else None, engine)
-        ended, language_model = datetime.now(UTC), evaluation.language_model
-        tables = sorted(f"{name}.parquet" for name in (*(one.name for one in plan.questionnaires), NEUTRAL))
-        manifest = {
-            "plan": plan.model_dump(mode="json"),
-            "model": model.model_dump(mode="json")
-            | {
-                "revision": language_model.revision,
-                "weights": None if language_model.revision else language_model.digest(),
-                "template": template_facts(language_model.tokenizer, language_model.entry),
-            },
-            "arms": len(evaluation.arms),
-            "left_out": {one.name: [each._asdict() for each in one.skipped] for one in evaluation.questionnaires},
-            "outputs": {name: provenance.file_hash(place / name) for name in tables},
-            "library": provenance.library_hash(),
-            "data": provenance.data_hash(),
-            "commit": provenance.commit(),
-            "versions": provenance.package_versions(),
-            "machine": provenance.machine(),
-            "engine": engine.name if engine else "local",
-            "started": started.isoformat(timespec="seconds"),
-            "ended": ended.isoformat(timespec="seconds"),
-            "seconds": round((ended - started).total_seconds(), 3),
-        }
-        write_whole(place / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+        _write_manifest(plan, model, evaluation, place, started, engine)
         found.append(read_run(place))
     # Last, so that a folder with a plan is one that is whole.
     write_whole(folder / "plan.yaml", dump_plan(plan))
@@ -204,3 +181,37 @@ def read_run(folder: Path) -> EvaluationRun:
         return run
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{folder}: not a finished evaluation ({cut(str(error))}); run it again") from None
+
+
+def _write_manifest(
+    plan: EvaluationPlan,
+    model: ModelPlan,
+    evaluation: Evaluation,
+    folder: Path,
+    started: datetime,
+    engine: Engine | None,
+) -> None:
+    ended, language_model = datetime.now(UTC), evaluation.language_model
+    tables = sorted(f"{name}.parquet" for name in (*(one.name for one in plan.questionnaires), NEUTRAL))
+    content = {
+        "plan": plan.model_dump(mode="json"),
+        "model": model.model_dump(mode="json")
+        | {
+            "revision": language_model.revision,
+            "weights": None if language_model.revision else language_model.digest(),
+            "template": template_facts(language_model.tokenizer, language_model.entry),
+        },
+        "arms": len(evaluation.arms),
+        "left_out": {one.name: [each._asdict() for each in one.skipped] for one in evaluation.questionnaires},
+        "outputs": {name: provenance.file_hash(folder / name) for name in tables},
+        "library": provenance.library_hash(),
+        "data": provenance.data_hash(),
+        "commit": provenance.commit(),
+        "versions": provenance.package_versions(),
+        "machine": provenance.machine(),
+        "engine": engine.name if engine else "local",
+        "started": started.isoformat(timespec="seconds"),
+        "ended": ended.isoformat(timespec="seconds"),
+        "seconds": round((ended - started).total_seconds(), 3),
+    }
+    write_whole(folder / "manifest.json", json.dumps(content, indent=1) + "\n")

@@ -75,6 +75,15 @@ class Asker:
         """Load the model, if it is here and the same; what answers a shard: how many answers, and these by batch."""
         torch.set_num_threads(self.threads)
         language_model = load_model(self.name, self.revision, self.device, getattr(torch, self.dtype))
+        self._check(language_model)
+        return partial(self._answers, language_model)
+
+    def _answers(self, language_model: LanguageModel, shard: Block) -> tuple[int, list[Replies]]:
+        whole = replace(shard, conditions=tuple(self.conditions[arm] for arm in shard.arms))
+        batches = list(whole.missing(language_model, set(), self.batch_size, lambda _: None))
+        return sum(map(len, whole.keys)), batches
+
+    def _check(self, language_model: LanguageModel) -> None:
         names = ("revision", "weights", "number format", "device")
         wanted = (self.revision, self.weights, self.dtype, self.device)
         for name, own, other in zip(names, _facts(language_model), wanted, strict=True):
@@ -88,12 +97,6 @@ class Asker:
                 f"{self.name}: a worker has the same weights, and another configuration or tokenizer, or another "
                 "version of personalib, torch or transformers; install the same on every machine"
             )
-        return partial(self._answers, language_model)
-
-    def _answers(self, language_model: LanguageModel, shard: Block) -> tuple[int, list[Replies]]:
-        whole = replace(shard, conditions=tuple(self.conditions[arm] for arm in shard.arms))
-        batches = list(whole.missing(language_model, set(), self.batch_size, lambda _: None))
-        return sum(map(len, whole.keys)), batches
 
 
 def _facts(language_model: LanguageModel) -> tuple[str | None, str | None, str, str]:
