@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from personalib.base.data import read_yaml
+from personalib.base.data import data_dir, read_json, read_yaml
 from personalib.base.progress import progress_bar
 from personalib.base.storage import alone
 from personalib.base.threads import shared_threads, threads
@@ -159,6 +159,10 @@ def _executed(
     if jobs == 1:  # in this thread, where it can be interrupted, and no other chapter begins after an error
         yield from map(execute, chapters)
         return
+    # Those that take longest come first, so that none of them is left alone with one core at the end.
+    times = data_dir() / "benchmarks" / "chapters.json"
+    usual = read_json(times)["seconds"] if times.is_file() else {}
+    chapters = sorted(chapters, key=lambda chapter: -usual.get(chapter.name, 0.0))
     with ThreadPoolExecutor(jobs) as pool:
         tasks = [pool.submit(execute, chapter) for chapter in chapters]
         try:

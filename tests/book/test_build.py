@@ -115,6 +115,26 @@ def test_chapters_at_a_time_run_side_by_side_and_share_the_cores(book, tmp_path,
         assert os.environ.get("OMP_NUM_THREADS") == told
 
 
+def test_chapters_that_take_longest_are_begun_first(book, small_data, write_notebook, monkeypatch):
+    times = {"02_other": 9.0, "03_longer": 90.0}
+    (small_data / "benchmarks").mkdir()
+    (small_data / "benchmarks" / "chapters.json").write_text(json.dumps({"rate": 1.0, "seconds": times}))
+    write_notebook("", name="03_longer", folder=book.root / "notebooks")
+    book.toc.write_text(TOC + "  - file: notebooks/03_longer\n")
+    begun = []
+
+    def run(path, *_, **__):
+        begun.append(path.stem)
+        raise RunError("no")
+
+    monkeypatch.setattr("personalib.book.build.run_notebook", run)
+    for jobs, order in ((1, ["01_tiny"]), (2, ["03_longer", "02_other"])):
+        begun.clear()
+        with pytest.raises(RunError, match="no"):
+            build_book(book, jobs=jobs)
+        assert set(begun[: len(order)]) == set(order)
+
+
 WAITS = """import os, time
 from pathlib import Path
 (Path(folder) / str(os.getpid())).touch()
