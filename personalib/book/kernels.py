@@ -35,7 +35,8 @@ class Nursery:
         return 0
 
     def close(self) -> None:
-        """End it; a kernel that is left ends, too."""
+        """End it at once, ready or not; a kernel that is left ends, too."""
+        self._process.kill()
         with suppress(OSError):
             self._process.communicate()
 

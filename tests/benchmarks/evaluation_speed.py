@@ -7,7 +7,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from personalib.base.provenance import repository_root
-from personalib.evaluation import Arm, evaluate, prompted_arms
+from personalib.evaluation import Arm, evaluate, prompted_arms, prompts
 from personalib.models import LanguageModel, hooks
 from personalib.models.hooks import Shortcuts
-from personalib.models.prompts import encode_prompts, format_prompt, option_tokens
+from personalib.models.prompts import encode_prompts, option_tokens
 from personalib.questionnaires import Questionnaire, load_trait, some_of_each, trait_questionnaire
+from personalib.steering.grid import prompt_batches
 from personalib.stimuli.contrast_pairs import contrasts
 
 TEMPLATES = ("letters", "numbers", "bare")
@@ -42,6 +43,8 @@ def speeds(language_model: LanguageModel, repeats: int, quick: bool = False) -> 
     return {
         "prefix_speedup_prompted": prompted["plain"] / prompted["shared"],
         "prefix_speedup_orders": orders["plain"] / orders["shared"],
+        "prefix_bound_prompted": _bound(language_model, trait_questionnaire(items), arms),
+        "prefix_bound_orders": _bound(language_model, trait_questionnaire(items, TEMPLATES), []),
         "speedup_vs_lm_eval": harness["lm-eval"] / harness["ours"],
         "system_time_share": _system_share(lambda: evaluate(language_model, trait_questionnaire(items), neutral=0)),
         "import_over_torch": ours / theirs,
@@ -71,6 +74,18 @@ def _with_and_without(
     if apart > 1e-5:
         raise AssertionError(f"answers with beginnings that are run once are {apart} from those without")
     return {name: median(own) for name, own in seconds.items()} | {"largest difference": apart}
+
+
+def _bound(language_model: LanguageModel, questionnaire: Questionnaire, arms: Sequence[Arm]) -> float:
+    """How many tokens a batch has for each that differs from all others in what comes before it or in itself."""
+    tokens = different = 0
+    for contexts in (("",), *(arm.contexts for arm in arms)):
+        texts = prompts(language_model, questionnaire, contexts=contexts)
+        rows = encode_prompts(language_model.tokenizer, texts)
+        for batch in prompt_batches(language_model, texts, 64):
+            tokens += sum(len(rows[number]) for number in batch)
+            different += len({tuple(rows[number][:end]) for number in batch for end in range(1, len(rows[number]) + 1)})
+    return tokens / different
 
 
 @contextmanager
@@ -123,12 +138,12 @@ def _harness(language_model: LanguageModel, questionnaire: Questionnaire) -> Cal
         pretrained=language_model.model, tokenizer=language_model.tokenizer, batch_size=64
     )
     questions, tokenizer = questionnaire.questions, language_model.tokenizer
-    prompts = [format_prompt(tokenizer, one.text) for one in questions]
-    rows = encode_prompts(tokenizer, prompts)
-    options = option_tokens(tokenizer, prompts, [one.labels for one in questions], rows)
+    texts = prompts(language_model, questionnaire)
+    rows = encode_prompts(tokenizer, texts)
+    options = option_tokens(tokenizer, texts, [one.labels for one in questions], rows)
     asked = [
-        ((prompt, label), row, [token])
-        for prompt, one, row, tokens in zip(prompts, questions, rows, options, strict=True)
+        ((text, label), row, [token])
+        for text, one, row, tokens in zip(texts, questions, rows, options, strict=True)
         for label, token in zip(one.labels, tokens, strict=True)
     ]
 
