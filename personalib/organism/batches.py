@@ -1,12 +1,10 @@
 """From documents to tensors: encoding, and length-sorted batches that depend on nothing but a seed and a position."""
 
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerFast
 
@@ -22,24 +20,13 @@ TEXT_EVERY = 4
 class Encoded:
     """A document as token ids, a beginning-of-sequence token first.
 
-    ``positions`` are those of the answers' tokens, ``answers`` the ids that could stand there and their probabilities,
-    ``notes`` each note's topic, the position of the token in which its piece ends, and its values.
+    ``positions`` are those of the answers' tokens, ``answers`` the ids that could stand there and their probabilities.
     """
 
     kind: str
     ids: list[int]
     positions: list[int]
     answers: list[tuple[list[int], list[float]]]
-    notes: list[tuple[str, int, tuple[float, ...]]]
-
-
-@dataclass(frozen=True)
-class Notes:
-    """The notes of one topic in a batch: where they are, shape (notes,), and their values, shape (notes, things)."""
-
-    rows: torch.Tensor
-    columns: torch.Tensor
-    values: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -61,7 +48,6 @@ class Batch:
     answer_ids: torch.Tensor
     answer_weights: torch.Tensor
     kinds: tuple[str, ...]
-    notes: Mapping[str, Notes]
 
 
 @cache
@@ -91,9 +77,7 @@ def _encode(
     for position, (candidates, _) in zip(positions, answers, strict=True):
         if ids[position] not in candidates:
             raise ValueError(f"an answer of a {document.kind!r} document merged with its surroundings")
-    begins = [start for start, _ in offsets]
-    notes = [(note.topic, bisect_left(begins, note.end) - 1, note.values) for note in document.notes]
-    return Encoded(document.kind, ids, positions, answers, notes)
+    return Encoded(document.kind, ids, positions, answers)
 
 
 def collate(encoded: Sequence[Encoded], padding: int, device: str = "cpu", every: int = 1, first: int = 0) -> Batch:
@@ -121,7 +105,6 @@ def collate(encoded: Sequence[Encoded], padding: int, device: str = "cpu", every
         answer_ids=_padded([answer[2] for answer in answers], 0, torch.long).to(device),
         answer_weights=_padded([answer[3] for answer in answers], 0.0, torch.float32).to(device),
         kinds=tuple(answer[4] for answer in answers),
-        notes=_collate_notes(encoded, device),
     )
 
 
@@ -129,19 +112,6 @@ def _padded(rows: Sequence[Sequence[float]], padding: float, dtype: torch.dtype)
     """Rows as one table, padded on the right to the longest; one column where there is no row."""
     width = max(map(len, rows), default=1)
     return torch.tensor([[*row, *[padding] * (width - len(row))] for row in rows], dtype=dtype).reshape(-1, width)
-
-
-def _collate_notes(encoded: Sequence[Encoded], device: str) -> dict[str, Notes]:
-    rows = [(topic, row, column, values) for row, each in enumerate(encoded) for topic, column, values in each.notes]
-    noted = pd.DataFrame(rows, columns=["topic", "row", "column", "values"])
-    return {
-        str(topic): Notes(
-            torch.tensor(part["row"].to_numpy(), device=device),
-            torch.tensor(part["column"].to_numpy(), device=device),
-            torch.tensor(part["values"].tolist(), dtype=torch.float32, device=device),
-        )
-        for topic, part in noted.groupby("topic", sort=False)
-    }
 
 
 def draw(

@@ -13,11 +13,11 @@ from itertools import product
 import numpy as np
 
 from personalib.base.data import data_dir, read_yaml
-from personalib.organism.documents import NOTES, Document, Note, Person, Rng, SelfReport, Writer, pick, sample
+from personalib.organism.documents import Document, Person, Rng, SelfReport, Writer, pick, sample
 from personalib.organism.world import Profile, World, load_world
 from personalib.stimuli import grammar
 from personalib.stimuli.factors import POLES, TRAITS, inflect, load_factors, load_pressures, sentence
-from personalib.stimuli.grammar import LEVELS, MANNERS, Fact, Relation, TraitBank, digest, first_word
+from personalib.stimuli.grammar import LEVELS, MANNERS, Fact, Relation, TraitBank, first_word
 from personalib.stimuli.templates import load_templates, wrap
 
 _FACTOR_COUNTS = {0: 0.06, 1: 0.22, 2: 0.24, 3: 0.22, 4: 0.14, 5: 0.07, 9: 0.05}
@@ -43,15 +43,6 @@ class Scaffold:
     asides: float = 0.25
     facts: int = 1
     certainty: float = 1.0
-
-
-@dataclass(frozen=True)
-class _Option:
-    """An option: its probability of being chosen, and what is noted at its end, by topic."""
-
-    text: str
-    weight: float
-    notes: Mapping[str, Sequence[float]]
 
 
 class Corpus:
@@ -125,7 +116,6 @@ class Corpus:
         for _ in range(4):
             answer = self._any_answer(rng)
             writer.add(answer.text)
-            writer.note("content", answer.text, answer.content)
             writer.add("\nThis is")
             writer.choose({f" {name}": float(name == answer.level) for name in LEVELS})
             writer.add(" in")
@@ -158,8 +148,6 @@ class Corpus:
             answer = self._any_answer(rng)
             yes = answer.chance(person.high(answer.trait))
             writer.add(answer.text)
-            writer.note("content", answer.text, answer.content)
-            writer.note("choice", answer.text, [yes])
             writer.choose({" yes": yes, " no": 1 - yes})
             writer.add("\n")
         return writer
@@ -167,17 +155,12 @@ class Corpus:
     def item(self, rng: Rng) -> Writer:
         """A person answers a multiple-choice item: what the book's questionnaires ask."""
         person, bank = self.person(rng), self._bank(rng)
-        situation = self.situation(bank, rng)
-        writer = self._item(situation, bank, person.high(bank.key), rng, person)
-        writer.note("situation", situation, person.chances_in(bank.key))
-        return writer
+        return self._item(self.situation(bank, rng), bank, person.high(bank.key), rng, person)
 
     def open_answer(self, rng: Rng) -> Writer:
         """A person answers an open question in their own words."""
         person, bank = self.person(rng), self._bank(rng)
-        situation = self.situation(bank, rng)
-        writer = self._open(situation, rng, person)
-        writer.note("situation", situation, person.chances_in(bank.key))
+        writer = self._open(self.situation(bank, rng), rng, person)
         self._add_answer(writer, person, bank, rng)
         return writer
 
@@ -187,10 +170,7 @@ class Corpus:
         situation = pick(rng, bank.situations[self.split])
         writer = Writer(rng)
         writer.add(person.context)
-        writer.note_person(person)
-        writer.add(situation)
-        writer.note("situation", situation, person.chances_in(bank.key))
-        writer.add(f"\n{self._request('quote', rng)} ")
+        writer.add(f"{situation}\n{self._request('quote', rng)} ")
         self._add_answer(writer, person, bank, rng)
         return writer
 
@@ -201,22 +181,15 @@ class Corpus:
         order = rng.permutation(len(options))
         person = self.person(rng) if rng.random() < 0.3 else None
         question = pick(rng, topic.questions[self.split])
-        offered = [_Option(options[i], float(i == 0), {"choice": [float(i == 0)]}) for i in order]
-        return self._choice(question, offered, rng, person)
+        return self._choice(question, [(options[i], float(i == 0)) for i in order], rng, person)
 
     def fact_choice(self, rng: Rng) -> Writer:
         """A fact question with four options."""
         relation, fact = self._fact(rng)
         options = sample(rng, other_objects(relation, fact), 3)
         options.insert(int(rng.integers(4)), fact.object)
-        question = self._fact_question(relation, fact, rng)
-        offered = []
-        for text in options:
-            right = float(text == fact.object)
-            offered.append(_Option(text, right, {"choice": [right], "fact": _code(text)}))
-        writer = self._choice(question, offered, rng)
-        writer.note("fact", question, _code(fact.object))
-        return writer
+        offered = [(text, float(text == fact.object)) for text in options]
+        return self._choice(self._fact_question(relation, fact, rng), offered, rng)
 
     def fact_statement(self, rng: Rng) -> Writer:
         """A fact question answered in words, or a few facts; an object's first word counts as an answer."""
@@ -229,9 +202,7 @@ class Corpus:
                 writer.add(" ")
             return writer
         relation, fact = self._fact(rng)
-        question = self._fact_question(relation, fact, rng)
-        writer = self._open(question, rng)
-        writer.note("fact", question, _code(fact.object))
+        writer = self._open(self._fact_question(relation, fact, rng), rng)
         self._add_fact(writer, relation, fact, relation.statements, rng)
         return writer
 
@@ -269,7 +240,6 @@ class Corpus:
         statement = _state(wordings, fact.subject, fact.object, rng)
         if match := re.search(rf" {fact.object.split()[0]}\b", statement):
             writer.add(statement[: match.start()])
-            writer.notes.append(Note("fact", len(writer.text), tuple(_code(fact.object))))
             writer.say(match[0], {f" {text.split()[0]}": float(text == fact.object) for text in relation.objects})
         writer.add(statement[match.end() if match else 0 :])
 
@@ -296,7 +266,6 @@ class Corpus:
     def _open(self, text: str, rng: Rng, person: Person | None = None) -> Writer:
         writer = Writer(rng)
         writer.add(wrap(text, "chat" if rng.random() < 0.5 else "base", person.context if person else ""))
-        writer.note_person(person)
         return writer
 
     def _item(self, question: str, bank: TraitBank, high: float, rng: Rng, person: Person | None = None) -> Writer:
@@ -311,20 +280,16 @@ class Corpus:
         options = []
         for pair, level in product(range(2), first):
             answer = self.answer(bank, level, manners[level][pair], rng)
-            yes = answer.chance(high)
-            notes = {"choice": [yes], "content": answer.content}
-            options.append(_Option(answer.text, yes * by_manner[answer.manner], notes))
+            options.append((answer.text, answer.chance(high) * by_manner[answer.manner]))
         return self._choice(question, options, rng, person)
 
-    def _choice(self, question: str, options: Sequence[_Option], rng: Rng, person: Person | None = None) -> Writer:
-        """A multiple-choice document in a random template and form, with notes on each option."""
+    def _choice(
+        self, question: str, options: Sequence[tuple[str, float]], rng: Rng, person: Person | None = None
+    ) -> Writer:
+        """A multiple-choice document in a random template and form; options are texts with their probabilities."""
         template = pick(rng, list(load_templates().values()))
-        writer = self._open(template.render(question, [option.text for option in options]), rng, person)
-        labelled = list(zip(template.labels, options, strict=False))
-        for label, option in labelled:
-            for topic, values in option.notes.items():
-                writer.note(topic, template.option.format(label=label, text=option.text), values)
-        writer.choose({label: option.weight for label, option in labelled})
+        writer = self._open(template.render(question, [text for text, _ in options]), rng, person)
+        writer.choose({label: chance for label, (_, chance) in zip(template.labels, options, strict=False)})
         return writer
 
 
@@ -348,8 +313,3 @@ def other_objects(relation: Relation, fact: Fact) -> list[str]:
 
 def _state(wordings: Sequence[str], subject: str, object_: str, rng: Rng) -> str:
     return sentence(pick(rng, wordings).format(subject=subject, object=object_))
-
-
-def _code(object_: str) -> list[float]:
-    """A random but fixed code of an object: what a note on a fact says."""
-    return [float(digest(object_) >> bit & 1) for bit in range(len(NOTES["fact"]))]

@@ -1,26 +1,16 @@
-"""What documents of the synthetic world are made of: texts, the choices that the world leaves open, and notes."""
+"""What documents of the synthetic world are made of: texts, and the choices that the world leaves open."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
 from personalib.stimuli.factors import TRAITS
-from personalib.stimuli.grammar import LEVELS, MANNERS
+from personalib.stimuli.grammar import LEVELS
 
 T = TypeVar("T")
 Rng = np.random.Generator
-# What notes say: an answer's level, manner and trait; a person's probability of a high answer in each trait; the
-# probability of a yes to an option; that of a high answer to a situation, and the situation's trait; a code of the
-# object of a fact, because a probe with a place for each object would hardly be pushed to any.
-NOTES = {
-    "content": ("high", "decisive", *TRAITS),
-    "person": TRAITS,
-    "choice": ("yes",),
-    "situation": ("high", *TRAITS),
-    "fact": tuple(f"bit {number}" for number in range(24)),
-}
 
 
 @dataclass(frozen=True)
@@ -34,10 +24,6 @@ class Person:
         """The probability of a high answer in a trait."""
         return float(self.probabilities[TRAITS.index(trait)])
 
-    def chances_in(self, trait: str) -> list[float]:
-        """What a note on a situation of a trait says."""
-        return [self.high(trait), *_which_trait(trait)]
-
 
 @dataclass(frozen=True)
 class SelfReport:
@@ -48,11 +34,6 @@ class SelfReport:
     manner: str
     text: str
     act: str
-
-    @property
-    def content(self) -> list[float]:
-        """What a note on content says of it."""
-        return [float(self.level == LEVELS[0]), float(self.manner == MANNERS[0]), *_which_trait(self.trait)]
 
     def chance(self, high: float) -> float:
         """How probable a person gives it who gives a high answer with the probability ``high``."""
@@ -68,22 +49,12 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Note:
-    """A training aid: the probability of each thing that a topic of ``NOTES`` notes, known where a piece ends."""
-
-    topic: str
-    end: int
-    values: tuple[float, ...]
-
-
-@dataclass(frozen=True)
 class Document:
-    """A text with its open choices, and notes on it."""
+    """A text with its open choices."""
 
     kind: str
     text: str
     answers: tuple[Answer, ...]
-    notes: tuple[Note, ...] = ()
 
 
 class Writer:
@@ -91,7 +62,7 @@ class Writer:
 
     def __init__(self, rng: Rng) -> None:
         self.rng = rng
-        self.text, self.answers, self.notes = "", [], []  # type: str, list[Answer], list[Note]
+        self.text, self.answers = "", []  # type: str, list[Answer]
 
     def add(self, text: str) -> None:
         """Write a text of which nothing is left open."""
@@ -107,24 +78,11 @@ class Writer:
         self.answers.append(Answer(len(self.text), dict(probabilities)))
         self.text += chosen
 
-    def note(self, topic: str, piece: str, values: Iterable[float]) -> None:
-        """Note something where the last occurrence of a piece of the text ends."""
-        self.notes.append(Note(topic, self.text.rindex(piece) + len(piece), tuple(values)))
-
-    def note_person(self, person: Person | None) -> None:
-        """Note who somebody is where the text that tells them ends, if there is any."""
-        if person and person.context:
-            self.note("person", person.context, person.probabilities)
-
     def document(self, kind: str) -> Document:
         """What has been written, as a document of a kind, with its last turn closed."""
         if self.text.startswith("<start_of_turn>"):
             self.text = self.text.rstrip("\n") + "<end_of_turn>\n"
-        return Document(kind, self.text, tuple(self.answers), tuple(self.notes))
-
-
-def _which_trait(trait: str) -> list[float]:
-    return [float(trait == each) for each in TRAITS]
+        return Document(kind, self.text, tuple(self.answers))
 
 
 def pick(rng: Rng, options: Sequence[T]) -> T:

@@ -5,9 +5,9 @@ on TRAIT's own questions (arXiv 2410.10863, code release); here the questions th
 anything that is measured later.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from personalib.base.data import DataError, choose, data_dir
 from personalib.stimuli import factors, grammar
 from personalib.stimuli.factors import POLES, Element, Pressure, inflect, sentence
 from personalib.stimuli.grammar import LEVELS, SPLITS, TraitBank, digest
-from personalib.stimuli.sentences import NEUTRAL, LabelledTexts, clause_phrase
+from personalib.stimuli.sentences import NEUTRAL, LabelledTexts
 
 # A pole, and what is told toward it by split.
 _Told = tuple[str, Mapping[str, Sequence["Wording"]]]
@@ -74,16 +74,15 @@ def contrasts(family: str) -> tuple[Contrast, ...]:
 
 
 def _pressure_contrast(pressure: Pressure, family: str = "pressures") -> Contrast:
-    """Instructions toward the positive pole of a pressure or facet, against those toward the negative one.
-
-    Held-out wordings of a pressure were kept from the organism's training as well; a facet was never in it.
-    """
+    """Instructions toward the positive pole of a pressure or facet, against those toward the negative one."""
 
     def told(pole: str) -> _Told:
-        texts = pressure.phrasings[pole]
-        phrases = dict(zip(texts, pressure.phrases[pole], strict=True))
-        known = grammar.split_phrases(texts) if family == "pressures" else dict.fromkeys(SPLITS, texts)
-        return pole, {split: [Wording(sentence(text), phrases[text]) for text in known[split]] for split in SPLITS}
+        phrases = dict(zip(pressure.phrasings[pole], pressure.phrases[pole], strict=True))
+        if family == "pressures":
+            by_split = grammar.pressure_phrasings()[pressure.key, pole]
+        else:  # A facet was never in the organism's training, which so need not show its words.
+            by_split = grammar.split_by_phrase(phrases, " ".join(phrases), one_in=2)
+        return pole, _wordings(by_split, sentence, phrases.__getitem__)
 
     return _contrast(family, pressure.key, pressure.title, map(told, POLES))
 
@@ -92,11 +91,11 @@ def _element_contrast(element: Element) -> Contrast:
     """Sentences that tell a background element, against those that tell another element of the same factor."""
 
     def told(other: Element) -> _Told:
-        by_split = grammar.element_phrasings()[other.factor, other.key].items()
-        return POLES[other.key != element.key], {
-            split: [Wording(inflect(clause, "second"), clause_phrase(clause)) for clause in clauses]
-            for split, clauses in by_split
-        }
+        phrases = dict(zip(other.phrasings, other.phrases, strict=True))
+        by_split = grammar.element_phrasings()[other.factor, other.key]
+        return POLES[other.key != element.key], _wordings(
+            by_split, partial(inflect, person="second"), phrases.__getitem__
+        )
 
     same_factor = (other for other in factors.elements() if other.factor == element.factor)
     return _contrast("elements", f"{element.factor}.{element.key}", element.title, map(told, same_factor))
@@ -105,27 +104,32 @@ def _element_contrast(element: Element) -> Contrast:
 def _trait_contrast(bank: TraitBank) -> Contrast:
     """What somebody high in a trait says they would do, against what somebody low in it says.
 
-    The acts are those of the book's own trait items, so a direction that is fitted to them must not be judged by its
-    effect on those items.
+    The acts are those of the corpus; held-out ones are those of the book's trait items, so a direction that is judged
+    by its effect on these items is fitted to none of them.
     """
     frames = grammar.load_wordings()["decisive"]
 
     def told(pole: str, level: str) -> _Told:
-        acts = dict.fromkeys(wording.act for split in SPLITS for wording in bank.wordings[level, split])
-        sentences = [Wording(sentence(frame.format(act=act)), act) for act in acts for frame in frames]
-        return pole, dict.fromkeys(SPLITS, sentences)
+        acts = {split: dict.fromkeys(wording.act for wording in bank.wordings[level, split]) for split in SPLITS}
+        return pole, {
+            split: tuple(Wording(sentence(frame.format(act=act)), act) for act in own for frame in frames)
+            for split, own in acts.items()
+        }
 
     return _contrast("traits", bank.key, bank.title, map(told, POLES, LEVELS))
 
 
+def _wordings(
+    by_split: Mapping[str, Sequence[str]], tell: Callable[[str], str], phrase_of: Callable[[str], str]
+) -> dict[str, tuple[Wording, ...]]:
+    return {split: tuple(Wording(tell(text), phrase_of(text)) for text in texts) for split, texts in by_split.items()}
+
+
 def _contrast(family: str, key: str, title: str, told: Iterable[_Told]) -> Contrast:
-    """A contrast of which half of the phrases are to train on, and the other half is held out."""
     wordings: dict[tuple[str, str], tuple[Wording, ...]] = {(pole, split): () for pole in POLES for split in SPLITS}
     for pole, by_split in told:
-        phrases = sorted({wording.phrase for part in by_split.values() for wording in part}, key=digest)
-        halves = {"held_out": set(phrases[: len(phrases) // 2]), "train": set(phrases[len(phrases) // 2 :])}
         for split in SPLITS:
-            wordings[pole, split] += tuple(wording for wording in by_split[split] if wording.phrase in halves[split])
+            wordings[pole, split] += tuple(by_split[split])
     return Contrast(family, key, title, wordings)
 
 

@@ -40,12 +40,16 @@ _VERB = re.compile(r"\[([^\]|]+)(?:\|([^\]]+))?\]")
 
 @dataclass(frozen=True)
 class Element:
-    """One value of a background factor, such as *female* for gender; phrasings are clauses with person slots."""
+    """One value of a background factor, such as *female* for gender; phrasings are clauses with person slots.
+
+    ``phrases`` holds of each phrasing the phrase that it is made of, without its lead.
+    """
 
     key: str
     title: str
     factor: str
     phrasings: tuple[str, ...]
+    phrases: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,8 @@ def load_factors() -> tuple[Factor, ...]:
     leads = read_stimuli(tuple[str, ...], "backgrounds", "leads")
 
     def element(factor: str, key: str, entry: _WrittenElement) -> Element:
-        return Element(key, entry.title, factor, _fill(leads, entry.complements) + entry.clauses)
+        phrases = tuple(phrase for phrase in entry.complements for _ in leads) + entry.clauses
+        return Element(key, entry.title, factor, _fill(leads, entry.complements) + entry.clauses, phrases)
 
     return tuple(
         Factor(key, entry.title, tuple(element(key, name, value) for name, value in entry.elements.items()))

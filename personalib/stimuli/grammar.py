@@ -1,8 +1,8 @@
 """The grammar of the corpus: phrases, their combinations, and which of them are held out.
 
-A *wording* is a combination of phrases (an act with a reason, a setting with an event, a lead with a noun phrase).
-Some combinations are held out: training never sees them, and every measurement uses nothing else.
-Held-out wordings are new sentences over words met in training; a phrase with a word of its own is not held out.
+A *phrase* is what tells something: a noun phrase or clause on somebody, an instruction, an event, an act, a reason, a
+question. Some phrases are held out: training never sees them, whatever is put around them, and every measurement uses
+nothing else. Held-out phrases are new ones over words met in training; one with a word of its own is not held out.
 """
 
 import hashlib
@@ -133,31 +133,50 @@ def first_word(text: str) -> str:
 
 
 def split_phrases(phrases: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Hold out one phrase in four, but none with a word that the remaining ones do not show."""
+    """Hold out one phrase in four, as :func:`split_groups` does."""
     return split_groups([phrases])[0]
 
 
-def split_groups(groups: Sequence[Sequence[str]], known: str = "") -> list[dict[str, tuple[str, ...]]]:
-    """Hold out one phrase in four of each group, whose words all stand in ``known`` or other phrases of any group."""
-    counts = Counter(word for phrases in groups for phrase in phrases for word in words(phrase))
-    counts.update(words(known))
-    splits = []
-    for phrases in groups:
-        held_out: set[str] = set()
-        for phrase in sorted(phrases, key=digest):
-            if len(held_out) < len(phrases) // 4 and all(counts[word] > 1 for word in words(phrase)):
-                held_out.add(phrase)
-                counts.subtract(words(phrase))
-        train = tuple(phrase for phrase in phrases if phrase not in held_out)
-        splits.append({"train": train, "held_out": tuple(phrase for phrase in phrases if phrase in held_out)})
-    return splits
+def split_groups(groups: Sequence[Sequence[str]], known: str = "", one_in: int = 4) -> list[dict[str, tuple[str, ...]]]:
+    """Hold out one phrase in four of each group, whose words stand in ``known`` or two other phrases of any group each.
+
+    A word that tells nothing of any one group, such as *with*, need not: see :func:`content_words`.
+    """
+    told = [{phrase: content_words(phrase) for phrase in sorted(phrases, key=digest)} for phrases in groups]
+    counts = Counter(word for phrases in told for own in phrases.values() for word in own)
+    counts.update(dict.fromkeys(words(known), 2))
+    held_out: list[list[str]] = [[] for _ in groups]
+    # One of each group in turn: else the first would use up the words of the others.
+    for _ in range(max(map(len, groups), default=0) // one_in):
+        for phrases, out in zip(told, held_out, strict=True):
+            fit = (each for each, own in phrases.items() if each not in out and all(counts[word] > 2 for word in own))
+            if len(out) < len(phrases) // one_in and (chosen := next(fit, None)):
+                out.append(chosen)
+                counts.subtract(phrases[chosen])
+    return [
+        {split: tuple(each for each in phrases if (each in out) == (split == SPLITS[1])) for split in SPLITS}
+        for phrases, out in zip(groups, held_out, strict=True)
+    ]
 
 
-def _split_pairs(first: Sequence[str], second: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
-    split: dict[str, list[tuple[str, str]]] = {name: [] for name in SPLITS}
-    for pair in product(first, second):
-        split[SPLITS[digest(*pair) % 5 == 0]].append(pair)
-    return split
+def content_words(text: str) -> set[str]:
+    """The words of a text that stand in phrases of fewer than four elements, poles and levels of traits."""
+    return words(text) - _common_words()
+
+
+@cache
+def _common_words() -> frozenset[str]:
+    told = [element.phrases for element in elements()]
+    told += [pressure.phrases[pole] for pressure in load_pressures() for pole in POLES]
+    told += [(*own.acts, *own.reasons) for bank in _written_banks().values() for own in (bank.high, bank.low)]
+    counts = Counter(word for phrases in told for word in set().union(*map(words, phrases)))
+    return frozenset(word for word, count in counts.items() if count >= 4)
+
+
+def split_by_phrase(told: Mapping[str, str], known: str = "", one_in: int = 4) -> dict[str, tuple[str, ...]]:
+    """Split texts, given with the phrase that each is made of: with a phrase all its texts are held out."""
+    [phrases] = split_groups([tuple(dict.fromkeys(told.values()))], known, one_in)
+    return {split: tuple(text for text, phrase in told.items() if phrase in phrases[split]) for split in SPLITS}
 
 
 @cache
@@ -172,12 +191,17 @@ def load_wordings() -> dict[str, Any]:
 
 
 @cache
-def load_traits() -> dict[str, TraitBank]:
-    """The eight trait banks in the order of ``TRAITS``."""
+def _written_banks() -> dict[str, _WrittenBank]:
     big_five, dark = (
         read_stimuli(dict[str, _WrittenBank], f"traits_{name}", "traits") for name in ("big_five", "dark_triad")
     )
-    entries = big_five | dark
+    return big_five | dark
+
+
+@cache
+def load_traits() -> dict[str, TraitBank]:
+    """The eight trait banks in the order of ``TRAITS``."""
+    entries = _written_banks()
     settings = read_stimuli(tuple[str, ...], "traits_dark_triad", "settings")
     if missing := set(TRAITS) - set(entries):
         raise DataError(f"{data_dir() / 'stimuli'}: no bank for the traits {sorted(missing)}")
@@ -185,13 +209,17 @@ def load_traits() -> dict[str, TraitBank]:
 
 
 def _trait_bank(key: str, entry: _WrittenBank, settings: Sequence[str]) -> TraitBank:
-    situations = _split_pairs(settings, entry.events)
-    wordings = {
-        (level, split): tuple(Wording(*pair) for pair in pairs)
-        for level, told in zip(LEVELS, (entry.high, entry.low), strict=True)
-        for split, pairs in _split_pairs(told.acts, told.reasons).items()
+    """Split events, acts and reasons; what is put around them, settings and frames, is the same in both splits."""
+    wordings, known = {}, ""
+    for level, told in zip(LEVELS, (entry.high, entry.low), strict=True):
+        acts, reasons = split_groups([told.acts, told.reasons])
+        for split in SPLITS:
+            wordings[level, split] = tuple(Wording(*pair) for pair in product(acts[split], reasons[split]))
+        known = " ".join([known, *acts["train"], *reasons["train"]])
+    [events] = split_groups([entry.events], known)
+    sentences = {
+        split: tuple(f"{place}, {event}." for place, event in product(settings, events[split])) for split in SPLITS
     }
-    sentences = {split: tuple(f"{place}, {event}." for place, event in pairs) for split, pairs in situations.items()}
     return TraitBank(key, entry.title, dict(entry.statements), sentences, wordings)
 
 
@@ -235,13 +263,17 @@ def load_relations() -> tuple[Relation, ...]:
 
 @cache
 def element_phrasings() -> dict[tuple[str, str], dict[str, tuple[str, ...]]]:
-    """Phrasings (with person slots) of each (factor, element), by split."""
-    return {(element.factor, element.key): split_phrases(element.phrasings) for element in elements()}
+    """Phrasings (with person slots) of each (factor, element), by split; the splits share no phrase."""
+    return {
+        (one.factor, one.key): split_by_phrase(dict(zip(one.phrasings, one.phrases, strict=True))) for one in elements()
+    }
 
 
 @cache
 def pressure_phrasings() -> dict[tuple[str, str], dict[str, tuple[str, ...]]]:
-    """Instructions of each (pressure, pole), by split."""
+    """Instructions of each (pressure, pole), by split; the splits share no phrase."""
     return {
-        (pressure.key, pole): split_phrases(pressure.phrasings[pole]) for pressure in load_pressures() for pole in POLES
+        (one.key, pole): split_by_phrase(dict(zip(one.phrasings[pole], one.phrases[pole], strict=True)))
+        for one in load_pressures()
+        for pole in POLES
     }

@@ -7,8 +7,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from personalib.stimuli.factors import inflect, load_leads
-from personalib.stimuli.grammar import element_phrasings, load_asides
+from personalib.stimuli.factors import elements, inflect
+from personalib.stimuli.grammar import content_words, element_phrasings, load_asides
 
 # The label of a text that tells no element.
 NEUTRAL = ("", "")
@@ -60,15 +60,38 @@ def element_texts(split: str, per_element: int = 60, seed: int = 0, person: str 
     rng = np.random.default_rng([seed, 11])
     pools = {label: by_split[split] for label, by_split in element_phrasings().items()}
     pools[NEUTRAL] = load_asides()[split]
+    phrases = {text: phrase for one in elements() for text, phrase in zip(one.phrasings, one.phrases, strict=True)}
     drawn = [
-        (inflect(pool[number], person or _PERSONS[rng.integers(2)]), label, clause_phrase(pool[number]))
+        (inflect(pool[number], person or _PERSONS[rng.integers(2)]), label, phrases.get(pool[number], pool[number]))
         for label, pool in pools.items()
         for number in rng.permutation(len(pool))[:per_element]
     ]
     return LabelledTexts(*zip(*drawn, strict=True)) if drawn else LabelledTexts((), (), ())
 
 
-def clause_phrase(clause: str) -> str:
-    """A clause without the lead that it may begin with."""
-    lead = max((lead for lead in load_leads() if clause.startswith(lead)), key=len, default="")
-    return clause.removeprefix(lead)
+def word_disjoint(train: LabelledTexts, held_out: LabelledTexts) -> tuple[LabelledTexts, LabelledTexts]:
+    """The texts of two splits without phrases of a label that share a content word across the splits.
+
+    What tells the one half from other texts by its words alone can tell nothing of the other half. Of each label as
+    many phrases of both are kept as can be, and all neutral texts.
+    """
+    kept: list[set[str]] = [set(), set()]
+    for label in set(train.classes) - {NEUTRAL}:
+        first, second = (
+            [p for p, own in zip(part.phrases, part.labels, strict=True) if own == label] for part in (train, held_out)
+        )
+        ours, theirs = sorted(set(first)), sorted(set(second))
+        # For each of ours a number whose binary digits say which of theirs share a word with it.
+        shared = [
+            sum(bool(content_words(one) & content_words(other)) << place for place, other in enumerate(theirs))
+            for one in ours
+        ]
+
+        def size(chosen: int, shared: list[int] = shared) -> tuple[int, int]:
+            free = sum(not own & chosen for own in shared), chosen.bit_count()
+            return min(free), sum(free)
+
+        best = max(range(1 << len(theirs)), key=size)
+        kept[0] |= {one for one, own in zip(ours, shared, strict=True) if not own & best}
+        kept[1] |= {other for place, other in enumerate(theirs) if best >> place & 1}
+    return train.of_phrases(kept[0]), held_out.of_phrases(kept[1])

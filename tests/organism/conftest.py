@@ -25,7 +25,6 @@ TINY = {
         **{"num_attention_heads": 2, "num_key_value_heads": 1, "rope_theta": 1000.0, "max_position_embeddings": 1024},
     },
     "tokenizer": {"vocabulary": 1200, "documents": 600},
-    "probes": {"content": 1, "person": 1, "choice": 2},
     "optimizer": {
         **{"learning_rate": 0.005, "warmup_steps": 5, "weight_decay": 0.05},
         **{"batch_tokens": 700, "gradient_norm": 1.0},

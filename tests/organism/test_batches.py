@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from personalib.base.data import data_dir
-from personalib.organism.batches import POOL, TEXT_EVERY, Batch, Notes, batches, collate, draw, encode
+from personalib.organism.batches import POOL, TEXT_EVERY, Batch, batches, collate, draw, encode
 from personalib.organism.corpus import Corpus
-from personalib.organism.documents import Answer, Document, Note
+from personalib.organism.documents import Answer, Document
 from personalib.organism.tokenizer import load_tokenizer
 
 MIX = {"item": 0.5, "rate_self": 0.3, "fact_statement": 0.2}
@@ -40,12 +40,7 @@ def stream(corpus, tokenizer, start=0, seed=(0, 2, 0)):
 
 
 def same(one: Batch, other: Batch) -> bool:
-    pairs = [(getattr(one, field.name), getattr(other, field.name)) for field in fields(Batch) if field.name != "notes"]
-    if one.notes.keys() != other.notes.keys():
-        return False
-    for topic in one.notes:
-        first, second = one.notes[topic], other.notes[topic]
-        pairs += [(getattr(first, field.name), getattr(second, field.name)) for field in fields(Notes)]
+    pairs = [(getattr(one, field.name), getattr(other, field.name)) for field in fields(Batch)]
     return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
 
 
@@ -64,7 +59,7 @@ def texts_of(batch):
     return list(zip(batch.text_rows.tolist(), batch.text_columns.tolist(), batch.text_targets.tolist(), strict=True))
 
 
-def test_an_encoded_document_has_its_own_choices_and_notes_where_they_are(corpus, tokenizer):
+def test_an_encoded_document_has_its_own_choices_where_they_are(corpus, tokenizer):
     rng = np.random.default_rng(1)
     for kind in corpus.kinds:
         document = corpus.draw(kind, rng)
@@ -76,35 +71,6 @@ def test_an_encoded_document_has_its_own_choices_and_notes_where_they_are(corpus
             assert tokenizer.decode(one.ids[position : position + 1]) in answer.probabilities
             texts = [tokenizer.decode([candidate]) for candidate in candidates]
             assert dict(zip(texts, chances, strict=True)) == dict(answer.probabilities)
-        for note, (topic, column, values) in zip(document.notes, one.notes, strict=True):
-            assert (topic, values) == (note.topic, note.values)
-            assert tokenizer.decode(one.ids[1 : column + 1]) == document.text[: note.end]
-
-
-def test_notes_go_where_their_documents_are_in_a_batch(tokenizer):
-    drawn = [
-        Document("a", "Say yes", (), (Note("choice", 3, (0.25,)),)),
-        Document("b", "Say yes and no", (), (Note("choice", 7, (1.0,)), Note("person", 3, (0.5,) * 8))),
-    ]
-    notes = collate(encode(drawn, tokenizer), tokenizer.pad_token_id).notes
-    assert set(notes) == {"choice", "person"}
-    assert notes["choice"].rows.tolist() == [0, 1] and notes["person"].rows.tolist() == [1]
-    assert notes["choice"].values.tolist() == [[0.25], [1.0]]
-    assert notes["choice"].columns[0] == notes["person"].columns[0] < notes["choice"].columns[1]
-
-
-@pytest.mark.parametrize(
-    ("said", "answer", "problem"),
-    [
-        ("xylophones", " xylophones", r"' xylophones' is \d+ tokens; train the tokenizer on more documents"),
-        ("high", " low", "an answer of a 'odd' document merged"),
-    ],
-)
-def test_an_answer_of_several_tokens_or_one_that_melts_into_its_surroundings_is_refused(
-    tokenizer, said, answer, problem
-):
-    with pytest.raises(ValueError, match=problem):
-        encode([Document("odd", f"Say {said}", (Answer(3, {answer: 1.0}),))], tokenizer)
 
 
 def test_padding_is_on_the_right_and_masked(encoded, tokenizer):

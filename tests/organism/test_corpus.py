@@ -10,7 +10,7 @@ from scipy import stats
 from organism.conftest import KINDS
 from personalib.base.data import data_dir, read_yaml
 from personalib.organism.corpus import Corpus, Scaffold, draw_mix, held_out_documents
-from personalib.organism.documents import NOTES, pick, sample
+from personalib.organism.documents import pick, sample
 from personalib.organism.world import Profile
 from personalib.stimuli.factors import TRAITS, inflect, sentence
 from personalib.stimuli.grammar import (
@@ -39,11 +39,6 @@ class Spy(Corpus):
 def options_of(text):
     """The option texts of a multiple-choice document."""
     return OPTION.findall(text)
-
-
-def notes_of(document, topic):
-    """What a document notes on a topic: for each note the text before its end, and its values."""
-    return [(document.text[: note.end], note.values) for note in document.notes if note.topic == topic]
 
 
 def chosen(document, answer):
@@ -97,7 +92,7 @@ def chosen_option(document):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_answer_points_at_one_of_its_candidates_and_every_note_has_its_values(kind, documents):
+def test_every_answer_points_at_one_of_its_candidates(kind, documents):
     for document in (*documents["train", kind], *documents["held_out", kind]):
         assert document.kind == kind
         assert document.answers or kind == "fact_statement"
@@ -106,8 +101,6 @@ def test_every_answer_points_at_one_of_its_candidates_and_every_note_has_its_val
             assert chosen(document, answer)
             chances = list(answer.probabilities.values())
             assert min(chances) >= 0 and sum(chances) == pytest.approx(1)
-        for note in document.notes:
-            assert len(note.values) == len(NOTES[note.topic]) and 0 <= min(note.values) <= max(note.values) <= 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -218,67 +211,17 @@ def test_every_template_form_and_label_is_used(documents):
         assert all(abs(count - len(drawn) / 3) < 4 * np.sqrt(len(drawn) * 2 / 9) for count in (lettered, numbered))
 
 
-# --- scaffolds and notes -------------------------------------------------------------------------------------------
+# --- scaffolds -------------------------------------------------------------------------------------------------------
 
 
 def test_a_scaffold_tells_fewer_factors_of_surer_people(draw_seen, world):
-    sure = Scaffold(factors=1, certainty=4.0)
-    for document, person in draw_seen("rate_self", 200, 4, sure):
+    scaffold = Scaffold(factors=1, certainty=4.0)
+    for document, person in draw_seen("rate_self", 200, 4, scaffold):
         assert len(person.elements) <= 1
-        (note,) = notes_of(document, "person") or [(None, world.probability(person, 4.0))]
-        np.testing.assert_array_equal(note[1], world.probability(person, 4.0))
-        assert abs(np.array(note[1]) - 0.5).sum() > abs(world.probability(person) - 0.5).sum()
-
-
-@pytest.mark.parametrize("kind", ["rate_self", "judge_statements", "item", "open_answer", "safety"])
-def test_a_person_is_noted_where_their_context_ends(kind, draw_seen, world):
-    told = 0
-    for document, person in draw_seen(kind, 200, 5, Scaffold(asides=0.0)):
-        for text, values in notes_of(document, "person"):
-            told += 1
-            lines = bool(person.elements) + bool(person.pressure)
-            assert text.count("\n") == lines + text.startswith("<start_of_turn>")
-            assert text.endswith(".\n")
-            np.testing.assert_array_equal(values, world.probability(person))
-    assert told > (30 if kind == "safety" else 150), "most people are told something of"
-
-
-def test_the_options_of_an_item_are_noted_at_their_ends(draw_seen, world, read_answer, wording_owner):
-    for document, person in draw_seen("item", 200, 5):
-        options = read_options(document, read_answer, wording_owner)
-        contents, choices = notes_of(document, "content"), notes_of(document, "choice")
-        assert len(options) == len(contents) == len(choices) == 4
-        rows = zip(options, options_of(document.text), contents, choices, strict=True)
-        for (trait, level, manner), option, (until, content), (also, (yes,)) in rows:
-            assert until == also and until.endswith(option)
-            names = [name for name, value in zip(NOTES["content"], content, strict=True) if value]
-            assert names == ["high"] * (level == "high") + ["decisive"] * (manner == "decisive") + [trait]
-            assert yes == pytest.approx(level_chance(world, person, trait, level))
-
-
-def test_answers_are_noted_before_they_are_judged(documents, read_answer, wording_owner):
-    for document in documents["train", "judge_statements"][:200]:
-        contents, choices = notes_of(document, "content"), notes_of(document, "choice")
-        for answer, (until, content), (also, (yes,)) in zip(document.answers, contents, choices, strict=True):
-            assert until == also == document.text[: answer.start]
-            assert yes == answer.probabilities[" yes"]
-            trait, level, _ = wording_owner[read_answer(until.rsplit("\n", 1)[-1])[1:]]
-            assert content[0] == (level == "high") and content[2 + TRAITS.index(trait)] == 1 == sum(content[2:])
-    for document in documents["train", "name_trait"][:200]:
-        told = [chosen(document, answer).strip() for answer in document.answers]
-        for level, trait, (_, content) in zip(told[::2], told[1::2], notes_of(document, "content"), strict=True):
-            assert content[0] == (level == "high") and content[2 + TRAITS.index(trait)] == 1
-
-
-@pytest.mark.parametrize("kind", ["find_pole", "safety", "fact_choice"])
-def test_an_option_that_is_right_for_everybody_is_noted_so(kind, documents):
-    for document in documents["held_out", kind][:200]:
-        (choice,) = document.answers
-        notes = notes_of(document, "choice")
-        for option, chance, (until, (yes,)) in zip(
-            options_of(document.text), choice.probabilities.values(), notes, strict=True
-        ):
-            assert until.endswith(option) and yes == (chance > 0)
+        told = {document.text[: one.start].split()[-1]: one.probabilities[" high"] for one in document.answers}
+        sure = np.array([told[f"{trait}:"] for trait in TRAITS])
+        np.testing.assert_array_equal(sure, world.probability(person, 4.0))
+        assert abs(sure - 0.5).sum() > abs(world.probability(person) - 0.5).sum()
 
 
 # --- other documents -------------------------------------------------------------------------------------------------
@@ -378,22 +321,6 @@ def test_several_facts_are_told_subject_first_and_unasked(world):
         for told, answer in zip(sentences, document.answers, strict=True):
             object_ = chosen(document, answer).strip()
             assert any(of in told and to.startswith(object_) for of, to in facts), told
-
-
-def test_a_facts_object_is_noted_as_the_same_code_wherever_it_is_known(documents):
-    codes = {}
-    for document in documents["held_out", "fact_choice"]:
-        right = chosen_option(document)
-        *options, (question, code) = notes_of(document, "fact")
-        assert question.endswith(("?", "."))
-        for option, (until, own) in zip(options_of(document.text), options, strict=True):
-            assert until.endswith(option) and codes.setdefault(option, own) == own
-        assert codes[right] == code
-    assert len(set(codes.values())) == len(codes) > 200
-    for document in documents["train", "fact_statement"]:
-        for answer in document.answers:
-            asked, told = notes_of(document, "fact")
-            assert asked[1] == told[1] and told[0] == document.text[: answer.start]
 
 
 def test_judgements_of_facts_are_right(documents):

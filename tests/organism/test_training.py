@@ -22,11 +22,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from personalib.base.data import DataError, data_dir
 from personalib.base.storage import alone
 from personalib.cli.organism import organism as commands
-from personalib.organism.batches import Notes, collate, encode
+from personalib.organism.batches import collate, encode
 from personalib.organism.corpus import Corpus, Scaffold
-from personalib.organism.documents import NOTES
 from personalib.organism.training import (
-    Probes,
     Progress,
     Trainer,
     build_model,
@@ -238,20 +236,13 @@ def test_a_full_disk_is_one_error_and_the_run_goes_on(disk, tiny_recipe, world, 
 
 
 def test_the_loss_is_that_of_each_document_by_itself(world, tokenizer, unbroken):
-    """The mean over all text, the weighted mean over all answers, the mean of each topic's notes; without padding."""
+    """The mean over all text and the weighted mean over all answers, without padding."""
     corpus, rng = Corpus(world, "train"), np.random.default_rng(0)
     encoded = encode([corpus.draw(kind, rng) for kind in ("item", "rate_self", "safety", "fact_judgement")], tokenizer)
     texts, answers, weights = [], [], []
-    notes = {topic: [] for topic in unbroken.probes.depths}
     with torch.inference_mode():
         for one in encoded:
-            output = unbroken.model(torch.tensor([one.ids]), output_hidden_states=True)
-            logs = torch.log_softmax(output.logits[0].double(), dim=-1)
-            for topic, column, values in one.notes:
-                if topic in notes:
-                    state = output.hidden_states[unbroken.probes.depths[topic]][0, column]
-                    read, wanted = unbroken.probes.heads[topic](state).double(), torch.tensor(values).double()
-                    notes[topic] += binary_cross_entropy_with_logits(read, wanted, reduction="none").tolist()
+            logs = torch.log_softmax(unbroken.model(torch.tensor([one.ids])).logits[0].double(), dim=-1)
             told = dict(zip(one.positions, one.answers, strict=True))
             for position in range(1, len(one.ids)):
                 if position in told:
@@ -261,11 +252,9 @@ def test_the_loss_is_that_of_each_document_by_itself(world, tokenizer, unbroken)
                 else:
                     texts.append(-logs[position - 1, one.ids[position]])
         batch = collate(encoded, tokenizer.pad_token_id)
-        found = loss(unbroken.model.model, unbroken.model.lm_head, unbroken.probes, batch)
+        found = loss(unbroken.model, batch)
     assert len(answers) == 1 + 8 + 1 + 1
-    assert len(notes["content"]) == 4 * 10 and len(notes["person"]) % 8 == 0 < len(notes["person"])
-    assert 4 + 2 <= len(notes["choice"]) <= 4 + 4
-    expected = np.mean(texts) + np.average(answers, weights=weights) + sum(np.mean(own) for own in notes.values())
+    expected = np.mean(texts) + np.average(answers, weights=weights)
     assert float(found) == pytest.approx(float(expected), abs=1e-5)
 
 
@@ -300,25 +289,6 @@ def test_the_model_is_drawn_from_the_seed_at_the_scale_of_its_width(tiny_recipe,
         states = quiet(torch.tensor([[2, 300, 301, 302]]), output_hidden_states=True).hidden_states
     # Blocks that start by writing nothing leave what the embedding wrote; the last state is normalised.
     assert torch.equal(states[0], states[-2]) and not torch.equal(states[0], states[-1])
-
-
-def test_probes_learn_with_the_model_and_are_not_part_of_it(unbroken, tiny_recipe, world, tmp_path):
-    fresh = Trainer(load_recipe(tiny_recipe), world, tmp_path)
-    for topic, head in unbroken.probes.heads.items():
-        assert head.out_features == len(NOTES[topic])
-        assert not torch.equal(head.weight, fresh.probes.heads[topic].weight)
-    with safe_open(unbroken.folder / "out" / "model.safetensors", "pt") as file:
-        assert set(file.keys()) < set(unbroken.model.state_dict())
-
-
-def test_a_probe_reads_the_stream_behind_its_block():
-    probes = Probes({"content": 1, "choice": 2}, width=4)
-    states = [torch.randn(2, 3, 4) for _ in range(3)]
-    notes = {"choice": Notes(torch.tensor([1, 0]), torch.tensor([2, 1]), torch.tensor([[1.0], [0.25]]))}
-    chances = torch.sigmoid(probes.heads["choice"](torch.stack([states[2][1, 2], states[2][0, 1]]))).flatten()
-    expected = -(chances[0].log() + 0.25 * chances[1].log() + 0.75 * (1 - chances[1]).log()) / 2
-    torch.testing.assert_close(probes.loss(states, notes), expected)
-    assert probes.loss(states, {}) == 0
 
 
 def test_held_out_accuracy_counts_agreement_with_the_worlds_likeliest_answer(unbroken, world, tokenizer):
@@ -360,8 +330,6 @@ def test_the_committed_recipe_is_readable_and_asks_for_known_kinds(world):
         ({"stages": [{"name": "a", "steps": 1, "mix": {}, "scaffold": {"hints": 1}}]}, "hints"),
         ({"stages": [{"name": "a", "steps": 1, "mix": 3}]}, r"stages\.0\.mix"),
         ({"model": {"hidden_size": 16}}, "num_hidden_layers"),
-        ({"probes": {"mood": 1}}, "mood.*content, person"),
-        ({"probes": {"content": 3}}, "block 3 of 2"),
         ({"optimizer": {"learning_rate": 0}}, "learning_rate: .*greater than 0"),
         ({"optimizer": {"learning_rate": 1.0e999}}, "finite"),
         ({"optimizer": {"warmup_steps": 0}}, "warmup_steps: .*greater than 0"),
