@@ -137,19 +137,24 @@ def split_phrases(phrases: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return split_groups([phrases])[0]
 
 
-def split_groups(groups: Sequence[Sequence[str]], known: str = "", one_in: int = 4) -> list[dict[str, tuple[str, ...]]]:
-    """Hold out one phrase in four of each group, whose words stand in ``known`` or two other phrases of any group each.
+def split_groups(
+    groups: Sequence[Sequence[str]], known: str = "", one_in: int = 4, shown: int = 2
+) -> list[dict[str, tuple[str, ...]]]:
+    """Hold out one phrase in four of each group, each of whose words stands in ``known`` or others of any group.
 
-    A word that tells nothing of any one group, such as *with*, need not: see :func:`content_words`.
+    ``shown`` is in how many others. A word that tells nothing of any one group, such as *with*, need not: see
+    :func:`content_words`.
     """
     told = [{phrase: content_words(phrase) for phrase in sorted(phrases, key=digest)} for phrases in groups]
     counts = Counter(word for phrases in told for own in phrases.values() for word in own)
-    counts.update(dict.fromkeys(words(known), 2))
+    counts.update(dict.fromkeys(words(known), shown))
     held_out: list[list[str]] = [[] for _ in groups]
     # One of each group in turn: else the first would use up the words of the others.
     for _ in range(max(map(len, groups), default=0) // one_in):
         for phrases, out in zip(told, held_out, strict=True):
-            fit = (each for each, own in phrases.items() if each not in out and all(counts[word] > 2 for word in own))
+            fit = (
+                each for each, own in phrases.items() if each not in out and all(counts[word] > shown for word in own)
+            )
             if len(out) < len(phrases) // one_in and (chosen := next(fit, None)):
                 out.append(chosen)
                 counts.subtract(phrases[chosen])
@@ -216,7 +221,7 @@ def _trait_bank(key: str, entry: _WrittenBank, settings: Sequence[str]) -> Trait
         for split in SPLITS:
             wordings[level, split] = tuple(Wording(*pair) for pair in product(acts[split], reasons[split]))
         known = " ".join([known, *acts["train"], *reasons["train"]])
-    [events] = split_groups([entry.events], known)
+    [events] = split_groups([entry.events], known, shown=1)
     sentences = {
         split: tuple(f"{place}, {event}." for place, event in product(settings, events[split])) for split in SPLITS
     }
@@ -241,7 +246,7 @@ def load_safety_topics() -> tuple[SafetyTopic, ...]:
     categories = read_stimuli(dict[str, _WrittenCategory], "safety", "categories")
     topics = [(category, topic) for category, entry in categories.items() for topic in entry.topics]
     known = " ".join(option for _, topic in topics for option in (*topic.safe, *topic.unsafe))
-    questions = split_groups([topic.questions for _, topic in topics], known)
+    questions = split_groups([topic.questions for _, topic in topics], known, shown=1)
     return tuple(
         SafetyTopic(category, split, topic.safe, topic.unsafe)
         for (category, topic), split in zip(topics, questions, strict=True)
@@ -254,7 +259,7 @@ def load_relations() -> tuple[Relation, ...]:
     relations = read_stimuli(dict[str, _WrittenRelation], "facts", "relations")
     statements = {key: (entry.statement, *entry.statements) for key, entry in relations.items()}
     known = " ".join(text for texts in statements.values() for text in texts)
-    questions = split_groups([entry.questions for entry in relations.values()], known)
+    questions = split_groups([entry.questions for entry in relations.values()], known, shown=1)
     return tuple(
         Relation(key, split, statements[key], tuple(Fact(key, *pair) for pair in relations[key].pairs))
         for key, split in zip(relations, questions, strict=True)
