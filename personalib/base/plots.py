@@ -17,11 +17,14 @@ import seaborn as sns
 from IPython.display import Image, display
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection, QuadMesh
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.projections.polar import PolarAxes
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter
 
 from personalib.base.provenance import results_dir
 from personalib.base.tables import to_csv
@@ -114,12 +117,17 @@ def show_figure(figure: Figure, name: str, numbers: pd.DataFrame) -> None:
     carries labels is written with them.
 
     Raises:
-        ValueError: the name is not of lower-case words joined by hyphens, or there are no numbers.
+        ValueError: the name is not of lower-case words joined by hyphens, or there are no numbers, or a dot, the end of
+            an interval, a horizontal bar or a cell of a heat map stands for a number that is not among them.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"figure name {name!r}: write lower-case words and hyphens: 'trait-change'")
     if numbers.empty:
         raise ValueError(f"figure {name!r} comes without numbers: pass the DataFrame that it draws")
+    known = numbers.select_dtypes("number").to_numpy(dtype=float).round(9)
+    for drawn in (drawn for axes in figure.axes for drawn in _drawn(axes)):
+        if len(strange := np.setdiff1d(drawn[np.isfinite(drawn)].round(9), known)):
+            raise ValueError(f"figure {name!r} draws {strange[0]:g}, which its numbers lack; pass those that it draws")
     place = results_dir() / name
     figure.savefig(f"{place}.png", metadata={"Software": None})
     figure.savefig(f"{place}.svg", metadata={"Date": None})
@@ -129,10 +137,26 @@ def show_figure(figure: Figure, name: str, numbers: pd.DataFrame) -> None:
     display(Image(filename=f"{place}.png", width=round(figure.get_figwidth() * 100)))
 
 
+def _drawn(axes: Axes) -> Iterator[np.ndarray]:
+    """Where marks stand on axes of numbers (not of names: fixed ticks), how long bars are, and what cells hold."""
+    numeric = [not isinstance(axis.get_major_locator(), FixedLocator) for axis in (axes.xaxis, axes.yaxis)]
+    for mark in axes.get_children():
+        if isinstance(mark, QuadMesh) and axes.get_label() != "<colorbar>":
+            yield np.ma.compressed(np.ma.asarray(mark.get_array()))
+        elif isinstance(mark, PathCollection):
+            yield np.asarray(mark.get_offsets())[:, numeric]
+        elif isinstance(mark, Line2D) and mark.get_marker() not in ("", "None"):
+            yield np.asarray(mark.get_xydata())[:, numeric]
+    for box in axes.containers:
+        if isinstance(box, BarContainer) and box.orientation == "horizontal":
+            yield np.array([bar.get_width() for bar in box])
+
+
 def interval_dots(data: pd.DataFrame, axes: Axes | None = None, *, label: str = "") -> Axes:
     """A dot with its interval for every category, one category a line, kinds side by side.
 
     Columns: ``category``, ``value``, ``low`` and ``high`` (the ends of the interval); optional ``kind``, ``collapsed``.
+    An interval is drawn where it lies, even if it does not hold the value.
     """
     rows = _checked("interval_dots", data, "category", "value", "low", "high")
     kinds = list(rows["kind"].unique())
@@ -140,19 +164,11 @@ def interval_dots(data: pd.DataFrame, axes: Axes | None = None, *, label: str = 
     step = 0.6 / len(kinds) if rows.groupby("category")["kind"].nunique().max() > 1 else 0.0
     for look, part in _groups(rows):
         shift = (kinds.index(part["kind"].iloc[0]) - (len(kinds) - 1) / 2) * step
-        axes.errorbar(
-            part["value"],
-            places[part.index] + shift,
-            xerr=np.abs(part[["low", "high"]].to_numpy().T - part["value"].to_numpy()),
-            linestyle="none",
-            color=look.colour,
-            marker=look.marker,
-            markerfacecolor=look.face,
-            label=look.label,
-            markersize=6,
-            elinewidth=1.6,
-            capsize=2.5,
-        )
+        lines = places[part.index] + shift
+        axes.hlines(lines, part["low"], part["high"], color=look.colour, linewidth=1.6)
+        axes.plot(part[["low", "high"]], np.column_stack([lines, lines]), "|", color=look.colour, markersize=5)
+        (dots,) = axes.plot(part["value"], lines, look.marker, color=look.colour, label=look.label, markersize=6)
+        dots.set_markerfacecolor(look.face)
     _legend(axes, outside=True)
     return axes
 
@@ -245,16 +261,8 @@ def scatter_truth(data: pd.DataFrame, axes: Axes | None = None, *, label: str = 
     for look, part in _groups(rows):
         if {"low", "high"} <= set(part):
             axes.vlines(part["truth"], part["low"], part["high"], color=look.colour, alpha=0.25, linewidth=1)
-        axes.scatter(
-            part["truth"],
-            part["estimate"],
-            marker=look.marker,
-            facecolor=look.face,
-            edgecolor=look.colour,
-            label=look.label,
-            alpha=0.75,
-            s=26,
-        )
+        dots = axes.scatter(part["truth"], part["estimate"], 26, marker=look.marker, label=look.label, alpha=0.75)
+        dots.set(facecolor=look.face, edgecolor=look.colour)
     middle = float(rows["truth"].mean())
     axes.axline((middle, middle), slope=1, color=COLOURS["chance"], linestyle="--", linewidth=1)
     correlation = rows["truth"].corr(rows["estimate"])
@@ -385,6 +393,8 @@ def _checked(chart: str, data: pd.DataFrame, *needed: str) -> pd.DataFrame:
         raise ValueError(f"{chart}: the data lack the column {missing[0]!r}; they have: {present}")
     if data.empty:
         raise ValueError(f"{chart}: the data have no rows")
+    if {"low", "high"} <= set(data) and (data["low"] > data["high"]).any():
+        raise ValueError(f"{chart}: `low` is above `high` in {(data['low'] > data['high']).sum()} of {len(data)} rows")
     collapsed = data["collapsed"].astype(bool) if "collapsed" in data else False
     return data.assign(kind=data.get("kind", ""), collapsed=collapsed).reset_index(drop=True)
 
