@@ -17,6 +17,9 @@ class Guard:
     Attributes:
         mass: the least share of the unsteered answer mass that has to be left.
         perplexity: how many times its unsteered value the perplexity of neutral answers may be.
+        facts: how many points of facts a push may cost a family of vectors on average before it is no choice. A model
+            can speak and have forgotten. The default is one fact in twenty; a single vector is not judged by it, since
+            a few dozen facts tell the mean of many vectors to a point or two, and that of one to about five.
 
     Raises:
         ValueError: no condition could pass, not even the unsteered one.
@@ -24,12 +27,13 @@ class Guard:
 
     mass: float = 0.9
     perplexity: float = 2.0
+    facts: float = 5.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.mass <= 1 <= self.perplexity:
+        if not (0 <= self.mass <= 1 <= self.perplexity and self.facts >= 0):
             raise ValueError(
-                f"mass {self.mass:g}, perplexity {self.perplexity:g}; take a mass of 0 to 1 and a perplexity of at "
-                "least 1, or the unsteered model has collapsed as well"
+                f"mass {self.mass:g}, perplexity {self.perplexity:g}, facts {self.facts:g}; take a mass of 0 to 1, a "
+                "perplexity of at least 1 and facts of at least 0, or the unsteered model has collapsed as well"
             )
 
     def collapsed(self, mass: Array, perplexity: Array) -> NDArray[np.bool_]:
