@@ -160,11 +160,8 @@ def matched_push(
 ) -> tuple[Push, pd.Series]:
     """The push at the dose at which a family costs so many points of facts on average, so that methods cost the same.
 
-    The cost is measured at some doses and read between them, see
-    :func:`~personalib.evaluation.shares.dose_at_cost`; options are those of :func:`facts_lost`.
-
-    Returns:
-        The push, and the points lost by dose.
+    With it comes the cost at each of the doses, between which it is read off; see
+    :func:`~personalib.evaluation.shares.dose_at_cost`. Options are those of :func:`facts_lost`.
     """
     arms = [arm for dose in doses for arm in replace(push, dose=dose).arms("", vectors, study.poles)]
     lost = facts_lost(study, arms, **how)

@@ -219,10 +219,8 @@ def specificity(effects: pd.DataFrame, truth: pd.DataFrame, moved: float = 5.0, 
 
     What stands for nothing, such as a random direction, has all of its effects there; what has collapsed is left out.
 
-    Returns:
-        One row a method: ``value``, the root mean square of these effects in points, from ``low`` to ``high``
-        (resampling factors or pressures, items not); ``moved``, the share of them that is larger than so many points;
-        and ``cells``, how many they are.
+    One row a method: ``value``, the root mean square of these effects in points, from ``low`` to ``high`` (resampling
+    factors or pressures, items not); ``moved``, the share of them above so many points; and ``cells``, their number.
     """
     known = effects[~effects["collapsed"]].merge(truth[[*NAMES, "truth"]], on=NAMES, how="left")
     idle = known[known["truth"].fillna(0.0).abs() < 1].dropna(subset=["effect"])

@@ -137,7 +137,7 @@ def searched_vectors(
 
     Texts are the sentences that contrast pairs begin with, alone or as whole prompts; they are read at the token where
     a feature is most active, or at the last one; and others are ``"all"`` of the family, or those of its ``"own"``
-    factor. By default it is where the paper looks.
+    factor, where none is a ValueError. By default it is where the paper looks.
     """
     keys = [key for key, halves in study.readings.items() for _ in halves["train"].pairs]
     pairs = [pair for halves in study.readings.values() for pair in halves["train"].pairs]
@@ -149,6 +149,8 @@ def searched_vectors(
     found = {}
     for key in study.readings:
         others = (of != key) & ((negatives == "all") | (np.array(list(map(cluster, keys))) == cluster(key)))
+        if not others.any():
+            raise ValueError(f"{key}: nothing else of its factor was read; take all others as negatives")
         best = best_features(values[of == key], values[others], 1, criterion)
         found[key] = feature_vector(sae, best, study.language_model, key)
     return found

@@ -17,9 +17,8 @@ class Guard:
     Attributes:
         mass: the least share of the unsteered answer mass that has to be left.
         perplexity: how many times its unsteered value the perplexity of neutral answers may be.
-        facts: how many points of facts a push may cost a family of vectors on average before it is no choice. A model
-            can speak and have forgotten. The default is one fact in twenty; a single vector is not judged by it, since
-            a few dozen facts tell the mean of many vectors to a point or two, and that of one to about five.
+        facts: how many points of facts a push that is chosen may cost, on average over a family of vectors: a model can
+            speak and have forgotten. One fact in twenty; so few say too little of a single vector.
 
     Raises:
         ValueError: no condition could pass, not even the unsteered one.

@@ -1,11 +1,13 @@
 """A study knows what a choice needs: readings, norms, what saying it does, and vectors."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from personalib.evaluation.agreement import cluster
 from personalib.evaluation.arms import prompted_arms
 from personalib.evaluation.ask import evaluate, prompts
 from personalib.evaluation.estimates import ALL, effects
@@ -39,8 +41,10 @@ def sae():
 
 @pytest.fixture(scope="module")
 def elements(organism, few, tmp_path_factory):
-    """Two elements of one factor, and one of another."""
-    told = [one for one in contrasts("elements") if one.key in ("gender.female", "gender.male", "age.young")]
+    """Two factors of two elements."""
+    told = [
+        one for one in contrasts("elements") if one.key in ("gender.female", "gender.male", "age.young", "age.older")
+    ]
     return Study.read(organism, told, few, tmp_path_factory.mktemp("elements"), sites=SITES[:1], pairs=6)
 
 
@@ -134,9 +138,13 @@ def test_a_feature_is_searched_at_the_place_and_against_the_texts_that_are_named
         tokens = [sae.features(read.text(sae.site, number)) for number in range(len(texts))]
         values[key] = np.mean([own.max(0) if place == "any" else own[-1] for own in tokens], axis=0)
     for key, vector in found.items():
-        others = [other for other in values if other != key and (negatives == "all" or other.startswith("gender"))]
+        others = [other for other in values if other != key and (negatives == "all" or cluster(other) == cluster(key))]
         best = int((values[key] - np.mean([values[other] for other in others], axis=0)).argmax())
         assert vector == feature_vector(sae, [best], organism, key)
+    if negatives == "own":
+        alone = replace(elements, readings={"age.young": elements.readings["age.young"]})
+        with pytest.raises(ValueError, match=r"age\.young: nothing else of its factor was read"):
+            searched_vectors(alone, sae, tmp_path / "alone", text=text, place=place, negatives=negatives)
 
 
 def test_dealt_poles_have_vectors_of_their_own_that_hang_on_the_seed(study):
