@@ -121,7 +121,7 @@ def choose_push(
             f"{study.language_model.name} answers none of the items, without steering or when it is told; "
             "try another template, or form='base'"
         )
-    # The push that does most nearly what words do, among those under which nothing collapses and few facts are lost.
+    # The push that does most nearly what words do, where nothing collapses and few facts are lost.
     sound = table[(table["collapsed"] == 0) & table["fidelity"].notna()].sort_values("fidelity", ascending=False)
     for best in sound.index:
         name, push = pushes[best]
@@ -147,8 +147,7 @@ def facts_lost(
         :func:`~personalib.evaluation.shares.points_lost`.
     """
     # The bank stands by category, so that every other fact is a half of each.
-    items = some_in_turn(load_facts()[part == "measure" :: 2], 2)
-    asked = choice_questionnaire(items, name=f"facts to {part}")
+    asked = choice_questionnaire(some_in_turn(load_facts()[part == "measure" :: 2], 2), name=f"facts to {part}")
     answers = evaluate(study.language_model, asked, arms, form=study.form, neutral=0, **how)
     found = effects(answers)
     found = found[found["group"] == ALL].reset_index(drop=True)

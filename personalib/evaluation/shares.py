@@ -226,7 +226,8 @@ def specificity(effects: pd.DataFrame, truth: pd.DataFrame, moved: float = 5.0, 
     idle = known[known["truth"].fillna(0.0).abs() < 1].dropna(subset=["effect"])
     rows = {}
     for method, own in idle.groupby("method", sort=False):
-        squares = clustered_interval(own["effect"] ** 2, own["key"].map(cluster), seed=seed)
+        units = own["key"].map(cluster).where(own["truth"].notna(), own["key"])
+        squares = clustered_interval(own["effect"] ** 2, units, seed=seed)
         size = dict(zip(("value", "low", "high"), np.sqrt(squares), strict=True))
         rows[method] = size | {"moved": (own["effect"].abs() > moved).mean(), "cells": len(own)}
     return pd.DataFrame(rows).T
