@@ -228,8 +228,8 @@ def specificity(effects: pd.DataFrame, truth: pd.DataFrame, moved: float = 5.0, 
     for method, own in idle.groupby("method", sort=False):
         units = own["key"].map(cluster).where(own["truth"].notna(), own["key"])
         squares = clustered_interval(own["effect"] ** 2, units, seed=seed)
-        size = dict(zip(("value", "low", "high"), np.sqrt(squares), strict=True))
-        rows[method] = size | {"moved": (own["effect"].abs() > moved).mean(), "cells": len(own)}
+        rows[method] = dict(zip(("value", "low", "high"), np.sqrt(squares), strict=True))
+        rows[method] |= {"moved": (own["effect"].abs() > moved).mean(), "cells": len(own)}
     return pd.DataFrame(rows).T
 
 

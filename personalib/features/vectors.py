@@ -65,7 +65,8 @@ def prompt_features(
     if not 0 < count <= sae.width:
         raise ValueError(f"count={count}; {sae.name} has {sae.width} features, take 1 to as many")
     poles = [sae.features(each) for each in read.at(sae.site)]
-    return best_features(*(poles if pole == POLES[0] else poles[::-1]), count, criterion)
+    own, other = poles if pole == POLES[0] else poles[::-1]
+    return best_features(own, other, count, criterion)
 
 
 def best_features(own: NDArray[np.floating], other: NDArray[np.floating], count: int, criterion: str) -> list[int]:
