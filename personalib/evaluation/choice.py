@@ -95,8 +95,7 @@ def choose_push(
             stand for, and all vectors of one family stand at one site.
         positions: which positions are tried.
         doses: which doses.
-        guard: from where on a vector counts as collapsed, and a push costs too many facts; a push is out where any
-            vector collapses.
+        guard: from where on a vector counts as collapsed, so that a push is out, and a push costs too many facts.
         store: where answers are kept, so that a killed choice goes on; None keeps them in memory.
         progress: text of a progress bar; None shows none.
 
@@ -138,18 +137,15 @@ def choose_push(
 def facts_lost(
     study: "Study", arms: Sequence[Arm], part: Literal["choose", "measure"] = "choose", **how: Any
 ) -> pd.DataFrame:
-    """The damage of arms: how many points of facts each costs, of those to choose by or of others, to measure on.
+    """The damage of arms: the points of facts that each costs, of those to choose by or of others, to measure on.
 
-    ``store`` and ``progress`` are those of :func:`~personalib.evaluation.ask.evaluate`.
-
-    Returns:
-        The rows of :func:`~personalib.evaluation.estimates.effects` on all facts, one an arm, with ``facts``, see
-        :func:`~personalib.evaluation.shares.points_lost`.
+    It is in the column ``facts`` of :func:`~personalib.evaluation.estimates.effects` on all facts, see
+    :func:`~personalib.evaluation.shares.points_lost`; ``store`` and ``progress`` are those of
+    :func:`~personalib.evaluation.ask.evaluate`.
     """
     # The bank stands by category, so that every other fact is a half of each.
     asked = choice_questionnaire(some_in_turn(load_facts()[part == "measure" :: 2], 2), name=f"facts to {part}")
-    answers = evaluate(study.language_model, asked, arms, form=study.form, neutral=0, **how)
-    found = effects(answers)
+    found = effects(evaluate(study.language_model, asked, arms, form=study.form, neutral=0, **how))
     found = found[found["group"] == ALL].reset_index(drop=True)
     return found.assign(facts=points_lost(found))
 

@@ -169,9 +169,8 @@ def costs(state: pd.DataFrame, lost: Mapping[str, pd.DataFrame]) -> pd.DataFrame
 
 def points_lost(effects: pd.DataFrame) -> pd.Series:
     """What each row's arm loses, in points, of what is right or wrong; what it can no longer answer is lost as well."""
-    asked = effects["n"].max()
-    base = effects.loc[effects["n"].idxmax(), "base"]
-    return base - effects["score"].fillna(0.0) * effects["n"] / asked
+    share_read = effects["n"] / effects["n"].max()
+    return effects.loc[effects["n"].idxmax(), "base"] - effects["score"].fillna(0.0) * share_read
 
 
 def at_equal_cost(

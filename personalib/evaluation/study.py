@@ -25,8 +25,7 @@ from personalib.stimuli.contrast_pairs import Contrast
 from personalib.stimuli.factors import POLES
 from personalib.vectors.contrast import Halves, all_sites, fit_vector, read_contrasts
 from personalib.vectors.contrast import prompts as pair_prompts
-from personalib.vectors.methods import DEFAULT_METHOD, direction
-from personalib.vectors.readings import dealt_texts
+from personalib.vectors.methods import DEFAULT_METHOD
 from personalib.vectors.vector import SteeringVector
 
 
@@ -84,11 +83,15 @@ class Study:
         return {key: fit_vector(halves["train"], site, method) for key, halves in self.readings.items()}
 
     def dealt_vectors(self, site: Site, seed: int = 0) -> dict[str, SteeringVector]:
-        """Directions between the same texts with poles dealt anew to phrases: a control that stands for nothing."""
+        """Directions between two halves of each pole's phrases, drawn by lot: nothing of the poles is left in them."""
         rng, found = np.random.default_rng([seed, 43]), {}
         for key, vector in self.contrast_vectors(site).items():
-            poles = dealt_texts(self.readings[key]["train"], site, rng)
-            found[key] = replace(vector, direction=torch.from_numpy(direction(*poles)), method="dealt poles")
+            values = np.zeros(len(vector.direction), dtype=np.float32)
+            read = self.readings[key]["train"]
+            for rows, phrases in zip(read.at(site), read.phrases.T, strict=True):
+                high = np.isin(phrases, rng.permutation(np.unique(phrases))[::2])
+                values += rows[high].mean(0) - rows[~high].mean(0)
+            found[key] = replace(vector, direction=torch.from_numpy(values), method="dealt phrases")
         return found
 
     def prompt_feature_vectors(self, sae: SparseAutoencoder, count: int = 1, **how: Any) -> dict[str, SteeringVector]:

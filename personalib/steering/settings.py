@@ -31,8 +31,8 @@ class Guard:
     def __post_init__(self) -> None:
         if not (0 <= self.mass <= 1 <= self.perplexity and self.facts >= 0):
             raise ValueError(
-                f"mass {self.mass:g}, perplexity {self.perplexity:g}, facts {self.facts:g}; take a mass of 0 to 1, a "
-                "perplexity of at least 1 and facts of at least 0, or the unsteered model has collapsed as well"
+                f"mass {self.mass:g}, perplexity {self.perplexity:g}, facts {self.facts:g}; take a mass of 0 to 1 "
+                "and a perplexity of at least 1, and no facts below 0, or the unsteered model has collapsed as well"
             )
 
     def collapsed(self, mass: Array, perplexity: Array) -> NDArray[np.bool_]:
