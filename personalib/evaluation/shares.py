@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from personalib.base.statistics import Interval, resampled_interval
+from personalib.base.statistics import Interval, clustered_interval, resampled_interval
 from personalib.evaluation.agreement import NAMES, cluster
 from personalib.evaluation.arms import PROMPT, RANDOM
 from personalib.evaluation.estimates import ALL
@@ -163,8 +163,14 @@ def costs(state: pd.DataFrame, lost: Mapping[str, pd.DataFrame]) -> pd.DataFrame
         }
     )
     for name, own in lost.items():
-        found[name] = found["arm"].map(-own.set_index("arm")["effect"])
+        found[name] = found["arm"].map(points_lost(own).set_axis(own["arm"]))
     return found[found["arm"] > 0].reset_index(drop=True)
+
+
+def points_lost(effects: pd.DataFrame) -> pd.Series:
+    """What each row's arm loses, in points, of what is right or wrong; what it can no longer answer is lost as well."""
+    share_read = effects["n"] / effects["n"].max()
+    return effects.loc[effects["n"].idxmax(), "base"] - effects["score"].fillna(0.0) * share_read
 
 
 def at_equal_cost(
@@ -199,6 +205,31 @@ def at_equal_cost(
         return found[0] - sum(found[1:])
 
     return resampled_interval(value, len(names), expanded=True, resamples=resamples, seed=seed)
+
+
+def dose_at_cost(cost: pd.Series, level: float) -> float:
+    """The dose at which a cost, by dose, first comes to a level, between two doses; the largest where it never does."""
+    ordered = cost.sort_index()
+    return _read_off(np.append(0.0, ordered), np.append(0.0, ordered.index), level)
+
+
+def specificity(effects: pd.DataFrame, truth: pd.DataFrame, moved: float = 5.0, seed: int = 0) -> pd.DataFrame:
+    """What each method changes where nothing is known to change: where the known effect is less than a point.
+
+    What stands for nothing, such as a random direction, has all of its effects there; what has collapsed is left out.
+
+    One row a method: ``value``, the root mean square of these effects in points, from ``low`` to ``high`` (resampling
+    factors or pressures, items not); ``moved``, the share of them above so many points; and ``cells``, their number.
+    """
+    known = effects[~effects["collapsed"]].merge(truth[[*NAMES, "truth"]], on=NAMES, how="left")
+    idle = known[known["truth"].fillna(0.0).abs() < 1].dropna(subset=["effect"])
+    rows = {}
+    for method, own in idle.groupby("method", sort=False):
+        units = own["key"].map(cluster).where(own["truth"].notna(), own["key"])
+        squares = clustered_interval(own["effect"] ** 2, units, seed=seed)
+        rows[method] = dict(zip(("value", "low", "high"), np.sqrt(squares), strict=True))
+        rows[method] |= {"moved": (own["effect"].abs() > moved).mean(), "cells": len(own)}
+    return pd.DataFrame(rows).T
 
 
 def _by_cluster(table: pd.DataFrame, cost: str, names: list[str]) -> list[NDArray[np.float64]]:

@@ -12,7 +12,7 @@ from personalib.evaluation.arms import PROMPT, Arm, Vectors, prompted_arms, rand
 from personalib.evaluation.ask import evaluate
 from personalib.evaluation.choice import PushChoice, choose_push
 from personalib.evaluation.estimates import ALL, effects
-from personalib.evaluation.study import Study, sentence_feature_vectors
+from personalib.evaluation.study import Study, searched_vectors
 from personalib.features.saes import SparseAutoencoder
 from personalib.questionnaires.questions import Questionnaire
 from personalib.steering.settings import Guard, Positions
@@ -52,7 +52,7 @@ def report(  # noqa: PLR0913 - each argument is one choice in what is reported
         if sae.site not in study.norms:
             known = ", ".join(map(str, study.norms))
             raise ValueError(f"{sae.name} reads {sae.site}, and the study {known}; let it read that site, too")
-    sources = _sources(study, saes, folder, seed)
+    sources = _sources(study, saes, folder)
     chosen = {
         method: choose_push(study, own, positions=positions, doses=doses, guard=guard, progress=method)
         for method, own in sources.items()
@@ -70,9 +70,7 @@ def report(  # noqa: PLR0913 - each argument is one choice in what is reported
     return _summary(study, chosen, measured, truth, seed) | {"items": items}, measured
 
 
-def _sources(
-    study: Study, saes: Mapping[str, SparseAutoencoder], folder: Path, seed: int
-) -> dict[str, Mapping[str, Vectors]]:
+def _sources(study: Study, saes: Mapping[str, SparseAutoencoder], folder: Path) -> dict[str, Mapping[str, Vectors]]:
     """By method the families of vectors that a push is chosen from."""
     sources: dict[str, Mapping[str, Vectors]] = {
         "repe": {str(site): study.contrast_vectors(site) for site in study.norms}
@@ -80,11 +78,7 @@ def _sources(
     if saes:
         sources["sae"] = {name: study.prompt_feature_vectors(sae) for name, sae in saes.items()}
     if saes and study.contrasts[0].family == "elements":
-        found = sentence_feature_vectors(study.language_model, saes, folder, seed=seed)
-        sources["sae_sentences"] = {
-            name: {key: vector for key, vector in vectors.items() if key in study.readings}
-            for name, vectors in found.items()
-        }
+        sources["sae_sentences"] = {name: searched_vectors(study, sae, folder) for name, sae in saes.items()}
     return sources
 
 

@@ -4,7 +4,7 @@ A coefficient of 200 says nothing by itself: it depends on the vector's length a
 where it is added. A *dose* is the length of what is added as a share of the residual stream's typical length there.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from personalib.models.activations import capture
 from personalib.models.load import LanguageModel
@@ -78,38 +77,3 @@ def random_directions(like: SteeringVector, count: int = 10, seed: int = 0) -> l
     where, origin = like.site, (like.model, like.revision)
     vectors = [SteeringVector(row, where, f"random {n}", "random", *origin) for n, row in enumerate(drawn)]
     return [vector.unit() * like.norm for vector in vectors]
-
-
-def largest_dose(
-    keeps: Callable[[Sequence[float]], Sequence[bool] | NDArray[np.bool_]],
-    lowest: float,
-    highest: float,
-    *,
-    steps: int = 8,
-    rounds: int = 2,
-) -> float:
-    """The largest dose up to which a guard holds.
-
-    A ladder of doses is tried at once, which is cheap where conditions share their passes; then a finer one between the
-    last dose that holds and the first one that does not. A dose that holds beyond one that does not is no use.
-
-    Returns:
-        The dose; 0 where not even the lowest one holds. The true bound is at most one rung of the last ladder higher,
-        if it is not beyond the highest dose.
-
-    Raises:
-        ValueError: not ``0 < lowest < highest``, or there are fewer than two rungs or no ladder.
-    """
-    if not 0 < lowest < highest or steps < 2 or rounds < 1:
-        raise ValueError("pass 0 < lowest < highest, at least two steps and one round")
-    low, high, best = lowest, highest, 0.0
-    for _ in range(rounds):
-        ladder = np.geomspace(low, high, steps)
-        holds = np.asarray(keeps([float(dose) for dose in ladder]), dtype=bool)
-        first = steps if holds.all() else int(holds.argmin())
-        if first:
-            best = float(ladder[first - 1])
-        if first in (0, steps):
-            break
-        low, high = best, float(ladder[first])
-    return best
