@@ -3,7 +3,7 @@
 Elements of one factor are each other's opposites and no independent evidence: bootstraps resample whole factors.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -95,11 +95,9 @@ def truth_difference(
         raise ValueError("fewer than two factors or pressures are left to compare the methods on")
     values, clusters = cells(both, ["truth", "effect", "effect_other"])
 
-    def difference(means: Array) -> float:
-        found = _ranked(means)
-        return float(found[0] - found[1])
-
-    return two_way_interval(difference, values, clusters, resamples=resamples, seed=seed)
+    return two_way_interval(
+        lambda means: float(np.subtract(*_ranked(means))), values, clusters, resamples=resamples, seed=seed
+    )
 
 
 def _ranked(means: Array) -> Array:
@@ -154,8 +152,8 @@ def random_correlation(effects: pd.DataFrame, truth: pd.DataFrame, deals: int = 
 def wrong_correlation(effects: pd.DataFrame, truth: pd.DataFrame, deals: int = 500, seed: int = 0) -> Interval:
     """What one method's own effects come to where all stand for wrong keys: each factor, or pressure, for another.
 
-    A stricter null than :func:`random_correlation`: these effects are as large, and as alike, as the method's. The
-    numbers are the same, over deals of whole factors of which none keeps its own; both poles of a key are dealt as one.
+    These effects are as large, and as alike, as the method's own. The numbers are those of :func:`random_correlation`,
+    over deals of whole factors of which none keeps its own; both poles of a key are dealt as one.
     """
     both = sound(effects, truth).pivot(index="key", columns=["pole", "group"], values=["truth", "effect"])
     factors = both.index.map(cluster).to_numpy()
@@ -164,13 +162,10 @@ def wrong_correlation(effects: pd.DataFrame, truth: pd.DataFrame, deals: int = 5
         return _UNKNOWN
 
     def deal(rng: np.random.Generator) -> Array:
-        order = rng.permutation(names)
-        while (order == names).any():
-            order = rng.permutation(names)
-        places = np.empty(len(both), dtype=np.int64)
-        for name, other in zip(names, order, strict=True):
+        order, places = rng.permutation(names), np.empty(len(both), dtype=np.int64)
+        for name, other in zip(order, np.roll(order, 1), strict=True):
             own, theirs = np.flatnonzero(factors == name), np.flatnonzero(factors == other)
-            places[own] = theirs[list(dealt(len(theirs), list(both.index[own]), rng).values())]
+            places[own] = theirs[list(dealt(len(theirs), both.index[own], rng).values())]
         return both["effect"].to_numpy()[places]
 
     return _null(both["truth"].to_numpy(), deal, deals, seed)
@@ -183,7 +178,7 @@ def _null(wanted: Array, deal: Callable[[np.random.Generator], Array], deals: in
     return Interval(float(np.mean(found)), *map(float, np.quantile(found, [0.025, 0.975])))
 
 
-def dealt(count: int, keys: Sequence[str], rng: np.random.Generator) -> dict[str, int]:
+def dealt(count: int, keys: Collection[str], rng: np.random.Generator) -> dict[str, int]:
     """Random directions dealt to keys: each key gets the number of one, no two the same while there are enough.
 
     Raises:
@@ -191,7 +186,7 @@ def dealt(count: int, keys: Sequence[str], rng: np.random.Generator) -> dict[str
     """
     if count < 1:
         raise ValueError("there are no directions to deal; draw at least one")
-    if not keys:
+    if not len(keys):
         return {}
     order = np.concatenate([rng.permutation(count) for _ in range(-(-len(keys) // count))])
     return dict(zip(keys, map(int, order), strict=False))

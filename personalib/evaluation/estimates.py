@@ -234,17 +234,12 @@ def _of_shares(changes: Array, low: Array, high: Array, level: float) -> tuple[A
 
     Student's t would give no width. The bounds are then Wilson's, for none of n changed or for all of them.
     """
-    low, high = low.copy(), high.copy()
-    for number, row in enumerate(changes):
-        read = row[~np.isnan(row)]
-        if not len(read) or np.ptp(read) > 0:
-            continue
-        change, rare = float(read[0]), proportion_interval(0, len(read), level=level).high
-        if change == 0:
-            low[number], high[number] = -100 * rare, 100 * rare
-        else:
-            low[number], high[number] = sorted((change, change * (1 - rare)))
-    return low, high
+    rows = pd.DataFrame(changes.T)
+    change = rows.max().where(rows.max() == rows.min()).to_numpy()
+    rare = np.array([proportion_interval(0, max(n, 1), level=level).high for n in rows.count()])
+    ends = np.where(change == 0, 100 * rare, change * (1 - rare)), np.where(change == 0, -100 * rare, change)
+    known = ~np.isnan(change)
+    return np.where(known, np.minimum(*ends), low), np.where(known, np.maximum(*ends), high)
 
 
 def _wide(items: pd.DataFrame, column: str) -> pd.DataFrame:
