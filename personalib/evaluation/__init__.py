@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "cluster",
             "correlations",
             "dealt",
+            "random_correlation",
             "rank_ceiling",
             "sound",
             "standing_for",

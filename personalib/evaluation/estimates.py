@@ -149,16 +149,14 @@ def item_effects(
         ``effect``, missing where it was not read, and ``collapsed``. What is made of it can resample items as well.
     """
     _check_baseline(answers)
-    found = []
+    everywhere, found = health(answers, guard) if state is None else state, []
     for name, kind in questionnaires_of(answers).items():
-        rows = of_questionnaire(answers, name)
-        for group, own in item_scores(kind, rows).groupby("group", sort=False):
-            changes = _by_cluster(_changes(_wide(own, column))).drop(columns=0).rename_axis("item").reset_index()
-            found.append(
-                changes.melt("item", var_name="arm", value_name="effect").assign(questionnaire=name, group=group)
-            )
-    everywhere = health(answers, guard) if state is None else state
-    return everywhere.merge(pd.concat(found, ignore_index=True), on=["questionnaire", "arm"], validate="one_to_many")
+        own = everywhere[everywhere["questionnaire"] == name] if state is None else state.assign(questionnaire=name)
+        for group, rows in item_scores(kind, of_questionnaire(answers, name)).groupby("group", sort=False):
+            changes = _by_cluster(_changes(_wide(rows, column))).drop(columns=0).rename_axis("item").reset_index()
+            long = changes.melt("item", var_name="arm", value_name="effect").assign(group=group)
+            found.append(own.merge(long, on="arm", validate="one_to_many"))
+    return pd.concat(found, ignore_index=True)
 
 
 def _groups(items: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
