@@ -123,14 +123,12 @@ def resampled_interval(
     n: int,
     *,
     level: float = 0.95,
-    expanded: bool = False,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """A statistic of n units, which is given their places, between the percentiles of resamples.
+    """A statistic of n units, which is given their places, between the :func:`expanded_bounds` of resamples.
 
-    A resample without a value (NaN) is left out; with ``expanded`` the percentiles are those of
-    :func:`expanded_bounds`.
+    A resample without a value (NaN) is left out.
 
     Example:
         >>> sizes = np.array([1.0, 2.0, 3.0, 4.0])
@@ -138,10 +136,57 @@ def resampled_interval(
         2.5
     """
     drawn = np.random.default_rng(seed).integers(n, size=(resamples, n))
-    values = [statistic(places) for places in drawn]
-    bounds = [(1 - level) / 2, (1 + level) / 2]
-    low, high = expanded_bounds(values, level, n) if expanded else np.nanquantile(values, bounds)
-    return Interval(float(statistic(np.arange(n))), float(low), float(high))
+    low, high = expanded_bounds([statistic(places) for places in drawn], level, n)
+    return Interval(float(statistic(np.arange(n))), low, high)
+
+
+def two_way_interval(
+    statistic: Callable[[Array], float],
+    values: Array,
+    clusters: ArrayLike,
+    *,
+    limits: tuple[float, float] = (-np.inf, np.inf),
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """A statistic of means over items, with a bootstrap interval that resamples clusters of rows, and items as well.
+
+    Values have the shape ``(measures, rows, groups, items)``, NaN where nothing was read, and clusters ``(rows,)``. An
+    item belongs to one group and is the same in all rows and measures; a group's only one is not resampled. The
+    statistic gets means, shape ``(measures, rows, groups)``, of which some may be NaN, and no bound leaves its limits.
+
+    Noise of the items counts a second time in each resample, and moves a statistic such as a correlation. So the
+    :func:`expanded_bounds` are shifted to lie about the estimate as they lie about the resamples' mean. Of 8 items of 8
+    traits, and 7 pressures or 9 factors, intervals of a fidelity covered the truth in 0.97 and 0.93 of simulated cases,
+    and of Spearman's correlation in 0.96 and 0.90; raw percentiles over keys alone in 0.81 to 0.87.
+
+    Source:
+        Owen, *Annals of Applied Statistics* 1 (2007), the pigeonhole bootstrap.
+    """
+    places = places_of(clusters, values[0, :, 0, 0], "row")
+    there = np.asarray(~np.isnan(values).all(axis=(0, 1)))
+    estimate = float(statistic(_item_means(values, there[None].astype(np.int64))[0]))
+    members = [np.flatnonzero(places == number) for number in range(places.max() + 1)]
+    if len(members) == 1 or np.isnan(estimate):
+        return Interval(estimate, np.nan, np.nan)
+    rng, sizes = np.random.default_rng(seed), there.sum(1)
+    counts = rng.multinomial(sizes, there / np.maximum(sizes, 1)[:, None], size=(resamples, len(sizes)))
+    drawn = rng.integers(len(members), size=(resamples, len(members)))
+    found = [
+        statistic(means[:, np.concatenate([members[number] for number in own])])
+        for means, own in zip(_item_means(values, counts), drawn, strict=True)
+    ]
+    bounds = np.array(expanded_bounds(found, level, len(members))) + estimate - np.nanmean(found)
+    low, high = np.clip(bounds, *limits)
+    return Interval(estimate, float(low), float(high))
+
+
+def _item_means(values: Array, counts: NDArray[np.int64]) -> Array:
+    """Means over items that count so often, shape ``(resamples, groups, items)``; one table a resample."""
+    parts = (np.nan_to_num(values), (~np.isnan(values)).astype(np.float64))
+    sums, sizes = (np.einsum("mrgi,bgi->bmrg", part, counts, optimize=True) for part in parts)
+    return np.divide(sums, sizes, out=np.full_like(sums, np.nan), where=sizes > 0)
 
 
 def holds(interval: Any, than: float = 0.0, *, below: bool = False) -> bool:

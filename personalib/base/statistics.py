@@ -1,5 +1,6 @@
 """Statistics: how sure a number is, whether two numbers differ, and what many comparisons cost."""
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,10 @@ from personalib.base.intervals import clustered_interval as clustered_interval
 from personalib.base.intervals import expanded_bounds as expanded_bounds
 from personalib.base.intervals import proportion_interval as proportion_interval
 from personalib.base.intervals import resampled_interval as resampled_interval
+from personalib.base.intervals import two_way_interval as two_way_interval
+
+# Items whose signs are flipped in all ways: 4096 of 12.
+_FEW = 12
 
 
 class Difference(NamedTuple):
@@ -72,15 +77,16 @@ def paired_difference(
 
 
 def paired_means(changes: ArrayLike, *, level: float = 0.95) -> PairedMeans:
-    """Mean changes of many conditions over the same items, with bounds and p-values of Student's paired t.
+    """Mean changes of many conditions over the same items, with bounds of Student's paired t, and p-values.
 
     Unlike a bootstrap's, these hold for a handful of items too, if the changes are roughly normal. Intervals of 8, 20
-    and 100 exponential ones covered their mean in 0.89, 0.92 and 0.94 of simulated cases.
+    and 100 exponential ones covered their mean in 0.89, 0.92 and 0.94 of simulated cases. The p-value of up to 12 items
+    is exact: the share of all 2**n ways to flip the signs of the changes with a mean as far from 0. So it cannot be
+    below 2**(1 - n), which is 0.125 for four items. Of more items it is Student's.
 
     Changes are differences to the same items without the condition, shape ``(conditions, items)`` in any unit, NaN
     where an item could not be read in one of both. The estimate is NaN where no item was read, and bounds and p-value
-    where fewer than two were. The p-value is 1 where nothing changed at all, and 0 where all items changed by the same
-    amount (Student, *Biometrika* 6, 1908).
+    where fewer than two were. The p-value is 1 where nothing changed at all.
 
     Raises:
         ValueError: the table has not two dimensions, is empty, or holds an infinity.
@@ -88,16 +94,20 @@ def paired_means(changes: ArrayLike, *, level: float = 0.95) -> PairedMeans:
     Example:
         >>> found = paired_means([[1.0, 2.0, 3.0], [0.0, 0.0, np.nan]])
         >>> found.estimate.tolist(), found.p.round(3).tolist(), found.n.tolist()
-        ([2.0, 0.0], [0.074, 1.0], [3, 2])
+        ([2.0, 0.0], [0.25, 1.0], [3, 2])
     """
-    n, mean, spread = _moments(_changes(changes))
+    table = _changes(changes)
+    n, mean, spread = _moments(table)
     freedom = np.maximum(n - 1, 1)
     error = spread / np.sqrt(np.maximum(n, 1))
     half = stats.t.ppf((1 + level) / 2, freedom) * error
     with np.errstate(divide="ignore", invalid="ignore"):
         p = 2 * stats.t.sf(np.abs(mean) / error, freedom)
     # Where nothing changed at all there is no doubt that nothing changed.
-    return PairedMeans(mean, mean - half, mean + half, np.where((mean == 0) & (error == 0), 1.0, p), n)
+    p = np.where((mean == 0) & (error == 0), 1.0, p)
+    few = (n > 1) & (n <= _FEW)
+    p[few] = [_flipped(row[~np.isnan(row)]) for row in table[few]]
+    return PairedMeans(mean, mean - half, mean + half, p, n)
 
 
 def effect_size(changes: ArrayLike, *, level: float = 0.95) -> EffectSizes:
@@ -152,6 +162,19 @@ def adjust(pvalues: ArrayLike, method: str = "holm") -> Array:
     adjusted = np.empty(len(values))
     adjusted[order] = np.minimum(np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)), 1.0)
     return adjusted
+
+
+def _flipped(row: Array) -> float:
+    """The exact two-sided p-value of changes of which each is as likely to have the other sign."""
+    sums = np.abs(_signs(len(row)) @ row)
+    return float((sums >= sums[0] - 1e-9 * np.abs(row).sum()).mean())
+
+
+@cache
+def _signs(n: int) -> Array:
+    """All ways to choose n signs, none flipped first; shape ``(2**n, n)``."""
+    flipped = np.arange(2**n)[:, None] >> np.arange(n) & 1
+    return np.where(flipped, -1.0, 1.0)
 
 
 def _moments(table: Array) -> tuple[NDArray[np.int64], Array, Array]:

@@ -12,7 +12,7 @@ import torch
 from personalib.evaluation.agreement import NAMES, cluster
 from personalib.evaluation.arms import prompted_arms
 from personalib.evaluation.ask import evaluate, prompts
-from personalib.evaluation.estimates import ALL, effects
+from personalib.evaluation.estimates import ALL, effects, item_effects
 from personalib.features.discovery import pool_features
 from personalib.features.saes import SparseAutoencoder
 from personalib.features.vectors import best_features, feature_vector, prompt_features
@@ -115,15 +115,19 @@ def prompted_effects(
     *,
     split: str = "train",
     form: str | None = None,
+    by_item: bool = False,
 ) -> pd.DataFrame:
     """What saying it does in words of one split, of the poles that stand for something themselves by default.
 
     Returns:
-        One row a contrast, pole and group: ``key``, ``pole``, ``group``, and ``prompted`` in points.
+        One row a contrast, pole and group, with ``by_item`` also an ``item``: ``key``, ``pole``, ``group``, and
+        ``prompted`` in points.
     """
     arms = prompted_arms(contrasts, split, poles or told_poles(contrasts))
-    found = effects(evaluate(language_model, questionnaire, arms, form=form, neutral=0))
-    return found.loc[found["group"] != ALL, [*NAMES, "effect"]].rename(columns={"effect": "prompted"})
+    answers = evaluate(language_model, questionnaire, arms, form=form, neutral=0)
+    found = item_effects(answers) if by_item else effects(answers)
+    columns = [*NAMES, *found.columns.intersection(["item"]), "effect"]
+    return found.loc[found["group"] != ALL, columns].rename(columns={"effect": "prompted"})
 
 
 def searched_vectors(

@@ -184,7 +184,7 @@ def test_a_table_for_latex_holds_no_character_that_means_something_else(run, wri
 
 def found_effects(**columns):
     base = {"arm": 1, "method": "repe", "key": "a", "pole": "positive", "dose": 0.4, "group": "g"}
-    numbers = {"effect": 12.345, "low": 2.0, "high": -0.04, "p_holm": 0.2, "collapsed": False}
+    numbers = {"effect": 12.345, "low": 2.0, "high": -0.04, "p_holm": 0.2, "collapsed": False, "size": 0.5}
     return base | numbers | columns
 
 
@@ -193,6 +193,7 @@ def found_effects(**columns):
     [
         ({}, "+12.3 [+2.0, -0.0]"),
         ({"p_holm": SIGNIFICANT - 1e-6}, "+12.3 [+2.0, -0.0]*"),
+        ({"effect": 0.0, "low": -15.5, "high": 15.5, "size": np.nan}, "+0.0 [-15.5, +15.5]="),
         ({"p_holm": SIGNIFICANT}, "+12.3 [+2.0, -0.0]"),
         ({"collapsed": True}, "(+12.3 [+2.0, -0.0])"),
         ({"collapsed": True, "p_holm": 0.0}, "(+12.3 [+2.0, -0.0]*)"),
