@@ -67,10 +67,8 @@ def mantel(a: ArrayLike, b: ArrayLike, *, permutations: int = 999, seed: int = 0
     """Pearson's r of the entries of two square tables over the same things, and its two-sided p-value.
 
     Both have the shape ``(n, n)``; entries that are NaN in one of them are left out. Entries of one thing depend on
-    each other, so the test renames the things of one table (so many times) and not its entries.
-
-    Raises:
-        ValueError: the tables are not square, or not of one shape.
+    each other, so the test renames the things of one table (so many times) and not its entries. Tables that are not
+    square, or not of one shape, are a ValueError.
 
     Source:
         Mantel, *Cancer Research* 27 (1967).

@@ -56,8 +56,7 @@ def data_dir() -> Path:
 def named_file(source: str | Path, folder: str, kind: str) -> Path:
     """A YAML file by its path, or by its name in a folder of the data; ``kind`` is what errors call it.
 
-    Raises:
-        DataError: there is neither; the message lists the names.
+    Where there is neither, a DataError lists the names.
     """
     there = data_dir() / folder
     for path in (Path(source), there / f"{source}.yaml"):
@@ -68,11 +67,7 @@ def named_file(source: str | Path, folder: str, kind: str) -> Path:
 
 
 def choose(name: str, among: Iterable[str], kind: str) -> str:
-    """A name, if it is one of those there are; ``kind`` is what it names, for the error.
-
-    Raises:
-        DataError: it is none of them; the message lists them.
-    """
+    """A name, if it is one of those there are, or a DataError that lists them; ``kind`` is what it names there."""
     there = list(among)
     if name in there:
         return name
@@ -147,8 +142,7 @@ def parse_json(text: str, where: str, decoder: json.JSONDecoder | None = None) -
 def parse(kind: type[T], content: Any, where: str) -> T:
     """Plain values, as YAML and JSON hold them, as a model of pydantic, a dataclass, or a container of such.
 
-    Raises:
-        DataError: they do not fit; the message names each field that is wrong, and says what it should be.
+    Where they do not fit, a DataError names each field that is wrong, and says what it should be.
 
     Example:
         >>> parse(dict[str, str], {"labels": True}, "an example")

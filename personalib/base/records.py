@@ -128,10 +128,7 @@ def parse_records(
 
     ``parse`` gives what a row and its place stand for, or raises an :class:`ItemError` where the row cannot be used;
     ``key`` is what tells an item from all others, and ``field`` holds it. Rows that are left out are counted in a
-    warning and added to ``skipped``.
-
-    Raises:
-        ItemError: half of the rows or more cannot be used.
+    warning and added to ``skipped``; half of all or more are an ItemError.
     """
     items: list[_Item] = []
     left: list[Skipped] = []
@@ -157,8 +154,7 @@ def leave_out(
 ) -> None:
     """Warn of what is left out of so many rows or other things of a file, and add it to ``skipped``.
 
-    Raises:
-        ItemError: it is half of all or more, so that hardly anything is what was meant.
+    Half of all or more are an ItemError: hardly anything is what was meant then.
     """
     if not left:
         return

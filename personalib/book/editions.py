@@ -247,8 +247,7 @@ def published_name(model: str) -> str:
 def make_comparison(comparison: Comparison, folder: Path) -> Path:
     """Ask what is not answered yet, into ``evaluation``, write the report into ``reproduction``, and return its page.
 
-    Raises:
-        DataError, ValueError: see :func:`personalib.evaluation.runs.run_plan`.
+    Errors are those of :func:`personalib.evaluation.runs.run_plan`.
     """
     [run] = run_plan(_with_features(comparison), folder / "evaluation", progress=True)
     # The run is of the plan as it was meant, under the name that its model was published by.

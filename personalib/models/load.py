@@ -65,8 +65,7 @@ class LanguageModel:
 def weights_digest(module: torch.nn.Module) -> str:
     """A hash of a module's weights: names, number formats, shapes and values.
 
-    Raises:
-        DataError: the weights are not on this side, as those of a remote model.
+    Weights that are not on this side, as those of a remote model, are a DataError.
     """
     weights: Mapping[str, Any] = module.state_dict()
     if any(one.is_meta for one in module.parameters()):

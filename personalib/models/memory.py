@@ -251,10 +251,8 @@ def read_config(name: str, revision: str | None = None) -> PreTrainedConfig:
 def free_memory(device: str | torch.device) -> int:
     """Bytes that are free now on a device, or on several together (see :func:`personalib.models.placement.places`).
 
-    On a GPU those count that torch holds in this process without using them.
-
-    Raises:
-        DataError: there is no such device, or its memory is not known.
+    On a GPU those count that torch holds in this process without using them. A DataError where there is no such device,
+    or its memory is not known.
     """
     return sum(map(_free, places(str(device))))
 

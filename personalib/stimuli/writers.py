@@ -57,8 +57,7 @@ class Unusable(ValueError):  # noqa: N818 - it is an answer that came, not a fai
 def read_draft(written: str, assignment: Assignment, background: Background) -> BaseModel:
     """A draft from a text that should be one JSON object, perhaps in a code fence.
 
-    Raises:
-        Unusable: it is not, or not in the assignment's form.
+    Where it is not, or not in the assignment's form, it is Unusable.
     """
     text = re.sub(r"^\s*```(?:json)?\s*|\s*```\s*$", "", written)
     try:
