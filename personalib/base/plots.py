@@ -23,7 +23,6 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.projections.polar import PolarAxes
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter
 
 from personalib.base.provenance import results_dir
@@ -272,40 +271,6 @@ def scatter_truth(data: pd.DataFrame, axes: Axes | None = None, *, label: str = 
     axes.set_aspect("equal", adjustable="datalim")
     axes.set(xlabel=f"truth: {label}".rstrip(": "), ylabel=f"estimate: {label}".rstrip(": "))
     _legend(axes)
-    return axes
-
-
-def radar(data: pd.DataFrame, axes: Axes | None = None) -> Axes:
-    """Trait profiles as closed lines around a circle, with 100 at its rim.
-
-    Columns: ``trait`` and ``value``; optional ``kind`` (one line each).
-
-    Raises:
-        ValueError: a column is missing, a kind lacks a trait, or the Axes are not polar.
-    """
-    rows = _checked("radar", data, "trait", "value")
-    traits = list(rows["trait"].unique())
-    axes = axes or plt.figure(figsize=(WIDTH, 4.8)).add_subplot(projection="polar")
-    if not isinstance(axes, PolarAxes):
-        raise ValueError("radar: the Axes must be polar: figure.add_subplot(projection='polar')")
-    angles = np.linspace(0, 2 * np.pi, len(traits) + 1)
-    for look, part in _groups(rows):
-        values = part.set_index("trait")["value"].reindex([*traits, traits[0]])
-        if values.isna().any():
-            raise ValueError(f"radar: {look.label!r} has no value for {values.index[values.isna()][0]!r}")
-        axes.plot(angles, values, color=look.colour, linestyle=look.style, label=look.label)
-        axes.fill(angles, values, color=look.colour, alpha=0.08)
-    axes.set_theta_offset(np.pi / 2)
-    axes.set_theta_direction(-1)
-    axes.set_xticks(angles[:-1], traits)
-    for angle, text in zip(angles, axes.get_xticklabels(), strict=False):
-        side = np.sin(angle).round(6)
-        text.set_horizontalalignment("left" if side > 0 else "right" if side < 0 else "center")
-    axes.set_ylim(0, 100)
-    axes.tick_params(axis="x", pad=4)
-    if axes.get_legend_handles_labels()[0]:
-        # Below the names of the traits.
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=min(4, rows["kind"].nunique()))
     return axes
 
 

@@ -19,7 +19,6 @@ SCORES = pd.DataFrame(
     }
 )
 PAIRS = pd.DataFrame({"truth": [0.1, 0.5, 0.9], "estimate": [0.2, 0.4, 1.0]})
-PROFILE = pd.DataFrame({"trait": ["O", "C", "E"] * 2, "value": range(6), "kind": ["high"] * 3 + ["low"] * 3})
 STEPS = pd.DataFrame({"step": [0, 10, 20], "value": [0.1, 0.6, 0.9], "stage": ["letters", "letters", "words"]})
 DOSES = pd.DataFrame({"coefficient": [0, 10, 100], "value": [1, 0.5, 0.1], "collapsed": [False, False, True]})
 AWKWARD = pd.DataFrame(
@@ -30,7 +29,6 @@ CHARTS = [
     (plots.interval_dots, SCORES, ("category", "value", "low", "high")),
     (plots.bars, SCORES, ("category", "value")),
     (plots.scatter_truth, PAIRS, ("truth", "estimate")),
-    (plots.radar, PROFILE, ("trait", "value")),
     (plots.training_curve, STEPS, ("step", "value")),
     (plots.dose_curve, DOSES, ("coefficient", "value")),
 ]
@@ -190,16 +188,6 @@ def test_intervals_of_a_scatter_have_the_colour_of_their_kind():
     assert [len(line.get_segments()) for line in lines] == [1, 1, 1]
 
 
-def test_radar_closes_its_lines_and_wants_whole_profiles():
-    line = plots.radar(PROFILE).lines[0].get_xydata()
-    assert line[0, 1] == line[-1, 1] == 0
-    assert line[-1, 0] == pytest.approx(2 * np.pi)
-    with pytest.raises(ValueError, match="'low' has no value for 'E'"):
-        plots.radar(PROFILE.iloc[:5])
-    with pytest.raises(ValueError, match="polar"):
-        plots.radar(PROFILE, plots.new_figure()[1][0])
-
-
 def test_stages_are_named_where_they_begin():
     axes = plots.training_curve(STEPS)
     assert {text.get_text(): text.get_position()[0] for text in axes.texts} == {"letters": 0, "words": 20}
@@ -246,7 +234,7 @@ def test_same_figure_gives_the_same_bytes(tmp_path, shown):
 
 @pytest.mark.parametrize(
     ("chart", "data", "column"),
-    [(chart, data, needed[1]) for chart, data, needed in CHARTS if chart not in (plots.radar, plots.training_curve)]
+    [(chart, data, needed[1]) for chart, data, needed in CHARTS if chart is not plots.training_curve]
     + [(plots.interval_dots, SCORES, "low"), (plots.heatmap, PAIRS, "truth")],
 )
 def test_a_figure_that_shows_other_numbers_than_its_table_is_refused(chart, data, column, tmp_path, shown):
