@@ -227,10 +227,7 @@ def test_what_cannot_be_fitted_is_one_error(call, tmp_path, arguments, problem):
     ("arguments", "problem"),
     [
         (("--items", "nothing.jsonl"), "nothing.jsonl: No such file"),
-        (
-            ("--template", "letter"),
-            "unknown template 'letter'; did you mean 'letters'?",
-        ),
+        (("--template", "letter"), "unknown template 'letter'; did you mean 'letters'?"),
         (("--per-trait", 0), "there are no trait items"),
         (("--family", "traits"), "so no item can judge them"),
     ],

@@ -28,10 +28,7 @@ def first_tokens(tokenizer, prompt, labels):
     return tokenizer.convert_ids_to_tokens(found)
 
 
-@pytest.mark.parametrize(
-    ("labels", "tokens"),
-    [(["A", "B", " C"], ["A", "B", "Ġ"]), (["Yes", "No"], ["Y", "N"])],
-)
+@pytest.mark.parametrize(("labels", "tokens"), [(["A", "B", " C"], ["A", "B", "Ġ"]), (["Yes", "No"], ["Y", "N"])])
 def test_options_are_known_by_their_first_tokens_after_the_prompt(tokenizer, labels, tokens):
     assert first_tokens(tokenizer, "Choose:\n", labels) == tokens
 

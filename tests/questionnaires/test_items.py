@@ -153,9 +153,7 @@ def test_an_answer_may_be_unknown(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "key",
-    [{"8": {"category": "Mental Health", "answer": 0}}, [{"id": 8, "answer": 0}]],
-    ids=["published key", "rows"],
+    "key", [{"8": {"category": "Mental Health", "answer": 0}}, [{"id": 8, "answer": 0}]], ids=["published key", "rows"]
 )
 def test_answers_may_come_from_another_file(tmp_path, key):
     (tmp_path / "key.json").write_text(json.dumps(key))

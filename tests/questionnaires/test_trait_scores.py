@@ -104,8 +104,7 @@ def test_scores_equal_those_of_a_loop_on_random_rows(floor):
 
 def test_an_item_below_the_floor_in_one_order_is_missing_and_stays_in_the_table():
     rows = table(
-        both(1, (0.9, 0.0, 0.05, 0.05), (0.9, 0.0, 0.05, 0.05)),
-        both(2, (0.0, 0.9, 0.05, 0.05), (0.0, 0.04, 0.0, 0.0)),
+        both(1, (0.9, 0.0, 0.05, 0.05), (0.9, 0.0, 0.05, 0.05)), both(2, (0.0, 0.9, 0.05, 0.05), (0.0, 0.04, 0.0, 0.0))
     )
     items = per_item(rows).set_index("item")
     assert not items.loc[2, "read"] and items["level"].isna().tolist() == [False, True]

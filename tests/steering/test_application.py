@@ -2,16 +2,7 @@
 
 import pytest
 import torch
-from small_models import (
-    CONFIGS,
-    SITES,
-    hooked,
-    small,
-    small_sae,
-    steered_alone,
-    untouched,
-    vector,
-)
+from small_models import CONFIGS, SITES, hooked, small, small_sae, steered_alone, untouched, vector
 from transformers import DynamicCache
 
 from personalib.models.batches import left_padded

@@ -6,18 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from small_models import (
-    CONFIGS,
-    LABELS,
-    SITES,
-    WINDOW,
-    small,
-    small_sae,
-    steered_alone,
-    untouched,
-    vector,
-    words,
-)
+from small_models import CONFIGS, LABELS, SITES, WINDOW, small, small_sae, steered_alone, untouched, vector, words
 
 from personalib.base.records import ItemError
 from personalib.models.batches import left_padded
