@@ -119,11 +119,9 @@ def parse_yaml(text: str, where: str) -> Any:
 def parse_json(text: str, where: str, decoder: json.JSONDecoder | None = None) -> Any:
     """The value of a JSON text; ``where`` is what errors call it, such as file and row.
 
-    For data of others pass :data:`ANY_NUMBER` as the decoder: a number may be any, and is judged by who reads it.
-
-    Raises:
-        DataError: it is not valid, names a key twice, has a number that is not finite or has more than 64 bits, or is
-            too deep.
+    For data of others pass :data:`ANY_NUMBER` as the decoder: a number may be any, and is judged by who reads it. What
+    is not valid, names a key twice, has a number that is not finite or has more than 64 bits, or is too deep is a
+    DataError.
     """
     try:
         value = (decoder or _JSON).decode(text.removeprefix("\ufeff"))

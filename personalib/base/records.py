@@ -176,10 +176,8 @@ def read_records(path: Path, columns: Collection[str] = ()) -> list[Record]:
     ``id`` (as in SafetyBench's answer key), or of lists of objects, whose keys become ``category`` (as in its
     examples). Cells of a CSV file are separated by commas, semicolons or tabs: by whatever splits its header into more
     of the known columns, or by what its first line says (``sep=;``). Columns are known whatever their case and the
-    blanks around them. A row that cannot be read raises an error when it is asked for a field.
-
-    Raises:
-        DataError: the file cannot be read, is not what its name says, has a column twice, or holds no row.
+    blanks around them. A row that cannot be read raises an error when it is asked for a field. A file that cannot be
+    read, is not what its name says, has a column twice, or holds no row is a DataError.
     """
     suffix = path.suffix.lower()
     if suffix not in READERS:

@@ -123,9 +123,7 @@ def alone(*folders: Path, doing: str, wait: bool = False, lock: str = ".lock") -
 def held(path: Path, *, wait: bool = False) -> Iterator[BinaryIO]:
     """Hold a lock, an open file that is there only while it is held; what a killed process left is taken over.
 
-    Raises:
-        BlockingIOError: another process or thread holds it.
-        OSError: the file cannot be written.
+    A BlockingIOError where another process or thread holds it, an OSError where the file cannot be written.
     """
     while True:
         with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b") as file:
@@ -154,11 +152,8 @@ class Journal:
     """An append-only file of entries that survives a kill: an entry is there as a whole, or not at all.
 
     It is made at once, so that a place that cannot be written to is found before any work. Several threads may add to
-    one journal; a second process is refused.
-
-    Raises:
-        DataError: the file cannot be written, another process has it, or a line, other than an unfinished last one,
-            is not a JSON object.
+    one journal; a second process is refused. A DataError where the file cannot be written, another process has it, or a
+    line, other than an unfinished last one, is not a JSON object.
     """
 
     def __init__(self, path: Path) -> None:

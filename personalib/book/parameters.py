@@ -54,11 +54,9 @@ class Parameter:
         """Read a value from the command line: text as it stands where text is due, else YAML.
 
         A path of a file or folder that is there becomes an absolute one: a chapter runs in a folder of its own. So does
-        the mere name of a folder here that holds a model or an SAE, unless it is that of a model of the table.
-
-        Raises:
-            ParameterError: the text cannot be read as this parameter's type.
-            DataError: the table of models is needed, and is missing or wrong.
+        the mere name of a folder here that holds a model or an SAE, unless it is that of a model of the table. A text
+        that cannot be read as this parameter's type is a ParameterError; a table of models that is needed, and is
+        missing or wrong, is a DataError.
         """
         for candidate in [text] if self.annotation == "str" else _readings(text):
             with suppress(ParameterError):

@@ -165,9 +165,8 @@ def run_sweep(sweep: Sweep, folder: Path, engine: Engine | None = None) -> tuple
     numbers as CSV. Workers of a cluster need the same library, data and notebook; each has a GPU of its own where the
     parameter ``device`` names one, such as ``"cuda"``.
 
-    Raises:
-        DataError: another process runs a sweep in the folder, it cannot be written to, a worker has other inputs, the
-            engine fails, a result is no table, or the figure does not fit the table; what is done by then is kept.
+    A DataError where another process runs a sweep in the folder, it cannot be written to, a worker has other inputs,
+    the engine fails, a result is no table, or the figure does not fit the table; what is done by then is kept.
     """
     with alone(folder, doing="runs a sweep"):
         waiting = [outcome.point for outcome in outcomes(sweep, folder) if outcome.state != "done"]

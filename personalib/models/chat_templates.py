@@ -21,11 +21,7 @@ from personalib.base.data import DataError
 from personalib.models.registry import Entry
 
 # What is written before and after a model's reasoning.
-_REASONING = (
-    ("<think>", "</think>"),
-    ("[THINK]", "[/THINK]"),
-    ("<|channel|>analysis", "<|channel|>final<|message|>"),
-)
+_REASONING = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<|channel|>analysis", "<|channel|>final<|message|>"))
 # The arguments by which templates are told that a model answers at once.
 _SWITCHES = ("enable_thinking", "thinking")
 _DIRECTIVES = ("-d", "-m", "-H", "-I", "-j", *"aAbBcdfGHIjmMpSuUVwWxXyYzZ")

@@ -58,11 +58,7 @@ _FAILURES = (
     HfHubHTTPError,
 )
 # What a result may be made of, beside numbers, texts and their containers.
-_KNOWN = {
-    ("collections", "OrderedDict"),
-    ("torch._utils", "_rebuild_tensor_v2"),
-    ("nnsight.schema.response", "Status"),
-}
+_KNOWN = {("collections", "OrderedDict"), ("torch._utils", "_rebuild_tensor_v2"), ("nnsight.schema.response", "Status")}
 
 
 class Refusal:
