@@ -29,10 +29,8 @@ def bootstrap_interval(values: ArrayLike, *, level: float = 0.95, resamples: int
     exponential ones in 0.91, 0.92 and 0.93. Equal values give an interval of width zero (for a share of 0 or 1 use
     :func:`proportion_interval`), and one value alone bounds of NaN.
 
-    A share ``level`` of such intervals holds the true mean; the same seed draws the same resamples.
-
-    Raises:
-        ValueError: there is no value, or one is not finite.
+    A share ``level`` of such intervals holds the true mean; the same seed draws the same resamples. No value, or one
+    that is not finite, is a ValueError.
 
     Source:
         Efron and Tibshirani, *An Introduction to the Bootstrap* (1993), section 13.3; Hesterberg, *The American
@@ -57,8 +55,7 @@ def bootstrap_interval(values: ArrayLike, *, level: float = 0.95, resamples: int
 def proportion_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
     """Wilson's interval of a share; it keeps its width where every trial ended the same way.
 
-    Raises:
-        ValueError: there is no trial, or not 0 <= successes <= n.
+    No trials, or not 0 <= successes <= n, are a ValueError.
 
     Example:
         >>> [round(bound, 3) for bound in proportion_interval(10, 10)]
@@ -84,10 +81,7 @@ def clustered_interval(
     The percentiles are widened as by :func:`bootstrap_interval`, which also says what the options mean. With 5, 10,
     20 and 50 clusters of unequal size and normal means it covered the mean in 0.92, 0.93, 0.94 and 0.95 of simulated
     cases, and with exponential means in only 0.86, 0.90, 0.91 and 0.93: trust it from 10 clusters on, or from 50 where
-    they are skewed.
-
-    Raises:
-        ValueError: the lengths differ, there is no value, or one is not finite.
+    they are skewed. Other lengths, no value, or one that is not finite are a ValueError.
 
     Example:
         >>> [round(bound, 2) for bound in clustered_interval([1, 1, 1, 1], ["a", "a", "b", "b"])]
@@ -194,10 +188,7 @@ def holds(interval: Any, than: float = 0.0, *, below: bool = False) -> bool:
 
     The rule: both bounds are strictly beyond the value. A bound that is NaN, as of an interval from a single item, is
     beyond nothing: such a result never holds. An interval is whatever has ``low`` and ``high``, such as a table's row,
-    or a pair of the two, in the unit of ``than``.
-
-    Raises:
-        ValueError: the interval has no two bounds.
+    or a pair of the two, in the unit of ``than``; what has no two bounds is a ValueError.
 
     Example:
         >>> holds((0.1, 0.4)), holds((-0.1, 0.4)), holds((0.1, 0.4), than=0.5, below=True)

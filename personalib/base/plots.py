@@ -113,11 +113,9 @@ def show_figure(figure: Figure, name: str, numbers: pd.DataFrame) -> None:
     """Save a figure as ``<name>.png`` and ``.svg`` with its numbers as ``.csv``, display it once, and close it.
 
     The files go to the results folder of the run. ``numbers`` is what the figure draws, one row a mark; an index that
-    carries labels is written with them.
-
-    Raises:
-        ValueError: the name is not of lower-case words joined by hyphens, or there are no numbers, or a dot, the end of
-            an interval, a horizontal bar or a cell of a heat map stands for a number that is not among them.
+    carries labels is written with them. It is a ValueError where the name is not of lower-case words joined by hyphens,
+    there are no numbers, or a dot, the end of an interval, a horizontal bar or a cell of a heat map stands for a number
+    that is not among them.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"figure name {name!r}: write lower-case words and hyphens: 'trait-change'")
@@ -214,9 +212,7 @@ def heatmap(
     Its rows and columns are named as they shall be read, and ``label`` says what the numbers are, which have so many
     ``decimals``. The full colour stands at a distance ``limit`` from the centre, by default the largest in the table.
     Where ``collapsed``, a table of bool of the same shape, is true, a cell is grey and hatched, without its number.
-
-    Raises:
-        ValueError: a column does not hold numbers, or ``collapsed`` has other rows or columns.
+    A column without numbers, or a ``collapsed`` of other rows or columns, is a ValueError.
     """
     if wrong := [str(name) for name in table if not pd.api.types.is_numeric_dtype(table[name])]:
         raise ValueError(f"heatmap: column {wrong[0]!r} holds no numbers; make labels the index or drop it")

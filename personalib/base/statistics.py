@@ -59,9 +59,7 @@ def paired_difference(
     Both have one number an item, shape ``(n,)``, in the same order and unit. The interval and its options are those of
     :func:`~personalib.base.intervals.bootstrap_interval`. The p-value flips the signs of the differences: all 2**n ways
     if those are no more than ``resamples``, and else a random choice of them. It is never zero.
-
-    Raises:
-        ValueError: the lengths differ, there are fewer than two items, or a number is not finite.
+    Other lengths, fewer than two items, or a number that is not finite are a ValueError.
     """
     differences = np.subtract(*paired(a, b, "a", "b"))
     interval = bootstrap_interval(differences, level=level, resamples=resamples, seed=seed)
@@ -86,10 +84,8 @@ def paired_means(changes: ArrayLike, *, level: float = 0.95) -> PairedMeans:
 
     Changes are differences to the same items without the condition, shape ``(conditions, items)`` in any unit, NaN
     where an item could not be read in one of both. The estimate is NaN where no item was read, and bounds and p-value
-    where fewer than two were. The p-value is 1 where nothing changed at all.
-
-    Raises:
-        ValueError: the table has not two dimensions, is empty, or holds an infinity.
+    where fewer than two were. The p-value is 1 where nothing changed at all. A table that has not two
+    dimensions, is empty, or holds an infinity is a ValueError.
 
     Example:
         >>> found = paired_means([[1.0, 2.0, 3.0], [0.0, 0.0, np.nan]])
@@ -118,9 +114,6 @@ def effect_size(changes: ArrayLike, *, level: float = 0.95) -> EffectSizes:
     one degree of freedom has no mean), or all changed by the same amount; of an effect of hundreds of standard errors
     the bounds are.
 
-    Raises:
-        ValueError: the table has not two dimensions, is empty, or holds an infinity.
-
     Source:
         Hedges, *Journal of Educational Statistics* 6 (1981), for the correction; Cumming and Finch, *Educational and
         Psychological Measurement* 61 (2001), for the interval.
@@ -141,10 +134,7 @@ def adjust(pvalues: ArrayLike, method: str = "holm") -> Array:
     """P-values, shape ``(n,)``, corrected for being many: reject where the corrected one is below the level.
 
     ``"holm"`` bounds the chance of any false rejection, ``"fdr_bh"`` (Benjamini and Hochberg) the expected share of
-    false ones.
-
-    Raises:
-        ValueError: the method is another one, or a p-value is not between 0 and 1.
+    false ones. Another method, or a p-value that is not between 0 and 1, is a ValueError.
 
     Source:
         Holm, *Scandinavian Journal of Statistics* 6 (1979); Benjamini and Hochberg, *Journal of the Royal Statistical

@@ -81,10 +81,8 @@ def truth_difference(
 ) -> Interval:
     """How much better one method's effects correlate with the true ones than another's, on what both could be read on.
 
-    The interval is that of :func:`truth_correlation`; all methods are resampled alike.
-
-    Raises:
-        ValueError: fewer than two factors or pressures are left, or a method has several doses.
+    The interval is that of :func:`truth_correlation`; all methods are resampled alike. Fewer than two factors or
+    pressures, or several doses of a method, are a ValueError.
     """
     first, second = sound(one, truth), sound(other, truth)
     names = [*NAMES, "truth", *first.columns.intersection(["item"])]
@@ -179,16 +177,10 @@ def _null(wanted: Array, deal: Callable[[np.random.Generator], Array], deals: in
 
 
 def dealt(count: int, keys: Collection[str], rng: np.random.Generator) -> dict[str, int]:
-    """Random directions dealt to keys: each key gets the number of one, no two the same while there are enough.
-
-    Raises:
-        ValueError: there are no directions.
-    """
+    """Random directions dealt to keys: each key gets the number of one, no two the same while there are enough."""
     if count < 1:
         raise ValueError("there are no directions to deal; draw at least one")
-    if not len(keys):
-        return {}
-    order = np.concatenate([rng.permutation(count) for _ in range(-(-len(keys) // count))])
+    order = np.concatenate([rng.permutation(count) for _ in range(-(-len(keys) // count) or 1)])
     return dict(zip(keys, map(int, order), strict=False))
 
 

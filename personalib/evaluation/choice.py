@@ -89,6 +89,8 @@ def choose_push(
 ) -> PushChoice:
     """Choose where and how hard to push a family of vectors, toward the poles that the study has the effects of.
 
+    Where no item can be read, or some vector collapses or too many facts are lost under every push, it is a ValueError.
+
     Args:
         study: of the family.
         candidates: families of vectors by name, such as those of several sites or SAEs; each is by what its vectors
@@ -98,9 +100,6 @@ def choose_push(
         guard: from where on a vector counts as collapsed, so that a push is out, and a push costs too many facts.
         store: where answers are kept, so that a killed choice goes on; None keeps them in memory.
         progress: text of a progress bar; None shows none.
-
-    Raises:
-        ValueError: no item can be read, or under every push some vector collapses or too many facts are lost.
     """
     guard = guard or Guard()
     sites = {name: next(iter(vectors.values())).site for name, vectors in candidates.items()}

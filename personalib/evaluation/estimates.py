@@ -37,14 +37,13 @@ def questionnaires_of(answers: pd.DataFrame) -> dict[str, str]:
 def health(answers: pd.DataFrame, guard: Guard | None = None) -> pd.DataFrame:
     """How whole the model is under each arm while it answers each questionnaire.
 
+    Where the model as it is was not asked, it is a ValueError, here and for all that compares with it.
+
     Returns:
         One row a questionnaire and arm: ``questionnaire``, what names the arm, ``mass``, the mean answer mass, and
         ``perplexity`` of neutral answers, both in units of the unsteered model's, and ``collapsed``. Where one of the
         two was not measured, the other decides alone: answers in words, and word pairs, which are two words of many,
         have no answer mass.
-
-    Raises:
-        ValueError: the model as it is was not asked.
     """
     _check_baseline(answers)
     perplexity = _perplexity(answers[answers["questionnaire"] == NEUTRAL])
@@ -94,7 +93,8 @@ def effects(
     Args:
         answers: of :func:`personalib.evaluation.ask.evaluate`, or some of its rows.
         column: what is compared, such as ``"value"``, ``"published"``, ``"fallback"`` or ``"yes"``; see
-            :func:`~personalib.questionnaires.scores.item_scores`. Questionnaires without it are left out.
+            :func:`~personalib.questionnaires.scores.item_scores`. Questionnaires without it are left out; where none
+            has it, it is a ValueError.
         by_template: each template on its own.
         level: of the intervals.
         guard: from where on an arm counts as collapsed.
@@ -109,9 +109,6 @@ def effects(
         ``perplexity`` and ``collapsed``. Bounds and p-values are those of
         :func:`~personalib.base.statistics.paired_means`. For what is right or wrong bounds stay between -100 and 100,
         and where all that were read changed alike they are Wilson's.
-
-    Raises:
-        ValueError: no questionnaire has the column, or the model as it is was not asked.
     """
     _check_baseline(answers)
     everywhere = health(answers, guard) if state is None else state
@@ -172,9 +169,6 @@ def base_scores(answers: pd.DataFrame, *, column: str = "value") -> pd.DataFrame
         One row a questionnaire and group, and ``"all"``: ``questionnaire``, ``group``, ``value``, from ``low`` to
         ``high``, and ``n`` clusters read. The bounds are Student's t over clusters; for what is right or wrong they
         resample clusters, or are Wilson's where all are alike, and stay between 0 and 100.
-
-    Raises:
-        ValueError: the model as it is was not asked.
     """
     _check_baseline(answers)
     rows = []

@@ -58,13 +58,11 @@ def share_left(effects: pd.DataFrame, *, without: Mapping[str, str] | None = Non
 
     Each key and pole stands once a method, and what has collapsed is left out. For some methods another one may be
     named (``without``), whose effects are taken off first, such as those of the same ablation where nothing is told.
+    Where nothing is said, or nothing else is there, it is a ValueError.
 
     Returns:
         One row a method but these: ``left``, ``low`` and ``high``, which resample factors or pressures, and items where
         there is a column ``item``.
-
-    Raises:
-        ValueError: nothing is said among the effects, or nothing else is there.
     """
     kept, off = effects[~effects["collapsed"] & (effects["group"] != ALL)], dict(without or {})
     wide = kept.pivot(index=[*NAMES, *kept.columns.intersection(["item"])], columns="method", values="effect").dropna()
@@ -179,14 +177,12 @@ def at_equal_cost(
     """The mean gain of a method where its mean cost comes to a level, between two doses or at the dose before.
 
     The table has ``cluster``, ``dose``, ``gain`` and the cost, one row an arm, all doses of one method; of another one
-    (``minus``) the gain at the same cost is taken off, and the same clusters are resampled for both.
+    (``minus``) the gain at the same cost is taken off, and the same clusters are resampled for both. Fewer than two
+    clusters are a ValueError.
 
     Returns:
         The estimate with its 95 % interval, whose percentiles are widened as Student's t is where clusters are few.
         Items are not resampled. A method that never costs so much has the gain of its largest dose.
-
-    Raises:
-        ValueError: there are fewer than two clusters.
     """
     parts = [table] if minus is None else [table, minus]
     names = sorted(set.intersection(*(set(part["cluster"]) for part in parts)))

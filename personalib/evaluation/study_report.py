@@ -37,16 +37,14 @@ def report(  # noqa: PLR0913 - each argument is one choice in what is reported
 
     Positions and doses are chosen with the study's questionnaire, and effects measured with the other one. The sites of
     the SAEs have to be among the study's, and random directions are pushed as the contrast vectors are. The truth has
-    ``key``, ``pole``, ``group`` and ``truth``, where the planted effects are known.
+    ``key``, ``pole``, ``group`` and ``truth``, where the planted effects are known. An SAE of another site, or a vector
+    that collapses under every push, is a ValueError.
 
     Returns:
         A value that JSON can hold, and the rows of :func:`~personalib.evaluation.estimates.effects`.
         ``truth_correlation`` is Spearman's with the planted effects, which cannot exceed ``ceiling``, since many of
         these are the same. Beside it stands ``told_correlation``, with the effects of saying it, measured on the same
         items: what chance does to an item is in both, so it is a little high.
-
-    Raises:
-        ValueError: an SAE reads a site that is not the study's, or some vector collapses under every push.
     """
     for sae in saes.values():
         if sae.site not in study.norms:

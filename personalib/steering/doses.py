@@ -37,8 +37,7 @@ def site_norms(
 def at_dose(vector: SteeringVector, dose: float, norm: float) -> SteeringVector:
     """The vector in the length of a dose of the residual stream's norm there; negative doses push the other way.
 
-    Raises:
-        ValueError: the vector is zero.
+    A vector that is zero is a ValueError.
     """
     return vector.unit() * (dose * norm)
 
@@ -48,10 +47,8 @@ def combined(vectors: Sequence[SteeringVector], how: Combination = "sum") -> Ste
 
     Their ``"sum"``, as the paper has it, whereby three vectors push about 1.7 times harder than one where they are at
     right angles, and three times where they agree; or ``"norm_matched"``, the sum cut to the mean length of its parts,
-    so that a push is no harder for having several.
-
-    Raises:
-        ValueError: there is none, they do not belong together, or their sum is zero and has to be lengthened.
+    so that a push is no harder for having several. No vectors, some that do not belong together, and a sum of zero that
+    has to be lengthened are a ValueError.
     """
     if not vectors:
         raise ValueError("there are no vectors to combine; pass at least one")

@@ -12,16 +12,13 @@ Positions = Literal["last", "prompt", "prompt_except_last", "response", "all"]
 
 @dataclass(frozen=True)
 class Guard:
-    """From where on a condition counts as collapsed.
+    """From where on a condition counts as collapsed; a ValueError where not even the unsteered one could pass.
 
     Attributes:
         mass: the least share of the unsteered answer mass that has to be left.
         perplexity: how many times its unsteered value the perplexity of neutral answers may be.
         facts: how many points of facts a push that is chosen may cost, on average over a family of vectors: a model can
             speak and have forgotten. One fact in twenty; so few say too little of a single vector.
-
-    Raises:
-        ValueError: no condition could pass, not even the unsteered one.
     """
 
     mass: float = 0.9
