@@ -13,12 +13,8 @@ ARMS = [("none", "none", np.nan), ("repe", "a", 0.4), ("repe", "b", 0.4), ("prom
 
 def named():
     """What names each arm."""
-    return pd.DataFrame(
-        [
-            {"model": "m", "arm": place, "method": method, "key": key, "pole": "positive", "dose": dose}
-            for place, (method, key, dose) in enumerate(ARMS)
-        ]
-    )
+    table = pd.DataFrame(ARMS, columns=["method", "key", "dose"]).assign(model="m", pole="positive")
+    return table.rename_axis("arm").reset_index()
 
 
 def state(count=4):
@@ -126,12 +122,8 @@ def test_effects_item_by_item_are_what_an_effect_is_the_mean_of():
 
 def test_templates_of_an_item_are_averaged_before_the_items_of_a_cluster():
     # One item of the first cluster in two templates, the other in one.
-    answers = ratings(
-        [[0, 0, 0, 0], [10, 30, 80, 6]],
-        items=["i", "i", "j", "k"],
-        clusters=["q", "q", "q", "r"],
-        templates=["x", "y", "x", "x"],
-    )
+    about = {"items": list("iijk"), "clusters": list("qqqr"), "templates": list("xyxx")}
+    answers = ratings([[0, 0, 0, 0], [10, 30, 80, 6]], **about)
     [row] = effects(answers, state=state(2)).to_dict("records")
     assert row["effect"] == pytest.approx(((20 + 80) / 2 + 6) / 2) and row["n"] == 2
 
@@ -335,10 +327,8 @@ def test_a_model_that_gives_the_options_no_probability_is_not_whole():
 
 def test_the_order_of_the_rows_does_not_change_the_health():
     answers, losses = ratings(random_values(4, 6)), neutral(np.arange(8.0).reshape(4, 2))
-    pd.testing.assert_frame_equal(
-        health_of(answers, losses),
-        health_of(answers.sample(frac=1, random_state=1), losses.sample(frac=1, random_state=2)),
-    )
+    mixed = health_of(answers.sample(frac=1, random_state=1), losses.sample(frac=1, random_state=2))
+    pd.testing.assert_frame_equal(health_of(answers, losses), mixed)
 
 
 def test_without_neutral_questions_the_answer_mass_alone_decides():

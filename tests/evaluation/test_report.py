@@ -41,13 +41,8 @@ ORDERS = {"trait": ("normal", "reversed"), "judgement": ("right", "wrong")}
 
 
 def named(table):
-    names = pd.DataFrame(
-        [
-            {"model": "own/model", "arm": arm, "method": method, "key": key, "pole": "positive", "dose": dose}
-            for arm, (method, key, dose) in enumerate(ARMS)
-        ]
-    )
-    return names.merge(table, on="arm")
+    names = pd.DataFrame(ARMS, columns=["method", "key", "dose"]).assign(model="own/model", pole="positive")
+    return names.rename_axis("arm").reset_index().merge(table, on="arm")
 
 
 def asked(kind, templates=("letters",), items=8, seed=0):

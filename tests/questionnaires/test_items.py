@@ -287,13 +287,8 @@ def test_a_source_that_is_not_there_is_named(source):
 
 def test_a_data_set_without_access_says_what_to_do():
     code = "from personalib.questionnaires.items import load_trait; load_trait('mirlab/TRAIT')"
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    offline = os.environ | {"HF_HUB_OFFLINE": "1"}
+    run = subprocess.run([sys.executable, "-c", code], env=offline, capture_output=True, text=True, timeout=120)
     message = run.stderr.strip().splitlines()[-1]
     assert run.returncode == 1 and message.startswith("personalib.base.records.ItemError: mirlab/TRAIT: ")
     for part in ("gated", "accept the licence", "hf auth login", ".parquet"):

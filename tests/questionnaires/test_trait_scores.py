@@ -199,9 +199,8 @@ def test_rows_that_are_not_answers_are_refused(change, message):
 
 def test_too_little_that_could_be_read_is_told_with_what_to_do():
     check_read(pd.Series({"openness": 2, "narcissism": 5}))
-    with pytest.raises(
-        ItemError, match=r"openness: 1 items could be read, and at least 2 are needed; .*ask more items"
-    ):
+    problem = "openness: 1 items could be read, and at least 2 are needed; .*ask more items"
+    with pytest.raises(ItemError, match=problem):
         check_read(pd.Series({"narcissism": 5, "openness": 1}))
     with pytest.raises(ItemError, match="openness: 2 contrasts could be read, and at least 3 are needed"):
         check_read(pd.Series({"openness": 2}), 3, "contrasts")
