@@ -12,13 +12,17 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
 from personalib.base.data import DataError
-from personalib.evaluation.engines import Job, Result
+
+#: What a job takes.
+Job = TypeVar("Job")
+#: What a job gives.
+Result = TypeVar("Result")
 
 # Run in a process of its own: Ray keeps trying an address for minutes, and cannot be told to stop.
 _PROBE = """
