@@ -103,9 +103,7 @@ OWN: dict[str, dict[str, object]] = {
     },
 }
 # Architectures that cannot be built tiny, or are none that reads text alone, with the reason.
-LEFT_OUT: dict[str, str] = {
-    "blt": "reads bytes in patches, by a model of their entropy",
-}
+LEFT_OUT: dict[str, str] = {"blt": "reads bytes in patches, by a model of their entropy"}
 
 
 class Row(NamedTuple):

@@ -79,7 +79,7 @@ def write_yaml(tmp_path: Path) -> Callable[..., Path]:
 
     def write(name: str = "own.yaml", **content: object) -> Path:
         path = tmp_path / name
-        path.write_text(yaml.safe_dump(content))
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
         return path
 
     return write

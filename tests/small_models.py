@@ -43,9 +43,9 @@ CONFIGS = {
 SITES = [Site(layer, stream) for layer in range(DEPTH) for stream in ("resid_pre", "resid_post")]
 
 
-def words(bos=True):
+def words(bos=True, known=VOCABULARY):
     """A tokenizer of whole words, with a token at the beginning."""
-    tokenizer = Tokenizer(models.WordLevel({word: place for place, word in enumerate(VOCABULARY)}, unk_token="<unk>"))
+    tokenizer = Tokenizer(models.WordLevel({word: place for place, word in enumerate(known)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     if bos:
         tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])

@@ -80,13 +80,8 @@ def test_every_pin_is_in_the_lists_with_its_version(project):
         (["cp311-cp311-manylinux_2_28_x86_64", "cp311-cp311-macosx_11_0_arm64"], "s", "", None),
         (["cp311-cp311-manylinux_2_28_x86_64", "cp311-cp311-macosx_10_9_x86_64"], "s", "", [0, "s"]),
         (["cp311-cp311-manylinux_2_28_x86_64"], None, "sys_platform == 'linux'", None),
-        (["cp311-cp311-macosx_10_9_x86_64"], None, "", "neither wheel nor source for .*Linux"),
-        (
-            ["cp311-cp311-manylinux_2_28_aarch64"],
-            None,
-            "sys_platform == 'darwin'",
-            "neither wheel nor source for .*Darwin",
-        ),
+        (["cp311-cp311-macosx_10_9_x86_64"], None, "", "Linux"),
+        (["cp311-cp311-manylinux_2_28_aarch64"], None, "sys_platform == 'darwin'", "Darwin"),
     ],
 )
 def test_every_machine_has_a_file_of_each_package_or_no_list_is_written(wheels, source, marker, kept):
@@ -97,7 +92,7 @@ def test_every_machine_has_a_file_of_each_package_or_no_list_is_written(wheels, 
     package = {"name": "p", "wheels": files} | ({"marker": marker} if marker else {})
     package |= {"sdist": {"hashes": {"sha256": source}}} if source else {}
     if isinstance(kept, str):
-        with pytest.raises(SystemExit, match=f"p: {kept}"):
+        with pytest.raises(SystemExit, match=f"p: neither wheel nor source for .*{kept}"):
             lock._hashes(package)
     else:
         assert lock._hashes(package) == sorted(wheels[one] if one == 0 else one for one in kept or wheels)

@@ -65,24 +65,25 @@ def test_repeng_reads_what_we_read_but_after_the_last_norm_at_the_last_block(rep
     np.testing.assert_allclose(found[last.layer], normed, atol=2e-5)
 
 
+def by_repeng(repeng, organism, texts, layers, method, hiddens):
+    """The directions of that package, of activations that a function has put in order or made."""
+    entries = [repeng.extract.DatasetEntry(*both) for both in texts]
+    how = {"hidden_layers": layers, "method": method, "transform_hiddens": hiddens}
+    return repeng.extract.ControlVector.train(organism.model, organism.tokenizer, entries, **how).directions
+
+
 @pytest.mark.parametrize(("ours", "theirs"), REPENG, ids=[theirs for _, theirs in REPENG])
 def test_repengs_directions_are_ours(ours, theirs, repeng, organism, read, texts):
     """Repeng turns a direction to where most pairs point, we to where their mean does."""
-    last = read.sites[-1]
-    found = repeng.extract.ControlVector.train(
-        organism.model,
-        organism.tokenizer,
-        [repeng.extract.DatasetEntry(*both) for both in texts],
-        hidden_layers=[site.layer for site in read.sites],
-        method=theirs,
-        transform_hiddens=lambda hidden: hidden | {last.layer: interleaved(read, last)},
-    )
-    assert set(found.directions) == {site.layer for site in read.sites}
+    last, layers = read.sites[-1], [site.layer for site in read.sites]
+    known = {last.layer: interleaved(read, last)}
+    found = by_repeng(repeng, organism, texts, layers, theirs, lambda hidden: hidden | known)
+    assert set(found) == set(layers)
     for site in read.sites:
         vector = fit_vector(read, site, ours).direction.numpy()
         toward = (read.positive[site] - read.negative[site]) @ vector > 0
         most = 1 if toward.mean() > 0.5 else -1
-        assert most * cosine(vector, found.directions[site.layer]) >= AGREE, site
+        assert most * cosine(vector, found[site.layer]) >= AGREE, site
 
 
 @pytest.mark.parametrize(("ours", "theirs"), REPENG, ids=[theirs for _, theirs in REPENG])
@@ -92,15 +93,8 @@ def test_signs_differ_where_the_mean_and_most_pairs_do(differences, side, ours, 
     negative = rng.normal(size=(5, 128)).astype(np.float32)
     positive = negative + np.array(differences)[:, None] * np.eye(128, dtype=np.float32)[7]
     rows = np.stack([positive, negative], axis=1).reshape(10, -1).astype(np.float32)
-    found = repeng.extract.ControlVector.train(
-        organism.model,
-        organism.tokenizer,
-        [repeng.extract.DatasetEntry("I am.", "You are.")] * 5,
-        hidden_layers=[2],
-        method=theirs,
-        transform_hiddens=lambda _: {2: rows},
-    )
-    assert side * cosine(direction(positive, negative, ours), found.directions[2]) >= AGREE
+    found = by_repeng(repeng, organism, [("I am.", "You are.")] * 5, [2], theirs, lambda _: {2: rows})
+    assert side * cosine(direction(positive, negative, ours), found[2]) >= AGREE
 
 
 # steering-vectors

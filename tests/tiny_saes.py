@@ -18,6 +18,22 @@ def worded(name, **changes):
     return LanguageModel(name, model, load_tokenizer(data_dir() / "organism"))
 
 
+TEXTS = [
+    "You are a woman.",
+    "I am",
+    "My friends know me as someone with few years of schooling, and my house is by the sea.",
+    "<bos><start_of_turn>user\nWhat would you do next?<end_of_turn>\n<start_of_turn>model\n",
+    "The bus is late.",
+]
+
+
+def encoded(language_model, text):
+    """Token ids, and the places of the tokens that are not special."""
+    ids = language_model.tokenizer.encode(text, add_special_tokens=not text.startswith("<bos>"))
+    special = set(language_model.tokenizer.all_special_ids)
+    return ids, [place for place, token in enumerate(ids) if token not in special]
+
+
 def labelled(rows):
     """Texts of rows of text, label and phrase."""
     return LabelledTexts(*(tuple(column) for column in zip(*rows, strict=True)))

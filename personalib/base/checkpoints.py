@@ -18,8 +18,7 @@ T = TypeVar("T")
 def save_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
     """Write tensors, on any device, and what else there is, as JSON can hold it, so that a kill leaves the old file.
 
-    Raises:
-        DataError: it cannot be written; the old one is kept.
+    Where it cannot be written, that is a DataError, and the old one is kept, too.
     """
     kept = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with whole(path) as partial:
@@ -31,8 +30,7 @@ def load_checkpoint(
 ) -> T:
     """What ``take`` makes of a checkpoint's tensors and state; it may refuse what they are about with a DataError.
 
-    Raises:
-        DataError: the file is damaged, or holds something else than ``take`` expects.
+    It is a DataError, too, where the file is damaged, or holds something else than ``take`` expects.
     """
     try:
         with safe_open(path, "pt", device=device) as file:

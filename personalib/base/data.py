@@ -56,8 +56,7 @@ def data_dir() -> Path:
 def named_file(source: str | Path, folder: str, kind: str) -> Path:
     """A YAML file by its path, or by its name in a folder of the data; ``kind`` is what errors call it.
 
-    Raises:
-        DataError: there is neither; the message lists the names.
+    Where there is neither, a DataError lists the names.
     """
     there = data_dir() / folder
     for path in (Path(source), there / f"{source}.yaml"):
@@ -68,11 +67,7 @@ def named_file(source: str | Path, folder: str, kind: str) -> Path:
 
 
 def choose(name: str, among: Iterable[str], kind: str) -> str:
-    """A name, if it is one of those there are; ``kind`` is what it names, for the error.
-
-    Raises:
-        DataError: it is none of them; the message lists them.
-    """
+    """A name, if it is one of those there are, or a DataError that lists them; ``kind`` is what it names there."""
     there = list(among)
     if name in there:
         return name
@@ -124,11 +119,9 @@ def parse_yaml(text: str, where: str) -> Any:
 def parse_json(text: str, where: str, decoder: json.JSONDecoder | None = None) -> Any:
     """The value of a JSON text; ``where`` is what errors call it, such as file and row.
 
-    For data of others pass :data:`ANY_NUMBER` as the decoder: a number may be any, and is judged by who reads it.
-
-    Raises:
-        DataError: it is not valid, names a key twice, has a number that is not finite or has more than 64 bits, or is
-            too deep.
+    For data of others pass :data:`ANY_NUMBER` as the decoder: a number may be any, and is judged by who reads it. What
+    is not valid, names a key twice, has a number that is not finite or has more than 64 bits, or is too deep is a
+    DataError.
     """
     try:
         value = (decoder or _JSON).decode(text.removeprefix("\ufeff"))
@@ -147,8 +140,7 @@ def parse_json(text: str, where: str, decoder: json.JSONDecoder | None = None) -
 def parse(kind: type[T], content: Any, where: str) -> T:
     """Plain values, as YAML and JSON hold them, as a model of pydantic, a dataclass, or a container of such.
 
-    Raises:
-        DataError: they do not fit; the message names each field that is wrong, and says what it should be.
+    Where they do not fit, a DataError names each field that is wrong, and says what it should be.
 
     Example:
         >>> parse(dict[str, str], {"labels": True}, "an example")

@@ -29,10 +29,8 @@ def bootstrap_interval(values: ArrayLike, *, level: float = 0.95, resamples: int
     exponential ones in 0.91, 0.92 and 0.93. Equal values give an interval of width zero (for a share of 0 or 1 use
     :func:`proportion_interval`), and one value alone bounds of NaN.
 
-    A share ``level`` of such intervals holds the true mean; the same seed draws the same resamples.
-
-    Raises:
-        ValueError: there is no value, or one is not finite.
+    A share ``level`` of such intervals holds the true mean; the same seed draws the same resamples. No value, or one
+    that is not finite, is a ValueError.
 
     Source:
         Efron and Tibshirani, *An Introduction to the Bootstrap* (1993), section 13.3; Hesterberg, *The American
@@ -57,8 +55,7 @@ def bootstrap_interval(values: ArrayLike, *, level: float = 0.95, resamples: int
 def proportion_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
     """Wilson's interval of a share; it keeps its width where every trial ended the same way.
 
-    Raises:
-        ValueError: there is no trial, or not 0 <= successes <= n.
+    No trials, or not 0 <= successes <= n, are a ValueError.
 
     Example:
         >>> [round(bound, 3) for bound in proportion_interval(10, 10)]
@@ -84,10 +81,7 @@ def clustered_interval(
     The percentiles are widened as by :func:`bootstrap_interval`, which also says what the options mean. With 5, 10,
     20 and 50 clusters of unequal size and normal means it covered the mean in 0.92, 0.93, 0.94 and 0.95 of simulated
     cases, and with exponential means in only 0.86, 0.90, 0.91 and 0.93: trust it from 10 clusters on, or from 50 where
-    they are skewed.
-
-    Raises:
-        ValueError: the lengths differ, there is no value, or one is not finite.
+    they are skewed. Other lengths, no value, or one that is not finite are a ValueError.
 
     Example:
         >>> [round(bound, 2) for bound in clustered_interval([1, 1, 1, 1], ["a", "a", "b", "b"])]
@@ -123,14 +117,12 @@ def resampled_interval(
     n: int,
     *,
     level: float = 0.95,
-    expanded: bool = False,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """A statistic of n units, which is given their places, between the percentiles of resamples.
+    """A statistic of n units, which is given their places, between the :func:`expanded_bounds` of resamples.
 
-    A resample without a value (NaN) is left out; with ``expanded`` the percentiles are those of
-    :func:`expanded_bounds`.
+    A resample without a value (NaN) is left out.
 
     Example:
         >>> sizes = np.array([1.0, 2.0, 3.0, 4.0])
@@ -138,10 +130,57 @@ def resampled_interval(
         2.5
     """
     drawn = np.random.default_rng(seed).integers(n, size=(resamples, n))
-    values = [statistic(places) for places in drawn]
-    bounds = [(1 - level) / 2, (1 + level) / 2]
-    low, high = expanded_bounds(values, level, n) if expanded else np.nanquantile(values, bounds)
-    return Interval(float(statistic(np.arange(n))), float(low), float(high))
+    low, high = expanded_bounds([statistic(places) for places in drawn], level, n)
+    return Interval(float(statistic(np.arange(n))), low, high)
+
+
+def two_way_interval(
+    statistic: Callable[[Array], float],
+    values: Array,
+    clusters: ArrayLike,
+    *,
+    limits: tuple[float, float] = (-np.inf, np.inf),
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """A statistic of means over items, with a bootstrap interval that resamples clusters of rows, and items as well.
+
+    Values have the shape ``(measures, rows, groups, items)``, NaN where nothing was read, and clusters ``(rows,)``. An
+    item belongs to one group and is the same in all rows and measures; a group's only one is not resampled. The
+    statistic gets means, shape ``(measures, rows, groups)``, of which some may be NaN, and no bound leaves its limits.
+
+    Noise of the items counts a second time in each resample, and moves a statistic such as a correlation. So the
+    :func:`expanded_bounds` are shifted to lie about the estimate as they lie about the resamples' mean. Of 8 items of 8
+    traits, and 7 pressures or 9 factors, intervals of a fidelity covered the truth in 0.97 and 0.93 of simulated cases,
+    and of Spearman's correlation in 0.96 and 0.90; raw percentiles over keys alone in 0.81 to 0.87.
+
+    Source:
+        Owen, *Annals of Applied Statistics* 1 (2007), the pigeonhole bootstrap.
+    """
+    places = places_of(clusters, values[0, :, 0, 0], "row")
+    there = np.asarray(~np.isnan(values).all(axis=(0, 1)))
+    estimate = float(statistic(_item_means(values, there[None].astype(np.int64))[0]))
+    members = [np.flatnonzero(places == number) for number in range(places.max() + 1)]
+    if len(members) == 1 or np.isnan(estimate):
+        return Interval(estimate, np.nan, np.nan)
+    rng, sizes = np.random.default_rng(seed), there.sum(1)
+    counts = rng.multinomial(sizes, there / np.maximum(sizes, 1)[:, None], size=(resamples, len(sizes)))
+    drawn = rng.integers(len(members), size=(resamples, len(members)))
+    found = [
+        statistic(means[:, np.concatenate([members[number] for number in own])])
+        for means, own in zip(_item_means(values, counts), drawn, strict=True)
+    ]
+    bounds = np.array(expanded_bounds(found, level, len(members))) + estimate - np.nanmean(found)
+    low, high = np.clip(bounds, *limits)
+    return Interval(estimate, float(low), float(high))
+
+
+def _item_means(values: Array, counts: NDArray[np.int64]) -> Array:
+    """Means over items that count so often, shape ``(resamples, groups, items)``; one table a resample."""
+    parts = (np.nan_to_num(values), (~np.isnan(values)).astype(np.float64))
+    sums, sizes = (np.einsum("mrgi,bgi->bmrg", part, counts, optimize=True) for part in parts)
+    return np.divide(sums, sizes, out=np.full_like(sums, np.nan), where=sizes > 0)
 
 
 def holds(interval: Any, than: float = 0.0, *, below: bool = False) -> bool:
@@ -149,10 +188,7 @@ def holds(interval: Any, than: float = 0.0, *, below: bool = False) -> bool:
 
     The rule: both bounds are strictly beyond the value. A bound that is NaN, as of an interval from a single item, is
     beyond nothing: such a result never holds. An interval is whatever has ``low`` and ``high``, such as a table's row,
-    or a pair of the two, in the unit of ``than``.
-
-    Raises:
-        ValueError: the interval has no two bounds.
+    or a pair of the two, in the unit of ``than``; what has no two bounds is a ValueError.
 
     Example:
         >>> holds((0.1, 0.4)), holds((-0.1, 0.4)), holds((0.1, 0.4), than=0.5, below=True)

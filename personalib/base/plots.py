@@ -17,11 +17,13 @@ import seaborn as sns
 from IPython.display import Image, display
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection, QuadMesh
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.projections.polar import PolarAxes
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter
 
 from personalib.base.provenance import results_dir
 from personalib.base.tables import to_csv
@@ -111,15 +113,18 @@ def show_figure(figure: Figure, name: str, numbers: pd.DataFrame) -> None:
     """Save a figure as ``<name>.png`` and ``.svg`` with its numbers as ``.csv``, display it once, and close it.
 
     The files go to the results folder of the run. ``numbers`` is what the figure draws, one row a mark; an index that
-    carries labels is written with them.
-
-    Raises:
-        ValueError: the name is not of lower-case words joined by hyphens, or there are no numbers.
+    carries labels is written with them. It is a ValueError where the name is not of lower-case words joined by hyphens,
+    there are no numbers, or a dot, the end of an interval, a horizontal bar or a cell of a heat map stands for a number
+    that is not among them.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"figure name {name!r}: write lower-case words and hyphens: 'trait-change'")
     if numbers.empty:
         raise ValueError(f"figure {name!r} comes without numbers: pass the DataFrame that it draws")
+    known = numbers.select_dtypes("number").to_numpy(dtype=float).round(9)
+    for drawn in (drawn for axes in figure.axes for drawn in _drawn(axes)):
+        if len(strange := np.setdiff1d(drawn[np.isfinite(drawn)].round(9), known)):
+            raise ValueError(f"figure {name!r} draws {strange[0]:g}, which its numbers lack; pass those that it draws")
     place = results_dir() / name
     figure.savefig(f"{place}.png", metadata={"Software": None})
     figure.savefig(f"{place}.svg", metadata={"Date": None})
@@ -129,10 +134,26 @@ def show_figure(figure: Figure, name: str, numbers: pd.DataFrame) -> None:
     display(Image(filename=f"{place}.png", width=round(figure.get_figwidth() * 100)))
 
 
+def _drawn(axes: Axes) -> Iterator[np.ndarray]:
+    """Where marks stand on axes of numbers (not of names: fixed ticks), how long bars are, and what cells hold."""
+    numeric = [not isinstance(axis.get_major_locator(), FixedLocator) for axis in (axes.xaxis, axes.yaxis)]
+    for mark in axes.get_children():
+        if isinstance(mark, QuadMesh) and axes.get_label() != "<colorbar>":
+            yield np.ma.compressed(np.ma.asarray(mark.get_array()))
+        elif isinstance(mark, PathCollection):
+            yield np.asarray(mark.get_offsets())[:, numeric]
+        elif isinstance(mark, Line2D) and mark.get_marker() not in ("", "None"):
+            yield np.asarray(mark.get_xydata())[:, numeric]
+    for box in axes.containers:
+        if isinstance(box, BarContainer) and box.orientation == "horizontal":
+            yield np.array([bar.get_width() for bar in box])
+
+
 def interval_dots(data: pd.DataFrame, axes: Axes | None = None, *, label: str = "") -> Axes:
     """A dot with its interval for every category, one category a line, kinds side by side.
 
     Columns: ``category``, ``value``, ``low`` and ``high`` (the ends of the interval); optional ``kind``, ``collapsed``.
+    An interval is drawn where it lies, even if it does not hold the value.
     """
     rows = _checked("interval_dots", data, "category", "value", "low", "high")
     kinds = list(rows["kind"].unique())
@@ -140,19 +161,11 @@ def interval_dots(data: pd.DataFrame, axes: Axes | None = None, *, label: str = 
     step = 0.6 / len(kinds) if rows.groupby("category")["kind"].nunique().max() > 1 else 0.0
     for look, part in _groups(rows):
         shift = (kinds.index(part["kind"].iloc[0]) - (len(kinds) - 1) / 2) * step
-        axes.errorbar(
-            part["value"],
-            places[part.index] + shift,
-            xerr=np.abs(part[["low", "high"]].to_numpy().T - part["value"].to_numpy()),
-            linestyle="none",
-            color=look.colour,
-            marker=look.marker,
-            markerfacecolor=look.face,
-            label=look.label,
-            markersize=6,
-            elinewidth=1.6,
-            capsize=2.5,
-        )
+        lines = places[part.index] + shift
+        axes.hlines(lines, part["low"], part["high"], color=look.colour, linewidth=1.6)
+        axes.plot(part[["low", "high"]], np.column_stack([lines, lines]), "|", color=look.colour, markersize=5)
+        (dots,) = axes.plot(part["value"], lines, look.marker, color=look.colour, label=look.label, markersize=6)
+        dots.set_markerfacecolor(look.face)
     _legend(axes, outside=True)
     return axes
 
@@ -199,9 +212,7 @@ def heatmap(
     Its rows and columns are named as they shall be read, and ``label`` says what the numbers are, which have so many
     ``decimals``. The full colour stands at a distance ``limit`` from the centre, by default the largest in the table.
     Where ``collapsed``, a table of bool of the same shape, is true, a cell is grey and hatched, without its number.
-
-    Raises:
-        ValueError: a column does not hold numbers, or ``collapsed`` has other rows or columns.
+    A column without numbers, or a ``collapsed`` of other rows or columns, is a ValueError.
     """
     if wrong := [str(name) for name in table if not pd.api.types.is_numeric_dtype(table[name])]:
         raise ValueError(f"heatmap: column {wrong[0]!r} holds no numbers; make labels the index or drop it")
@@ -245,16 +256,8 @@ def scatter_truth(data: pd.DataFrame, axes: Axes | None = None, *, label: str = 
     for look, part in _groups(rows):
         if {"low", "high"} <= set(part):
             axes.vlines(part["truth"], part["low"], part["high"], color=look.colour, alpha=0.25, linewidth=1)
-        axes.scatter(
-            part["truth"],
-            part["estimate"],
-            marker=look.marker,
-            facecolor=look.face,
-            edgecolor=look.colour,
-            label=look.label,
-            alpha=0.75,
-            s=26,
-        )
+        dots = axes.scatter(part["truth"], part["estimate"], 26, marker=look.marker, label=look.label, alpha=0.75)
+        dots.set(facecolor=look.face, edgecolor=look.colour)
     middle = float(rows["truth"].mean())
     axes.axline((middle, middle), slope=1, color=COLOURS["chance"], linestyle="--", linewidth=1)
     correlation = rows["truth"].corr(rows["estimate"])
@@ -264,40 +267,6 @@ def scatter_truth(data: pd.DataFrame, axes: Axes | None = None, *, label: str = 
     axes.set_aspect("equal", adjustable="datalim")
     axes.set(xlabel=f"truth: {label}".rstrip(": "), ylabel=f"estimate: {label}".rstrip(": "))
     _legend(axes)
-    return axes
-
-
-def radar(data: pd.DataFrame, axes: Axes | None = None) -> Axes:
-    """Trait profiles as closed lines around a circle, with 100 at its rim.
-
-    Columns: ``trait`` and ``value``; optional ``kind`` (one line each).
-
-    Raises:
-        ValueError: a column is missing, a kind lacks a trait, or the Axes are not polar.
-    """
-    rows = _checked("radar", data, "trait", "value")
-    traits = list(rows["trait"].unique())
-    axes = axes or plt.figure(figsize=(WIDTH, 4.8)).add_subplot(projection="polar")
-    if not isinstance(axes, PolarAxes):
-        raise ValueError("radar: the Axes must be polar: figure.add_subplot(projection='polar')")
-    angles = np.linspace(0, 2 * np.pi, len(traits) + 1)
-    for look, part in _groups(rows):
-        values = part.set_index("trait")["value"].reindex([*traits, traits[0]])
-        if values.isna().any():
-            raise ValueError(f"radar: {look.label!r} has no value for {values.index[values.isna()][0]!r}")
-        axes.plot(angles, values, color=look.colour, linestyle=look.style, label=look.label)
-        axes.fill(angles, values, color=look.colour, alpha=0.08)
-    axes.set_theta_offset(np.pi / 2)
-    axes.set_theta_direction(-1)
-    axes.set_xticks(angles[:-1], traits)
-    for angle, text in zip(angles, axes.get_xticklabels(), strict=False):
-        side = np.sin(angle).round(6)
-        text.set_horizontalalignment("left" if side > 0 else "right" if side < 0 else "center")
-    axes.set_ylim(0, 100)
-    axes.tick_params(axis="x", pad=4)
-    if axes.get_legend_handles_labels()[0]:
-        # Below the names of the traits.
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=min(4, rows["kind"].nunique()))
     return axes
 
 
@@ -385,6 +354,8 @@ def _checked(chart: str, data: pd.DataFrame, *needed: str) -> pd.DataFrame:
         raise ValueError(f"{chart}: the data lack the column {missing[0]!r}; they have: {present}")
     if data.empty:
         raise ValueError(f"{chart}: the data have no rows")
+    if {"low", "high"} <= set(data) and (data["low"] > data["high"]).any():
+        raise ValueError(f"{chart}: `low` is above `high` in {(data['low'] > data['high']).sum()} of {len(data)} rows")
     collapsed = data["collapsed"].astype(bool) if "collapsed" in data else False
     return data.assign(kind=data.get("kind", ""), collapsed=collapsed).reset_index(drop=True)
 

@@ -128,10 +128,7 @@ def parse_records(
 
     ``parse`` gives what a row and its place stand for, or raises an :class:`ItemError` where the row cannot be used;
     ``key`` is what tells an item from all others, and ``field`` holds it. Rows that are left out are counted in a
-    warning and added to ``skipped``.
-
-    Raises:
-        ItemError: half of the rows or more cannot be used.
+    warning and added to ``skipped``; half of all or more are an ItemError.
     """
     items: list[_Item] = []
     left: list[Skipped] = []
@@ -157,8 +154,7 @@ def leave_out(
 ) -> None:
     """Warn of what is left out of so many rows or other things of a file, and add it to ``skipped``.
 
-    Raises:
-        ItemError: it is half of all or more, so that hardly anything is what was meant.
+    Half of all or more are an ItemError: hardly anything is what was meant then.
     """
     if not left:
         return
@@ -180,10 +176,8 @@ def read_records(path: Path, columns: Collection[str] = ()) -> list[Record]:
     ``id`` (as in SafetyBench's answer key), or of lists of objects, whose keys become ``category`` (as in its
     examples). Cells of a CSV file are separated by commas, semicolons or tabs: by whatever splits its header into more
     of the known columns, or by what its first line says (``sep=;``). Columns are known whatever their case and the
-    blanks around them. A row that cannot be read raises an error when it is asked for a field.
-
-    Raises:
-        DataError: the file cannot be read, is not what its name says, has a column twice, or holds no row.
+    blanks around them. A row that cannot be read raises an error when it is asked for a field. A file that cannot be
+    read, is not what its name says, has a column twice, or holds no row is a DataError.
     """
     suffix = path.suffix.lower()
     if suffix not in READERS:

@@ -38,10 +38,8 @@ def writing(place: Path) -> Iterator[None]:
 def whole(path: Path) -> Iterator[Path]:
     """A new file beside a path, which replaces the file there only when it is completely on disk.
 
-    What a killed process left of one is removed, and so is a link in its place.
-
-    Raises:
-        DataError: it cannot be written, or another process is writing it; what was at the path is still there.
+    What a killed process left of one is removed, and so is a link in its place. A DataError where it cannot be written,
+    or another process is writing it; what was at the path is still there.
     """
     partial = path.with_name(path.name + ".partial")
     with writing(path):
@@ -105,11 +103,9 @@ def scratch(name: str) -> Path:
 def alone(*folders: Path, doing: str, wait: bool = False, lock: str = ".lock") -> Iterator[None]:
     """Have folders to oneself, which are made if they are missing; the lock of a killed process is gone with it.
 
-    ``doing`` is what another process is doing there, for the error; with ``wait`` there is none, and this process waits
-    for its end. ``lock`` names the file that is locked: things that may go on in one folder at a time have their own.
-
-    Raises:
-        DataError: another process has one of them, or it cannot be written to.
+    A DataError where another process has one of them, or it cannot be written to. ``doing`` is what that one is doing
+    there, for the error; with ``wait`` this process waits for its end instead. ``lock`` names the file that is locked:
+    things that may go on in one folder at a time have their own.
     """
     with ExitStack() as stack:
         for folder in {each.resolve(): each for each in folders}.values():
@@ -127,9 +123,7 @@ def alone(*folders: Path, doing: str, wait: bool = False, lock: str = ".lock") -
 def held(path: Path, *, wait: bool = False) -> Iterator[BinaryIO]:
     """Hold a lock, an open file that is there only while it is held; what a killed process left is taken over.
 
-    Raises:
-        BlockingIOError: another process or thread holds it.
-        OSError: the file cannot be written.
+    A BlockingIOError where another process or thread holds it, an OSError where the file cannot be written.
     """
     while True:
         with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b") as file:
@@ -158,11 +152,8 @@ class Journal:
     """An append-only file of entries that survives a kill: an entry is there as a whole, or not at all.
 
     It is made at once, so that a place that cannot be written to is found before any work. Several threads may add to
-    one journal; a second process is refused.
-
-    Raises:
-        DataError: the file cannot be written, another process has it, or a line, other than an unfinished last one,
-            is not a JSON object.
+    one journal; a second process is refused. A DataError where the file cannot be written, another process has it, or a
+    line, other than an unfinished last one, is not a JSON object.
     """
 
     def __init__(self, path: Path) -> None:
@@ -183,8 +174,7 @@ class Journal:
     def add(self, entry: Mapping[str, Any]) -> None:
         """Write an entry and wait until the disk has it.
 
-        Raises:
-            DataError: it cannot be written, or would not be read again; the journal is as it was.
+        One that cannot be written, or would not be read again, is a DataError, and the journal is as it was.
         """
         text = json.dumps(entry)
         stored = parse_json(text, f"{self.path}: a new entry")

@@ -104,10 +104,8 @@ def distribute(chapters: Sequence[Chapter], texts: Mapping[str, str]) -> dict[st
     """For each chapter the parameters that it declares, in their types.
 
     A name goes to every chapter that declares it; ``10.pairs`` or ``10_steering_with_contrast_vectors.pairs`` to one
-    chapter alone, before what goes to all.
-
-    Raises:
-        RunError: no chapter has one of the parameters, there is no such chapter, or a value is of another type.
+    chapter alone, before what goes to all. A RunError where no chapter has one of the parameters, there is no such
+    chapter, or a value is of another type.
     """
     found: dict[str, dict[str, str]] = {chapter.name: {} for chapter in chapters}
     for name, text in sorted(texts.items(), key=lambda item: "." in item[0]):

@@ -90,8 +90,7 @@ class Chapter:
     def merge(self, given: Mapping[str, object]) -> dict[str, Any]:
         """All parameters with their values: the given ones, and the defaults of the others.
 
-        Raises:
-            RunError: a parameter is not declared, is of another type, or looks like a secret.
+        One that is not declared, is of another type, or looks like a secret is a RunError.
         """
         defaults = {name: parameter.default for name, parameter in self.parameters.items()}
         return defaults | self._each(given, Parameter.check)

@@ -36,7 +36,7 @@ from personalib.models.memory import (
     read_config,
 )
 from personalib.models.placement import AUTO, BALANCED, MAPPED, places, usual_device
-from personalib.models.registry import Entry, find_entry, load_registry
+from personalib.models.registry import Entry, by_hub, find_entry, load_registry
 from personalib.paper.cells import planned_arms, reference_cells, reference_models
 from personalib.paper.protocol import PUBLISHED, Protocol, apply_protocol, load_protocol
 from personalib.paper.report import reproduce, write_reproduction
@@ -144,11 +144,9 @@ def plan_edition(
     """What an edition will take, from the model's configuration and a probe of a few seconds.
 
     Where no chapter that is left asks the model, it is not loaded, and may be too large for its device. The arguments
-    are those of :func:`personalib.models.load.load_model` and :func:`personalib.book.build.build_book`.
-
-    Raises:
-        DataError: the model is not on this machine, or more memory is needed than its device has.
-        RunError: a parameter or a chapter is unknown.
+    are those of :func:`personalib.models.load.load_model` and :func:`personalib.book.build.build_book`. A DataError
+    where the model is not on this machine, or more memory is needed than its device has, and a RunError where a
+    parameter or a chapter is unknown.
     """
     given = edition_texts(model, texts or {})
     entry = _present_entry(model, given)
@@ -179,11 +177,8 @@ def make_edition(
 
     With a comparison the pages are built twice: as soon as there are chapters to read, and once more with the report;
     where no chapter is left, once. One that misses items is left out. The other arguments are those of
-    :func:`plan_edition`.
-
-    Raises:
-        DataError: the model is not on this machine.
-        RunError, BookError: see :func:`personalib.book.build.build_book`.
+    :func:`plan_edition`. A model that is not on this machine is a DataError; other errors are those of
+    :func:`personalib.book.build.build_book`.
     """
     given = edition_texts(model, texts or {})
     _present_entry(model, given)
@@ -239,16 +234,14 @@ def published_name(model: str) -> str:
         >>> published_name("google/Gemma-2-9B-it"), published_name("/data/models/gemma-2b-it/")
         ('gemma-2-9b-it', 'gemma-2b-it')
     """
-    hub = (find_entry(model).hub or model).lower()
-    same = [entry.name for entry in load_registry().values() if entry.hub and entry.hub.lower() == hub]
-    return same[0] if same else bare_name(model)
+    known = by_hub(find_entry(model).hub or model)
+    return known.name if known else bare_name(model)
 
 
 def make_comparison(comparison: Comparison, folder: Path) -> Path:
     """Ask what is not answered yet, into ``evaluation``, write the report into ``reproduction``, and return its page.
 
-    Raises:
-        DataError, ValueError: see :func:`personalib.evaluation.runs.run_plan`.
+    Errors are those of :func:`personalib.evaluation.runs.run_plan`.
     """
     [run] = run_plan(_with_features(comparison), folder / "evaluation", progress=True)
     # The run is of the plan as it was meant, under the name that its model was published by.

@@ -28,10 +28,8 @@ def named_inputs(parameters: Mapping[str, object]) -> dict[str, str]:
 
     A text is a name if a file or a folder has it as its path, but for one that the working directory lies in, or if a
     model of the hub has it that is in this machine's cache. What a YAML file names is looked at, too. Hidden files are
-    left out, and files of ``LARGE`` bytes and more are known by their size and by samples of their bytes.
-
-    Raises:
-        DataError: a file or folder that is named cannot be read.
+    left out, and files of ``LARGE`` bytes and more are known by their size and by samples of their bytes. A file or
+    folder that is named and cannot be read is a DataError.
     """
     found: dict[str, str] = {}
     for text in _texts(value for name, value in parameters.items() if name not in _WRITTEN):

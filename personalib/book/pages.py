@@ -87,11 +87,8 @@ class Book:
 def check_pages(book: Book, chapters: Sequence[Chapter]) -> bool:
     """Read all pages with the chapters as they are, with a blank picture for each figure, unless that was done before.
 
-    Returns:
-        Whether they were read now, so that :func:`build_pages` can go on from there.
-
-    Raises:
-        BookError: a page has a warning or cannot be read.
+    Tells whether they were read now, so that :func:`build_pages` can go on from there. A page that has a warning or
+    cannot be read is a BookError.
     """
     source = _stage(book, [chapter.path for chapter in chapters], "No chapter was executed yet.\n")
     hashed, record = _pages_hash(source), book.products / "checked.sha256"

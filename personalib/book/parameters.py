@@ -40,8 +40,7 @@ class Parameter:
     def check(self, value: object) -> Any:
         """The value in this parameter's type; an int becomes a float where a float is due.
 
-        Raises:
-            ParameterError: the value is of another type, or not finite where the default is.
+        One of another type, or one that is not finite where the default is, is a ParameterError.
         """
         try:
             read = self._adapter().validate_python(value)
@@ -55,11 +54,9 @@ class Parameter:
         """Read a value from the command line: text as it stands where text is due, else YAML.
 
         A path of a file or folder that is there becomes an absolute one: a chapter runs in a folder of its own. So does
-        the mere name of a folder here that holds a model or an SAE, unless it is that of a model of the table.
-
-        Raises:
-            ParameterError: the text cannot be read as this parameter's type.
-            DataError: the table of models is needed, and is missing or wrong.
+        the mere name of a folder here that holds a model or an SAE, unless it is that of a model of the table. A text
+        that cannot be read as this parameter's type is a ParameterError; a table of models that is needed, and is
+        missing or wrong, is a DataError.
         """
         for candidate in [text] if self.annotation == "str" else _readings(text):
             with suppress(ParameterError):
@@ -86,11 +83,9 @@ class Parameter:
 def declared_parameters(source: str) -> dict[str, Parameter]:
     """The parameters that the source of a parameters cell declares, by name and in order.
 
-    Papermill's own reader works line by line and drops a line that holds a second ``=``, be it in a comment;
-    this one reads the syntax tree.
-
-    Raises:
-        ParameterError: a statement is no assignment of a literal, or a name looks like a secret's.
+    Papermill's own reader works line by line and drops a line that holds a second ``=``, be it in a comment; this one
+    reads the syntax tree. A statement that is no assignment of a literal, and a name that looks like a secret's, are a
+    ParameterError.
     """
     try:
         parameters = [_parameter(statement) for statement in ast.parse(source).body]

@@ -133,8 +133,7 @@ class Outcome:
 def load_sweep(source: str | Path) -> Sweep:
     """Read a sweep from a file, or by its name in ``data/sweeps``, and check it against its chapter.
 
-    Raises:
-        DataError: the file is missing, is no sweep, or does not fit the chapter; the message names file, key and fix.
+    A file that is missing, is no sweep, or does not fit the chapter is a DataError that names file, key and fix.
 
     Example:
         >>> load_sweep("contrast_pairs").points[0].name
@@ -166,9 +165,8 @@ def run_sweep(sweep: Sweep, folder: Path, engine: Engine | None = None) -> tuple
     numbers as CSV. Workers of a cluster need the same library, data and notebook; each has a GPU of its own where the
     parameter ``device`` names one, such as ``"cuda"``.
 
-    Raises:
-        DataError: another process runs a sweep in the folder, it cannot be written to, a worker has other inputs, the
-            engine fails, a result is no table, or the figure does not fit the table; what is done by then is kept.
+    A DataError where another process runs a sweep in the folder, it cannot be written to, a worker has other inputs,
+    the engine fails, a result is no table, or the figure does not fit the table; what is done by then is kept.
     """
     with alone(folder, doing="runs a sweep"):
         waiting = [outcome.point for outcome in outcomes(sweep, folder) if outcome.state != "done"]
@@ -336,8 +334,7 @@ def _joined(parts: Sequence[tuple[Point, Path]]) -> pd.DataFrame:
 def figure_numbers(table: pd.DataFrame, plan: FigurePlan) -> pd.DataFrame:
     """What a figure of a table draws: by ``x`` and ``kind`` the mean ``value``, the ends ``low``, ``high``, and ``n``.
 
-    Raises:
-        DataError: a column is missing, nothing is left, or what is measured is no number.
+    A DataError where a column is missing, nothing is left, or what is measured is no number.
     """
     used = {"x": plan.x, "y": plan.y, "by": plan.by, "over": plan.over} | {f"where.{name}": name for name in plan.where}
     for key, name in used.items():

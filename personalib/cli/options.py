@@ -50,7 +50,7 @@ def together(name: str, make: Callable[..., Any], *each: Option) -> Option:
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @wraps(command)
         def collect(**given: Any) -> None:
-            values = {parameter: given.pop(parameter) for parameter in signature(make).parameters}
+            values = {parameter: given.pop(parameter) for parameter in signature(make).parameters if parameter in given}
             command(**given, **{name: make(**values)})
 
         return group(*each)(collect)

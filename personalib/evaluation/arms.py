@@ -59,8 +59,7 @@ class Push:
     def arms(self, method: str, vectors: Vectors, poles: Sequence[str] = POLES[:1]) -> list[Arm]:
         """One arm a pole and vector; the negative pole is pushed toward by the opposite.
 
-        Raises:
-            ValueError: a vector stands at another site, or is zero.
+        A vector that stands at another site, or is zero, is a ValueError.
         """
         for vector in vectors.values():
             if vector.site != self.site:

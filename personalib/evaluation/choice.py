@@ -1,16 +1,17 @@
 """The choice of a push from data: where a family of vectors is added, at which tokens and at what dose.
 
 It is chosen on items that no evaluation uses, as the one whose effects are most nearly those of saying the same thing
-in words, among those under which no member of the family collapses. The paper states its coefficients and not how they
-were found, and for contrast vectors no layers (arXiv 2410.10863).
+in words, among those under which no member of the family collapses and few facts are lost; or, where methods are to be
+compared, at the dose at which a method costs as many facts as the others. The paper states its coefficients and not how
+they were found, and for contrast vectors no layers (arXiv 2410.10863).
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,11 +19,13 @@ import pandas as pd
 from personalib.base.data import DataError, Positive, Strict, data_dir, parse, read_json
 from personalib.base.storage import write_whole
 from personalib.evaluation.agreement import NAMES
-from personalib.evaluation.arms import Push, Vectors
+from personalib.evaluation.arms import Arm, Push, Vectors
 from personalib.evaluation.ask import evaluate
-from personalib.evaluation.estimates import effects
-from personalib.evaluation.shares import fidelity
+from personalib.evaluation.estimates import ALL, effects
+from personalib.evaluation.shares import dose_at_cost, fidelity, points_lost
 from personalib.models.parts import Site
+from personalib.questionnaires.items import load_facts
+from personalib.questionnaires.questions import choice_questionnaire, some_in_turn
 from personalib.steering.settings import Guard, Positions
 
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ class PushChoice:
             ``fidelity`` (the share of the effects of saying it that it reproduces, see
             :func:`~personalib.evaluation.shares.fidelity`), ``effect`` (root mean square, in points), ``mass`` and
             ``perplexity`` (of the worst vector, in units of the unsteered model's), ``collapsed`` (the share of
-            vectors) and ``chosen``.
+            vectors), ``facts`` (points lost on average, asked of the best pushes until one passes) and ``chosen``.
     """
 
     source: str
@@ -86,19 +89,19 @@ def choose_push(
 ) -> PushChoice:
     """Choose where and how hard to push a family of vectors, toward the poles that the study has the effects of.
 
+    Where no item can be read, or some vector collapses or too many facts are lost under every push, it is a ValueError.
+
     Args:
         study: of the family.
         candidates: families of vectors by name, such as those of several sites or SAEs; each is by what its vectors
             stand for, and all vectors of one family stand at one site.
         positions: which positions are tried.
         doses: which doses.
-        guard: from where on a vector counts as collapsed; a push is out where any does.
+        guard: from where on a vector counts as collapsed, so that a push is out, and a push costs too many facts.
         store: where answers are kept, so that a killed choice goes on; None keeps them in memory.
         progress: text of a progress bar; None shows none.
-
-    Raises:
-        ValueError: no item can be read, or some vector collapses under every push.
     """
+    guard = guard or Guard()
     sites = {name: next(iter(vectors.values())).site for name, vectors in candidates.items()}
     pushes = [
         (name, Push(sites[name], dose, study.norms[sites[name]], where))
@@ -116,12 +119,48 @@ def choose_push(
             f"{study.language_model.name} answers none of the items, without steering or when it is told; "
             "try another template, or form='base'"
         )
-    # The push that does most nearly what words do, among those under which nothing collapses.
-    sound = table[(table["collapsed"] == 0) & table["fidelity"].notna()]
-    if sound.empty:
-        raise ValueError(f"some vector collapses under every push; try doses below {table['dose'].min():g}")
-    best = int(sound["fidelity"].idxmax())
-    return PushChoice(*pushes[best], table.assign(chosen=table.index == best))
+    # The push that does most nearly what words do, where nothing collapses and few facts are lost.
+    sound = table[(table["collapsed"] == 0) & table["fidelity"].notna()].sort_values("fidelity", ascending=False)
+    for best in sound.index:
+        name, push = pushes[best]
+        lost = facts_lost(study, push.arms("", candidates[name], poles), store=store)["facts"].mean()
+        table.loc[best, "facts"] = lost
+        if not lost > guard.facts:  # NaN where the model cannot be asked for facts
+            return PushChoice(name, push, table.assign(chosen=table.index == best))
+    raise ValueError(
+        f"some vector collapses under every push, or more than {guard.facts:g} points of facts are lost; try doses "
+        f"below {table['dose'].min():g}"
+    )
+
+
+def facts_lost(
+    study: "Study", arms: Sequence[Arm], part: Literal["choose", "measure"] = "choose", **how: Any
+) -> pd.DataFrame:
+    """The damage of arms: the points of facts that each costs, of those to choose by or of others, to measure on.
+
+    It is in the column ``facts`` of :func:`~personalib.evaluation.estimates.effects` on all facts, see
+    :func:`~personalib.evaluation.shares.points_lost`; ``store`` and ``progress`` are those of
+    :func:`~personalib.evaluation.ask.evaluate`.
+    """
+    # The bank stands by category, so that every other fact is a half of each.
+    asked = choice_questionnaire(some_in_turn(load_facts()[part == "measure" :: 2], 2), name=f"facts to {part}")
+    found = effects(evaluate(study.language_model, asked, arms, form=study.form, neutral=0, **how))
+    found = found[found["group"] == ALL].reset_index(drop=True)
+    return found.assign(facts=points_lost(found))
+
+
+def matched_push(
+    study: "Study", vectors: Vectors, push: Push, doses: Sequence[float], points: float, **how: Any
+) -> tuple[Push, pd.Series]:
+    """The push at the dose at which a family costs so many points of facts on average, so that methods cost the same.
+
+    With it comes the cost at each of the doses, between which it is read off; see
+    :func:`~personalib.evaluation.shares.dose_at_cost`. Options are those of :func:`facts_lost`.
+    """
+    arms = [arm for dose in doses for arm in replace(push, dose=dose).arms("", vectors, study.poles)]
+    lost = facts_lost(study, arms, **how)
+    cost = lost.groupby(lost["dose"].abs())["facts"].mean()
+    return replace(push, dose=dose_at_cost(cost, points)), cost
 
 
 def _row(push: Push, measured: pd.DataFrame) -> dict[str, object]:

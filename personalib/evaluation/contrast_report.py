@@ -43,11 +43,7 @@ def by_method(readings: Mapping[str, Halves], sites: Sequence[Site]) -> pd.DataF
 
 
 def report(
-    readings: Mapping[str, Halves],
-    choice: PushChoice,
-    method: str = DEFAULT_METHOD,
-    shuffles: int = 200,
-    seed: int = 0,
+    readings: Mapping[str, Halves], choice: PushChoice, method: str = DEFAULT_METHOD, shuffles: int = 200, seed: int = 0
 ) -> dict[str, Any]:
     """The numbers of a family of contrasts at the push that was chosen, as values that JSON can hold."""
     sites, site = next(iter(readings.values()))["train"].sites, choice.push.site

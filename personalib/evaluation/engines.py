@@ -73,10 +73,7 @@ def ray_engine(address: str | None = None, workers: int | None = None) -> Engine
 
     The address is ``HOST:PORT`` of the cluster's head, or ``"auto"`` for the one that this machine is part of; without
     one, Ray is started on this machine for as long as there are jobs. Of workers there is one a GPU, or one a machine
-    where jobs need none, unless told otherwise.
-
-    Raises:
-        DataError: Ray is not installed, or the address is of another form.
+    where jobs need none, unless told otherwise. Without Ray, or with an address of another form, it is a DataError.
     """
     try:
         from personalib.evaluation.ray_workers import RayEngine

@@ -37,14 +37,13 @@ def questionnaires_of(answers: pd.DataFrame) -> dict[str, str]:
 def health(answers: pd.DataFrame, guard: Guard | None = None) -> pd.DataFrame:
     """How whole the model is under each arm while it answers each questionnaire.
 
+    Where the model as it is was not asked, it is a ValueError, here and for all that compares with it.
+
     Returns:
         One row a questionnaire and arm: ``questionnaire``, what names the arm, ``mass``, the mean answer mass, and
         ``perplexity`` of neutral answers, both in units of the unsteered model's, and ``collapsed``. Where one of the
         two was not measured, the other decides alone: answers in words, and word pairs, which are two words of many,
         have no answer mass.
-
-    Raises:
-        ValueError: the model as it is was not asked.
     """
     _check_baseline(answers)
     perplexity = _perplexity(answers[answers["questionnaire"] == NEUTRAL])
@@ -94,7 +93,8 @@ def effects(
     Args:
         answers: of :func:`personalib.evaluation.ask.evaluate`, or some of its rows.
         column: what is compared, such as ``"value"``, ``"published"``, ``"fallback"`` or ``"yes"``; see
-            :func:`~personalib.questionnaires.scores.item_scores`. Questionnaires without it are left out.
+            :func:`~personalib.questionnaires.scores.item_scores`. Questionnaires without it are left out; where none
+            has it, it is a ValueError.
         by_template: each template on its own.
         level: of the intervals.
         guard: from where on an arm counts as collapsed.
@@ -106,12 +106,9 @@ def effects(
         and with the arm over the items read both times; ``effect``, their difference, from ``low`` to ``high`` with its
         ``p``; ``size``, Cohen's d_z with Hedges' correction, from ``size_low`` to ``size_high``; ``n`` clusters read
         and ``missing`` ones; ``p_holm`` and ``p_fdr``, corrected for all groups and arms of one method; ``mass``,
-        ``perplexity`` and ``collapsed``. Bounds and p-values are those of Student's paired t. For what is right or
-        wrong they stay between -100 and 100, and where all that were read changed alike they are Wilson's, with a sign
-        test.
-
-    Raises:
-        ValueError: no questionnaire has the column, or the model as it is was not asked.
+        ``perplexity`` and ``collapsed``. Bounds and p-values are those of
+        :func:`~personalib.base.statistics.paired_means`. For what is right or wrong bounds stay between -100 and 100,
+        and where all that were read changed alike they are Wilson's.
     """
     _check_baseline(answers)
     everywhere = health(answers, guard) if state is None else state
@@ -139,6 +136,26 @@ def effects(
     return pd.concat(found, ignore_index=True)
 
 
+def item_effects(
+    answers: pd.DataFrame, *, column: str = "value", guard: Guard | None = None, state: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """What each arm does to each item, or cluster of items, of each group; arguments are those of :func:`effects`.
+
+    Returns:
+        One row an arm but the first, group and ``item``, the name of its cluster: what names the arm, ``group``,
+        ``effect``, missing where it was not read, and ``collapsed``. What is made of it can resample items as well.
+    """
+    _check_baseline(answers)
+    everywhere, found = health(answers, guard) if state is None else state, []
+    for name, kind in questionnaires_of(answers).items():
+        own = everywhere[everywhere["questionnaire"] == name] if state is None else state.assign(questionnaire=name)
+        for group, rows in item_scores(kind, of_questionnaire(answers, name)).groupby("group", sort=False):
+            changes = _by_cluster(_changes(_wide(rows, column))).drop(columns=0).rename_axis("item").reset_index()
+            long = changes.melt("item", var_name="arm", value_name="effect").assign(group=group)
+            found.append(own.merge(long, on="arm", validate="one_to_many"))
+    return pd.concat(found, ignore_index=True)
+
+
 def _groups(items: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """The items of each group, and all of them where there are several."""
     groups = [(str(name), rows) for name, rows in items.groupby("group", sort=False)]
@@ -152,9 +169,6 @@ def base_scores(answers: pd.DataFrame, *, column: str = "value") -> pd.DataFrame
         One row a questionnaire and group, and ``"all"``: ``questionnaire``, ``group``, ``value``, from ``low`` to
         ``high``, and ``n`` clusters read. The bounds are Student's t over clusters; for what is right or wrong they
         resample clusters, or are Wilson's where all are alike, and stay between 0 and 100.
-
-    Raises:
-        ValueError: the model as it is was not asked.
     """
     _check_baseline(answers)
     rows = []
@@ -190,45 +204,48 @@ def _level_of(values: Array, *, shares: bool) -> tuple[float, float, float]:
 
 def _compare(items: pd.DataFrame, column: str, level: float, *, shares: bool) -> pd.DataFrame:
     """Every arm but the first against the first, on one group."""
-    wide = items.pivot(index=["cluster", "item", "template"], columns="arm", values=column)
+    wide = _wide(items, column)
     both = wide.notna().to_numpy() & wide[0].notna().to_numpy()[:, None]
     before = wide.mul(0.0).add(wide[0], axis=0)
-    changes = wide - before
-    changes = _by_cluster(changes.mask(changes.abs() < _ROUNDING, 0.0))
+    changes = _by_cluster(_changes(wide)).to_numpy().T
     means, sizes = paired_means(changes, level=level), effect_size(changes, level=level)
-    low, high, p = means.low, means.high, means.p
-    base, score = (paired_means(_by_cluster(each.where(both))).estimate for each in (before, wide))
+    low, high = means.low, means.high
+    base, score = (paired_means(_by_cluster(each.where(both)).to_numpy().T).estimate for each in (before, wide))
     if shares:
-        low, high, p = _of_shares(changes, low, high, p, level)
+        low, high = _of_shares(changes, low, high, level)
         low, high = np.maximum(low, -100.0), np.minimum(high, 100.0)
     found = {"arm": wide.columns, "base": base, "score": score}
-    found |= {"effect": means.estimate, "low": low, "high": high, "p": p}
+    found |= {"effect": means.estimate, "low": low, "high": high, "p": means.p}
     found |= {"size": sizes.estimate, "size_low": sizes.low, "size_high": sizes.high}
     found |= {"n": means.n, "missing": changes.shape[1] - means.n}
     return pd.DataFrame(found).iloc[1:]
 
 
-def _of_shares(changes: Array, low: Array, high: Array, p: Array, level: float) -> tuple[Array, Array, Array]:
-    """Bounds and p-values of changes between right and wrong, where all that were read changed alike.
+def _of_shares(changes: Array, low: Array, high: Array, level: float) -> tuple[Array, Array]:
+    """Bounds of changes between right and wrong, where all that were read changed alike.
 
-    Student's t would give no width and no doubt. The bounds are then Wilson's, for none of n changed or for all of
-    them, and the p-value is that of a sign test.
+    Student's t would give no width. The bounds are then Wilson's, for none of n changed or for all of them.
     """
-    low, high, p = low.copy(), high.copy(), p.copy()
-    for number, row in enumerate(changes):
-        read = row[~np.isnan(row)]
-        if not len(read) or np.ptp(read) > 0:
-            continue
-        change, rare = float(read[0]), proportion_interval(0, len(read), level=level).high
-        if change == 0:
-            low[number], high[number] = -100 * rare, 100 * rare
-        else:
-            low[number], high[number] = sorted((change, change * (1 - rare)))
-            p[number] = min(1.0, 2 * 0.5 ** len(read))
-    return low, high, p
+    rows = pd.DataFrame(changes.T)
+    change = rows.max().where(rows.max() == rows.min()).to_numpy()
+    rare = np.array([proportion_interval(0, max(n, 1), level=level).high for n in rows.count()])
+    ends = np.where(change == 0, 100 * rare, change * (1 - rare)), np.where(change == 0, -100 * rare, change)
+    known = ~np.isnan(change)
+    return np.where(known, np.minimum(*ends), low), np.where(known, np.maximum(*ends), high)
 
 
-def _by_cluster(table: pd.DataFrame) -> Array:
-    """Means of the items' templates, and then of the clusters' items, shape ``(arms, clusters)``."""
+def _wide(items: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The score of each item and template, a column an arm."""
+    return items.pivot(index=["cluster", "item", "template"], columns="arm", values=column)
+
+
+def _changes(wide: pd.DataFrame) -> pd.DataFrame:
+    """What each arm changes of the first one's scores."""
+    changes = wide.sub(wide[0], axis=0)
+    return changes.mask(changes.abs() < _ROUNDING, 0.0)
+
+
+def _by_cluster(table: pd.DataFrame) -> pd.DataFrame:
+    """Means of the items' templates, and then of the clusters' items: one row a cluster, one column an arm."""
     items = table.groupby(["cluster", "item"], sort=False).mean()
-    return items.groupby("cluster", sort=False).mean().to_numpy().T
+    return items.groupby("cluster", sort=False).mean()

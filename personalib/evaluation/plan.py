@@ -224,10 +224,8 @@ class EvaluationPlan(Strict):
 def load_plan(source: str | Path) -> EvaluationPlan:
     """Read a plan from a file, or by the name of one of those in ``data/grids``.
 
-    Files that it names are looked for in the working folder, beside it, and in the repository.
-
-    Raises:
-        DataError: the file is missing or no plan; the message names the place in it and the fix.
+    Files that it names are looked for in the working folder, beside it, and in the repository. A file that is missing
+    or no plan is a DataError, which names the place in it and the fix.
 
     Example:
         >>> load_plan("organism").models[0].name

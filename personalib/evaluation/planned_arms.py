@@ -47,9 +47,8 @@ class ArmMaker:
     def arms(self, plans: Sequence[ArmsPlan], progress: str | None = None) -> list[Arm]:
         """The arms of all plans, in their order.
 
-        Raises:
-            ValueError: a key or a published feature is unknown, or a direction cannot be made; see
-                :func:`~personalib.features.saes.load_sae` and :func:`~personalib.vectors.contrast.read_pairs`.
+        An unknown key or published feature, or a direction that cannot be made, is a ValueError; see
+        :func:`~personalib.features.saes.load_sae` and :func:`~personalib.vectors.contrast.read_pairs`.
         """
         saes = [self._sae(plan) for plan in plans]
         sites = [sae.site if sae else _site(plan) for plan, sae in zip(plans, saes, strict=True)]

@@ -16,13 +16,7 @@ from personalib.questionnaires.items import (
     some_of_each,
     validation_split,
 )
-from personalib.questionnaires.questions import (
-    Question,
-    Questionnaire,
-    choice_questions,
-    some_in_turn,
-    trait_questions,
-)
+from personalib.questionnaires.questions import Question, Questionnaire, choice_questions, some_in_turn, trait_questions
 from personalib.stimuli.templates import ORDERS, Template, load_templates
 
 

@@ -33,7 +33,7 @@ ray.init(address=sys.argv[1], log_to_driver=False, logging_level=40)
 
 @dataclass(frozen=True)
 class RayEngine:
-    """Workers of a Ray cluster.
+    """Workers of a Ray cluster; an address that is none, or a number out of range, is a DataError.
 
     Attributes:
         address: ``HOST:PORT`` of the head, or ``"auto"`` for the cluster that this machine is part of; None starts Ray
@@ -43,9 +43,6 @@ class RayEngine:
         tries: how many workers may be lost with one job, and how many in a row before they are ready.
         connect_seconds: how long to wait for the cluster.
         start_seconds: how long to wait until one worker is ready, where none is.
-
-    Raises:
-        DataError: the address is not one, or a number is out of range.
     """
 
     name = "ray"
@@ -67,9 +64,8 @@ class RayEngine:
     ) -> Iterator[tuple[str, Result]]:
         """Do jobs; see :meth:`personalib.evaluation.engines.Engine.run`. Without a job nothing is connected to.
 
-        Raises:
-            DataError: the cluster is not reached in time, has no room for a worker, no worker gets ready, or one job
-                lost as many workers as may be.
+        It is a DataError where the cluster is not reached in time, has no room for a worker, no worker gets ready, or
+        one job lost as many workers as may be.
         """
         tasks = (_Task(name, job) for name, job in jobs)
         first = next(tasks, None)

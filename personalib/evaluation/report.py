@@ -95,10 +95,12 @@ def write_report(runs: Sequence[EvaluationRun], folder: Path, guard: Guard | Non
 def readable_effects(found: pd.DataFrame) -> pd.DataFrame:
     """Effects as a reader wants them: a row an arm, a column a group.
 
-    Cells hold the effect between its bounds, with a star where it differs from zero after Holm's correction; those of
-    arms that have collapsed are in brackets.
+    Cells hold the effect between its bounds, with a star where it differs from zero after Holm's correction, and with
+    ``=`` where all items changed alike (or fewer than three were read), so that bounds come from their number alone;
+    those of arms that have collapsed are in brackets.
     """
-    cells = [_cell(**row) for row in found[["effect", "low", "high", "p_holm", "collapsed"]].to_dict("records")]
+    columns = ["effect", "low", "high", "p_holm", "collapsed", "size"]
+    cells = [_cell(**row) for row in found[columns].to_dict("records")]
     doses = ["" if pd.isna(dose) else f"{dose:+.2f}" for dose in found["dose"]]
     index = [name for name in ("template", "method", "key", "pole", "dose") if name in found]
     named = found[index].assign(group=found["group"], cell=cells, dose=doses)
@@ -107,9 +109,9 @@ def readable_effects(found: pd.DataFrame) -> pd.DataFrame:
     return wide[list(dict.fromkeys(found["group"]))].reset_index().drop(columns="arm").rename_axis(columns=None)
 
 
-def _cell(effect: float, low: float, high: float, p_holm: float, collapsed: bool) -> str:
+def _cell(effect: float, low: float, high: float, p_holm: float, collapsed: bool, size: float) -> str:
     if pd.isna(effect):
         return "missing"
-    bounds = "" if pd.isna(low) else f" [{low:+.1f}, {high:+.1f}]"
+    bounds = "" if pd.isna(low) else f" [{low:+.1f}, {high:+.1f}]{'=' * pd.isna(size)}"
     text = f"{effect:+.1f}{bounds}{'*' if p_holm < SIGNIFICANT else ''}"
     return f"({text})" if collapsed else text

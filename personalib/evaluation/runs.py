@@ -56,10 +56,8 @@ def plan_on(
     """A plan with another model: who is asked, how, and where it is pushed; what is asked and how hard stays.
 
     Every push is at the site of the other model's first SAE, by default the first of
-    :func:`~personalib.features.saes.usual_saes`. An empty name leaves the plan as it is.
-
-    Raises:
-        DataError: the model or its SAE cannot be had.
+    :func:`~personalib.features.saes.usual_saes`. An empty name leaves the plan as it is. A model or SAE that cannot be
+    had is a DataError.
 
     Example:
         >>> plan_on(load_plan("organism"), "gemma-2b-it").arms[1].site  # doctest: +SKIP
@@ -91,23 +89,15 @@ def plan_on(
 def prepare(plan: EvaluationPlan, model: ModelPlan, folder: Path, progress: str | None = None) -> Evaluation:
     """Load one of a plan's models, build the questionnaires, and fit or look up the directions.
 
-    Raises:
-        DataError, ValueError: something in the plan cannot be had; the message says what.
+    Something in the plan that cannot be had is a DataError or ValueError, which says what.
     """
     questionnaires = [planned_questionnaire(one) for one in plan.questionnaires]
     language_model = load_model(model.name, model.revision, model.device, getattr(torch, model.dtype))
     usual = trait_questionnaire(some_of_each(load_trait(), _NORM_ITEMS))
     usual_prompts = prompts(language_model, usual, model.form)
     maker = ArmMaker(language_model, usual_prompts, folder, model.form, plan.pairs, plan.seed)
-    return Evaluation(
-        language_model,
-        questionnaires,
-        maker.arms(plan.arms, progress),
-        form=model.form,
-        neutral=plan.neutral,
-        seed=plan.seed,
-        batch_size=plan.batch_size,
-    )
+    arms = maker.arms(plan.arms, progress)
+    return Evaluation(language_model, questionnaires, arms, model.form, plan.neutral, plan.seed, plan.batch_size)
 
 
 def run_plan(
@@ -117,16 +107,13 @@ def run_plan(
 
     Each model has a folder of its own, with the answers, the activations that its directions were fitted to, and
     ``manifest.json``: the plan, the model's revision or weights, rows that are left out, versions, commit, times and
-    the hashes of the outputs.
+    the hashes of the outputs. Errors are those of :func:`prepare` and :meth:`personalib.evaluation.ask.Evaluation.run`.
 
     Args:
         plan: the plan.
         folder: where to.
         progress: whether bars are shown.
         engine: where the questions are asked; None asks here. Directions are fitted here in any case.
-
-    Raises:
-        DataError, ValueError: see :func:`prepare` and :meth:`personalib.evaluation.ask.Evaluation.run`.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -146,11 +133,7 @@ def run_plan(
 
 
 def read_runs(folder: Path) -> list[EvaluationRun]:
-    """Every model's run in the folder of a finished plan.
-
-    Raises:
-        DataError: the plan was not run to its end there.
-    """
+    """Every model's run in the folder of a finished plan; a DataError where it was not run to its end."""
     path = folder / "plan.yaml"
     if not path.is_file():
         raise DataError(f"{folder}: no finished evaluation here; run `python -m personalib evaluate` to its end")
@@ -159,22 +142,17 @@ def read_runs(folder: Path) -> list[EvaluationRun]:
 
 
 def read_run(folder: Path) -> EvaluationRun:
-    """One model's run.
-
-    Raises:
-        DataError: a file is missing or is not what was written.
-    """
+    """One model's run; a file that is missing, or not what was written, is a DataError."""
     try:
         manifest = read_json(folder / "manifest.json")
-        names = [one["name"] for one in manifest["plan"]["questionnaires"]]
+        kinds = {one["name"]: one["kind"] for one in manifest["plan"]["questionnaires"]}
         written = manifest["outputs"].items()
         changed = [name for name, kept in written if provenance.file_hash(folder / name) != kept]
         if changed:
             raise ValueError(f"{', '.join(changed)} is not what was written")
-        files = [folder / f"{name}.parquet" for name in (*names, NEUTRAL)]
+        files = [folder / f"{name}.parquet" for name in (*kinds, NEUTRAL)]
         answers = [pd.read_parquet(each, page_checksum_verification=True) for each in files]
         run = EvaluationRun(manifest["model"]["name"], pd.concat(answers, ignore_index=True), manifest)
-        kinds = {one["name"]: one["kind"] for one in manifest["plan"]["questionnaires"]}
         if questionnaires_of(run.answers) != kinds:
             raise ValueError("its tables are not of the questionnaires of its plan")
         _ = run.left_out  # what is read of the manifest later

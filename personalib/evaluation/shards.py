@@ -59,8 +59,7 @@ class Asker:
     ) -> Iterator[Replies]:
         """The answers that blocks lack, batch by batch, in whatever order workers give them.
 
-        Raises:
-            DataError: a worker has another model, or see :meth:`personalib.evaluation.engines.Engine.run`.
+        A worker with another model is a DataError; see also :meth:`personalib.evaluation.engines.Engine.run`.
         """
         # What is being asked is known to the shards that follow, as it would be if one came after the other.
         taken = set(known)

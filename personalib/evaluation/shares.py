@@ -1,14 +1,13 @@
 """What a push has of other effects, such as the known ones, what it costs, and methods where they cost the same."""
 
 from collections.abc import Mapping
-from functools import partial
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from personalib.base.statistics import Interval, resampled_interval
-from personalib.evaluation.agreement import NAMES, cluster
+from personalib.base.statistics import Interval, clustered_interval, resampled_interval, two_way_interval
+from personalib.evaluation.agreement import NAMES, cells, cluster
 from personalib.evaluation.arms import PROMPT, RANDOM
 from personalib.evaluation.estimates import ALL
 from personalib.stimuli.factors import POLES
@@ -16,28 +15,25 @@ from personalib.stimuli.factors import POLES
 _KINDS = {"sae": "SAE feature", "repe": "contrast vector", PROMPT: "prompted", RANDOM: "random direction"}
 
 
-def fidelity(steered: pd.Series, prompted: pd.Series) -> float:
+def fidelity(steered: ArrayLike, prompted: ArrayLike) -> float:
     """The share of the effects of saying it that steering reproduces; missing effects are left out.
 
     1 minus the ratio of the sums of squares of what is missed and of what is wanted: 1 if all of them, 0 if it misses
     as much as doing nothing, and missing where nothing is wanted.
     """
-    known = steered.notna() & prompted.notna()
-    wanted = float((prompted[known] ** 2).sum())
-    return 1 - float(((steered[known] - prompted[known]) ** 2).sum()) / wanted if wanted else np.nan
+    done, said = np.asarray(steered, dtype=np.float64), np.asarray(prompted, dtype=np.float64)
+    known = ~np.isnan(done + said)
+    wanted = float((said[known] ** 2).sum())
+    return 1 - float(((done[known] - said[known]) ** 2).sum()) / wanted if wanted else np.nan
 
 
 def fidelity_interval(effects: pd.DataFrame, *, seed: int = 0) -> Interval:
-    """:func:`fidelity` of ``effect`` to ``prompted``; its 95 % interval resamples factors or pressures of ``key``."""
-    known = effects.dropna(subset=["effect", "prompted"])
-    parts = pd.DataFrame({"missed": (known["effect"] - known["prompted"]) ** 2, "whole": known["prompted"] ** 2})
-    sums = parts.groupby(known["key"].map(cluster)).sum().to_numpy()
+    """:func:`fidelity` of ``effect`` to ``prompted``, one row a key, pole and group, or of these an ``item``.
 
-    def share(places: NDArray[np.int64]) -> float:
-        missed, whole = sums[places].sum(0)
-        return float(1 - missed / whole) if whole else np.nan
-
-    return resampled_interval(share, len(sums), seed=seed)
+    Its 95 % interval resamples factors or pressures of ``key``, and items where they are told apart.
+    """
+    values, clusters = cells(effects, ["effect", "prompted"])
+    return two_way_interval(lambda means: fidelity(*means), values, clusters, limits=(-np.inf, 1.0), seed=seed)
 
 
 def known_shares(effects: pd.DataFrame, truth: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -62,15 +58,14 @@ def share_left(effects: pd.DataFrame, *, without: Mapping[str, str] | None = Non
 
     Each key and pole stands once a method, and what has collapsed is left out. For some methods another one may be
     named (``without``), whose effects are taken off first, such as those of the same ablation where nothing is told.
+    Where nothing is said, or nothing else is there, it is a ValueError.
 
     Returns:
-        One row a method but these: ``left``, ``low`` and ``high``, by a bootstrap over keys.
-
-    Raises:
-        ValueError: nothing is said among the effects, or nothing else is there.
+        One row a method but these: ``left``, ``low`` and ``high``, which resample factors or pressures, and items where
+        there is a column ``item``.
     """
     kept, off = effects[~effects["collapsed"] & (effects["group"] != ALL)], dict(without or {})
-    wide = kept.pivot(index=NAMES, columns="method", values="effect").dropna()
+    wide = kept.pivot(index=[*NAMES, *kept.columns.intersection(["item"])], columns="method", values="effect").dropna()
     for name, other in off.items():
         wide[name] = wide[name] - wide[other]
     others = [name for name in effects["method"].unique() if name not in (PROMPT, *off.values())]
@@ -78,15 +73,12 @@ def share_left(effects: pd.DataFrame, *, without: Mapping[str, str] | None = Non
         raise ValueError(
             f"the effects have the methods {', '.join(wide.columns)}; there is nothing to compare {PROMPT!r} with"
         )
-    parts = (
-        pd.DataFrame({name: wide[name] * wide[PROMPT] for name in (PROMPT, *others)}).groupby("key").sum().to_numpy()
-    )
+    values, clusters = cells(wide.reset_index(), [PROMPT, *others])
 
-    def left(column: int, places: NDArray[np.int64]) -> float:
-        sums = parts[places].sum(0)
-        return float(sums[column] / sums[0])
+    def left(means: NDArray[np.float64]) -> float:
+        return float(np.nansum(means[0] * means[1]) / np.nansum(means[0] ** 2))
 
-    rows = [resampled_interval(partial(left, number), len(parts), seed=seed) for number in range(1, parts.shape[1])]
+    rows = [two_way_interval(left, values[[0, n]], clusters, seed=seed) for n in range(1, len(values))]
     return pd.DataFrame(rows, index=others).rename(columns={"estimate": "left"})
 
 
@@ -163,8 +155,14 @@ def costs(state: pd.DataFrame, lost: Mapping[str, pd.DataFrame]) -> pd.DataFrame
         }
     )
     for name, own in lost.items():
-        found[name] = found["arm"].map(-own.set_index("arm")["effect"])
+        found[name] = found["arm"].map(points_lost(own).set_axis(own["arm"]))
     return found[found["arm"] > 0].reset_index(drop=True)
+
+
+def points_lost(effects: pd.DataFrame) -> pd.Series:
+    """What each row's arm loses, in points, of what is right or wrong; what it can no longer answer is lost as well."""
+    share_read = effects["n"] / effects["n"].max()
+    return effects.loc[effects["n"].idxmax(), "base"] - effects["score"].fillna(0.0) * share_read
 
 
 def at_equal_cost(
@@ -179,14 +177,12 @@ def at_equal_cost(
     """The mean gain of a method where its mean cost comes to a level, between two doses or at the dose before.
 
     The table has ``cluster``, ``dose``, ``gain`` and the cost, one row an arm, all doses of one method; of another one
-    (``minus``) the gain at the same cost is taken off, and the same clusters are resampled for both.
+    (``minus``) the gain at the same cost is taken off, and the same clusters are resampled for both. Fewer than two
+    clusters are a ValueError.
 
     Returns:
         The estimate with its 95 % interval, whose percentiles are widened as Student's t is where clusters are few.
         Items are not resampled. A method that never costs so much has the gain of its largest dose.
-
-    Raises:
-        ValueError: there are fewer than two clusters.
     """
     parts = [table] if minus is None else [table, minus]
     names = sorted(set.intersection(*(set(part["cluster"]) for part in parts)))
@@ -198,7 +194,32 @@ def at_equal_cost(
         found = [_read_off(costs[places].mean(0), gained[places].mean(0), level) for costs, gained in curves]
         return found[0] - sum(found[1:])
 
-    return resampled_interval(value, len(names), expanded=True, resamples=resamples, seed=seed)
+    return resampled_interval(value, len(names), resamples=resamples, seed=seed)
+
+
+def dose_at_cost(cost: pd.Series, level: float) -> float:
+    """The dose at which a cost, by dose, first comes to a level, between two doses; the largest where it never does."""
+    ordered = cost.sort_index()
+    return _read_off(np.append(0.0, ordered), np.append(0.0, ordered.index), level)
+
+
+def specificity(effects: pd.DataFrame, truth: pd.DataFrame, moved: float = 5.0, seed: int = 0) -> pd.DataFrame:
+    """What each method changes where nothing is known to change: where the known effect is less than a point.
+
+    What stands for nothing, such as a random direction, has all of its effects there; what has collapsed is left out.
+
+    One row a method: ``value``, the root mean square of these effects in points, from ``low`` to ``high`` (resampling
+    factors or pressures, items not); ``moved``, the share of them above so many points; and ``cells``, their number.
+    """
+    known = effects[~effects["collapsed"]].merge(truth[[*NAMES, "truth"]], on=NAMES, how="left")
+    idle = known[known["truth"].fillna(0.0).abs() < 1].dropna(subset=["effect"])
+    rows = {}
+    for method, own in idle.groupby("method", sort=False):
+        units = own["key"].map(cluster).where(own["truth"].notna(), own["key"])
+        squares = clustered_interval(own["effect"] ** 2, units, seed=seed)
+        rows[method] = dict(zip(("value", "low", "high"), np.sqrt(squares), strict=True))
+        rows[method] |= {"moved": (own["effect"].abs() > moved).mean(), "cells": len(own)}
+    return pd.DataFrame(rows).T
 
 
 def _by_cluster(table: pd.DataFrame, cost: str, names: list[str]) -> list[NDArray[np.float64]]:

@@ -81,22 +81,14 @@ class AnswerStore:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Have the folder to oneself.
-
-        Raises:
-            DataError: another process writes to it, or it cannot be written to.
-        """
+        """Have the folder to oneself; a DataError where another process writes to it, or it cannot be written to."""
         with alone(self.folder, doing="is evaluating"):
             for path in self.folder.glob("*.partial"):
                 path.unlink()
             yield
 
     def add(self, replies: Mapping[str, Reply]) -> None:
-        """Write answers as one file, and wait until the disk has it. It is there as a whole, or not at all.
-
-        Raises:
-            DataError: the file cannot be written.
-        """
+        """Write answers as one file, as a whole or not at all, and wait until the disk has it, else a DataError."""
         columns = list(replies), *([getattr(one, name) for one in replies.values()] for name in ("values", "text"))
         content = parquet(pa.table(dict(zip(_SCHEMA.names, columns, strict=True)), schema=_SCHEMA))
         write_whole(self.folder / f"{digest(content)}.parquet", content)

@@ -12,7 +12,7 @@ from personalib.evaluation.arms import PROMPT, Arm, Vectors, prompted_arms, rand
 from personalib.evaluation.ask import evaluate
 from personalib.evaluation.choice import PushChoice, choose_push
 from personalib.evaluation.estimates import ALL, effects
-from personalib.evaluation.study import Study, sentence_feature_vectors
+from personalib.evaluation.study import Study, searched_vectors
 from personalib.features.saes import SparseAutoencoder
 from personalib.questionnaires.questions import Questionnaire
 from personalib.steering.settings import Guard, Positions
@@ -37,22 +37,20 @@ def report(  # noqa: PLR0913 - each argument is one choice in what is reported
 
     Positions and doses are chosen with the study's questionnaire, and effects measured with the other one. The sites of
     the SAEs have to be among the study's, and random directions are pushed as the contrast vectors are. The truth has
-    ``key``, ``pole``, ``group`` and ``truth``, where the planted effects are known.
+    ``key``, ``pole``, ``group`` and ``truth``, where the planted effects are known. An SAE of another site, or a vector
+    that collapses under every push, is a ValueError.
 
     Returns:
         A value that JSON can hold, and the rows of :func:`~personalib.evaluation.estimates.effects`.
         ``truth_correlation`` is Spearman's with the planted effects, which cannot exceed ``ceiling``, since many of
         these are the same. Beside it stands ``told_correlation``, with the effects of saying it, measured on the same
         items: what chance does to an item is in both, so it is a little high.
-
-    Raises:
-        ValueError: an SAE reads a site that is not the study's, or some vector collapses under every push.
     """
     for sae in saes.values():
         if sae.site not in study.norms:
             known = ", ".join(map(str, study.norms))
             raise ValueError(f"{sae.name} reads {sae.site}, and the study {known}; let it read that site, too")
-    sources = _sources(study, saes, folder, seed)
+    sources = _sources(study, saes, folder)
     chosen = {
         method: choose_push(study, own, positions=positions, doses=doses, guard=guard, progress=method)
         for method, own in sources.items()
@@ -70,9 +68,7 @@ def report(  # noqa: PLR0913 - each argument is one choice in what is reported
     return _summary(study, chosen, measured, truth, seed) | {"items": items}, measured
 
 
-def _sources(
-    study: Study, saes: Mapping[str, SparseAutoencoder], folder: Path, seed: int
-) -> dict[str, Mapping[str, Vectors]]:
+def _sources(study: Study, saes: Mapping[str, SparseAutoencoder], folder: Path) -> dict[str, Mapping[str, Vectors]]:
     """By method the families of vectors that a push is chosen from."""
     sources: dict[str, Mapping[str, Vectors]] = {
         "repe": {str(site): study.contrast_vectors(site) for site in study.norms}
@@ -80,11 +76,7 @@ def _sources(
     if saes:
         sources["sae"] = {name: study.prompt_feature_vectors(sae) for name, sae in saes.items()}
     if saes and study.contrasts[0].family == "elements":
-        found = sentence_feature_vectors(study.language_model, saes, folder, seed=seed)
-        sources["sae_sentences"] = {
-            name: {key: vector for key, vector in vectors.items() if key in study.readings}
-            for name, vectors in found.items()
-        }
+        sources["sae_sentences"] = {name: searched_vectors(study, sae, folder) for name, sae in saes.items()}
     return sources
 
 

@@ -122,10 +122,7 @@ def cross_entropy(
 
 @torch.inference_mode()
 def _replaced(
-    language_model: LanguageModel,
-    site: Site,
-    batch: Sequence[Encoded],
-    replace: Callable[[torch.Tensor], torch.Tensor],
+    language_model: LanguageModel, site: Site, batch: Sequence[Encoded], replace: Callable[[torch.Tensor], torch.Tensor]
 ) -> tuple[float, int]:
     """Summed cross-entropy and number of predicted tokens of a batch whose stream at a site is replaced."""
     model = language_model.model

@@ -225,8 +225,8 @@ def _from_folder(folder: Path, release: str, sae_id: str, device: str, dtype: st
     from sae_lens import SAE
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of the model's conventions, which are kept to here
+        # Of the model's conventions, which are kept to here.
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
             network = SAE.load_from_disk(folder, device, dtype)
     except _UNREADABLE as error:
         raise DataError(f"{folder}: cannot be loaded as an SAE of sae-lens ({_message(error)})") from None
@@ -259,8 +259,7 @@ def _from_release(release: str, sae_id: str, device: str, dtype: str) -> SparseA
             f"{release}: its weights are not in safetensors or NumPy arrays ({loader}); they are not loaded"
         )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
             network, config, _ = SAE.from_pretrained_with_cfg_and_sparsity(release, sae_id, device, dtype)
     except _UNREADABLE as error:
         fetch = f"if it is not on this machine, run: hf download {entry.repo_id} --include '{entry.saes_map[sae_id]}/*'"

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.sparse import csc_array
 
 from personalib.base.data import choose
@@ -56,19 +57,25 @@ def prompt_features(
     pole: str = POLES[0],
     criterion: Literal["difference", "auroc"] = "difference",
 ) -> list[int]:
-    """The features, best first, that stand for a pole of contrast pairs where a prompt ends.
-
-    They are ordered by the ``"difference"`` of mean activations, this pole's minus the other's; or by ``"auroc"``, how
-    well a feature tells the poles' texts apart, with ties broken by the difference.
+    """The :func:`best_features` that stand for a pole of contrast pairs where a prompt ends.
 
     A KeyError where nothing was read at the SAE's site, a ValueError for more features than it has.
     """
     choose(pole, POLES, "pole")
-    choose(criterion, ("difference", "auroc"), "criterion")
     if not 0 < count <= sae.width:
         raise ValueError(f"count={count}; {sae.name} has {sae.width} features, take 1 to as many")
     poles = [sae.features(each) for each in read.at(sae.site)]
     own, other = poles if pole == POLES[0] else poles[::-1]
+    return best_features(own, other, count, criterion)
+
+
+def best_features(own: NDArray[np.floating], other: NDArray[np.floating], count: int, criterion: str) -> list[int]:
+    """The features, best first, that are more active on some texts than on others, each of shape ``(texts, features)``.
+
+    They are ordered by the ``"difference"`` of mean activations; or by ``"auroc"``, how well a feature tells the texts
+    apart, with ties broken by the difference.
+    """
+    choose(criterion, ("difference", "auroc"), "criterion")
     first = difference = own.mean(0) - other.mean(0)
     if criterion == "auroc":
         labels = np.repeat([True, False], [len(own), len(other)])[:, None]

@@ -22,8 +22,7 @@ _LENGTHS = 4
 def check_rows(model: PreTrainedModel, texts: Sequence[str], rows: Sequence[Sequence[int]], more: int = 0) -> None:
     """Notice texts that a model cannot read, given with their token ids; ``more`` tokens are written after each.
 
-    Raises:
-        ItemError: a text is longer than what the model was made for, or has a token that it has no embedding of.
+    One longer than what the model was made for, or with a token that it has no embedding of, is an ItemError.
     """
     longest = context(model)
     # Some tokenizers have more tokens than their model, such as those of pictures; what matters is whether one is read.
@@ -150,8 +149,7 @@ def check_finite(
 ) -> None:
     """Notice numbers of a model as it is, unsteered, that overflowed: ``values`` of the texts at some places.
 
-    Raises:
-        ItemError: something is NaN or infinite; the message says what to do.
+    Where something is NaN or infinite, an ItemError says what to do.
     """
     for place, own in zip(places, values, strict=True):
         if not np.isfinite(own).all():

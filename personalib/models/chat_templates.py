@@ -21,11 +21,7 @@ from personalib.base.data import DataError
 from personalib.models.registry import Entry
 
 # What is written before and after a model's reasoning.
-_REASONING = (
-    ("<think>", "</think>"),
-    ("[THINK]", "[/THINK]"),
-    ("<|channel|>analysis", "<|channel|>final<|message|>"),
-)
+_REASONING = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<|channel|>analysis", "<|channel|>final<|message|>"))
 # The arguments by which templates are told that a model answers at once.
 _SWITCHES = ("enable_thinking", "thinking")
 _DIRECTIVES = ("-d", "-m", "-H", "-I", "-j", *"aAbBcdfGHIjmMpSuUVwWxXyYzZ")
@@ -52,8 +48,7 @@ class ChatPrompt(str):
 def chat_prompt(tokenizer: PreTrainedTokenizerBase, request: str, **arguments: bool) -> ChatPrompt:
     """A request as a user's turn, up to where the model's answer begins; ``arguments`` are for the template.
 
-    Raises:
-        DataError: the template cannot be used.
+    A template that cannot be used is a DataError.
     """
     turns = [{"role": "user", "content": request}]
     try:
@@ -73,8 +68,7 @@ def chat_prompt(tokenizer: PreTrainedTokenizerBase, request: str, **arguments: b
 def settle_template(tokenizer: PreTrainedTokenizerBase, entry: Entry, name: str) -> None:
     """Write a model's date and arguments into its chat template, and try it out if the entry's form is ``"chat"``.
 
-    Raises:
-        DataError: the template has no such argument, cannot be used, or does not end.
+    A template that has no such argument, cannot be used, or does not end is a DataError.
     """
     if not tokenizer.chat_template:
         return

@@ -35,8 +35,7 @@ class Presence(StrEnum):
 def model_presence(entry: Entry) -> Presence:
     """Whether a model's configuration, tokenizer and weights are on this machine, at the commit of its entry.
 
-    Raises:
-        DataError: its name is that of no folder, and cannot be one of the hub either.
+    A name that is that of no folder, and cannot be one of the hub either, is a DataError.
     """
     if entry.hub is None or Path(entry.hub).is_dir():
         return Presence.WHOLE

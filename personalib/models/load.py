@@ -16,13 +16,7 @@ from accelerate.utils.modeling import get_state_dict_offloaded_model
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -65,8 +59,7 @@ class LanguageModel:
 def weights_digest(module: torch.nn.Module) -> str:
     """A hash of a module's weights: names, number formats, shapes and values.
 
-    Raises:
-        DataError: the weights are not on this side, as those of a remote model.
+    Weights that are not on this side, as those of a remote model, are a DataError.
     """
     weights: Mapping[str, Any] = module.state_dict()
     if any(one.is_meta for one in module.parameters()):
@@ -82,10 +75,7 @@ def weights_digest(module: torch.nn.Module) -> str:
 
 
 def load_model(
-    name: str = ORGANISM,
-    revision: str | None = None,
-    device: str = "cpu",
-    dtype: torch.dtype | None = None,
+    name: str = ORGANISM, revision: str | None = None, device: str = "cpu", dtype: torch.dtype | None = None
 ) -> LanguageModel:
     """Load a model and its tokenizer, and check that its parts are where they are looked for.
 
@@ -166,10 +156,8 @@ def hub_commit(entry: Entry, revision: str | None) -> str | None:
 def read_tokenizer(entry: Entry, name: str, revision: str | None) -> PreTrainedTokenizerBase:
     """The tokenizer of a model whose files are safe to read, with its chat template settled.
 
-    Raises:
-        DataError: there is an adapter beside the weights, their index names other files than safetensors, or the chat
-            template cannot be used.
-        OSError: there is no configuration.
+    An adapter beside the weights, an index that names other files than safetensors, and a chat template that cannot be
+    used are a DataError; no configuration is an OSError.
     """
     _check_files(entry.source, revision, name)
     tokenizer = AutoTokenizer.from_pretrained(entry.source, revision=revision, trust_remote_code=False)

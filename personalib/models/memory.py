@@ -34,6 +34,8 @@ Steered = Literal["last", "prompt", "both"]
 class Workload:
     """What is run: the arguments of :func:`personalib.steering.grid.ask_steered` that memory hangs on.
 
+    A number below one, and an unknown kind of steering, are a ValueError.
+
     Attributes:
         tokens: of the longest prompt.
         batch_size: rows of a forward pass, each a prompt under a condition.
@@ -43,9 +45,6 @@ class Workload:
             ``"prompt"`` where none does; or ``"both"``.
         sae_width: features of an SAE that is in memory as well; 0 for none.
         alike: whether prompts may begin alike, for which keys and values are kept too.
-
-    Raises:
-        ValueError: a number is below one, or what is steered is unknown.
     """
 
     tokens: int
@@ -108,9 +107,8 @@ class MemoryEstimate:
 def estimate_memory(config: PreTrainedConfig, dtype: torch.dtype, workload: Workload) -> MemoryEstimate:
     """An upper bound on the memory of a grid; ``dtype`` is the number format of the weights, SAEs are in float32.
 
-    Raises:
-        ValueError: transformers knows no causal language model of this configuration.
-        DataError: the model has no attention.
+    A ValueError where transformers knows no causal language model of this configuration, and a DataError where the
+    model has no attention.
 
     Example:
         >>> from transformers import Gemma2Config
@@ -251,10 +249,8 @@ def read_config(name: str, revision: str | None = None) -> PreTrainedConfig:
 def free_memory(device: str | torch.device) -> int:
     """Bytes that are free now on a device, or on several together (see :func:`personalib.models.placement.places`).
 
-    On a GPU those count that torch holds in this process without using them.
-
-    Raises:
-        DataError: there is no such device, or its memory is not known.
+    On a GPU those count that torch holds in this process without using them. A DataError where there is no such device,
+    or its memory is not known.
     """
     return sum(map(_free, places(str(device))))
 

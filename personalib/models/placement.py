@@ -50,10 +50,7 @@ def usual_device(name: str) -> str:
 
 def device_map(entry: Entry, device: str) -> str | dict[str, int | str] | None:
     """What transformers takes as ``device_map`` for a model that is spread: over all GPUs that this process sees, or as
-    its entry has it; None for a model on one device.
-
-    Raises:
-        DataError: there is no GPU to spread over, or the entry has no map.
+    its entry has it; None for a model on one device. A DataError without a GPU to spread over, or a map in the entry.
     """
     if device == BALANCED:
         if not torch.cuda.is_available():

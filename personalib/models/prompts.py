@@ -57,14 +57,9 @@ def option_tokens(
 ) -> list[list[int]]:
     """The first token of each label after its prompt, found by encoding the prompt with and without the label.
 
-    Args:
-        tokenizer: of the model that will be asked.
-        prompts: texts up to the answer.
-        labels: for each prompt, what its options are called, as they would be written right after it.
-        rows: the prompts' token ids, from :func:`encode_prompts`.
-
-    Raises:
-        ItemError: a label melts into the prompt's last token, or two labels start with the same token.
+    Prompts are texts up to the answer, and ``rows`` their token ids, from :func:`encode_prompts`; labels are, for each
+    prompt, what its options are called, as they would be written right after it. A label that melts into the prompt's
+    last token, and two labels that start with the same token, are an ItemError.
     """
     written = [prompt + label for prompt, options in zip(prompts, labels, strict=True) for label in options]
     continued = iter(encode_prompts(tokenizer, written))
@@ -107,11 +102,9 @@ def encode(
 ) -> list[Encoded]:
     """Texts as token ids, as in :func:`encode_prompts`, and which of them count.
 
-    ``spans`` says of each text which characters count, from and up to; all by default.
-
-    Raises:
-        ValueError: there is not one span a text, or a text has no token that counts.
-        DataError: a text has half of a character; or see :func:`check_located`, where there are spans.
+    ``spans`` says of each text which characters count, from and up to; all by default. A ValueError where there is not
+    one span a text, or a text has no token that counts; a DataError where a text has half of a character, and as
+    :func:`check_located` says where there are spans.
     """
     if spans is not None:
         check_located(tokenizer)

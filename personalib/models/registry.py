@@ -118,11 +118,11 @@ def find_entry(name: str) -> Entry:
     if name in load_registry():
         return load_registry()[name]
     # A folder is what it holds, whatever its name.
-    known = None if exists(name) and Path(name).is_dir() else _by_hub(name)
+    known = None if exists(name) and Path(name).is_dir() else by_hub(name)
     return known or Entry(name=name, hub=name)
 
 
-def _by_hub(name: str) -> Entry | None:
+def by_hub(name: str) -> Entry | None:
     """The entry of the table that has this model of the hub, which tells no letter's case apart."""
     return next((one for one in load_registry().values() if one.hub and one.hub.lower() == name.lower()), None)
 
@@ -134,7 +134,7 @@ def _own_entry(path: Path) -> Entry:
     content = read_yaml(path)
     content = content if isinstance(content, dict) else {"entry": content}
     hub, saes = content.get("hub"), content.get("saes")
-    known = _by_hub(hub) if isinstance(hub, str) else None
+    known = by_hub(hub) if isinstance(hub, str) else None
     inherited = known.model_dump(exclude_unset=True) if known else {}
     if isinstance(hub, str):
         content["hub"] = _beside(path, hub)

@@ -58,11 +58,7 @@ _FAILURES = (
     HfHubHTTPError,
 )
 # What a result may be made of, beside numbers, texts and their containers.
-_KNOWN = {
-    ("collections", "OrderedDict"),
-    ("torch._utils", "_rebuild_tensor_v2"),
-    ("nnsight.schema.response", "Status"),
-}
+_KNOWN = {("collections", "OrderedDict"), ("torch._utils", "_rebuild_tensor_v2"), ("nnsight.schema.response", "Status")}
 
 
 class Refusal:
@@ -197,10 +193,8 @@ def traceable(language_model: LanguageModel) -> Any:
 def running(language_model: LanguageModel) -> Iterator[Backend | None]:
     """While this is open, traces of a model can be run by the ``backend`` that it gives, if any.
 
-    The body of such a trace may mention nothing but torch, tensors, texts, numbers and their containers.
-
-    Raises:
-        DataError: there is no key for the service, it is not reached, or it does not do what was asked.
+    The body of such a trace may mention nothing but torch, tensors, texts, numbers and their containers. A DataError
+    where there is no key for the service, it is not reached, or it does not do what was asked.
     """
     if not isinstance(language_model, RemoteModel):
         yield None

@@ -5,9 +5,5 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["audit", "tables"],
-    submod_attrs={
-        "deviations": ["Manner"],
-        "protocol": ["load_protocol"],
-        "tables": ["SAFETY_CATEGORIES", "TRAITS"],
-    },
+    submod_attrs={"deviations": ["Manner"], "protocol": ["load_protocol"], "tables": ["SAFETY_CATEGORIES", "TRAITS"]},
 )

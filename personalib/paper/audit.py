@@ -189,8 +189,7 @@ def weight_intervals(
 ) -> pd.DataFrame:
     """How far rounding to the last printed digit, ``step``, moves :func:`infer_weights`, and no wrong table.
 
-    Returns:
-        ``estimate, low`` and ``high`` by category.
+    By category: ``estimate``, ``low`` and ``high``.
     """
     rng, drawn = np.random.default_rng(seed), []
     for _ in range(draws):

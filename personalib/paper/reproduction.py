@@ -88,11 +88,7 @@ def _judged(cells: pd.DataFrame, width: float) -> pd.DataFrame:
     cells["p_holm"] = cells[measured].groupby("quantity")["p"].transform(adjust)
     reach = np.maximum(cells["difference"] - cells["low"], cells["high"] - cells["difference"])
     cells["apart"] = measured & (cells["p"] < ALPHA)
-    verdicts = {
-        MISSING: ~measured,
-        DIFFERS: cells["p_holm"] < ALPHA,
-        AGREES: ~cells["apart"] & (reach <= width),
-    }
+    verdicts = {MISSING: ~measured, DIFFERS: cells["p_holm"] < ALPHA, AGREES: ~cells["apart"] & (reach <= width)}
     cells["without_guard"] = np.select(list(verdicts.values()), list(verdicts), UNSURE)
     cells["verdict"] = cells["without_guard"].mask(cells["collapsed"].eq(True), COLLAPSED)
     return cells

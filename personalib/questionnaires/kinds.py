@@ -60,14 +60,9 @@ def load_judgements(source: str | Path = "bundled", *, skipped: list[Skipped] | 
     """Questions with a right and a wrong answer.
 
     A row has ``question``, ``right_answer`` and ``hallucinated_answer``, and may have ``knowledge``, as in HaluEval's
-    ``qa_data.json`` (one object a line). One whose answers are the same text is left out.
-
-    Args:
-        source: ``"bundled"`` for the book's own fact questions, or a .json, .jsonl, .csv or .parquet file.
-        skipped: takes the rows that cannot be used and are left out; a warning counts them in any case.
-
-    Raises:
-        DataError: the file cannot be read, or half of its rows are no such questions.
+    ``qa_data.json`` (one object a line). One whose answers are the same text is left out. The source ``"bundled"`` is
+    the book's own fact questions; files, ``skipped`` and errors are those of
+    :func:`personalib.questionnaires.items.load_trait`.
     """
     if source == "bundled":
         return [_fact_judgement(fact) for fact in load_facts()]
@@ -84,8 +79,7 @@ def load_judgement_templates(path: Path | None = None) -> dict[str, JudgementTem
 def judgement_questions(items: Sequence[JudgementItem], template: str = "check") -> list[Question]:
     """Each question with its right and with its wrong answer, of which ``order`` says which.
 
-    Raises:
-        ValueError: the template is unknown.
+    An unknown template is a ValueError.
     """
     known = load_judgement_templates()
     how = known[choose(template, known, "template")]
@@ -164,14 +158,8 @@ def load_scale(source: str | Path = "bundled", *, skipped: list[Skipped] | None 
 
     A row has ``statement``, ``key`` and ``reverse`` (true or false; a text such as "R" or "-" will do), and may have
     an ``id``. Tables of the International Personality Item Pool are read as they are: ``text`` for the statement,
-    ``label`` for the trait, and ``key`` 1 or -1.
-
-    Args:
-        source: ``"bundled"`` for the book's own statements, or a .json, .jsonl, .csv or .parquet file.
-        skipped: takes the rows that cannot be used and are left out; a warning counts them in any case.
-
-    Raises:
-        DataError: the file cannot be read, or half of its rows are no such statements.
+    ``label`` for the trait, and ``key`` 1 or -1. The source ``"bundled"`` is the book's own statements; files,
+    ``skipped`` and errors are those of :func:`personalib.questionnaires.items.load_trait`.
 
     Source:
         Likert, *Archives of Psychology* 140 (1932); Goldberg et al., *Journal of Research in Personality* 40 (2006) for
@@ -189,11 +177,7 @@ def load_ratings(path: Path | None = None) -> dict[str, Rating]:
 
 
 def scale_questions(items: Sequence[ScaleItem], rating: str = "five") -> list[Question]:
-    """Statements to be rated; the role of each label is its rating, from ``"1"`` on.
-
-    Raises:
-        ValueError: the rating is unknown.
-    """
+    """Statements to be rated; a label's role is its rating, from ``"1"`` on. An unknown rating is a ValueError."""
     known = load_ratings()
     how = known[choose(rating, known, "rating")]
     return [
@@ -255,11 +239,7 @@ class WordPair:
 
 @cache
 def load_word_pairs(path: Path | None = None) -> tuple[WordPair, ...]:
-    """The word pairs from ``data/stimuli/word_pairs.yaml`` or another file of its form.
-
-    Raises:
-        DataError: the file is not of this form.
-    """
+    """The word pairs from ``data/stimuli/word_pairs.yaml`` or another file; a DataError if it is not of its form."""
     source = path or data_dir() / "stimuli" / "word_pairs.yaml"
     content = read_section(dict[str, dict[str, Any]], source, "pairs")
     entries = {key: entry | {"key": key} for key, entry in content.items()}
@@ -268,11 +248,7 @@ def load_word_pairs(path: Path | None = None) -> tuple[WordPair, ...]:
 
 @cache
 def load_openings(path: Path | None = None) -> tuple[str, ...]:
-    """What comes before a word, from the same file.
-
-    Raises:
-        DataError: the file holds no list of openings.
-    """
+    """What comes before a word, from the same file; a DataError if it holds no list of openings."""
     source = path or data_dir() / "stimuli" / "word_pairs.yaml"
     if openings := read_section(tuple[str, ...], source, "openings"):
         return openings

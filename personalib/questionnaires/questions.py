@@ -85,8 +85,7 @@ def trait_questions(
 ) -> list[Question]:
     """Trait items in several templates, by name or of one's own, and orders of the options.
 
-    Raises:
-        ValueError: a template or an order is unknown.
+    A template or an order that is unknown is a ValueError.
 
     Source:
         Lee et al. (arXiv 2406.14703), section 3.4, and their published code.

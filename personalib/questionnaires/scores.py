@@ -63,8 +63,7 @@ def per_item(answers: pd.DataFrame, *, by: Sequence[str] = _BY, floor: float = F
 def check_read(counts: pd.Series, least: int = 2, what: str = "items") -> None:
     """Notice before anything is made of it that too little could be read.
 
-    Raises:
-        ItemError: of something, by its name in ``counts``, less than ``least`` was read.
+    An ItemError names what, of ``counts``, less than ``least`` was read of.
     """
     if counts.min() < least:
         raise ItemError(

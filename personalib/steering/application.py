@@ -21,11 +21,8 @@ def steer(language_model: LanguageModel, interventions: Sequence[Intervention]) 
     What ``generate`` writes belongs to the answer, whatever the model keeps of what it has read, but for a prompt that
     is read in several chunks (``prefill_chunk_size``), of which the later ones count as the answer. Where a model is
     run by hand, a pass without a cache, or with an empty one, reads a prompt, and every token that is read after that,
-    into a cache that holds something, belongs to the answer. Tokens of padding are known by the attention mask.
-
-    Raises:
-        ValueError: an intervention was made for another model, or the model is run with something else than an
-            attention mask of shape ``(rows, tokens)``.
+    into a cache that holds something, belongs to the answer. Tokens of padding are known by the attention mask: one of
+    another shape than ``(rows, tokens)`` is a ValueError, as is an intervention that was made for another model.
 
     Example:
         >>> with steer(language_model, [Add(vector, 2.0, "all")]):  # doctest: +SKIP

@@ -4,7 +4,7 @@ A coefficient of 200 says nothing by itself: it depends on the vector's length a
 where it is added. A *dose* is the length of what is added as a share of the residual stream's typical length there.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from personalib.models.activations import capture
 from personalib.models.load import LanguageModel
@@ -38,8 +37,7 @@ def site_norms(
 def at_dose(vector: SteeringVector, dose: float, norm: float) -> SteeringVector:
     """The vector in the length of a dose of the residual stream's norm there; negative doses push the other way.
 
-    Raises:
-        ValueError: the vector is zero.
+    A vector that is zero is a ValueError.
     """
     return vector.unit() * (dose * norm)
 
@@ -49,10 +47,8 @@ def combined(vectors: Sequence[SteeringVector], how: Combination = "sum") -> Ste
 
     Their ``"sum"``, as the paper has it, whereby three vectors push about 1.7 times harder than one where they are at
     right angles, and three times where they agree; or ``"norm_matched"``, the sum cut to the mean length of its parts,
-    so that a push is no harder for having several.
-
-    Raises:
-        ValueError: there is none, they do not belong together, or their sum is zero and has to be lengthened.
+    so that a push is no harder for having several. No vectors, some that do not belong together, and a sum of zero that
+    has to be lengthened are a ValueError.
     """
     if not vectors:
         raise ValueError("there are no vectors to combine; pass at least one")
@@ -78,38 +74,3 @@ def random_directions(like: SteeringVector, count: int = 10, seed: int = 0) -> l
     where, origin = like.site, (like.model, like.revision)
     vectors = [SteeringVector(row, where, f"random {n}", "random", *origin) for n, row in enumerate(drawn)]
     return [vector.unit() * like.norm for vector in vectors]
-
-
-def largest_dose(
-    keeps: Callable[[Sequence[float]], Sequence[bool] | NDArray[np.bool_]],
-    lowest: float,
-    highest: float,
-    *,
-    steps: int = 8,
-    rounds: int = 2,
-) -> float:
-    """The largest dose up to which a guard holds.
-
-    A ladder of doses is tried at once, which is cheap where conditions share their passes; then a finer one between the
-    last dose that holds and the first one that does not. A dose that holds beyond one that does not is no use.
-
-    Returns:
-        The dose; 0 where not even the lowest one holds. The true bound is at most one rung of the last ladder higher,
-        if it is not beyond the highest dose.
-
-    Raises:
-        ValueError: not ``0 < lowest < highest``, or there are fewer than two rungs or no ladder.
-    """
-    if not 0 < lowest < highest or steps < 2 or rounds < 1:
-        raise ValueError("pass 0 < lowest < highest, at least two steps and one round")
-    low, high, best = lowest, highest, 0.0
-    for _ in range(rounds):
-        ladder = np.geomspace(low, high, steps)
-        holds = np.asarray(keeps([float(dose) for dose in ladder]), dtype=bool)
-        first = steps if holds.all() else int(holds.argmin())
-        if first:
-            best = float(ladder[first - 1])
-        if first in (0, steps):
-            break
-        low, high = best, float(ladder[first])
-    return best

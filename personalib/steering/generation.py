@@ -174,12 +174,7 @@ class _Choice(LogitsProcessor):
 
 
 def _continued(
-    model: PreTrainedModel,
-    rows: Sequence[list[int]],
-    choice: _Choice,
-    stops: Sequence[int],
-    tokens: int,
-    caching: bool,
+    model: PreTrainedModel, rows: Sequence[list[int]], choice: _Choice, stops: Sequence[int], tokens: int, caching: bool
 ) -> list[list[int] | None]:
     """The tokens that follow each row, before the one that ends an answer; none where it overflows up to there."""
     inputs: Inputs = left_padded(model, rows)

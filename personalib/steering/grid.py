@@ -145,14 +145,12 @@ def answer_losses(
     """How surprising given answers are after their prompts, under each condition.
 
     Some tokens at the beginning of each answer may be skipped: they are part of it all the same, and not counted.
-    Batches are smaller than for :func:`ask_steered`, since all logits on answers are in memory.
+    Batches are smaller than for :func:`ask_steered`, since all logits on answers are in memory. Beside what is an error
+    there, an answer whose tokens melt into the prompt's, or of which none is left to count, is a ValueError.
 
     Returns:
         The negative log-likelihood of each answer in nats, summed over its tokens that count, shape
         ``(conditions, exchanges)``, NaN where a condition overflows; and how many those are, shape ``(exchanges,)``.
-
-    Raises:
-        ValueError: an answer's tokens melt into the prompt's, or none is left to count; or see :func:`ask_steered`.
     """
     _check(language_model, conditions, batch_size)
     texts = [prompt for prompt, _ in exchanges]
@@ -257,19 +255,21 @@ class _Grid:
             # Conditions that change nothing run along where the least has to be run.
             groups[max(groups)] += plain
         elif plain:
-            logits = self._run(kept, 1, lambda number: nullcontext())
+            logits = self._run(kept, 1, [nullcontext] * len(self.parts))
             yield from ((number, logits) for number in plain)
+        wheres = [{name: part.of(tokens) for name, tokens in self.where.items()} for part in self.parts]
         for site, streams, level in self._streams(groups):
             for chunk in _chunks(groups[level], self.together):
-                steered = partial(self._steered_part, conditions, chunk, site, streams)
+                parts = zip(streams, wheres, strict=True)
+                steered = [partial(self._steered, conditions, chunk, site, *part) for part in parts]
                 yield from zip(chunk, self._run(kept, len(chunk), steered).chunk(len(chunk)), strict=True)
 
-    def _run(self, kept: int, times: int, opened: Callable[[int], AbstractContextManager[Any]]) -> torch.Tensor:
+    def _run(self, kept: int, times: int, opened: Sequence[Callable[[], AbstractContextManager[Any]]]) -> torch.Tensor:
         """The logits after the last tokens of all rows, so many times, where something is open for each part."""
         short = self.form.short if kept == 1 else nullcontext
 
         def run(number: int, inputs: dict[str, Any], cache: DynamicCache | None) -> torch.Tensor:
-            with opened(number), short(self.model):
+            with opened[number](), short(self.model):
                 if number < len(self.parts) - 1:
                     self.model.base_model(**without_logits(inputs), **cached(cache))
                     return torch.empty(0)
@@ -296,18 +296,6 @@ class _Grid:
             site = site_above(level)
             start = site, run_parts(self.inputs, self.parts, run)
             yield *start, level
-
-    def _steered_part(
-        self,
-        conditions: Sequence[Condition],
-        chunk: Sequence[int],
-        site: Site,
-        streams: Sequence[torch.Tensor],
-        number: int,
-    ) -> ExitStack:
-        part = self.parts[number]
-        where = {name: part.of(tokens) for name, tokens in self.where.items()}
-        return self._steered(conditions, chunk, site, streams[number], where)
 
     def _last_token(self, conditions: Sequence[Condition], numbers: Sequence[int]) -> Scored:
         """Conditions that steer the last token alone: it is the only one that is run for each of them."""

@@ -26,9 +26,7 @@ def neutral_exchanges(
     """So many questions of general knowledge, each with an answer in a sentence; nothing of them is about anybody.
 
     They are put as the form says, ``"chat"`` or ``"base"``, and each comes after the next of the contexts in turn.
-
-    Raises:
-        ValueError: the model has no chat template, or the contexts are none, or a single text.
+    A model without a chat template, and contexts that are none or a single text, are a ValueError.
     """
     if isinstance(contexts, str) or not contexts:
         raise ValueError(f"contexts={contexts!r}; pass a list of texts, [''] for none")

@@ -60,14 +60,13 @@ class _AlongVector:
 class Add(_AlongVector):
     """A vector is added, so many times: h ← h + c · v.
 
+    Unknown positions, or a coefficient that is no finite number, are a ValueError, here and for the others.
+
     Attributes:
         vector: what is added, at its own site.
         coefficient: how often.
         positions: at which tokens, one of ``POSITIONS``: ``"last"``, the last of the prompt, and each of the answer;
             ``"prompt"``; ``"prompt_except_last"``; ``"response"``, each of the answer; or ``"all"``.
-
-    Raises:
-        ValueError: the positions are unknown, or the coefficient is no finite number.
     """
 
     def change(self) -> Change:
@@ -85,12 +84,9 @@ class Ablate(_AlongVector):
     """What the residual stream has of a vector's direction u is taken out: h ← h - c · (h · u) u.
 
     Attributes:
-        vector: the direction; its length does not count.
+        vector: the direction; its length does not count, but zero is a ValueError.
         coefficient: the share that is taken out; 1 is all of it.
         positions: as for :class:`Add`.
-
-    Raises:
-        ValueError: the vector is zero, the positions are unknown, or the coefficient is no finite number.
 
     Source:
         Arditi et al. (arXiv 2406.11717), section 2.4.
@@ -119,12 +115,9 @@ class Clamp:
 
     Attributes:
         sae: the SAE, at its own site.
-        features: which features.
+        features: which features; one that there is not is a ValueError.
         value: of each of them, in the SAE's own unit; 0 switches them off.
         positions: as for :class:`Add`.
-
-    Raises:
-        ValueError: there is no such feature, the positions are unknown, or the value is no finite number.
     """
 
     sae: SparseAutoencoder

@@ -31,9 +31,7 @@ def traced_log_chances(
     """The log-probabilities of some tokens at the places that are read, of shape ``(rows, places, tokens)``.
 
     It is one trace under a condition, of a batch on the CPU, and one job of a service; nothing else comes back.
-
-    Raises:
-        DataError: see :func:`personalib.models.remote.running`.
+    Errors are those of :func:`personalib.models.remote.running`.
     """
     network: Any = model.network
     steps = _steps(model, condition, where)

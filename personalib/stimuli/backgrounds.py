@@ -94,10 +94,8 @@ def draw_backgrounds(
 
     Each factor's elements are dealt out like cards, so that their counts differ by one at the most; persons that break
     a constraint exchange elements until nobody does. The same seed gives the same backgrounds. Keywords are chosen from
-    the phrasings by (factor key, element key); these, and the constraints, are the stimuli's by default.
-
-    Raises:
-        ValueError: ``count`` is not positive, or so many do not exist under the constraints.
+    the phrasings by (factor key, element key); these, and the constraints, are the stimuli's by default. A ``count``
+    that is not positive, or beyond what the constraints allow, is a ValueError.
     """
     if count < 1:
         raise ValueError(f"{count} backgrounds were asked for; ask for at least one")

@@ -67,8 +67,7 @@ def _read(path: Path) -> _Supplied:
 def supplied_contrasts(path: Path, family: str) -> tuple[Contrast, ...]:
     """The contrasts of one of the ``contrast_pairs.FAMILIES`` that a file has texts for.
 
-    Raises:
-        DataError: there is no such family, or no contrast of it in the file, or one is not as it should be.
+    A DataError if there is no such family, or no contrast of it in the file, or one is not as it should be.
     """
     known = {contrast.key: contrast for contrast in contrasts(family)}
     given = _read(path).contrasts

@@ -120,8 +120,7 @@ class EndpointWriter:
 def connect(timeout: float = 120.0, retries: int = 6) -> openai.OpenAI:
     """A connection to the server that the environment names, by default OpenAI's own; the timeout is in seconds.
 
-    Raises:
-        WriterError: the key is missing or empty, or the address is no address or holds a password.
+    A WriterError where the key is missing or empty, or the address is no address or holds a password.
     """
     key, address = os.environ.get(_KEY, "").strip(), os.environ.get(_ADDRESS, "").strip() or _OFFICIAL
     if not key:

@@ -120,8 +120,7 @@ def with_story(entry: PublishedBackground, story: str) -> PublishedBackground:
 def load_backgrounds(path: Path) -> list[PublishedBackground]:
     """Read a background file; in the paper's first files the attributes stand under ``features``.
 
-    Raises:
-        DataError: it is no such file; the message names the row and the field.
+    Where it is no such file, a DataError names the row and the field.
     """
     return [_background(entry) for entry in read_records(path)]
 

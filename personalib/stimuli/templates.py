@@ -93,10 +93,8 @@ def load_templates(path: Path | None = None) -> dict[str, Template]:
 def read_templates(kind: type[dict[str, T]], path: Path | None, section: str) -> dict[str, T]:
     """The templates by name in a section of ``data/stimuli/templates.yaml``, or of another file of its form.
 
-    ``kind`` is a dictionary of what they are, each with a ``name``.
-
-    Raises:
-        DataError: one lacks a part, or drops a text; the message names file, key and fix.
+    ``kind`` is a dictionary of what they are, each with a ``name``. Where one lacks a part, or drops a text, a
+    DataError names file, key and fix.
     """
     source = path or data_dir() / "stimuli" / "templates.yaml"
     content = read_section(dict[str, dict[str, Any]], source, section)

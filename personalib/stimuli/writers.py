@@ -36,9 +36,7 @@ class Writer(Protocol):
     def write(self, assignment: Assignment, background: Background, attempt: int, problems: Sequence[str]) -> BaseModel:
         """A draft in the assignment's form, after so many attempts, of which the last one had these problems.
 
-        Raises:
-            Unusable: what was written is no draft in this form.
-            WriterError: nothing can be written at all.
+        What is no draft in this form is Unusable; where nothing can be written at all it is a WriterError.
         """
 
 
@@ -57,8 +55,7 @@ class Unusable(ValueError):  # noqa: N818 - it is an answer that came, not a fai
 def read_draft(written: str, assignment: Assignment, background: Background) -> BaseModel:
     """A draft from a text that should be one JSON object, perhaps in a code fence.
 
-    Raises:
-        Unusable: it is not, or not in the assignment's form.
+    Where it is not, or not in the assignment's form, it is Unusable.
     """
     text = re.sub(r"^\s*```(?:json)?\s*|\s*```\s*$", "", written)
     try:
@@ -83,11 +80,9 @@ def write_all(
 
     Every draft goes to the journal, the unusable ones too. What it holds already, by the same writer about the same
     background, is not written again. So many ``workers`` write at a time, and each background has so many ``attempts``
-    in this call. ``progress`` is the text of a progress bar; None shows none.
-
-    Raises:
-        ValueError: two backgrounds have the same idx.
-        WriterError: the writer cannot go on, or a background has had all its attempts; the journal has the rest.
+    in this call. ``progress`` is the text of a progress bar; None shows none. Two backgrounds of the same idx are a
+    ValueError. A WriterError where the writer cannot go on, or a background has had all its attempts; the journal has
+    the rest.
     """
     if repeated := [idx for idx, count in Counter(one.idx for one in backgrounds).items() if count > 1]:
         raise ValueError(f"two backgrounds have the idx {repeated[0]}; give each a number of its own")

@@ -162,12 +162,7 @@ def reliability(texts: pd.DataFrame, bins: int = 5) -> pd.DataFrame:
 
 
 def null_accuracies(
-    halves: Halves,
-    site: Site,
-    method: str = DEFAULT_METHOD,
-    shuffles: int = 200,
-    seed: int = 0,
-    null: Null = "dealt",
+    halves: Halves, site: Site, method: str = DEFAULT_METHOD, shuffles: int = 200, seed: int = 0, null: Null = "dealt"
 ) -> Array:
     """Accuracies, shape ``(shuffles,)``, where there is nothing to read.
 

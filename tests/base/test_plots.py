@@ -19,18 +19,25 @@ SCORES = pd.DataFrame(
     }
 )
 PAIRS = pd.DataFrame({"truth": [0.1, 0.5, 0.9], "estimate": [0.2, 0.4, 1.0]})
-PROFILE = pd.DataFrame({"trait": ["O", "C", "E"] * 2, "value": range(6), "kind": ["high"] * 3 + ["low"] * 3})
 STEPS = pd.DataFrame({"step": [0, 10, 20], "value": [0.1, 0.6, 0.9], "stage": ["letters", "letters", "words"]})
 DOSES = pd.DataFrame({"coefficient": [0, 10, 100], "value": [1, 0.5, 0.1], "collapsed": [False, False, True]})
+AWKWARD = pd.DataFrame(
+    {"value": [-2.0, 9.0, np.nan, 0.5], "low": [-4.0, 1.0, -1.0, 0.4], "high": [-1.9, 5.0, 2.0, 0.5]}, dtype=float
+)
 
 CHARTS = [
     (plots.interval_dots, SCORES, ("category", "value", "low", "high")),
     (plots.bars, SCORES, ("category", "value")),
     (plots.scatter_truth, PAIRS, ("truth", "estimate")),
-    (plots.radar, PROFILE, ("trait", "value")),
     (plots.training_curve, STEPS, ("step", "value")),
     (plots.dose_curve, DOSES, ("coefficient", "value")),
 ]
+
+
+@pytest.fixture(params=[1, 4, 40], ids="{} rows".format)
+def awkward(request):
+    """Negative numbers, intervals to one side of their value or beside it, and a missing value."""
+    return pd.concat([AWKWARD] * 10, ignore_index=True).head(request.param).rename_axis("place").reset_index()
 
 
 @pytest.fixture(autouse=True)
@@ -68,15 +75,36 @@ def test_chart_draws_on_the_given_axes():
     assert right.collections
 
 
-def test_interval_ends_are_where_the_data_say():
-    axes = plots.interval_dots(SCORES.head(1))
-    ((start, end),) = (segment[:, 0] for segment in axes.containers[0][2][0].get_segments())
-    assert (start, end) == (45.0, 55.0)
+def test_dots_and_intervals_stand_where_the_numbers_say(awkward):
+    axes = plots.interval_dots(awkward.assign(category=awkward.index.astype(str)))
+    for column, line in zip(("low", "high", "value"), axes.lines, strict=True):
+        np.testing.assert_array_equal(line.get_xydata(), awkward[[column, "place"]])
+    segments = axes.collections[0].get_segments()
+    np.testing.assert_array_equal([segment[:, 0] for segment in segments], awkward[["low", "high"]])
+
+
+def test_bars_cells_and_curves_show_the_numbers(awkward):
+    widths = [bar.get_width() for bar in plots.bars(awkward.assign(category=awkward.index.astype(str))).patches]
+    np.testing.assert_array_equal(widths, awkward["value"])
+    cells = plots.heatmap(awkward).collections[0].get_array()
+    np.testing.assert_array_equal(cells.filled(np.nan), awkward)
+    curve = plots.training_curve(awkward.rename(columns={"place": "step"})).lines[0]
+    np.testing.assert_array_equal(curve.get_xydata(), awkward[["place", "value"]])
+    axes = plots.dose_curve(awkward.rename(columns={"place": "coefficient"}))
+    np.testing.assert_array_equal(axes.lines[0].get_xydata(), awkward[["place", "value"]])
+    band = {tuple(point) for path in axes.collections[0].get_paths() for point in path.vertices}
+    assert band >= {(place, end) for column in ("low", "high") for place, end in awkward[["place", column]].to_numpy()}
+
+
+@pytest.mark.parametrize("chart", [chart for chart, data, _ in CHARTS if "low" in data])
+def test_ends_of_an_interval_that_are_swapped_are_refused(chart):
+    with pytest.raises(ValueError, match="`low` is above `high` in 3 of 3 rows"):
+        chart(SCORES.rename(columns={"low": "high", "high": "low"}))
 
 
 def test_kinds_stand_side_by_side_only_where_they_share_a_category():
     def heights(scores):
-        return sorted(box[0].get_ydata()[0] for box in plots.interval_dots(scores).containers)
+        return sorted(line.get_ydata()[0] for line in plots.interval_dots(scores).lines if line.get_marker() != "|")
 
     assert heights(SCORES.iloc[[0, 2]]) == [0, 1]
     assert heights(SCORES.head(2)) == pytest.approx([-0.15, 0.15])
@@ -84,7 +112,7 @@ def test_kinds_stand_side_by_side_only_where_they_share_a_category():
 
 def test_kinds_keep_their_colour_and_collapsed_is_grey():
     axes = plots.interval_dots(SCORES)
-    colours = {box.get_label(): to_hex(box[0].get_color()).upper() for box in axes.containers}
+    colours = {line.get_label(): to_hex(line.get_color()).upper() for line in axes.get_legend_handles_labels()[0]}
     wanted = {"steered": "steered", "baseline": "baseline", "steered (collapsed)": "collapsed"}
     assert colours == {kind: plots.COLOURS[name] for kind, name in wanted.items()}
 
@@ -160,16 +188,6 @@ def test_intervals_of_a_scatter_have_the_colour_of_their_kind():
     assert [len(line.get_segments()) for line in lines] == [1, 1, 1]
 
 
-def test_radar_closes_its_lines_and_wants_whole_profiles():
-    line = plots.radar(PROFILE).lines[0].get_xydata()
-    assert line[0, 1] == line[-1, 1] == 0
-    assert line[-1, 0] == pytest.approx(2 * np.pi)
-    with pytest.raises(ValueError, match="'low' has no value for 'E'"):
-        plots.radar(PROFILE.iloc[:5])
-    with pytest.raises(ValueError, match="polar"):
-        plots.radar(PROFILE, plots.new_figure()[1][0])
-
-
 def test_stages_are_named_where_they_begin():
     axes = plots.training_curve(STEPS)
     assert {text.get_text(): text.get_position()[0] for text in axes.texts} == {"letters": 0, "words": 20}
@@ -212,6 +230,19 @@ def test_same_figure_gives_the_same_bytes(tmp_path, shown):
     for ending in ("png", "svg"):
         one, two = (tmp_path / "results" / f"{name}.{ending}" for name in ("one", "two"))
         assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("chart", "data", "column"),
+    [(chart, data, needed[1]) for chart, data, needed in CHARTS if chart is not plots.training_curve]
+    + [(plots.interval_dots, SCORES, "low"), (plots.heatmap, PAIRS, "truth")],
+)
+def test_a_figure_that_shows_other_numbers_than_its_table_is_refused(chart, data, column, tmp_path, shown):
+    axes = chart(data)
+    with pytest.raises(ValueError, match=r"figure 'other' draws -?[\d.]+, which its numbers lack"):
+        plots.show_figure(axes.figure, "other", data.assign(**{column: data[column] + 0.07}))
+    assert not (tmp_path / "results").exists()
+    plots.show_figure(axes.figure, "own", data)
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from personalib.base.data import DataError
-from personalib.base.records import (
-    ItemError,
-    LeftOutWarning,
-    Record,
-    Skipped,
-    leave_out,
-    parse_records,
-    read_records,
-)
+from personalib.base.records import ItemError, LeftOutWarning, Record, Skipped, leave_out, parse_records, read_records
 
 # Files
 

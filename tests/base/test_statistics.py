@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import spearmanr, ttest_1samp
+from scipy.stats import permutation_test, spearmanr, t, ttest_1samp
 from statsmodels.stats.multitest import multipletests
 
 from personalib.base import holds
@@ -25,6 +25,7 @@ from personalib.base.statistics import (
     paired_difference,
     paired_means,
     proportion_interval,
+    two_way_interval,
 )
 
 
@@ -156,7 +157,35 @@ def test_each_value_has_a_cluster(clusters):
         clustered_interval([0.0, 1.0], clusters)
 
 
+# Two ways
+
+
+def test_both_ways_add_their_variances_and_items_of_a_group_are_drawn_within_it():
+    """The mean of a row's part and an item's has the variance of both; a group without a second item has none."""
+    rng = np.random.default_rng(1)
+    rows, items = rng.normal(size=9), rng.normal(size=(2, 8))
+    values = np.broadcast_to(rows[:, None, None] + items, (1, 9, 2, 8)).copy()
+    how = {"statistic": lambda means: float(means.mean()), "clusters": np.arange(9), "resamples": 20_000}
+    found = two_way_interval(values=values, **how)
+    reach = t.ppf(0.975, 8) * np.sqrt(9 / 8) * np.sqrt(rows.var() / 9 + items.var(axis=1).sum() / 8 / 4)
+    assert found.estimate == pytest.approx(values.mean())
+    assert (found.high - found.low) / 2 == pytest.approx(reach, rel=0.06)
+    values[:, :, :, 1:] = np.nan
+    alone = two_way_interval(values=values, **how)
+    assert (alone.high - alone.low) / 2 == pytest.approx(t.ppf(0.975, 8) * rows.std() / np.sqrt(8), rel=0.06)
+    assert np.isnan(two_way_interval(values=values[:, :1], **how | {"clusters": [0]})[1:]).all()
+
+
 # Paired changes
+
+
+def test_up_to_twelve_changes_have_the_p_value_of_all_sign_flips():
+    changes = np.random.default_rng(2).normal(0.5, size=(3, 12))
+    expected = [
+        permutation_test((row,), np.mean, permutation_type="samples", n_resamples=5000).pvalue for row in changes
+    ]
+    assert paired_means(changes).p == pytest.approx(expected)
+    assert paired_means([[1.0, 2.0, 3.0, 4.0]]).p == 0.125
 
 
 def test_the_permutation_p_value_is_that_of_all_sign_flips_counted_by_hand():
@@ -184,7 +213,7 @@ def test_paired_means_and_effect_sizes_skip_what_is_missing_and_say_what_has_no_
     changes = [[1, 2, 3, np.nan], [0, 0, 0, 0], [0.1, 0.1, 0.1, np.nan], [5, np.nan, np.nan, np.nan], [np.nan] * 4]
     found, size = paired_means(changes), effect_size(changes)
     expected = ttest_1samp([1, 2, 3], 0)
-    assert found.n.tolist() == [3, 4, 3, 1, 0] and found.p[:3] == pytest.approx([expected.pvalue, 1, 0])
+    assert found.n.tolist() == [3, 4, 3, 1, 0] and found.p[:3] == pytest.approx([0.25, 1, 0.25])
     assert (found.low[0], found.high[0]) == pytest.approx(tuple(expected.confidence_interval()))
     assert found.estimate[3] == 5 and np.isnan(found.p[3:]).all() and np.isnan(found.low[3:]).all()
     assert np.isnan(size).tolist() == [[False, True, True, True, True]] * 3

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
-from scipy.stats import kstest
+from scipy.stats import binom, kstest
 
+from personalib.base import intervals
 from personalib.base.statistics import (
     bootstrap_interval,
     clustered_interval,
@@ -21,7 +22,10 @@ from personalib.base.statistics import (
     effect_size,
     paired_difference,
     paired_means,
+    proportion_interval,
+    two_way_interval,
 )
+from personalib.evaluation import fidelity
 
 Array = NDArray[np.float64]
 CASES = 1500
@@ -106,6 +110,70 @@ def test_the_correlation_covers_the_true_one_from_20_rows_on(n, true):
     assert 0.93 <= coverage(seeded(correlation_interval, samples, 500), true) <= 0.97
 
 
+# The book's own sizes: two poles of 7 pressures, or three elements of 9 factors, on 8 items of each of 8 traits
+
+
+def study(rng: Generator, keys: int, size: int, items: int) -> Array:
+    """Known, prompted and two steered effects, shape ``(4, rows, traits, items)``; without items the true means."""
+    sign = np.tile([[1.0], [-1.0]], (keys, 1)) if size == 2 else rng.choice([-1, 0.5, 1], size=(keys * size, 1))
+    known = np.repeat(15 * rng.normal(size=(keys, 8)) * (rng.random((keys, 8)) < 0.5), size, axis=0) * sign
+    ways = [np.repeat(5 * rng.normal(size=(keys, 8)), size, axis=0) * sign for _ in range(2)]
+    means = np.stack([known, known, *(0.8 * known + way for way in ways)])[..., None]
+    if not items:
+        return means
+    noise = 5 * rng.normal(size=(4, *known.shape, items))
+    noise[0] = 0.0
+    return means + noise
+
+
+def ranks(means: Array) -> float:
+    """Spearman's correlation of what is steered with what is known."""
+    rows = [np.unique(one, return_inverse=True, return_counts=True)[1:] for one in means[[0, 2]]]
+    return float(np.corrcoef([(sizes.cumsum() - sizes / 2)[places.ravel()] for places, sizes in rows])[0, 1])
+
+
+STATISTICS = {
+    "fidelity": lambda means: fidelity(means[2], means[1]),
+    "difference of fidelities": lambda means: fidelity(means[2], means[1]) - fidelity(means[3], means[1]),
+    "correlation": ranks,
+}
+
+
+@pytest.mark.parametrize(("keys", "size"), [(7, 2), (9, 3)])
+@pytest.mark.parametrize("name", list(STATISTICS))
+def test_two_way_intervals_cover_the_truth_and_raw_percentiles_over_few_clusters_do_not(name, keys, size, monkeypatch):
+    statistic, rng, cases = STATISTICS[name], default_rng(7), 160
+    true = statistic(study(default_rng(5), 4000, size, 0)[..., 0])
+    tables, clusters = [study(rng, keys, size, 8) for _ in range(cases)], np.repeat(np.arange(keys), size)
+
+    def found(values: list[Array]) -> float:
+        rows = [two_way_interval(statistic, own, clusters, resamples=100, seed=n) for n, own in enumerate(values)]
+        return coverage(np.array(rows), true)
+
+    margin = 3 * np.sqrt(0.95 * 0.05 / cases)
+    # Measured: 0.97, 0.96 and 0.96 with 7 pressures, and 0.93, 0.95 and 0.90 with 9 factors, where noise of the items
+    # lowers a correlation more than the shift of the bounds makes up for.
+    assert 0.95 - margin - 0.02 * (name == "correlation") <= found(tables) <= 0.995
+    monkeypatch.setattr(intervals, "expanded_bounds", lambda drawn, level, n: np.quantile(drawn, [0.025, 0.975]))
+    assert found([own.mean(axis=-1, keepdims=True) for own in tables]) < 0.95 - margin
+
+
+@pytest.mark.parametrize("count", [7, 9])
+def test_the_clustered_interval_covers_the_mean_of_as_few_clusters_as_the_book_has(count):
+    rng = default_rng(count)
+    samples = [clusters(rng, count, 0.5) for _ in range(CASES)]
+    assert 0.92 <= coverage(seeded(clustered_interval, samples, 400), 0.0) <= 0.97
+
+
+@pytest.mark.parametrize("n", [7, 24, 60])
+def test_wilsons_interval_covers_a_share_on_average_over_shares(n):
+    hits = np.arange(n + 1)
+    low, high = np.transpose([proportion_interval(int(one), n)[1:] for one in hits])
+    shares = np.linspace(0.02, 0.98, 97)[:, None]
+    covered = (binom.pmf(hits, n, shares) * ((low <= shares) & (shares <= high))).sum(1)
+    assert 0.94 <= covered.mean() <= 0.97
+
+
 # Paired changes
 
 
@@ -130,7 +198,10 @@ def test_paired_means_cover_the_true_ones_and_their_p_values_are_uniform_without
     # Too few items read is no interval: those are no cases.
     known = null.n >= 2
     assert 0.945 <= coverage(np.transpose(null[:3])[known], 0.0) <= 0.955
-    assert kstest(null.p[known], "uniform").pvalue > 0.001 and np.isnan(null.p[~known]).all()
+    assert np.isnan(null.p[~known]).all() and all(np.mean(null.p <= at) <= allowed(40_000, at) for at in (0.05, 0.2))
+    if n > 12:  # of fewer items it is exact, and has steps
+        many = null.n > 12
+        assert kstest(null.p[many], "uniform").pvalue > 0.001
     np.testing.assert_allclose(paired_means(changes + 3).low, null.low + 3)
 
 

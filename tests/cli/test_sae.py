@@ -18,10 +18,8 @@ IDS = ["resid_post.1/width_64", "resid_pre.0/width_32"]
 
 
 @pytest.fixture
-def recipe(tmp_path):
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(RECIPE, sort_keys=False))
-    return path
+def recipe(write_yaml):
+    return write_yaml(**RECIPE)
 
 
 def train(call, recipe, *arguments):

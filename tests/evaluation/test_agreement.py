@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from personalib.base.statistics import Interval, clustered_rank_correlation
+from personalib.base.statistics import Interval
 from personalib.evaluation.agreement import (
     correlations,
     dealt,
@@ -17,6 +17,7 @@ from personalib.evaluation.agreement import (
     standing_for,
     truth_correlation,
     truth_difference,
+    wrong_correlation,
 )
 from personalib.stimuli.factors import TRAITS
 
@@ -98,6 +99,23 @@ def test_the_band_of_chance_holds_most_deals(true, chance):
     assert found.estimate == pytest.approx(np.mean(deals), abs=0.03)
 
 
+def test_mirrored_elements_and_real_effects_on_wrong_ones_widen_the_band():
+    """Effects of two opposite elements are one piece of evidence, and directions for them are opposite too."""
+    rng = np.random.default_rng(3)
+    own = rng.normal(size=(9, 8))
+    pairs = table("truth", np.repeat(own, 2, axis=0) * np.tile([1, -1], 9)[:, None])
+    pairs["key"] = [f"f{number // 16}.e{number // 8}" for number in range(144)]
+    alone = pairs[pairs["key"].isin([f"f{number}.e{2 * number}" for number in range(9)])]
+    noise = measured(rng.normal(size=(30, 8)))
+    one, both = random_correlation(noise, alone), random_correlation(noise, pairs)
+    assert both.high - both.low == pytest.approx(one.high - one.low, rel=0.2)
+    effects = pairs.rename(columns={"truth": "effect"}).assign(collapsed=False)
+    wrong = wrong_correlation(effects, pairs, deals=200)
+    assert truth_correlation(effects, pairs).estimate == pytest.approx(1)
+    assert abs(wrong.estimate) < 0.2 and 0.15 < wrong.high < 0.6
+    assert np.isnan(wrong_correlation(effects[effects["key"] < "f1"], pairs)).all()
+
+
 def test_one_direction_is_dealt_to_all(true, chance):
     """It can only be alike for all keys, and that is worth something where the true effects are."""
     common = true.mean(0)
@@ -162,10 +180,35 @@ FAMILY = {f"f{n // 2}.e{n}": np.random.default_rng(n).normal(size=5) for n in ra
 def test_elements_of_one_factor_are_resampled_together():
     noisy = {key: own + np.random.default_rng(99).normal(size=5) for key, own in FAMILY.items()}
     effects, truth = synthetic(noisy), as_truth(synthetic(FAMILY))
-    factors = [key.split(".")[0] for key in effects["key"]]
+    found = truth_correlation(effects, truth, 5)
     merged = effects.merge(truth, on=["key", "pole", "group"])
-    expected = clustered_rank_correlation(merged["truth"], merged["effect"], factors, seed=5)
-    assert truth_correlation(effects, truth, 5) == expected
+    assert found.estimate == pytest.approx(spearmanr(merged["truth"], merged["effect"]).statistic)
+    twice = [pd.concat([one, one.assign(key=one["key"] + "b")]) for one in (effects, truth)]
+    assert truth_correlation(*twice, 5) == pytest.approx(found), "the same elements twice are no more evidence"
+    apart = [one.assign(key=one["key"].str.replace(".", "-")) for one in (effects, truth)]
+    assert truth_correlation(*apart, 5) != pytest.approx(found), "factors are resampled and not elements"
+
+
+def test_items_are_resampled_where_they_are_told_apart():
+    rng = np.random.default_rng(4)
+    truth, effects = as_truth(synthetic(FAMILY)), synthetic(FAMILY)
+    items = pd.concat([effects.assign(item=n, effect=effects["effect"] + rng.normal(size=60)) for n in range(8)])
+    names = ["method", "key", "pole", "group", "collapsed"]
+    means = items.groupby(names, as_index=False)["effect"].mean()
+    both, keys = truth_correlation(items, truth), truth_correlation(means, truth)
+    assert both.estimate == pytest.approx(keys.estimate) and both.high - both.low > keys.high - keys.low
+    other = items.assign(effect=rng.normal(size=480))
+    found = truth_difference(items, other, truth, resamples=200)
+    alone = truth_correlation(items, truth).estimate - truth_correlation(other, truth).estimate
+    assert found.estimate == pytest.approx(alone) and found.low > 0
+
+
+def test_each_resample_is_divided_by_its_own_ceiling():
+    tied = {key: np.round(own) for key, own in FAMILY.items()}
+    truth, perfect = as_truth(synthetic(tied)), synthetic({key: own + 1e-6 * FAMILY[key] for key, own in tied.items()})
+    found = truth_correlation(perfect, truth, of_ceiling=True)
+    assert truth_correlation(perfect, truth).estimate < 0.97
+    assert tuple(found) == pytest.approx((1, 1, 1), abs=0.01)
 
 
 def test_effects_that_are_all_the_same_correlate_with_nothing():

@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from small_models import LABELS, small, vector
 
 from personalib.base.data import DataError
@@ -69,14 +68,11 @@ READINGS = {"by options": "options", "in words": "words"}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def short():
+def short(one_thread):
     """Answers in words are short, since every token takes its time; one thread, so that forks are no trouble."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation_blocks, "_TOKENS", 4)
         yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +80,7 @@ def llama():
     return small("llama")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def make(llama):
     def made(questionnaires=ALL, arms=ARMS, model=llama, **choices):
         return Evaluation(model, questionnaires, arms, **{"form": "base", "neutral": 3, "batch_size": 4} | choices)
@@ -127,11 +123,10 @@ def by_name(answers):
 
 
 @pytest.fixture(scope="module")
-def whole(llama, tmp_path_factory):
+def whole(make, tmp_path_factory):
     """A run that nothing stopped."""
     folder = tmp_path_factory.mktemp("whole")
-    evaluation = Evaluation(llama, ALL, ARMS, form="base", neutral=3, batch_size=4)
-    return folder, by_name(evaluation.run(folder))
+    return folder, by_name(make().run(folder))
 
 
 # What is answered
@@ -156,10 +151,9 @@ def test_words_are_those_of_generating_directly(llama, whole, number):
     contexts = arm.contexts or ("",)
     # Items are counted within their questionnaire.
     texts = [
-        format_prompt(llama.tokenizer, one.text, form="base", context=contexts[place % 3 % len(contexts)])
-        for place, one in enumerate(replace(one, opening="") for one in WORDS.questions)
+        format_prompt(llama.tokenizer, one.text, form="base", context=contexts[place % 3 % len(contexts)]) + one.opening
+        for place, one in enumerate(WORDS.questions)
     ]
-    texts = [text + one.opening for text, one in zip(texts, WORDS.questions, strict=True)]
     expected = generate(llama, texts, arm.condition, tokens=evaluation_blocks._TOKENS)
     assert table.loc[table["arm"] == number, "text"].tolist() == expected
 
@@ -428,14 +422,10 @@ def test_questions_that_are_put_twice_do_not_change_what_a_resumed_run_writes(ma
     assert contents(tmp_path / "resumed") == contents(tmp_path / "whole")
 
 
-def run_once(llama, folder):
-    Evaluation(llama, ALL, ARMS, form="base", neutral=3, batch_size=4).run(folder)
-
-
-def test_a_run_that_is_killed_at_many_moments_ends_as_if_nothing_had_been(llama, whole, tmp_path):
+def test_a_run_that_is_killed_at_many_moments_ends_as_if_nothing_had_been(make, whole, tmp_path):
     context, rng, kills, seen = multiprocessing.get_context("fork"), random.Random(0), 0, {}
     while True:
-        process = context.Process(target=run_once, args=(llama, tmp_path))
+        process = context.Process(target=lambda: make().run(tmp_path))
         process.start()
         # Later each time, so that it comes to its end.
         process.join(rng.uniform(0, 0.2) * (1 + kills / 10))

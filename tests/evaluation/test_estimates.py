@@ -6,19 +6,15 @@ import pytest
 from scipy import stats
 
 from personalib.base.statistics import adjust, effect_size, proportion_interval
-from personalib.evaluation.estimates import ALL, base_scores, effects, health
+from personalib.evaluation.estimates import ALL, base_scores, effects, health, item_effects
 
 ARMS = [("none", "none", np.nan), ("repe", "a", 0.4), ("repe", "b", 0.4), ("prompt", "a", np.nan)]
 
 
 def named():
     """What names each arm."""
-    return pd.DataFrame(
-        [
-            {"model": "m", "arm": place, "method": method, "key": key, "pole": "positive", "dose": dose}
-            for place, (method, key, dose) in enumerate(ARMS)
-        ]
-    )
+    table = pd.DataFrame(ARMS, columns=["method", "key", "dose"]).assign(model="m", pole="positive")
+    return table.rename_axis("arm").reset_index()
 
 
 def state(count=4):
@@ -79,6 +75,12 @@ def random_values(arms=4, items=12, seed=0):
     return np.random.default_rng(seed).uniform(5, 95, (arms, items))
 
 
+def flipped(changes):
+    """The exact p-value of flipping the signs of a few changes."""
+    table = (np.asarray(changes, dtype=float),)
+    return stats.permutation_test(table, np.mean, permutation_type="samples", n_resamples=5000).pvalue
+
+
 @pytest.mark.parametrize("level", [0.95, 0.8])
 def test_an_effect_is_the_paired_difference_with_students_t(level):
     values = random_values()
@@ -88,7 +90,7 @@ def test_an_effect_is_the_paired_difference_with_students_t(level):
         expected = stats.ttest_rel(values[place], values[0])
         low, high = expected.confidence_interval(level)
         changes = values[place] - values[0]
-        assert row["effect"] == pytest.approx(changes.mean()) and row["p"] == pytest.approx(expected.pvalue)
+        assert row["effect"] == pytest.approx(changes.mean()) and row["p"] == pytest.approx(flipped(changes))
         assert (row["low"], row["high"]) == pytest.approx((low, high))
         assert (row["base"], row["score"]) == pytest.approx((values[0].mean(), values[place].mean()))
         freedom = len(changes) - 1
@@ -105,18 +107,23 @@ def test_items_of_one_cluster_count_once():
     [row] = effects(ratings([base, steered], clusters=["q", "q", "r", "s", "s"]), state=state(2)).to_dict("records")
     changes = [15.0, 3.0, 7.5]
     assert row["effect"] == pytest.approx(np.mean(changes)) and row["n"] == 3
-    assert row["p"] == pytest.approx(stats.ttest_1samp(changes, 0).pvalue)
+    assert row["p"] == pytest.approx(flipped(changes))
     assert (row["base"], row["score"]) == pytest.approx((np.mean([15, 30, 45]), np.mean([30, 33, 52.5])))
+
+
+def test_effects_item_by_item_are_what_an_effect_is_the_mean_of():
+    values = random_values()
+    values[2, 5] = np.nan
+    answers = ratings(values, clusters=list("aabbccddeeff"))
+    each, whole = item_effects(answers, state=state()), effects(answers, state=state())
+    assert each.groupby("arm")["item"].unique().map(list).tolist() == [list("abcdef")] * 3
+    np.testing.assert_allclose(each.groupby("arm")["effect"].mean(), whole["effect"])
 
 
 def test_templates_of_an_item_are_averaged_before_the_items_of_a_cluster():
     # One item of the first cluster in two templates, the other in one.
-    answers = ratings(
-        [[0, 0, 0, 0], [10, 30, 80, 6]],
-        items=["i", "i", "j", "k"],
-        clusters=["q", "q", "q", "r"],
-        templates=["x", "y", "x", "x"],
-    )
+    about = {"items": list("iijk"), "clusters": list("qqqr"), "templates": list("xyxx")}
+    answers = ratings([[0, 0, 0, 0], [10, 30, 80, 6]], **about)
     [row] = effects(answers, state=state(2)).to_dict("records")
     assert row["effect"] == pytest.approx(((20 + 80) / 2 + 6) / 2) and row["n"] == 2
 
@@ -129,8 +136,7 @@ def test_each_template_may_be_compared_on_its_own():
     assert set(found.index) == {(template, arm) for template in "xy" for arm in (1, 2)}
     for (template, arm), row in found.iterrows():
         own = slice(0, None, 2) if template == "x" else slice(1, None, 2)
-        expected = stats.ttest_rel(values[arm, own], values[0, own])
-        assert row["p"] == pytest.approx(expected.pvalue) and row["n"] == 6
+        assert row["p"] == pytest.approx(flipped(values[arm, own] - values[0, own])) and row["n"] == 6
     assert "template" not in effects(answers, state=state(3))
 
 
@@ -226,7 +232,8 @@ def test_changes_of_right_answers_have_students_bounds():
     expected = stats.ttest_rel(100 * steered, 100 * base)
     low, high = expected.confidence_interval(0.95)
     # No accuracy can change by more than 100 points.
-    assert (row["low"], row["high"], row["p"]) == pytest.approx((max(low, -100), high, expected.pvalue))
+    p = flipped(100 * (steered - base))
+    assert (row["low"], row["high"], row["p"]) == pytest.approx((max(low, -100), high, p))
     assert (row["base"], row["score"], row["effect"]) == pytest.approx((400 / 6, 200 / 6, -200 / 6))
 
 
@@ -240,7 +247,7 @@ def test_what_is_compared_may_be_the_share_of_yes():
     answers = judgements([[1, 1, 1, 0], [1, 1, 1, 1]], [[0, 0, 1, 0], [1, 1, 1, 1]])
     score, yes = (effects(answers, state=state(2), column=column).iloc[0] for column in ("value", "yes"))
     assert (score["base"], score["score"]) == (75, 50) and (yes["base"], yes["score"]) == (50, 100)
-    assert yes["p"] == pytest.approx(stats.ttest_1samp([50, 50, 0, 100], 0).pvalue)
+    assert yes["p"] == pytest.approx(flipped([50, 50, 0, 100]))
 
 
 def test_state_and_names_stand_beside_each_effect():
@@ -320,10 +327,8 @@ def test_a_model_that_gives_the_options_no_probability_is_not_whole():
 
 def test_the_order_of_the_rows_does_not_change_the_health():
     answers, losses = ratings(random_values(4, 6)), neutral(np.arange(8.0).reshape(4, 2))
-    pd.testing.assert_frame_equal(
-        health_of(answers, losses),
-        health_of(answers.sample(frac=1, random_state=1), losses.sample(frac=1, random_state=2)),
-    )
+    mixed = health_of(answers.sample(frac=1, random_state=1), losses.sample(frac=1, random_state=2))
+    pd.testing.assert_frame_equal(health_of(answers, losses), mixed)
 
 
 def test_without_neutral_questions_the_answer_mass_alone_decides():

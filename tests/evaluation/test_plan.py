@@ -166,9 +166,8 @@ def test_a_plan_is_found_by_its_path_or_its_name(tmp_path, monkeypatch):
 
 
 def test_a_missing_plan_names_those_that_there_are():
-    with pytest.raises(
-        DataError, match=r"mine: no such plan; pass a YAML file, or one of gemma-2-9b-it, gemma-2b-it, o"
-    ):
+    problem = "mine: no such plan; pass a YAML file, or one of gemma-2-9b-it, gemma-2b-it, o"
+    with pytest.raises(DataError, match=problem):
         load_plan("mine")
 
 

@@ -48,12 +48,8 @@ def norm(organism, prompts, tmp_path_factory):
 def reads(organism, tmp_path_factory):
     """What the model has at the end of the pairs, of some pressures."""
     known = {one.key: one for one in contrasts("pressures")}
-    return {
-        key: read_pairs(
-            organism, known[key], contrast_set(known[key], PAIRS, 0, "train"), [SITE], tmp_path_factory.mktemp(key)
-        )
-        for key in KEYS
-    }
+    pairs = {key: contrast_set(known[key], PAIRS, 0, "train") for key in KEYS}
+    return {key: read_pairs(organism, known[key], pairs[key], [SITE], tmp_path_factory.mktemp(key)) for key in KEYS}
 
 
 @pytest.fixture(scope="module")
@@ -326,16 +322,13 @@ def test_an_element_without_published_features_is_one_error(organism, prompts, t
         maker.arms([ArmsPlan(method="sae", features="published", coefficients=(200,))])
 
 
-@pytest.mark.parametrize("method", ["prompt", "repe", "sae"])
-def test_an_unknown_key_is_one_error_that_names_those_there_are(maker, method):
-    plan = {
-        "prompt": ArmsPlan(method="prompt", family="pressures"),
-        "repe": repe(doses=(0.1,)),
-        "sae": features(doses=(0.1,)),
-    }
+@pytest.mark.parametrize(
+    "plan", [ArmsPlan(method="prompt", family="pressures"), repe(doses=(0.1,)), features(doses=(0.1,))]
+)
+def test_an_unknown_key_is_one_error_that_names_those_there_are(maker, plan):
     for change in ({"keys": ("trusst",)}, {"personas": {"N": ("trust", "trusst")}}):
         with pytest.raises(ValueError, match=r"pressures have no 'trusst'; choose among .*trust"):
-            maker.arms([plan[method].model_copy(update=change)])
+            maker.arms([plan.model_copy(update=change)])
 
 
 @pytest.mark.parametrize(

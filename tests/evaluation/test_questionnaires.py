@@ -79,9 +79,8 @@ def test_facts_are_asked_as_choices_and_as_judgements():
         [fact] = [fact for fact in facts.values() if str(fact.id) == one.item]
         assert fact.question in one.text and one.options[one.roles.index("right")] == fact.options[fact.answer]
     judged = planned("judgement", per_group=3)
-    assert groups(judged, "order") == {
-        (*name, shown): 3 for name in groups(found) for shown in ("right", "wrong")
-    } and items(judged) == items(found)
+    assert groups(judged, "order") == {(*name, shown): 3 for name in groups(found) for shown in ("right", "wrong")}
+    assert items(judged) == items(found)
 
 
 def test_a_judgement_takes_its_template():
@@ -143,16 +142,9 @@ def test_options_of_one_text_are_left_out_and_counted_where_texts_answer(tmp_pat
 
 
 def test_an_item_of_more_options_than_a_template_has_labels_is_left_out_and_counted(tmp_path):
-    rows = [
-        {
-            "id": n,
-            "category": "PP",
-            "question": f"{n}?",
-            "options": [f"{k}" for k in range(27 if n == 1 else 4)],
-            "answer": 0,
-        }
-        for n in range(4)
-    ]
+    options = [list(map(str, range(size))) for size in (4, 27, 4, 4)]
+    common = {"category": "PP", "answer": 0}
+    rows = [common | {"id": n, "question": f"{n}?", "options": own} for n, own in enumerate(options)]
     (tmp_path / "a.json").write_text(json.dumps(rows))
     with pytest.warns(LeftOutWarning, match=r"a.json: 1 of 4 items left out: item 1, template 'letters' has 26 labels"):
         found = planned("choice", source=str(tmp_path / "a.json"), templates=("numbers", "letters"))

@@ -41,13 +41,8 @@ ORDERS = {"trait": ("normal", "reversed"), "judgement": ("right", "wrong")}
 
 
 def named(table):
-    names = pd.DataFrame(
-        [
-            {"model": "own/model", "arm": arm, "method": method, "key": key, "pole": "positive", "dose": dose}
-            for arm, (method, key, dose) in enumerate(ARMS)
-        ]
-    )
-    return names.merge(table, on="arm")
+    names = pd.DataFrame(ARMS, columns=["method", "key", "dose"]).assign(model="own/model", pole="positive")
+    return names.rename_axis("arm").reset_index().merge(table, on="arm")
 
 
 def asked(kind, templates=("letters",), items=8, seed=0):
@@ -184,7 +179,7 @@ def test_a_table_for_latex_holds_no_character_that_means_something_else(run, wri
 
 def found_effects(**columns):
     base = {"arm": 1, "method": "repe", "key": "a", "pole": "positive", "dose": 0.4, "group": "g"}
-    numbers = {"effect": 12.345, "low": 2.0, "high": -0.04, "p_holm": 0.2, "collapsed": False}
+    numbers = {"effect": 12.345, "low": 2.0, "high": -0.04, "p_holm": 0.2, "collapsed": False, "size": 0.5}
     return base | numbers | columns
 
 
@@ -193,6 +188,7 @@ def found_effects(**columns):
     [
         ({}, "+12.3 [+2.0, -0.0]"),
         ({"p_holm": SIGNIFICANT - 1e-6}, "+12.3 [+2.0, -0.0]*"),
+        ({"effect": 0.0, "low": -15.5, "high": 15.5, "size": np.nan}, "+0.0 [-15.5, +15.5]="),
         ({"p_holm": SIGNIFICANT}, "+12.3 [+2.0, -0.0]"),
         ({"collapsed": True}, "(+12.3 [+2.0, -0.0])"),
         ({"collapsed": True, "p_holm": 0.0}, "(+12.3 [+2.0, -0.0]*)"),

@@ -69,6 +69,15 @@ def done(plan, tmp_path_factory):
         return folder, run_plan(plan, folder)
 
 
+@pytest.fixture
+def copied(plan, done, tmp_path):
+    """A finished run that a test may spoil."""
+    source = done[0] / plan.models[0].folder
+    for path in [*source.glob("*.parquet"), source / "manifest.json"]:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
 def contents(folder):
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
@@ -139,12 +148,8 @@ def test_the_manifest_says_what_went_in_and_what_came_out(plan, done):
         place = folder / model.folder
         manifest = json.loads((place / "manifest.json").read_text())
         assert parse_plan(manifest["plan"]) == plan
-        weights = load_model(model.name).digest()
-        assert manifest["model"] == model.model_dump(mode="json") | {
-            "revision": None,
-            "weights": weights,
-            "template": {},
-        }
+        known = {"revision": None, "weights": load_model(model.name).digest(), "template": {}}
+        assert manifest["model"] == model.model_dump(mode="json") | known
         assert manifest["outputs"] == {path.name: file_hash(path) for path in place.glob("*.parquet")}
         assert set(manifest["outputs"]) == {"trait.parquet", "facts.parquet", "neutral.parquet"}
         assert (manifest["library"], manifest["data"]) == (library_hash(), data_hash())
@@ -163,14 +168,10 @@ def test_the_plan_comes_back_as_it_was(plan, done):
 
 
 def test_models_have_folders_of_their_own():
-    names = {
-        ("organism", None): "organism",
-        ("google/gemma-2b-it", None): "google_gemma-2b-it",
-        ("google/gemma-2b-it", "v1.0"): "google_gemma-2b-it@v1.0",
-        ("/models/a b/", None): "models_a_b",
-    }
-    for (name, revision), folder in names.items():
-        assert ModelPlan(name=name, revision=revision).folder == folder
+    names = {"organism": "organism", "google/gemma-2b-it": "google_gemma-2b-it", "/models/a b/": "models_a_b"}
+    for name, folder in names.items():
+        assert ModelPlan(name=name).folder == folder
+    assert ModelPlan(name="google/gemma-2b-it", revision="v1.0").folder == "google_gemma-2b-it@v1.0"
 
 
 # Reading back
@@ -198,16 +199,16 @@ def test_a_second_run_asks_nothing_and_writes_the_same(plan, done, monkeypatch):
 
 @pytest.mark.parametrize("name", ["manifest.json", "trait.parquet", "neutral.parquet"])
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"PAR1 and no more"])
-def test_a_run_of_which_a_file_is_missing_or_spoilt_is_one_error(plan, done, tmp_path, name, content):
-    source = done[0] / plan.models[0].folder
-    for path in [*source.glob("*.parquet"), source / "manifest.json"]:
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    read_run(tmp_path)
-    (tmp_path / name).unlink()
+def test_a_run_of_which_a_file_is_missing_or_spoilt_is_one_error(copied, name, content):
+    read_run(copied)
+    (copied / name).unlink()
     if content is not None:
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=re.escape(f"{tmp_path}: not a finished evaluation")):
-        read_run(tmp_path)
+        (copied / name).write_bytes(content)
+    with pytest.raises(DataError, match=re.escape(f"{copied}: not a finished evaluation")):
+        read_run(copied)
+
+
+ABOUT = {"plan": {"questionnaires": [{"name": "a", "kind": "trait"}]}, "outputs": {}, "model": {"name": "m"}}
 
 
 @pytest.mark.parametrize(
@@ -227,32 +228,27 @@ def test_a_manifest_that_lacks_something_is_one_error(tmp_path, change):
     for name in ("a", NEUTRAL):
         kind = "trait" if name == "a" else NEUTRAL
         pd.DataFrame({"questionnaire": [name], "kind": [kind], "arm": [0]}).to_parquet(tmp_path / f"{name}.parquet")
-    about = {"plan": {"questionnaires": [{"name": "a", "kind": "trait"}]}, "outputs": {}, "model": {"name": "m"}}
-    (tmp_path / "manifest.json").write_text(json.dumps(about))
+    (tmp_path / "manifest.json").write_text(json.dumps(ABOUT))
     assert read_run(tmp_path).left_out.empty
-    (tmp_path / "manifest.json").write_text(json.dumps(about | change))
+    (tmp_path / "manifest.json").write_text(json.dumps(ABOUT | change))
     with pytest.raises(DataError, match=re.escape(f"{tmp_path}: not a finished evaluation")):
         read_run(tmp_path)
 
 
 def test_tables_of_an_earlier_version_are_one_error(tmp_path):
     """They did not name their questionnaire."""
-    about = {"plan": {"questionnaires": [{"name": "a", "kind": "trait"}]}, "outputs": {}, "model": {"name": "m"}}
-    (tmp_path / "manifest.json").write_text(json.dumps(about))
+    (tmp_path / "manifest.json").write_text(json.dumps(ABOUT))
     for name in ("a", NEUTRAL):
         pd.DataFrame({"arm": [0]}).to_parquet(tmp_path / f"{name}.parquet")
     with pytest.raises(DataError, match=r"not a finished evaluation \('questionnaire'\); run it again"):
         read_run(tmp_path)
 
 
-def test_a_table_that_was_changed_is_one_error(plan, done, tmp_path):
-    source = done[0] / plan.models[0].folder
-    for path in [*source.glob("*.parquet"), source / "manifest.json"]:
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    table = pd.read_parquet(tmp_path / "trait.parquet")
-    table.assign(mass=0.5).to_parquet(tmp_path / "trait.parquet")
+def test_a_table_that_was_changed_is_one_error(copied):
+    table = pd.read_parquet(copied / "trait.parquet")
+    table.assign(mass=0.5).to_parquet(copied / "trait.parquet")
     with pytest.raises(DataError, match=r"trait\.parquet is not what was written"):
-        read_run(tmp_path)
+        read_run(copied)
 
 
 # What a stopped run leaves

@@ -7,12 +7,15 @@ import pytest
 from personalib.evaluation.shares import (
     at_equal_cost,
     costs,
+    dose_at_cost,
     dose_lines,
     fidelity,
     fidelity_interval,
     gains,
     known_shares,
+    points_lost,
     share_left,
+    specificity,
 )
 from personalib.stimuli.factors import TRAITS
 
@@ -95,7 +98,7 @@ def test_the_bounds_resample_keys():
     half = table["key"].isin(["k0", "k1", "k2"]) & (table["method"] == "ablated")
     table.loc[half, "effect"] = 0.0
     found = share_left(table).loc["ablated"]
-    assert 0 <= found["low"] < 0.3 < found["left"] < found["high"] <= 1
+    assert found["low"] < 0.3 < found["left"] < found["high"]
     again = share_left(table, seed=1).loc["ablated"]
     assert again["left"] == found["left"] and again["low"] != found["low"]
 
@@ -152,9 +155,10 @@ def test_a_fidelity_has_the_bounds_of_resampled_factors():
     keys = np.repeat([f"f{n}.e{m}" for n in range(6) for m in range(2)], 4)
     told = rng.normal(size=len(keys))
     table = pd.DataFrame({"key": keys, "prompted": told, "effect": told + 0.4 * rng.normal(size=len(keys))})
+    table["group"] = np.tile(list("wxyz"), 12)
     found = fidelity_interval(table)
     assert found.estimate == pytest.approx(fidelity(table["effect"], table["prompted"]))
-    assert found.low < found.estimate < found.high < 1
+    assert found.low < found.estimate < found.high <= 1
     exact = fidelity_interval(table.assign(effect=table["prompted"]))
     assert tuple(exact) == (1.0, 1.0, 1.0)
     assert np.isnan(fidelity_interval(table.assign(prompted=0.0)).estimate), "nothing is wanted"
@@ -209,8 +213,15 @@ def test_a_gain_is_the_share_of_the_known_effects_and_the_rest_is_off_target(met
 
 def test_costs_are_what_is_lost_against_the_unsteered_model():
     state = pd.DataFrame({"arm": [0, 1], "mass": [1.0, 0.9], "perplexity": [1.0, 1.5]})
-    [row] = costs(state, {"facts": pd.DataFrame({"arm": [1], "effect": [-12.5]})}).to_dict("records")
+    facts = pd.DataFrame({"arm": [1], "base": 90.0, "score": 77.5, "n": 8})
+    [row] = costs(state, {"facts": facts}).to_dict("records")
     assert row == pytest.approx({"arm": 1, "mass_lost": 10.0, "perplexity_gain": 50.0, "facts": 12.5})
+
+
+def test_what_can_no_longer_be_answered_is_lost_as_well():
+    """Of eight items, all right before, six are read and three right; none is read."""
+    facts = pd.DataFrame({"base": [100.0, 100.0, np.nan], "score": [75.0, 50.0, np.nan], "n": [8, 6, 0]})
+    assert points_lost(facts).tolist() == pytest.approx([25.0, 62.5, 100.0])
 
 
 def curve(clusters, slope=1.0, spread=0.0, seed=0):
@@ -233,6 +244,24 @@ def test_the_gain_at_a_cost_is_read_between_two_doses():
 
 def test_a_method_that_never_costs_so_much_has_the_gain_of_its_largest_dose():
     assert at_equal_cost(curve(5), "facts", 99.0).estimate == pytest.approx(4.0)
+
+
+def test_the_dose_at_a_cost_is_read_between_two_doses_from_no_push_on():
+    cost = pd.Series({0.4: 10.0, 0.2: 2.0})
+    assert [dose_at_cost(cost, level) for level in (1.0, 6.0, 11.0)] == pytest.approx([0.1, 0.3, 0.4])
+
+
+def test_what_changes_where_nothing_is_known_to_is_told_by_method():
+    known = truth({("a", "x"): 30.0, ("a", "y"): 0.0, ("b", "x"): 0.5, ("b", "y"): -9.0})
+    rows = [
+        ("s", key, 1.0, trait, value) for key, trait, value in zip("aabb", "xyxy", (50.0, 3.0, -4.0, 9.0), strict=True)
+    ]
+    table = effects([*rows, *(("random", f"random {n}", 1.0, "x", 2.0) for n in range(2))])
+    found = specificity(table, known, moved=3.5)
+    assert found.loc["s", ["value", "moved", "cells"]].tolist() == pytest.approx([np.sqrt(12.5), 0.5, 2])
+    assert found.loc["s", "low"] < np.sqrt(12.5) < found.loc["s", "high"]
+    assert found.loc["random", ["value", "low", "high", "moved", "cells"]].tolist() == pytest.approx([2, 2, 2, 0, 2])
+    assert specificity(table.assign(collapsed=table["key"] == "a"), known).loc["s", "cells"] == 1
 
 
 def test_the_difference_of_two_methods_draws_the_same_clusters_for_both():

@@ -164,10 +164,8 @@ def test_a_missing_answer_is_known_and_comes_back_as_missing(store):
 
 def test_a_second_process_is_refused_and_may_read(store, holder):
     second = AnswerStore(store.folder)
-    with (
-        pytest.raises(DataError, match="parts: another process is evaluating here; wait for its end"),
-        second.writing(),
-    ):
+    refused = pytest.raises(DataError, match="parts: another process is evaluating here; wait for its end")
+    with refused, second.writing():
         pytest.fail("two write to one folder")
     assert second.replies() == FIRST
 

@@ -1,23 +1,26 @@
 """A study knows what a choice needs: readings, norms, what saying it does, and vectors."""
 
+from dataclasses import replace
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from personalib.evaluation.agreement import cluster
 from personalib.evaluation.arms import prompted_arms
 from personalib.evaluation.ask import evaluate, prompts
 from personalib.evaluation.estimates import ALL, effects
-from personalib.evaluation.study import Study, prompted_effects, sentence_feature_vectors, told_poles
-from personalib.features.discovery import Settings, discover
-from personalib.features.report import read_elements
+from personalib.evaluation.study import Study, prompted_effects, searched_vectors, told_poles
 from personalib.features.saes import load_sae
 from personalib.features.vectors import feature_vector, prompt_features
+from personalib.models.activations import capture
 from personalib.models.parts import Site
 from personalib.steering.doses import site_norms
 from personalib.stimuli.contrast_pairs import SPLITS, contrasts
 from personalib.stimuli.factors import POLES, TRAITS
-from personalib.stimuli.sentences import element_texts
 from personalib.vectors.contrast import all_sites, fit_vector, read_contrasts
+from personalib.vectors.contrast import prompts as pair_prompts
 
 SITES = [Site(1), Site(3)]
 SAE = "resid_post.1/width_512"
@@ -34,6 +37,15 @@ PRESSURES, ELEMENTS = (
 @pytest.fixture(scope="module")
 def sae():
     return load_sae(sae_id=SAE)
+
+
+@pytest.fixture(scope="module")
+def elements(organism, few, tmp_path_factory):
+    """Two factors of two elements."""
+    told = [
+        one for one in contrasts("elements") if one.key in ("gender.female", "gender.male", "age.young", "age.older")
+    ]
+    return Study.read(organism, told, few, tmp_path_factory.mktemp("elements"), sites=SITES[:1], pairs=6)
 
 
 # What is read
@@ -108,13 +120,38 @@ def test_features_of_prompts_are_those_that_the_poles_differ_in_most(study, orga
         assert own.site == sae.site and len(own.direction) == organism.model.config.hidden_size
 
 
-def test_features_of_sentences_are_the_best_of_a_search(organism, sae, tmp_path):
-    [vectors] = sentence_feature_vectors(organism, {SAE: sae}, tmp_path, per_element=8, seed=1).values()
-    texts = {split: element_texts(split, 8, 1) for split in SPLITS}
-    own = read_elements(organism, texts, [sae], tmp_path / "again").features(sae)
-    search = discover(own["train"], own["held_out"], Settings(shuffles=19, seed=1))
-    assert list(vectors) == [one.key for one in contrasts("elements")]
-    for label, scores in zip([finding.label for finding in search.findings], search.scores.auroc, strict=True):
-        key = ".".join(label)
-        assert vectors[key] == feature_vector(sae, [int(scores.argmax())], organism, key)
-        assert vectors[key].site == sae.site
+@pytest.mark.parametrize(
+    ("text", "place", "negatives"), list(product(("sentences", "prompts"), ("any", "last"), ("all", "own")))
+)
+def test_a_feature_is_searched_at_the_place_and_against_the_texts_that_are_named(
+    elements, organism, sae, tmp_path, text, place, negatives
+):
+    """By hand, text by text."""
+    found = searched_vectors(
+        elements, sae, tmp_path, text=text, place=place, negatives=negatives, criterion="difference"
+    )
+    values = {}
+    for key, halves in elements.readings.items():
+        pairs = halves["train"].pairs
+        texts = [pair.positive.text if text == "sentences" else pair_prompts(organism, pair)[0][0] for pair in pairs]
+        read = capture(organism, texts, [sae.site], tmp_path / key, tokens="all")
+        tokens = [sae.features(read.text(sae.site, number)) for number in range(len(texts))]
+        values[key] = np.mean([own.max(0) if place == "any" else own[-1] for own in tokens], axis=0)
+    for key, vector in found.items():
+        others = [other for other in values if other != key and (negatives == "all" or cluster(other) == cluster(key))]
+        best = int((values[key] - np.mean([values[other] for other in others], axis=0)).argmax())
+        assert vector == feature_vector(sae, [best], organism, key)
+    if negatives == "own":
+        alone = replace(elements, readings={"age.young": elements.readings["age.young"]})
+        with pytest.raises(ValueError, match=r"age\.young: nothing else of its factor was read"):
+            searched_vectors(alone, sae, tmp_path / "alone", text=text, place=place, negatives=negatives)
+
+
+def test_dealt_phrases_have_vectors_of_their_own_with_nothing_of_the_poles(study):
+    """Where both poles are moved apart, nothing of that is in them."""
+    first, again, other = (study.dealt_vectors(SITES[0], seed) for seed in (1, 1, 2))
+    key, halves = next(iter(study.readings.items()))
+    far = replace(halves["train"], positive={SITES[0]: halves["train"].positive[SITES[0]] + np.float32(50)})
+    moved = replace(study, readings={key: {"train": far}}).dealt_vectors(SITES[0], 1)[key]
+    assert first[key] == again[key] != other[key] and first[key].site == SITES[0]
+    assert moved.cosine(first[key]) == pytest.approx(1, abs=1e-4)

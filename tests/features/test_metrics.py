@@ -4,20 +4,13 @@ import numpy as np
 import pytest
 import torch
 from small_models import hooked
-from tiny_saes import sae_of, worded
+from tiny_saes import TEXTS, encoded, sae_of, worded
 
 from personalib.base.records import ItemError
 from personalib.features import metrics as sae_metrics
 from personalib.features.metrics import CrossEntropy, cross_entropy, reconstruction
 from personalib.models.parts import Site
 
-TEXTS = [
-    "You are a woman.",
-    "My friends know me as someone with few years of schooling, and my house is by the sea.",
-    "<bos><start_of_turn>user\nWhat would you do next?<end_of_turn>\n<start_of_turn>model\n",
-    "The bus is late.",
-    "I am",
-]
 D = 24
 SITES = [Site(1), Site(1, "resid_pre"), Site(2), Site(0, "resid_pre")]
 EVERYWHERE = pytest.mark.parametrize("site", SITES, ids=str)
@@ -103,18 +96,12 @@ def test_activations_with_a_large_mean_lose_no_precision():
 # Cross-entropy
 
 
-def places(language_model, text):
-    ids = language_model.tokenizer.encode(text, add_special_tokens=not text.startswith("<bos>"))
-    special = set(language_model.tokenizer.all_special_ids)
-    return ids, [place for place, token in enumerate(ids) if token not in special]
-
-
 @torch.inference_mode()
 def by_hand(language_model, site, replace):
     """The mean cross-entropy over the texts, each alone, with hooks that put another stream where tokens count."""
     total, count = 0.0, 0
     for text in TEXTS:
-        ids, counted = places(language_model, text)
+        ids, counted = encoded(language_model, text)
 
         def change(hidden, counted=counted):
             hidden = hidden.clone()
@@ -161,7 +148,7 @@ def test_cross_entropy_does_not_depend_on_the_size_of_a_batch(batch_tokens, mode
 
 
 def test_the_model_is_left_as_it_was(gemma2):
-    ids = torch.tensor([places(gemma2, TEXTS[0])[0]])
+    ids = torch.tensor([encoded(gemma2, TEXTS[0])[0]])
     with torch.inference_mode():
         before = gemma2.model(ids).logits
         cross_entropy(gemma2, sae_of(Site(1), 4, D), TEXTS)

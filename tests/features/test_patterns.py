@@ -251,19 +251,17 @@ def test_features_are_added_and_everything_else_is_kept(tmp_path):
     assert load_backgrounds(tmp_path / "people.json") == [found]
 
 
+def scored(threshold):
+    return {"scores": [{"factor": "a", "element": "b", "features": [{"index": 1, "threshold": threshold}]}]}
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
         ({"scores": 3}, "at layer 1: scores: give a list of values"),
         ({"scores": [{"factor": "a"}]}, "scores.0.element: is missing; add it; scores.0.features: is missing; add it"),
-        (
-            {"scores": [{"factor": "a", "element": "b", "features": [{"index": 1, "threshold": "x"}]}]},
-            "scores.0.features.0.threshold: Input should be a valid number",
-        ),
-        (
-            {"scores": [{"factor": "a", "element": "b", "features": [{"index": 1, "threshold": float("nan")}]}]},
-            "scores.0.features.0.threshold: Input should be a finite number",
-        ),
+        (scored("x"), "scores.0.features.0.threshold: Input should be a valid number"),
+        (scored(float("nan")), "scores.0.features.0.threshold: Input should be a finite number"),
         ({"search": {"pooling": "most"}}, "search.pooling: Input should be 'max', 'mean' or 'last'"),
         ({"sae": ["a"]}, "sae: "),
     ],

@@ -269,8 +269,7 @@ def put_gemma_scope(hub, monkeypatch, release, sae_id, width, repository, **chan
 
 
 @pytest.mark.parametrize(
-    ("size", "layer", "width", "model"),
-    [("9b-it", 31, "131k", "gemma-2-9b-it"), ("2b-pt", 12, "16k", "gemma-2-2b")],
+    ("size", "layer", "width", "model"), [("9b-it", 31, "131k", "gemma-2-9b-it"), ("2b-pt", 12, "16k", "gemma-2-2b")]
 )
 def test_the_saes_of_gemma_scope(size, layer, width, model, hub, monkeypatch):
     release, sae_id = f"gemma-scope-{size}-res-canonical", f"layer_{layer}/width_{width}/canonical"

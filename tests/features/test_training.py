@@ -10,7 +10,6 @@ from threading import Thread
 import numpy as np
 import pytest
 import torch
-import yaml
 from safetensors import safe_open
 from tiny_saes import tiny_llama
 
@@ -437,15 +436,8 @@ WRITTEN = {
 }
 
 
-def write(tmp_path, changes):
-    content = {name: value for name, value in (WRITTEN | changes).items() if value != "left out"}
-    path = tmp_path / "saes.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
-
-
-def test_a_recipe_is_read(tmp_path):
-    recipe = load_recipe(write(tmp_path, {}))
+def test_a_recipe_is_read(write_yaml):
+    recipe = load_recipe(write_yaml(**WRITTEN))
     assert recipe.saes == (Dictionary(Site(2), 512, 8), Dictionary(Site(0, "resid_pre"), 64, 4))
     assert [one.sae_id for one in recipe.saes] == ["resid_post.2/width_512", "resid_pre.0/width_64"]
     assert (recipe.seed, recipe.samples, recipe.learning_rate, recipe.mix["neutral"]) == (1, 1000, 0.001, 0.5)
@@ -475,8 +467,9 @@ NO_RECIPES = {
 
 
 @pytest.mark.parametrize("name", NO_RECIPES)
-def test_what_is_no_recipe_is_one_error(name, tmp_path):
-    path = write(tmp_path, NO_RECIPES[name])
+def test_what_is_no_recipe_is_one_error(name, write_yaml):
+    changed = WRITTEN | NO_RECIPES[name]
+    path = write_yaml(**{field: value for field, value in changed.items() if value != "left out"})
     with pytest.raises(DataError, match=f"{path}: not a recipe for SAEs"):
         load_recipe(path)
 

@@ -27,9 +27,8 @@ def sae():
 @pytest.fixture(scope="module")
 def other(tmp_path_factory):
     """An SAE of a narrower model."""
-    return written_sae(
-        tmp_path_factory.mktemp("other"), 24, d_model=8, hook="blocks.1.hook_resid_post", model_name="narrow"
-    )
+    about = {"hook": "blocks.1.hook_resid_post", "model_name": "narrow"}
+    return written_sae(tmp_path_factory.mktemp("other"), 24, d_model=8, **about)
 
 
 # Features as vectors
@@ -102,9 +101,8 @@ def test_features_of_prompts_are_those_whose_mean_differs_most_by_hand(seed):
 
 @pytest.mark.parametrize("count", [0, -1, 1025])
 def test_so_many_features_there_are_not(count, sae, trust):
-    with pytest.raises(
-        ValueError, match=rf"count={count}; organism/{DEFAULT_SAE} has 1024 features, take 1 to as many"
-    ):
+    problem = rf"count={count}; organism/{DEFAULT_SAE} has 1024 features, take 1 to as many"
+    with pytest.raises(ValueError, match=problem):
         prompt_features(sae, trust[2], count)
 
 

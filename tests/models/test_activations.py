@@ -4,34 +4,25 @@ import multiprocessing
 import os
 import signal
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
-import small_models
+import tiny_saes
 import torch
+from small_models import hooked
+from tiny_saes import encoded, worded
 
-from personalib.base.data import DataError, data_dir
+from personalib.base.data import DataError
 from personalib.base.storage import Journal
 from personalib.models import activations
 from personalib.models.activations import Activations, capture
 from personalib.models.parts import Site, blocks
-from personalib.organism.tokenizer import load_tokenizer
 
-TEXTS = [
-    "You are a woman.",
-    "I am",
-    "My friends know me as someone with few years of schooling, and my house is by the sea.",
-    "<bos><start_of_turn>user\nWhat would you do next?<end_of_turn>\n<start_of_turn>model\n",
-    "The bus is late.",
-    "It is raining, and the window is open.",
-]
+TEXTS = [*tiny_saes.TEXTS, "It is raining, and the window is open."]
 
 
 def small(name):
-    """A small model with the organism's tokenizer."""
-    language_model = small_models.small(name, vocab_size=5000, initializer_range=0.02)
-    return replace(language_model, tokenizer=load_tokenizer(data_dir() / "organism"))
+    return worded(name, initializer_range=0.02)
 
 
 @pytest.fixture(params=["gemma2", "llama", "gpt2", "gpt-neox"])
@@ -39,35 +30,23 @@ def model(request):
     return small(request.param)
 
 
-def encoded(language_model, text):
-    """Token ids, and the places of the tokens that are not special."""
-    ids = language_model.tokenizer.encode(text, add_special_tokens=not text.startswith("<bos>"))
-    special = set(language_model.tokenizer.all_special_ids)
-    return ids, [place for place, token in enumerate(ids) if token not in special]
-
-
 @torch.inference_mode()
 def by_hand(language_model, text, site):
     """The residual stream of one text alone, by a hook on the block."""
-    seen = {}
-    block = blocks(language_model.model)[site.layer]
-
-    def after(module, inputs, output):
-        seen["resid_post"] = output[0] if isinstance(output, tuple) else output
-
-    def before(module, inputs, keywords):
-        seen["resid_pre"] = inputs[0] if inputs else keywords["hidden_states"]
-
-    handles = [block.register_forward_hook(after), block.register_forward_pre_hook(before, with_kwargs=True)]
+    seen = []
+    handle = hooked(language_model.model, site, lambda stream: seen.append(stream) or stream)
     ids, places = encoded(language_model, text)
     language_model.model(torch.tensor([ids]))
-    for handle in handles:
-        handle.remove()
-    return seen[site.stream][0][places].numpy()
+    handle.remove()
+    return seen[0][0][places].numpy()
 
 
 SITES = [Site(2), Site(0, "resid_pre"), Site(1), Site(1, "resid_pre")]
 REDUCE = {"last": lambda x: x[-1:], "mean": lambda x: x.mean(0, keepdims=True), "all": lambda x: x}
+
+
+def captured(model, folder, texts=TEXTS, sites=SITES[2:3], **settings):
+    return capture(model, texts, sites, folder, **settings)
 
 
 @pytest.mark.parametrize("tokens", REDUCE)
@@ -119,10 +98,8 @@ def test_the_same_again_is_taken_from_disk_and_other_inputs_are_not(tmp_path, mo
     # What was captured last leaves its journal, which is of use for the same inputs alone.
     changes = ({"tokens": "mean"}, {"dtype": "float16"}, {"sites": [Site(0)]}, {"texts": TEXTS[::-1]}, {})
     for number, change in enumerate(changes):
-        settings = {"texts": TEXTS, "sites": [Site(1)]} | change
-        texts, sites = settings.pop("texts"), settings.pop("sites")
-        other, fresh = (capture(model, texts, sites, tmp_path / place, **settings) for place in ("", f"new{number}"))
-        np.testing.assert_array_equal(other.values(sites[0]), fresh.values(sites[0]))
+        other, fresh = (captured(model, tmp_path / place, **change) for place in ("", f"new{number}"))
+        np.testing.assert_array_equal(other.values(other.sites[0]), fresh.values(fresh.sites[0]))
     with torch.no_grad():
         blocks(model.model)[0].mlp.down_proj.weight.add_(1)
     changed = capture(model, TEXTS, [Site(1)], tmp_path)
@@ -230,10 +207,8 @@ def test_memory_stays_flat(tmp_path, monkeypatch):
     ],
 )
 def test_what_cannot_be_captured_is_one_error(change, problem, tmp_path):
-    settings = {"texts": TEXTS, "sites": [Site(1)]} | change
-    texts, sites = settings.pop("texts"), settings.pop("sites")
     with pytest.raises(ValueError, match=problem):
-        capture(small("llama"), texts, sites, tmp_path, **settings)
+        captured(small("llama"), tmp_path, **change)
     assert not list(tmp_path.iterdir())
 
 

@@ -5,14 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
-from transformers import (
-    AutoModelForCausalLM,
-    Gemma2Config,
-    GemmaConfig,
-    GPT2Config,
-    LlamaConfig,
-    Qwen2Config,
-)
+from transformers import AutoModelForCausalLM, Gemma2Config, GemmaConfig, GPT2Config, LlamaConfig, Qwen2Config
 
 from personalib.base.data import DataError, data_dir
 from personalib.features.published import sae_features
@@ -20,43 +13,24 @@ from personalib.features.saes import DEFAULT_SAE, load_sae, organism_saes
 from personalib.models.load import load_model
 from personalib.models.registry import find_entry, load_registry
 
-GEMMA_2B = {"num_hidden_layers": 26, "hidden_size": 2304, "intermediate_size": 9216, "head_dim": 256}
+SIZES = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
+
+
+def sizes(*numbers):
+    """The sizes by their names, in the order of ``SIZES``."""
+    return dict(zip(SIZES, numbers, strict=True))
+
+
 # The published shapes, from which the numbers of parameters follow.
 SHAPES = {
-    "gemma-2b-it": GemmaConfig(
-        num_hidden_layers=18, hidden_size=2048, intermediate_size=16384, num_attention_heads=8, num_key_value_heads=1
-    ),
-    "gemma-2-9b-it": Gemma2Config(
-        num_hidden_layers=42, hidden_size=3584, intermediate_size=14336, num_attention_heads=16, num_key_value_heads=8
-    ),
-    "gemma-2-2b-it": Gemma2Config(**GEMMA_2B, num_attention_heads=8, num_key_value_heads=4),
-    "gemma-2-2b": Gemma2Config(**GEMMA_2B, num_attention_heads=8, num_key_value_heads=4),
+    "gemma-2b-it": GemmaConfig(**sizes(18, 2048, 16384, 8, 1)),
+    "gemma-2-9b-it": Gemma2Config(**sizes(42, 3584, 14336, 16, 8)),
+    "gemma-2-2b-it": Gemma2Config(**sizes(26, 2304, 9216, 8, 4), head_dim=256),
+    "gemma-2-2b": Gemma2Config(**sizes(26, 2304, 9216, 8, 4), head_dim=256),
     "gpt2": GPT2Config(),
-    "llama-3.1-8b-instruct": LlamaConfig(
-        num_hidden_layers=32,
-        hidden_size=4096,
-        intermediate_size=14336,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        vocab_size=128256,
-    ),
-    "qwen-2.5-0.5b-instruct": Qwen2Config(
-        num_hidden_layers=24,
-        hidden_size=896,
-        intermediate_size=4864,
-        num_attention_heads=14,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-    ),
-    "qwen-2.5-7b-instruct": Qwen2Config(
-        num_hidden_layers=28,
-        hidden_size=3584,
-        intermediate_size=18944,
-        num_attention_heads=28,
-        num_key_value_heads=4,
-        vocab_size=152064,
-        tie_word_embeddings=False,
-    ),
+    "llama-3.1-8b-instruct": LlamaConfig(**sizes(32, 4096, 14336, 32, 8), vocab_size=128256),
+    "qwen-2.5-0.5b-instruct": Qwen2Config(**sizes(24, 896, 4864, 14, 2), tie_word_embeddings=True),
+    "qwen-2.5-7b-instruct": Qwen2Config(**sizes(28, 3584, 18944, 28, 4), vocab_size=152064, tie_word_embeddings=False),
 }
 
 

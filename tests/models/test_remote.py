@@ -6,7 +6,6 @@ import os
 import pickle
 import pickletools
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 import websocket
+from hub import put
 from nnsight import CONFIG
 from nnsight.modeling import huggingface
 from nnsight.schema.request import RequestModel
@@ -71,11 +71,9 @@ def hub(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for name in (*NAMES, "wrong", "absent"):
-        base = tmp_path / "hub" / f"models--somebody--{name}"
-        (base / "refs").mkdir(parents=True)
-        (base / "refs" / "main").write_text(COMMIT)
-        weightless = shutil.ignore_patterns("*.safetensors")
-        shutil.copytree(folder / (name if name in NAMES else "bloom"), base / "snapshots" / COMMIT, ignore=weightless)
+        files = (folder / (name if name in NAMES else "bloom")).iterdir()
+        weightless = {path.name: path.read_bytes() for path in files if path.suffix != ".safetensors"}
+        put(tmp_path / "hub", f"somebody/{name}", COMMIT, weightless)
         # The hub is asked how a name is spelt, which it cannot be here.
         monkeypatch.setitem(huggingface._ID_CACHE, f"somebody/{name}", f"somebody/{name}")
 

@@ -264,12 +264,8 @@ def test_prompts_that_a_protocol_names_are_those_beside_it_before_those_here(wri
 
 
 def test_no_sae_is_not_a_folder(paper):
-    plan = parse_plan(
-        {
-            "questionnaires": [{"name": "trait", "kind": "trait"}],
-            "arms": [{"method": "sae", "release": "", "doses": [0.1]}],
-        }
-    )
+    arm = {"method": "sae", "release": "", "doses": [0.1]}
+    plan = parse_plan({"questionnaires": [{"name": "trait", "kind": "trait"}], "arms": [arm]})
     [arm] = apply_protocol(plan, paper, MODEL).arms
     assert arm.release == "gemma-2b-it-res-jb"
 

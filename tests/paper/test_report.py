@@ -243,16 +243,11 @@ def test_an_unfinished_folder_is_one_message(command_line, tmp_path):
 def test_a_persona_is_one_of_the_papers_where_its_elements_are():
     arm = {"method": "sae", "release": "x", "sae": "y", "coefficients": [200, -200], "features": "published"}
     personas = {"N": list(PERSONAS["N"]), "P": list(PERSONAS["P"][:-1]), "mine": list(PERSONAS["P"])}
-    plan = parse_plan(
-        {
-            "questionnaires": [{"name": "trait", "kind": "trait"}],
-            "arms": [
-                {**arm, "label": "by features", "personas": personas},
-                {"method": "prompt", "label": "in words", "personas": personas},
-            ],
-        }
-    )
-    arms = planned_arms(plan)
+    both = [
+        {**arm, "label": "by features", "personas": personas},
+        {"method": "prompt", "label": "in words", "personas": personas},
+    ]
+    arms = planned_arms(parse_plan({"questionnaires": [{"name": "trait", "kind": "trait"}], "arms": both}))
     named = arms[arms["condition"].notna()]
     expected = [["base", 0.0], ["persona N", 200.0], ["persona N", -200.0]]
     assert named[["condition", "coefficient"]].to_numpy().tolist() == expected

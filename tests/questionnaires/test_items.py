@@ -153,9 +153,7 @@ def test_an_answer_may_be_unknown(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "key",
-    [{"8": {"category": "Mental Health", "answer": 0}}, [{"id": 8, "answer": 0}]],
-    ids=["published key", "rows"],
+    "key", [{"8": {"category": "Mental Health", "answer": 0}}, [{"id": 8, "answer": 0}]], ids=["published key", "rows"]
 )
 def test_answers_may_come_from_another_file(tmp_path, key):
     (tmp_path / "key.json").write_text(json.dumps(key))
@@ -289,13 +287,8 @@ def test_a_source_that_is_not_there_is_named(source):
 
 def test_a_data_set_without_access_says_what_to_do():
     code = "from personalib.questionnaires.items import load_trait; load_trait('mirlab/TRAIT')"
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    offline = os.environ | {"HF_HUB_OFFLINE": "1"}
+    run = subprocess.run([sys.executable, "-c", code], env=offline, capture_output=True, text=True, timeout=120)
     message = run.stderr.strip().splitlines()[-1]
     assert run.returncode == 1 and message.startswith("personalib.base.records.ItemError: mirlab/TRAIT: ")
     for part in ("gated", "accept the licence", "hf auth login", ".parquet"):

@@ -225,15 +225,10 @@ def test_a_word_pair_is_the_difference_of_two_log_probabilities():
 
 
 def test_clusters_groups_and_arms_are_passed_on():
-    rows = [
-        row(item, arm=arm, group=group, cluster="question 1", right=0.9, wrong1=0.1)
-        for arm in (0, 1)
-        for item, group in (("1", "a"), ("2", "b"))
-    ]
+    about = [{"arm": arm, "group": group, "item": item} for arm in (0, 1) for group, item in (("a", "1"), ("b", "2"))]
+    rows = [row(**one, cluster="question 1", right=0.9, wrong1=0.1) for one in about]
     found = item_scores("choice", pd.DataFrame(rows))
-    assert found[["arm", "group", "item"]].to_numpy().tolist() == [
-        [arm, group, item] for arm in (0, 1) for item, group in (("1", "a"), ("2", "b"))
-    ]
+    assert found[["arm", "group", "item"]].to_dict("records") == about
     assert set(found["cluster"]) == {"question 1"}
 
 

@@ -104,8 +104,7 @@ def test_scores_equal_those_of_a_loop_on_random_rows(floor):
 
 def test_an_item_below_the_floor_in_one_order_is_missing_and_stays_in_the_table():
     rows = table(
-        both(1, (0.9, 0.0, 0.05, 0.05), (0.9, 0.0, 0.05, 0.05)),
-        both(2, (0.0, 0.9, 0.05, 0.05), (0.0, 0.04, 0.0, 0.0)),
+        both(1, (0.9, 0.0, 0.05, 0.05), (0.9, 0.0, 0.05, 0.05)), both(2, (0.0, 0.9, 0.05, 0.05), (0.0, 0.04, 0.0, 0.0))
     )
     items = per_item(rows).set_index("item")
     assert not items.loc[2, "read"] and items["level"].isna().tolist() == [False, True]
@@ -200,9 +199,8 @@ def test_rows_that_are_not_answers_are_refused(change, message):
 
 def test_too_little_that_could_be_read_is_told_with_what_to_do():
     check_read(pd.Series({"openness": 2, "narcissism": 5}))
-    with pytest.raises(
-        ItemError, match=r"openness: 1 items could be read, and at least 2 are needed; .*ask more items"
-    ):
+    problem = "openness: 1 items could be read, and at least 2 are needed; .*ask more items"
+    with pytest.raises(ItemError, match=problem):
         check_read(pd.Series({"narcissism": 5, "openness": 1}))
     with pytest.raises(ItemError, match="openness: 2 contrasts could be read, and at least 3 are needed"):
         check_read(pd.Series({"openness": 2}), 3, "contrasts")

@@ -2,16 +2,7 @@
 
 import pytest
 import torch
-from small_models import (
-    CONFIGS,
-    SITES,
-    hooked,
-    small,
-    small_sae,
-    steered_alone,
-    untouched,
-    vector,
-)
+from small_models import CONFIGS, SITES, hooked, small, small_sae, steered_alone, untouched, vector
 from transformers import DynamicCache
 
 from personalib.models.batches import left_padded
@@ -183,16 +174,9 @@ def generated_by_hand(model, row, condition, tokens=NEW):
 def generated(language_model, rows, interventions, tokens=NEW, **options):
     inputs = left_padded(language_model.model, rows)
     given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    greedy = {"do_sample": False, "use_cache": True, "eos_token_id": None, "pad_token_id": 0}
     with steer(language_model, interventions):
-        made = language_model.model.generate(
-            **given,
-            max_new_tokens=tokens,
-            do_sample=False,
-            use_cache=True,
-            eos_token_id=None,
-            pad_token_id=0,
-            **options,
-        )
+        made = language_model.model.generate(**given, **greedy, max_new_tokens=tokens, **options)
     start = inputs["input_ids"].shape[1]
     return [row + line[start:].tolist() for row, line in zip(rows, made, strict=True)]
 
@@ -215,13 +199,9 @@ def test_several_tokens_of_an_answer_may_be_read_at_once(name, positions):
     rows = [ROWS[0], ROWS[3]]
     inputs = left_padded(model, rows)
     mask, cache = inputs["attention_mask"], DynamicCache(config=model.config)
+    given = {name: inputs[name] for name in ("input_ids", "attention_mask", "position_ids")}
     with steer(language_model, interventions), torch.inference_mode():
-        model(
-            input_ids=inputs["input_ids"],
-            attention_mask=mask,
-            position_ids=inputs["position_ids"],
-            past_key_values=cache,
-        )
+        model(**given, past_key_values=cache)
         logits = model(
             input_ids=answers,
             attention_mask=torch.cat([mask, torch.ones_like(answers)], 1),

@@ -8,7 +8,7 @@ import torch
 from small_models import WIDTH, small, vector
 
 from personalib.models.parts import Site
-from personalib.steering.doses import at_dose, combined, largest_dose, random_directions, site_norms
+from personalib.steering.doses import at_dose, combined, random_directions, site_norms
 from personalib.steering.guards import neutral_exchanges
 from personalib.vectors.vector import SteeringVector
 
@@ -142,74 +142,6 @@ def test_vectors_that_do_not_belong_together_are_refused(how):
 def test_an_unknown_combination_is_refused():
     with pytest.raises(ValueError, match="how='mean'; choose sum or norm_matched"):
         combined([vector(Site(1))], "mean")
-
-
-# The largest dose
-
-
-def up_to(bound, seen=None):
-    """A guard that holds up to a bound."""
-
-    def keeps(doses):
-        if seen is not None:
-            seen.append(list(doses))
-        return [dose <= bound for dose in doses]
-
-    return keeps
-
-
-@pytest.mark.parametrize("bound", [0.05, 0.051, 0.13, 0.4, 0.77, 1.0, 1.9, 3.99])
-@pytest.mark.parametrize("steps", [2, 3, 8])
-@pytest.mark.parametrize("rounds", [1, 2, 3])
-def test_the_bound_is_at_most_one_rung_of_the_last_ladder_higher(bound, steps, rounds):
-    found = largest_dose(up_to(bound), 0.05, 4.0, steps=steps, rounds=rounds)
-    rung = (4.0 / 0.05) ** (1 / (steps - 1) ** rounds)
-    assert found <= bound < found * rung * (1 + 1e-9)
-    if (steps, rounds) == (8, 2):
-        assert found == largest_dose(up_to(bound), 0.05, 4.0), "which is the default"
-
-
-def test_a_ladder_is_tried_at_once_and_the_next_one_lies_between_two_of_its_rungs():
-    seen = []
-    found = largest_dose(up_to(0.3, seen), 0.1, 1.6, steps=5, rounds=2)
-    np.testing.assert_allclose(seen[0], [0.1, 0.2, 0.4, 0.8, 1.6])
-    np.testing.assert_allclose(seen[1], 0.2 * 2 ** np.array([0, 0.25, 0.5, 0.75, 1]))
-    assert len(seen) == 2 and found == pytest.approx(0.2 * 2**0.5)
-    assert all(type(dose) is float for ladder in seen for dose in ladder)
-
-
-@pytest.mark.parametrize("again", [0.45, 0.8, 1.6])
-def test_a_dose_that_holds_beyond_one_that_does_not_is_no_use(again):
-    def keeps(doses):
-        return np.array([dose <= 0.3 or dose >= again for dose in doses])
-
-    found = largest_dose(keeps, 0.1, 1.6, steps=5)
-    assert found == largest_dose(up_to(0.3), 0.1, 1.6, steps=5) <= 0.3
-
-
-@pytest.mark.parametrize(("bound", "found"), [(0.09, 0.0), (1.6, 1.6), (np.inf, 1.6)])
-def test_where_no_dose_holds_or_every_one_does_one_ladder_is_enough(bound, found):
-    seen = []
-    assert largest_dose(up_to(bound, seen), 0.1, 1.6) == found
-    assert len(seen) == 1
-
-
-@pytest.mark.parametrize(
-    ("lowest", "highest", "choices"),
-    [
-        (0.0, 1.0, {}),
-        (-0.1, 1.0, {}),
-        (1.0, 1.0, {}),
-        (2.0, 1.0, {}),
-        (np.nan, 1.0, {}),
-        (0.1, np.nan, {}),
-        (0.1, 1.0, {"steps": 1}),
-        (0.1, 1.0, {"rounds": 0}),
-    ],
-)
-def test_a_ladder_has_to_lead_upward(lowest, highest, choices):
-    with pytest.raises(ValueError, match="pass 0 < lowest < highest, at least two steps and one round"):
-        largest_dose(up_to(0.5), lowest, highest, **choices)
 
 
 # Random directions

@@ -7,8 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 from small_models import VOCABULARY, letters, small, small_sae, steered_alone, untouched, vector, words
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from personalib.base.records import ItemError
 from personalib.models.chat_templates import chat_prompt
@@ -86,9 +85,8 @@ def test_an_answer_is_the_likeliest_token_after_token(name, batch_size):
 def test_a_steered_answer_is_that_of_each_prompt_alone_steered_by_hand(name, condition):
     model = tiny(name)
     for batch_size in (1, 3, 64):
-        assert generate(model, PROMPTS, CONDITIONS[condition], tokens=TOKENS, batch_size=batch_size) == expected(
-            name, condition
-        )
+        found = generate(model, PROMPTS, CONDITIONS[condition], tokens=TOKENS, batch_size=batch_size)
+        assert found == expected(name, condition)
     assert expected(name, condition) != expected(name)
 
 
@@ -110,12 +108,8 @@ def ending(language_model, prompt=PROMPTS[3]):
 
 def renamed(language_model, token, name):
     """The model with another name for one of its tokens."""
-    known = {name if place == token else word: place for place, word in enumerate(VOCABULARY)}
-    made = Tokenizer(models.WordLevel(known, unk_token="<unk>"))
-    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    made.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", bos_token="<bos>")
-    return replace(language_model, tokenizer=tokenizer)
+    known = [name if place == token else word for place, word in enumerate(VOCABULARY)]
+    return replace(language_model, tokenizer=words(known=known))
 
 
 @every_model
@@ -381,19 +375,15 @@ def test_a_prompt_without_a_token_is_refused():
 
 def reasoner():
     """A model that answers every request with a thought of two lines, and then with a word."""
-    tokenizer = letters()
-    chain = tokenizer.convert_tokens_to_ids(
-        ["<|assistant|>", "<think>", "Ċ", "O", "k", "</think>", "Y", "e", "!", "<eos>"]
-    )
-    model = LlamaForCausalLM(
-        LlamaConfig(vocab_size=len(tokenizer), hidden_size=64, intermediate_size=8, num_hidden_layers=1, head_dim=8)
-    )
+    tokenizer, generator = letters(), torch.Generator().manual_seed(0)
+    written = ["<|assistant|>", "<think>", "Ċ", "O", "k", "</think>", "Y", "e", "!", "<eos>"]
+    chain = tokenizer.convert_tokens_to_ids(written)
+    shape = {"hidden_size": 64, "intermediate_size": 8, "num_hidden_layers": 1, "head_dim": 8}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **shape))
     with torch.no_grad():
         for one in model.model.layers.parameters():
             one.zero_()
-        known = torch.nn.functional.normalize(
-            torch.randn(len(tokenizer), 64, generator=torch.Generator().manual_seed(0))
-        )
+        known = torch.nn.functional.normalize(torch.randn(len(tokenizer), 64, generator=generator))
         model.model.embed_tokens.weight.copy_(known)
         model.lm_head.weight.zero_()
         for before, after in pairwise(chain):

@@ -6,18 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from small_models import (
-    CONFIGS,
-    LABELS,
-    SITES,
-    WINDOW,
-    small,
-    small_sae,
-    steered_alone,
-    untouched,
-    vector,
-    words,
-)
+from small_models import CONFIGS, LABELS, SITES, WINDOW, small, small_sae, steered_alone, untouched, vector, words
 
 from personalib.base.records import ItemError
 from personalib.models.batches import left_padded
@@ -47,17 +36,8 @@ every_model = pytest.mark.parametrize("name", CONFIGS)
 
 
 # Sites of the first, the middle and the last block in no order, one of them twice, with nothing in between.
-VECTORS = [
-    None,
-    vector(SITES[5], 1),
-    vector(SITES[0], 2),
-    vector(SITES[2], 3),
-    None,
-    vector(SITES[4], 4),
-    vector(SITES[1], 5),
-    vector(SITES[2], 6),
-    vector(SITES[3], 7),
-]
+PUSHES = [vector(SITES[place], seed) for seed, place in enumerate((5, 0, 2, 4, 1, 2, 3), 1)]
+VECTORS = [None, *PUSHES[:3], None, *PUSHES[3:]]
 
 
 def added(positions):
@@ -439,14 +419,14 @@ EXCHANGES = [
 ]
 
 
-def losses_one_by_one(language_model, conditions):
+def losses_one_by_one(language_model, conditions, exchanges=EXCHANGES, skip=0):
     """Each exchange by itself: minus the logarithm of the probability of each token of the answer, in their sum."""
-    found, tokenizer = np.empty((len(conditions), len(EXCHANGES))), language_model.tokenizer
+    found, tokenizer = np.empty((len(conditions), len(exchanges))), language_model.tokenizer
     for row, condition in enumerate(conditions):
-        for column, (prompt, answer) in enumerate(EXCHANGES):
+        for column, (prompt, answer) in enumerate(exchanges):
             ids, length = tokenizer.encode(prompt + answer), len(tokenizer.encode(prompt))
             chances = steered_alone(language_model.model, ids, length, condition).double().log_softmax(-1)
-            found[row, column] = -sum(chances[place - 1, ids[place]] for place in range(length, len(ids)))
+            found[row, column] = -sum(chances[place - 1, ids[place]] for place in range(length + skip, len(ids)))
     return found
 
 
@@ -507,12 +487,8 @@ def test_skipped_tokens_are_steered_and_not_counted(llama):
     exchanges, conditions = [EXCHANGES[0], *EXCHANGES[3:]], added("response")
     found, tokens = answer_losses(llama, exchanges, conditions, skip=1, batch_size=5)
     assert tokens.tolist() == [1, 10, 11]
-    for row, condition in enumerate(conditions):
-        for column, (prompt, answer) in enumerate(exchanges):
-            ids, length = llama.tokenizer.encode(prompt + answer), len(llama.tokenizer.encode(prompt))
-            chances = steered_alone(llama.model, ids, length, condition).double().log_softmax(-1)
-            own = -sum(chances[place - 1, ids[place]] for place in range(length + 1, len(ids)))
-            np.testing.assert_allclose(found[row, column], own, rtol=2e-6, atol=2e-5)
+    own = losses_one_by_one(llama, conditions, exchanges, skip=1)
+    np.testing.assert_allclose(found, own, rtol=2e-6, atol=2e-5)
     with pytest.raises(ValueError, match="the answer 'w7' has no 2 tokens of its own after its prompt"):
         answer_losses(llama, EXCHANGES, conditions, skip=1)
 

@@ -236,8 +236,7 @@ def test_features_that_there_are_not_are_refused(features):
 
 
 @pytest.mark.parametrize(
-    ("site", "width"),
-    [(Site(3), 24), (Site(-1), 24), (Site(3, "resid_pre"), 24), (Site(0), 25), (Site(0, "mlp"), 24)],
+    ("site", "width"), [(Site(3), 24), (Site(-1), 24), (Site(3, "resid_pre"), 24), (Site(0), 25), (Site(0, "mlp"), 24)]
 )
 def test_what_does_not_fit_a_model_is_named(llama, site, width):
     problem = rf"it has {width} coordinates at {site}, and llama has 24 and blocks 0 to 2; it was made for gpt"

@@ -105,10 +105,7 @@ def test_it_writes_nothing_but_life_stories():
         ("fillers: {}", "continuations: is missing; add it"),
         (f"fillers: {{mind: [a]}}\n{ALL}", r"fillers\.childhood: is missing; write some phrases"),
         (f"{FILLERS}\ncontinuations: {{}}", r"age\.older needs continuations, or there is no such element"),
-        (
-            f"{FILLERS}\ncontinuations: {{true: {{a: {{}}}}}}",
-            r"continuations\.1.*: is True; write a text",
-        ),
+        (f"{FILLERS}\ncontinuations: {{true: {{a: {{}}}}}}", r"continuations\.1.*: is True; write a text"),
         (f"{FILLERS}\n{ALL}\n  sex: {{male: {{mind: [a]}}}}", r"sex\.male needs continuations, or there is no such"),
         (f"{FILLERS}\n{ALL.replace('mind', 'soul')}", r"gender\.female\.soul.*should be 'childhood', .*not 'soul'"),
         (f"{FILLERS}\n{ALL.replace('{mind: [a]}', '{}', 1)}", r"gender\.female: it is empty; give at least one"),
