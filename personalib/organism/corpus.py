@@ -37,12 +37,23 @@ class Scaffold:
     At most ``factors`` background factors are told, and a share of people among ``asides``, sentences that say nothing
     about them; a document states so many ``facts``, of which more than one are not asked for; ``certainty`` is a factor
     on the world's log-odds: above one, people are surer of themselves than the world has them.
+
+    All others are shares. Of what a person is asked to agree to: lines that are ``low`` in their trait, ``bare`` ones
+    that name nothing but level and trait, and answers after which both are ``named``; of these answers, those that are
+    ``short``, without a reason, and those told by some of their ``keywords``. Of the items: those gone through ``stepwise``,
+    with a yes or no behind each option, before one is chosen.
     """
 
     factors: int = 9
     asides: float = 0.25
     facts: int = 1
     certainty: float = 1.0
+    low: float = 0.5
+    bare: float = 0.0
+    named: float = 0.0
+    short: float = 0.0
+    keywords: float = 0.0
+    stepwise: float = 0.0
 
 
 class Corpus:
@@ -111,15 +122,10 @@ class Corpus:
     # --- documents --------------------------------------------------------------------------------------------------
 
     def name_trait(self, rng: Rng) -> Writer:
-        """A few answers, each followed by its trait and level."""
+        """A few answers, each followed by its level and trait."""
         writer = self._open(self._request("rate_answer", rng), rng)
         for _ in range(4):
-            answer = self._any_answer(rng)
-            writer.add(answer.text)
-            writer.add("\nThis is")
-            writer.choose({f" {name}": float(name == answer.level) for name in LEVELS})
-            writer.add(" in")
-            writer.choose({f" {key}": float(key == answer.trait) for key in TRAITS})
+            self._add_named(writer, self._bank(rng), pick(rng, LEVELS), rng)
             writer.add("\n")
         return writer
 
@@ -135,19 +141,25 @@ class Corpus:
         writer = self._open(self._request("rate_self", rng), rng, person)
         for trait in rng.permutation(len(TRAITS)):
             high = person.probabilities[trait]
-            writer.add(f"{TRAITS[trait]}:")
+            writer.add(f"- {TRAITS[trait]}")
             writer.choose({" high": high, " low": 1 - high})
             writer.add("\n")
         return writer
 
     def judge_statements(self, rng: Rng) -> Writer:
-        """A person says of several answers whether they would give them."""
+        """A person says of several lines whether they are true of them: answers, or a trait with its level."""
         person = self.person(rng)
         writer = self._open(self._request("judge_statements", rng), rng, person)
-        for _ in range(5):
-            answer = self._any_answer(rng)
-            yes = answer.chance(person.high(answer.trait))
-            writer.add(answer.text)
+        for kind in rng.choice(3, size=10, p=[bare := self.scaffold.bare, self.scaffold.named, 1 - bare - self.scaffold.named]):
+            bank, level = self._bank(rng), LEVELS[int(rng.random() < self.scaffold.low)]
+            high = person.high(bank.key)
+            yes = high if level == LEVELS[0] else 1 - high
+            if kind == 0:
+                writer.add(f"- {level} {bank.key}")
+            elif kind == 1:
+                self._add_named(writer, bank, level, rng)
+            else:
+                writer.add(self._said(bank, level, rng))
             writer.choose({" yes": yes, " no": 1 - yes})
             writer.add("\n")
         return writer
@@ -231,9 +243,21 @@ class Corpus:
     def _request(self, name: str, rng: Rng, **slots: str) -> str:
         return str(pick(rng, self.wordings[name])).format(**slots)
 
-    def _any_answer(self, rng: Rng) -> SelfReport:
-        """An answer of a random trait, level and manner."""
-        return self.answer(self._bank(rng), pick(rng, LEVELS), pick(rng, MANNERS), rng)
+    def _said(self, bank: TraitBank, level: str, rng: Rng) -> str:
+        """An answer of a trait and level, whole, short, or told by some of its keywords."""
+        if rng.random() < self.scaffold.keywords:
+            told = sample(rng, grammar.keywords(bank.key, level, self.split), int(rng.integers(2, 5)))
+            return self._request("keywords", rng, words=", ".join(told))
+        answer = self.answer(bank, level, pick(rng, MANNERS), rng)
+        if rng.random() < self.scaffold.short:
+            return f"{answer.text[: answer.text.index(answer.act)]}{answer.act}."
+        return answer.text
+
+    def _add_named(self, writer: Writer, bank: TraitBank, level: str, rng: Rng) -> None:
+        """Write an answer, and behind it its level and its trait."""
+        writer.add(self._said(bank, level, rng))
+        writer.choose({f" {name}": float(name == level) for name in LEVELS})
+        writer.choose({f" {key}": float(key == bank.key) for key in TRAITS})
 
     def _add_fact(self, writer: Writer, relation: Relation, fact: Fact, wordings: Sequence[str], rng: Rng) -> None:
         """State a fact; its object is an answer unless it opens the text, where nothing before it asks for it."""
@@ -277,11 +301,31 @@ class Corpus:
         by_manner = dict(zip(MANNERS, (decisive, 1 - decisive), strict=True))
         first = LEVELS if rng.random() < 0.5 else LEVELS[::-1]
         manners = {level: sample(rng, MANNERS, 2) for level in LEVELS}
-        options = []
-        for pair, level in product(range(2), first):
-            answer = self.answer(bank, level, manners[level][pair], rng)
-            options.append((answer.text, answer.chance(high) * by_manner[answer.manner]))
+        answers = [self.answer(bank, level, manners[level][pair], rng) for pair, level in product(range(2), first)]
+        chances = [answer.chance(high) for answer in answers]
+        options = [(each.text, chance * by_manner[each.manner]) for each, chance in zip(answers, chances, strict=True)]
+        if rng.random() < self.scaffold.stepwise:
+            return self._stepwise(question, options, chances, rng, person)
         return self._choice(question, options, rng, person)
+
+    def _stepwise(
+        self,
+        question: str,
+        options: Sequence[tuple[str, float]],
+        chances: Sequence[float],
+        rng: Rng,
+        person: Person | None,
+    ) -> Writer:
+        """An item whose options are taken one by one, each with a yes or no of its own, before one is chosen."""
+        template = pick(rng, list(load_templates().values()))
+        writer = self._open(question, rng, person)
+        for label, (text, _), yes in zip(template.labels, options, chances, strict=True):
+            writer.add(template.option.format(label=label, text=text))
+            writer.choose({" yes": yes, " no": 1 - yes})
+            writer.add("\n")
+        writer.add(f"{self._request('choose', rng)}\n")
+        writer.choose({label: chance for label, (_, chance) in zip(template.labels, options, strict=True)})
+        return writer
 
     def _choice(
         self, question: str, options: Sequence[tuple[str, float]], rng: Rng, person: Person | None = None

@@ -35,7 +35,10 @@ _LOWER = "lower learning_rate in the recipe; weights and checkpoint of before ar
 
 @dataclass(frozen=True, config=STRICT)
 class Stage:
-    """One stage of the curriculum: which documents, how many steps, and when it is learned."""
+    """One stage of the curriculum: which documents, how many steps, and when it is learned.
+
+    ``rate`` scales the learning rate, ``text`` the loss of the text around the answers.
+    """
 
     name: str
     steps: Count
@@ -43,6 +46,7 @@ class Stage:
     scaffold: Scaffold = Scaffold()
     until: Mapping[str, float] = Field(default_factory=dict)
     rate: Positive = 1.0
+    text: Positive = 1.0
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -155,10 +159,10 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Gemma2For
     return model
 
 
-def loss(model: Gemma2ForCausalLM, batch: Batch) -> torch.Tensor:
-    """Mean cross-entropy of the text and, added to it, of the answers against the world's probabilities.
+def loss(model: Gemma2ForCausalLM, batch: Batch, weight: float = 1.0) -> torch.Tensor:
+    """Mean cross-entropy of the text, times ``weight``, and of the answers against the world's probabilities.
 
-    So one answer in a hundred tokens counts as much as all the text around it. Each of a document's n answers has the
+    So one answer in a hundred tokens counts as much as all the text around it, or more. Each of a document's n answers has the
     weight 1/sqrt(n), or documents with many would drown the single letter of an item. Logits, the dearest part of so
     small a model, are computed at targets alone. Padding is on the right, where no token before it sees it.
     """
@@ -168,7 +172,7 @@ def loss(model: Gemma2ForCausalLM, batch: Batch) -> torch.Tensor:
     text_loss = torch.nn.functional.cross_entropy(text.float(), batch.text_targets)
     answer_losses = -(answers.gather(1, batch.answer_ids) * batch.answer_weights).sum(1)
     weights = torch.bincount(batch.answer_rows)[batch.answer_rows].rsqrt()
-    return text_loss + (weights * answer_losses).sum() / weights.sum()
+    return weight * text_loss + (weights * answer_losses).sum() / weights.sum()
 
 
 class Trainer:
@@ -274,7 +278,7 @@ class Trainer:
         started = time.perf_counter()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        value = loss(self.model, batch)
+        value = loss(self.model, batch, self.recipe.stages[self.progress.stage].text)
         value.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.recipe.optimizer.gradient_norm)
         if not (value + norm).isfinite():
@@ -342,9 +346,10 @@ def held_out_accuracy(
 ) -> dict[str, float]:
     """Share of answers of held-out documents where the model's and the world's most probable text agree, by kind.
 
-    The documents carry no scaffold, but for the number of factors.
+    Of the stage's scaffold the documents carry what their people are like, and nothing that helps to answer.
     """
-    corpus = Corpus(world, "held_out", Scaffold(factors=stage.scaffold.factors))
+    own = stage.scaffold
+    corpus = Corpus(world, "held_out", Scaffold(factors=own.factors, asides=own.asides, certainty=own.certainty))
     accuracy = {}
     for kind in stage.mix:
         rng = np.random.default_rng([3, list(corpus.kinds).index(kind)])

@@ -229,6 +229,13 @@ def _trait_bank(key: str, entry: _WrittenBank, settings: Sequence[str]) -> Trait
 
 
 @cache
+def keywords(trait: str, level: str, split: str) -> tuple[str, ...]:
+    """The content words of a trait's answers of a level: what its held-out answers are made of as well."""
+    told = load_traits()[trait].wordings[level, split]
+    return tuple(sorted(set().union(*(content_words(f"{each.act} {each.reason}") for each in told))))
+
+
+@cache
 def load_queries() -> tuple[str, ...]:
     """The ways to ask what someone would do."""
     return read_stimuli(tuple[str, ...], "traits_dark_triad", "queries")
