@@ -145,6 +145,8 @@ def report(
 ) -> None:
     """Search several SAEs, measure them, and compare the search with probe, coordinates, random directions and chance.
 
+    It is done once more on texts that share no content word with those of the search.
+
     Without --sae-id it takes all SAEs of the organism. Those of another model are measured on the held-out texts of
     the elements, and not on documents of the organism's world.
     """
@@ -218,6 +220,10 @@ def _summary(results: dict[str, Any]) -> str:
         lines.append(f"{name:<36} {found['elements_found']:>2} of {found['elements_total']} elements{kept}")
         if found["missed"]:
             lines.append(f"{'':<36} missed: {', '.join(found['missed'])}")
+        for what, own in found.get("disjoint", {}).items():
+            counts = f"{own['elements_found']:>2} of {own['elements_total']} elements"
+            mean = f"mean AUROC {sum(own['auroc'].values()) / own['elements_total']:.3f}"
+            lines.append(f"{'':<36} {counts}   {mean}, on fewer texts that share no {what} with those of the search")
     for site, bounds in results["baselines"].items():
         means = ", ".join(f"{name} {values['mean']:.3f}" for name, values in bounds.items())
         lines.append(f"{site:<36} held-out AUROC without an SAE, mean over elements: {means}")

@@ -5,7 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "discovery": ["Settings", "confusion", "discover", "superposition"],
+        "discovery": ["Settings", "confusion", "discover", "disjoint", "superposition"],
         "labels": ["label_features", "token_activations", "word_firings"],
         "metrics": ["CrossEntropy", "cross_entropy", "reconstruction"],
         "patterns": ["as_pattern", "fixed_features", "generated_features"],

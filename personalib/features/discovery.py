@@ -2,7 +2,7 @@
 
 The paper asks for features that are "highly active on the element, inactive on its opposite and on the other factors"
 (arXiv 2410.10863, section 3.2) and publishes their indices without the procedure; this is a procedure. Features are
-found on some phrasings, and scored on others.
+found on some phrases, and scored on others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from personalib.base.statistics import Interval
 from personalib.features.saes import SparseAutoencoder
 from personalib.features.scores import CRITERIA, Scores, auroc, bootstrap_auroc, midranks, rank_auroc, score_features
 from personalib.models.activations import Activations
-from personalib.stimuli.sentences import NEUTRAL, LabelledTexts
+from personalib.stimuli.sentences import NEUTRAL, LabelledTexts, word_disjoint
 
 Label = tuple[str, str]
 Pooling = Literal["max", "mean", "last"]
@@ -45,6 +45,10 @@ class FeatureTexts:
     def column(self, features: Sequence[int]) -> NDArray[np.float64]:
         """How much of some features each text has in sum, shape ``(texts,)``."""
         return np.asarray(self.pooled[:, list(features)].sum(axis=1), dtype=float).ravel()
+
+    def of(self, texts: LabelledTexts) -> "FeatureTexts":
+        """The same of some of the texts."""
+        return FeatureTexts(texts, csc_array(self.pooled.tocsr()[places(self.texts, texts)]))
 
 
 @dataclass(frozen=True)
@@ -209,6 +213,37 @@ def _separations(texts: LabelledTexts, label: Label, column: NDArray[np.float64]
     return {other: float(value) for other, value in zip(texts.classes, means, strict=True) if other != label}
 
 
+def places(texts: LabelledTexts, some: LabelledTexts) -> list[int]:
+    """Where some of the texts stand among all of them."""
+    where = {text: place for place, text in enumerate(texts.texts)}
+    return [where[text] for text in some.texts]
+
+
+def disjoint(texts: Mapping[str, LabelledTexts], seed: int = 0) -> dict[str, dict[str, LabelledTexts]]:
+    """Fewer texts by split, which tell how much of a score comes from words that the splits share.
+
+    In ``"words"`` they share no content word of an element (:func:`~personalib.stimuli.sentences.word_disjoint`).
+    ``"phrases"`` has the same held-out texts, and of each element as many phrases for the search, drawn from all: so
+    only shared words make a difference between the two. An element without such texts is left out, and without two
+    elements there is nothing.
+    """
+    halves = word_disjoint(texts["train"], texts["held_out"])
+    rng, drawn, kept, later = np.random.default_rng([seed, 17]), set[str](), set[str](), set[str]()
+    labels = [label for label in halves[0].classes if label != NEUTRAL and label in halves[1].classes]
+    for label in labels:
+        every, own, held_out = (_phrases(each, label) for each in (texts["train"], *halves))
+        drawn.update(every[place] for place in rng.permutation(len(every))[: len(own)])
+        kept.update(own)
+        later.update(held_out)
+    chosen = {"phrases": drawn, "words": kept} if len(labels) > 1 else {}
+    others = texts["held_out"].of_phrases(later)
+    return {name: {"train": texts["train"].of_phrases(each), "held_out": others} for name, each in chosen.items()}
+
+
+def _phrases(texts: LabelledTexts, label: Label) -> list[str]:
+    return sorted({phrase for phrase, own in zip(texts.phrases, texts.labels, strict=True) if own == label})
+
+
 def superposition(texts: FeatureTexts) -> pd.DataFrame:
     """The feature that each element would get if its opposites were left out of the search (the paper's Table 3).
 
@@ -262,7 +297,7 @@ def _shuffled_search(
         members = _members(held_out.texts, dealt, labels)
         best.append(reached.max())
         later.append(rank_auroc(later_ranks[:, features], later_silent[features], members).diagonal())
-    return np.array(best), np.nanmax(later, axis=0)
+    return np.array(best), np.fmax.reduce(later, axis=0)
 
 
 def _best_by_class(

@@ -1,7 +1,7 @@
 """The whole search on several SAEs of one model, with everything it is compared with."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,13 +134,19 @@ def report(
     """Search all SAEs, and compare the search with a probe, single coordinates, random directions and chance.
 
     The first SAE is the one that ``HEADLINES`` are of; texts are by split, and the SAEs' faithfulness is measured on
-    the documents.
+    the documents. Each SAE is searched twice more, on the texts of :func:`~personalib.features.discovery.disjoint`,
+    where nothing is asked about chance: of so few phrases some shuffled ones are always told without a mistake.
     """
     read = read_elements(language_model, texts, saes, folder / "elements", "texts" if progress else None)
-    by_sae, discoveries = {}, {}
+    by_sae, discoveries, settings = {}, {}, settings or Settings()
+    fewer, untested = discovery.disjoint(texts, settings.seed), replace(settings, shuffles=1, level=1.0)
     for sae in saes:
         shown = sae.name if progress else None
         by_split = read.features(sae, pooling)
+        halves = {
+            what: (by_split["train"].of(own["train"]), by_split["held_out"].of(own["held_out"]))
+            for what, own in fewer.items()
+        }
         metrics = measure(language_model, sae, documents, folder / "documents", shown)
         discoveries[sae.name] = discovery.discover(by_split["train"], by_split["held_out"], settings, shown)
         by_sae[sae.name] = {
@@ -148,6 +154,7 @@ def report(
             **faithfulness(metrics),
             **findings(discoveries[sae.name].table()),
             "shared_with_opposite": float(discovery.superposition(by_split["train"])["shared"].mean()),
+            "disjoint": {what: findings(discovery.discover(*own, untested).table()) for what, own in halves.items()},
         }
     bounds = {
         str(site): baselines(read, site).groupby("baseline")["auroc"].agg(["mean", "min"]).to_dict("index")
@@ -158,15 +165,23 @@ def report(
     return {**top, "sae": saes[0].name, "saes": by_sae, **others}
 
 
-def baselines(read: ElementActivations, site: Site, directions: int = 512, seed: int = 0) -> pd.DataFrame:
-    """AUROC without an SAE: fitted or chosen on the texts of the search, and scored on held-out phrasings.
+def baselines(
+    read: ElementActivations,
+    site: Site,
+    directions: int = 512,
+    seed: int = 0,
+    texts: Mapping[str, LabelledTexts] | None = None,
+) -> pd.DataFrame:
+    """AUROC without an SAE: fitted or chosen on the texts of the search, and scored on held-out ones.
 
-    One row an element and ``baseline``: ``probe`` is a logistic regression on the mean over tokens, the upper bound;
-    ``coordinate`` the best single coordinate of the residual stream, up or down, at its most over tokens; and
-    ``random`` the same of so many random ``directions``.
+    They are all that were read, or some of these, by split. One row an element and ``baseline``: ``probe`` is a
+    logistic regression on the mean over tokens, the upper bound; ``coordinate`` the best single coordinate of the
+    residual stream, up or down, at its most over tokens; and ``random`` the same of so many random ``directions``.
     """
-    labels = [label for label in read.texts["train"].classes if label != NEUTRAL]
-    members = [read.texts[split].members(labels) for split in SPLITS]
+    texts = texts or read.texts
+    labels = [label for label in texts["train"].classes if label != NEUTRAL]
+    members = [texts[split].members(labels) for split in SPLITS]
+    rows = [discovery.places(read.texts[split], texts[split]) for split in SPLITS]
     starts = [read.activations[split].offsets[:-1] for split in SPLITS]
     streams = [np.asarray(read.activations[split].values(site), dtype=float) for split in SPLITS]
     width = streams[0].shape[1]
@@ -174,22 +189,24 @@ def baselines(read: ElementActivations, site: Site, directions: int = 512, seed:
     def extremes(axes: NDArray[np.float64]) -> list[NDArray[np.floating]]:
         """The most and, with its sign turned, the least over each text's tokens along some axes, by split."""
         ends = []
-        for stream, first in zip(streams, starts, strict=True):
+        for stream, first, kept in zip(streams, starts, rows, strict=True):
             along = stream @ axes
-            ends.append(np.hstack([np.maximum.reduceat(along, first), -np.minimum.reduceat(along, first)]))
+            ends.append(np.hstack([np.maximum.reduceat(along, first), -np.minimum.reduceat(along, first)])[kept])
         return ends
 
     random = np.random.default_rng([seed, 13]).standard_normal((width, directions // 2))
     random /= np.linalg.norm(random, axis=0)
+    by_split = zip(streams, starts, rows, strict=True)
+    means = [discovery.pooled(stream, first, "mean")[kept] for stream, first, kept in by_split]
     values = {
-        "probe": _probes([discovery.pooled(*each, "mean") for each in zip(streams, starts, strict=True)], members),
+        "probe": _probes(means, members),
         "coordinate": _best(extremes(np.eye(width)), members),
         "random": _best(extremes(random), members),
     }
-    rows = [
+    table = [
         (*label, baseline, value) for baseline in values for label, value in zip(labels, values[baseline], strict=True)
     ]
-    return pd.DataFrame(rows, columns=["factor", "element", "baseline", "auroc"])
+    return pd.DataFrame(table, columns=["factor", "element", "baseline", "auroc"])
 
 
 def _probes(means: list[NDArray[np.floating]], members: list[NDArray[np.bool_]]) -> list[float]:

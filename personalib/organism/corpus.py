@@ -38,10 +38,10 @@ class Scaffold:
     about them; a document states so many ``facts``, of which more than one are not asked for; ``certainty`` is a factor
     on the world's log-odds: above one, people are surer of themselves than the world has them.
 
-    All others are shares. Of what a person is asked to agree to: lines that are ``low`` in their trait, ``bare`` ones
-    that name nothing but level and trait, and answers after which both are ``named``; of these answers, those that are
-    ``short``, without a reason, and those told by some of their ``keywords``. Of the items: those gone through ``stepwise``,
-    with a yes or no behind each option, before one is chosen.
+    All others are shares. Of the lines that a person is asked to agree to: those ``low`` in their trait, ``bare`` ones
+    with level and trait alone, and answers behind which both are ``named``. Of these answers: ``short`` ones, without a
+    reason, and those told by some of their ``keywords``. Of items: those gone through ``stepwise``, with a yes or no
+    behind each option before one is chosen.
     """
 
     factors: int = 9
@@ -150,13 +150,14 @@ class Corpus:
         """A person says of several lines whether they are true of them: answers, or a trait with its level."""
         person = self.person(rng)
         writer = self._open(self._request("judge_statements", rng), rng, person)
-        for kind in rng.choice(3, size=10, p=[bare := self.scaffold.bare, self.scaffold.named, 1 - bare - self.scaffold.named]):
+        bare, named = self.scaffold.bare, self.scaffold.named
+        for kind in rng.choice(["bare", "named", "said"], size=10, p=[bare, named, 1 - bare - named]):
             bank, level = self._bank(rng), LEVELS[int(rng.random() < self.scaffold.low)]
             high = person.high(bank.key)
             yes = high if level == LEVELS[0] else 1 - high
-            if kind == 0:
+            if kind == "bare":
                 writer.add(f"- {level} {bank.key}")
-            elif kind == 1:
+            elif kind == "named":
                 self._add_named(writer, bank, level, rng)
             else:
                 writer.add(self._said(bank, level, rng))
@@ -304,35 +305,31 @@ class Corpus:
         answers = [self.answer(bank, level, manners[level][pair], rng) for pair, level in product(range(2), first)]
         chances = [answer.chance(high) for answer in answers]
         options = [(each.text, chance * by_manner[each.manner]) for each, chance in zip(answers, chances, strict=True)]
-        if rng.random() < self.scaffold.stepwise:
-            return self._stepwise(question, options, chances, rng, person)
-        return self._choice(question, options, rng, person)
+        return self._choice(question, options, rng, person, chances)
 
-    def _stepwise(
+    def _choice(
         self,
         question: str,
         options: Sequence[tuple[str, float]],
-        chances: Sequence[float],
         rng: Rng,
-        person: Person | None,
+        person: Person | None = None,
+        agreed: Sequence[float] | None = None,
     ) -> Writer:
-        """An item whose options are taken one by one, each with a yes or no of its own, before one is chosen."""
-        template = pick(rng, list(load_templates().values()))
-        writer = self._open(question, rng, person)
-        for label, (text, _), yes in zip(template.labels, options, chances, strict=True):
-            writer.add(template.option.format(label=label, text=text))
-            writer.choose({" yes": yes, " no": 1 - yes})
-            writer.add("\n")
-        writer.add(f"{self._request('choose', rng)}\n")
-        writer.choose({label: chance for label, (_, chance) in zip(template.labels, options, strict=True)})
-        return writer
+        """A multiple-choice document in a random template and form; options are texts with their probabilities.
 
-    def _choice(
-        self, question: str, options: Sequence[tuple[str, float]], rng: Rng, person: Person | None = None
-    ) -> Writer:
-        """A multiple-choice document in a random template and form; options are texts with their probabilities."""
+        In a stepwise one each option has a yes or no of its own, as probable as ``agreed`` says, or else as its choice.
+        """
         template = pick(rng, list(load_templates().values()))
-        writer = self._open(template.render(question, [text for text, _ in options]), rng, person)
+        if rng.random() < self.scaffold.stepwise:
+            writer = self._open(question, rng, person)
+            steps = agreed or [chance for _, chance in options]
+            for label, (text, _), yes in zip(template.labels, options, steps, strict=False):
+                writer.add(template.option.format(label=label, text=text))
+                writer.choose({" yes": yes, " no": 1 - yes})
+                writer.add("\n")
+            writer.add(f"{self._request('choose', rng)}\n")
+        else:
+            writer = self._open(template.render(question, [text for text, _ in options]), rng, person)
         writer.choose({label: chance for label, (_, chance) in zip(template.labels, options, strict=False)})
         return writer
 

@@ -162,9 +162,9 @@ def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Gemma2For
 def loss(model: Gemma2ForCausalLM, batch: Batch, weight: float = 1.0) -> torch.Tensor:
     """Mean cross-entropy of the text, times ``weight``, and of the answers against the world's probabilities.
 
-    So one answer in a hundred tokens counts as much as all the text around it, or more. Each of a document's n answers has the
-    weight 1/sqrt(n), or documents with many would drown the single letter of an item. Logits, the dearest part of so
-    small a model, are computed at targets alone. Padding is on the right, where no token before it sees it.
+    So one answer in a hundred tokens counts as much as all the text around it, or more. Each of a document's n answers
+    has the weight 1/sqrt(n), or documents with many would drown the single letter of an item. Logits, the dearest part
+    of so small a model, are computed at targets alone. Padding is on the right, where no token before it sees it.
     """
     states = model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
     text = model.lm_head(states[batch.text_rows, batch.text_columns])
@@ -178,8 +178,8 @@ def loss(model: Gemma2ForCausalLM, batch: Batch, weight: float = 1.0) -> torch.T
 class Trainer:
     """A training run in a folder: its checkpoint, which is resumed, its log and, at the end, the model.
 
-    ``compiled`` is about a third faster, after half a minute, where there is a C++ compiler. A checkpoint that cannot be
-    read, or is of another run, is a DataError.
+    ``compiled`` is nearly twice as fast, after half a minute, where there is a C++ compiler. A checkpoint that cannot
+    be read, or is of another run, is a DataError.
     """
 
     def __init__(self, recipe: Recipe, world: World, folder: Path, device: str = "cpu", compiled: bool = False) -> None:

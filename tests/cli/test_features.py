@@ -198,6 +198,8 @@ def test_a_report_on_another_model_has_the_headlines_and_the_bounds(command_line
     assert found["baselines"]["resid_pre.0"]["coordinate"]["min"] > 0.95, "as planted"
     assert found["sae"] == str(other[1][3]) and list(found["saes"]) == [found["sae"]]
     assert "23 of 23 elements" in out and "resid_pre.0" in out
+    assert found["saes"][found["sae"]]["disjoint"]["words"]["elements_total"] == 23
+    assert "on fewer texts that share no words with those of the search" in out
 
 
 def test_a_report_takes_all_of_the_organisms_saes_its_default_first_on_documents(command_line, organism_saes, tmp_path):

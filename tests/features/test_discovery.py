@@ -17,6 +17,7 @@ from personalib.features.discovery import (
     Settings,
     confusion,
     discover,
+    disjoint,
     name,
     pool_features,
     superposition,
@@ -24,7 +25,8 @@ from personalib.features.discovery import (
 from personalib.features.scores import CRITERIA
 from personalib.models.activations import Activations
 from personalib.models.parts import Site
-from personalib.stimuli.sentences import NEUTRAL, LabelledTexts
+from personalib.stimuli.grammar import content_words
+from personalib.stimuli.sentences import NEUTRAL, LabelledTexts, element_texts
 
 LABELS = [("age", "young"), ("age", "older"), ("gender", "female"), ("gender", "male"), ("gender", "other")]
 EVERYTHING = [*LABELS, NEUTRAL]
@@ -237,6 +239,32 @@ def test_each_further_feature_is_the_one_that_adds_most_to_those_before():
     found = discover(train, held_out, replace(SETTINGS, specificity=0.6)).findings[0]
     assert found.features == (20, 23, 22), "the first, what tells three other phrases, and what tells the one left"
     assert found.together.estimate == 1 and found.auroc.estimate == pytest.approx(0.75)
+
+
+# Shared words
+
+
+def test_two_searches_of_as_many_phrases_for_the_same_held_out_ones_differ_in_shared_words():
+    texts = {split: element_texts(split, 30) for split in ("train", "held_out")}
+    found, told = disjoint(texts), {}
+    for what, own in found.items():
+        for split, part in own.items():
+            assert set(part.texts) < set(texts[split].texts) and part.classes == texts[split].classes
+            rows = set(zip(part.labels, part.phrases, strict=True))
+            told[what, split] = {(label, word) for label, phrase in rows for word in content_words(phrase)}
+            told[what, split, "phrases"] = Counter(label for label, _ in rows)
+    assert found["phrases"]["held_out"] == found["words"]["held_out"]
+    assert told["phrases", "train", "phrases"] == told["words", "train", "phrases"]
+    assert {label for label, _ in told["words", "train"] & told["words", "held_out"]} <= {NEUTRAL}
+    assert len(told["phrases", "train"] & told["phrases", "held_out"]) > 50
+    other = disjoint(texts, seed=1)
+    assert other["words"] == found["words"] and other["phrases"] != found["phrases"] == disjoint(texts)["phrases"]
+    assert disjoint({split: texts[split].of_phrases(["a woman"]) for split in texts}) == {}, "of one element"
+
+
+def test_features_of_some_texts_are_theirs(planted):
+    some = reordered(planted[0], [7, 3, 40])
+    np.testing.assert_array_equal(planted[0].of(some.texts).pooled.toarray(), some.pooled.toarray())
 
 
 # Chance

@@ -151,6 +151,7 @@ def test_bounds_are_the_mean_and_the_least_over_elements_at_each_site(results, m
 def test_a_report_is_plain_numbers(results):
     assert json.loads(json.dumps(results)) == results
     assert len(json.dumps(results)) < 20_000, "no table of all features is among them"
+    assert all(own["disjoint"] == {} for own in results["saes"].values()), "all phrases of an element share its word"
 
 
 def test_what_was_captured_is_not_captured_again(results, model, saes, work, monkeypatch):
@@ -299,6 +300,15 @@ def test_a_coordinate_is_chosen_on_the_texts_of_the_search_and_scored_on_the_oth
         chosen = int(np.argmax([roc_auc_score(own, column) for column in before.T]))
         assert scores[1]["coordinate", label[1]] == pytest.approx(roc_auc_score(other, after[:, chosen]))
         assert (chosen == D_MODEL + 20) == (label == DOWN)
+
+
+def test_some_of_the_texts_that_were_read_may_count_alone(given):
+    some = {split: own.of_phrases(own.texts[:75]) for split, own in given.texts.items()}
+    table = baselines(given, SITE, directions=16, texts=some).set_index(["baseline", "element"])["auroc"]
+    assert list(table["probe"].index) == ["up", "down", "oblique"]
+    rows = [given.texts["held_out"].texts.index(text) for text in some["held_out"].texts]
+    most = [given.activations["held_out"].text(SITE, row)[:, 3].max() for row in rows]
+    assert table["coordinate", "up"] == pytest.approx(roc_auc_score([row < 30 for row in rows], most)), "UP is first"
 
 
 def test_the_seed_gives_the_random_directions_and_nothing_else(given, scores):

@@ -11,7 +11,7 @@ import torch
 from personalib.base.data import data_dir
 from personalib.organism.batches import POOL, TEXT_EVERY, Batch, batches, collate, draw, encode
 from personalib.organism.corpus import Corpus
-from personalib.organism.documents import Answer, Document
+from personalib.organism.documents import Document
 from personalib.organism.tokenizer import load_tokenizer
 
 MIX = {"item": 0.5, "rate_self": 0.3, "fact_statement": 0.2}

@@ -15,6 +15,8 @@ from personalib.organism.world import Profile
 from personalib.stimuli.factors import TRAITS, inflect, sentence
 from personalib.stimuli.grammar import (
     LEVELS,
+    SPLITS,
+    content_words,
     element_phrasings,
     load_asides,
     load_relations,
@@ -130,7 +132,7 @@ def test_answers_are_as_frequent_as_their_probabilities(kind, documents):
 
 def test_a_named_trait_and_level_are_the_wordings(documents, read_answer, wording_owner):
     for document in documents["held_out", "name_trait"]:
-        lines = re.findall(r"(I .+|[A-Z].+)\nThis is (high|low) in (\w+)", document.text)
+        lines = re.findall(r"^(.+\.) (high|low) (\w+)", document.text, re.MULTILINE)
         assert len(lines) == 4 and len(document.answers) == 8
         for text, level, trait in lines:
             assert wording_owner[read_answer(text)[1:]] == (trait, level, "held_out")
@@ -140,7 +142,7 @@ def test_a_person_rates_all_traits_as_the_world_does(draw_seen, world):
     orders = set()
     for document, person in draw_seen("rate_self", 200, 1):
         expected = dict(zip(TRAITS, world.probability(person), strict=True))
-        traits = re.findall(r"^(\w+):(?= high| low)", document.text, re.MULTILINE)
+        traits = re.findall(r"^- (\w+)(?= high| low)", document.text, re.MULTILINE)
         assert sorted(traits) == sorted(TRAITS)
         orders.add(tuple(traits))
         for trait, answer in zip(traits, document.answers, strict=True):
@@ -150,7 +152,7 @@ def test_a_person_rates_all_traits_as_the_world_does(draw_seen, world):
 
 def test_statements_are_agreed_to_as_often_as_their_level_is_held(draw_seen, world, read_answer, wording_owner):
     for document, person in draw_seen("judge_statements", 200, 2):
-        assert len(document.answers) == 5
+        assert len(document.answers) == 10
         for answer in document.answers:
             text = document.text[: answer.start].rsplit("\n", 1)[-1]
             trait, level, _ = wording_owner[read_answer(text)[1:]]
@@ -219,9 +221,70 @@ def test_a_scaffold_tells_fewer_factors_of_surer_people(draw_seen, world):
     for document, person in draw_seen("rate_self", 200, 4, scaffold):
         assert len(person.elements) <= 1
         told = {document.text[: one.start].split()[-1]: one.probabilities[" high"] for one in document.answers}
-        sure = np.array([told[f"{trait}:"] for trait in TRAITS])
+        sure = np.array([told[trait] for trait in TRAITS])
         np.testing.assert_array_equal(sure, world.probability(person, 4.0))
         assert abs(sure - 0.5).sum() > abs(world.probability(person) - 0.5).sum()
+
+
+def lines_of(draw_seen, world, seed, **scaffold):
+    """The lines that people are asked to agree to: text, level and trait where they are told, and P(yes)."""
+    line = re.compile(r"^(- |.+?\.)(?: ?(high|low) (\w+))?$")
+    for document, person in draw_seen("judge_statements", 100, seed, Scaffold(**scaffold)):
+        for answer in document.answers:
+            if " yes" in answer.probabilities:
+                text = document.text[: answer.start].rsplit("\n", 1)[-1]
+                yield *line.fullmatch(text).groups(), answer.probabilities[" yes"], person
+
+
+@pytest.mark.parametrize("form", ["bare", "named"])
+def test_a_line_that_names_its_level_and_trait_is_agreed_to_by_them(form, draw_seen, world, read_answer, wording_owner):
+    for text, level, trait, yes, person in lines_of(draw_seen, world, 13, **{form: 1.0}):
+        assert yes == pytest.approx(level_chance(world, person, trait, level))
+        assert text == "- " if form == "bare" else wording_owner[read_answer(text)[1:]][:2] == (trait, level)
+
+
+def test_lines_come_in_the_shares_of_the_scaffold(draw_seen, world):
+    lines = list(lines_of(draw_seen, world, 14, bare=0.3, named=0.2, low=0.1))
+    assert len(lines) == 1000
+    bare = sum(text == "- " for text, *_ in lines)
+    named = sum(level is not None for _, level, *_ in lines) - bare
+    low = sum(level == "low" for _, level, *_ in lines)
+    for found, of, share in ((bare, 1000, 0.3), (named, 1000, 0.2), (low, bare + named, 0.1)):
+        assert abs(found - share * of) < 4 * np.sqrt(of * share * (1 - share))
+
+
+def test_a_short_answer_has_no_reason(draw_seen, world, wording_owner):
+    acts = {act for act, _ in wording_owner}
+    for text, *_ in lines_of(draw_seen, world, 15, short=1.0):
+        assert any(text.endswith(f" {act}.") for act in acts)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_keywords_are_content_words_of_their_levels_answers_of_the_split(split, world, wording_owner):
+    corpus, rng = Corpus(world, split, Scaffold(keywords=1.0)), np.random.default_rng(16)
+    for _ in range(100):
+        document = corpus.draw("name_trait", rng)
+        for told, level, trait in re.findall(r"^Words for me: (.+)\. (high|low) (\w+)", document.text, re.MULTILINE):
+            own = [" ".join(said) for said, owner in wording_owner.items() if owner == (trait, level, split)]
+            assert 2 <= len(told.split(", ")) <= 4
+            assert set(told.split(", ")) <= content_words(" ".join(own))
+
+
+@pytest.mark.parametrize("kind", ["item", "find_pole"])
+def test_a_stepwise_item_judges_each_option_by_its_level_and_then_chooses(
+    kind, draw_seen, world, read_answer, wording_owner
+):
+    for document, person in draw_seen(kind, 100, 17, Scaffold(stepwise=1.0)):
+        *steps, choice = document.answers
+        assert len(steps) == 4 and list(choice.probabilities) in (list("ABCD"), list("1234"))
+        asked = re.search(rf"(high|low) (?:in )?({'|'.join(TRAITS)})", document.text)
+        for step, chance in zip(steps, choice.probabilities.values(), strict=True):
+            text = re.split(r"[.)] ", document.text[: step.start].rsplit("\n", 1)[-1], maxsplit=1)[1]
+            manner, *said = read_answer(text)
+            trait, level, _ = wording_owner[tuple(said)]
+            yes = level_chance(world, person, trait, level) if kind == "item" else float(level == asked[1])
+            assert step.probabilities[" yes"] == pytest.approx(yes)
+            assert chance == pytest.approx(yes * manner_share(manner))
 
 
 # --- other documents -------------------------------------------------------------------------------------------------

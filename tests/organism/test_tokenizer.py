@@ -72,10 +72,10 @@ def test_a_label_is_one_token_after_a_prompt(tokenizer, template, form):
 @pytest.mark.parametrize(
     ("before", "answers"),
     [
-        ("openness:", (" high", " low")),
+        ("- openness", (" high", " low")),
         ("I would go, since I live to explore.", (" yes", " no")),
         ("Is this right?\nAnswer:\n", ("yes", "no")),
-        ("This is low in", tuple(f" {trait}" for trait in TRAITS)),
+        ("I would go. low", tuple(f" {trait}" for trait in TRAITS)),
     ],
 )
 def test_a_word_that_answers_is_one_token_in_its_place(tokenizer, before, answers):

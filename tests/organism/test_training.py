@@ -16,7 +16,6 @@ import yaml
 from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from personalib.base.data import DataError, data_dir
