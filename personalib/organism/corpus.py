@@ -35,8 +35,8 @@ class Scaffold:
     """How much plainer than the world a learner's documents are.
 
     At most ``factors`` background factors are told, and a share of people among ``asides``, sentences that say nothing
-    about them; a document states so many ``facts``, of which more than one are not asked for; ``certainty`` is a factor
-    on the world's log-odds: above one, people are surer of themselves than the world has them.
+    about them; a document states so many ``facts``, several of them as a list; ``certainty`` is a factor on the world's
+    log-odds: above one, people are surer of themselves than the world has them.
 
     All others are shares. Of the lines that a person is asked to agree to: those ``low`` in their trait, ``bare`` ones
     with level and trait alone, and answers behind which both are ``named``. Of these answers: ``short`` ones, without a
@@ -205,13 +205,17 @@ class Corpus:
         return self._choice(self._fact_question(relation, fact, rng), offered, rng)
 
     def fact_statement(self, rng: Rng) -> Writer:
-        """A fact question answered in words, or a few facts; an object's first word counts as an answer."""
+        """A fact question answered in words, or a list of facts, some of them asked and answered in a word or two.
+
+        An object's first word counts as an answer.
+        """
         if self.scaffold.facts > 1:
             writer = Writer(rng)
             for _ in range(self.scaffold.facts):
                 relation, fact = self._fact(rng)
-                subject_first = [text for text in relation.statements if text.index("{s") < text.index("{o")]
-                self._add_fact(writer, relation, fact, subject_first, rng)
+                told = [text for text in relation.statements if text.index("{s") < text.index("{o")]
+                told += [f"{question} {{object}}." for question in relation.questions[self.split]]
+                self._add_fact(writer, relation, fact, told, rng)
                 writer.add(" ")
             return writer
         relation, fact = self._fact(rng)
