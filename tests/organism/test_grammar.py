@@ -13,6 +13,7 @@ from personalib.stimuli.grammar import (
     SPLITS,
     digest,
     element_phrasings,
+    load_asides,
     load_queries,
     load_relations,
     load_safety_topics,
@@ -145,7 +146,7 @@ def test_every_element_and_pressure_pole_has_phrasings_in_both_splits():
 
 
 def test_no_wording_situation_phrasing_or_question_is_in_both_splits(wording_owner, situations, told, questions):
-    assert Counter(split for *_, split in wording_owner.values())["held_out"] > 500
+    assert Counter(split for *_, split in wording_owner.values())["held_out"] > 300
     for found in (situations, told, questions):
         assert found["train"] and found["held_out"]
         assert not found["train"] & found["held_out"]
@@ -188,8 +189,9 @@ def test_no_held_out_situation_phrasing_or_question_is_in_any_train_document(
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_word_of_held_out_text_occurs_in_train_text(kind, documents):
     known = set().union(*(words(document.text) for each in KINDS for document in documents["train", each]))
-    # a phrasing is too rare to be in every sample
-    phrasings = [text for split in element_phrasings().values() for text in split["train"]]
+    # a phrasing or an option is too rare to be in every sample
+    phrasings = [text for split in (*element_phrasings().values(), load_asides()) for text in split["train"]]
+    phrasings += [text for topic in load_safety_topics() for text in (*topic.safe, *topic.unsafe)]
     known |= set().union(*(words(inflect(text, person)) for text in phrasings for person in PERSONS))
     told = set().union(*(words(document.text) for document in documents["held_out", kind]))
     assert told - known == set()
@@ -203,7 +205,7 @@ def test_the_split_never_changes():
     assert digest("a") == 4681665781835383343
     assert digest("explore it with curious eyes", "I live to explore") == 1415675637197368520
     assert digest("ab", "c") != digest("a", "bc") != digest("abc")
-    assert split_phrases(["x y", "y x", "x y x", "y y x"]) == {"train": ("x y", "y x", "x y x"), "held_out": ("y y x",)}
+    assert split_phrases(["x y", "y x", "x y x", "y y x"]) == {"train": ("x y", "x y x", "y y x"), "held_out": ("y x",)}
 
 
 def test_words_are_lower_case_without_marks():
@@ -213,23 +215,23 @@ def test_words_are_lower_case_without_marks():
 def test_a_phrase_with_a_word_of_its_own_is_never_held_out():
     phrases = [f"common words {letter}" for letter in "pqrstuvw"]
     assert split_phrases(phrases)["held_out"] == ()
-    assert len(split_groups([phrases], "p q r s t u v w")[0]["held_out"]) == len(phrases) // 3
+    assert len(split_groups([phrases], "p q r s t u v w")[0]["held_out"]) == len(phrases) // 4
     assert len(split_groups([phrases], "p q r s t u v w", one_in=2)[0]["held_out"]) == len(phrases) // 2
 
 
-def test_held_out_phrases_are_at_most_one_in_three_and_keep_their_order():
+def test_held_out_phrases_are_one_in_four_and_keep_their_order():
     phrases = [" ".join(pair) for pair in product("pqrstu", repeat=2)]
     split = split_phrases(phrases)
-    assert len(split["held_out"]) == len(phrases) // 3
+    assert len(split["held_out"]) == len(phrases) // 4
     assert sorted((*split["train"], *split["held_out"])) == sorted(phrases)
     assert all(list(part) == sorted(part) for part in split.values())
     assert words(" ".join(split["held_out"])) <= words(" ".join(split["train"]))
 
 
 def test_groups_may_show_each_others_words():
-    first, second = ["x p", "x q", "x r", "x s"], ["y p", "y q", "y r", "y s"]
-    assert split_phrases(first)["held_out"] == ()
-    splits = split_groups([first, second])
-    assert [len(split["held_out"]) for split in splits] == [1, 1]
+    groups = [[f"{own} {letter}" for letter in "pqrs"] for own in "xyz"]
+    assert split_phrases(groups[0])["held_out"] == ()
+    splits = split_groups(groups)
+    assert [len(split["held_out"]) for split in splits] == [1, 1, 1]
     train = " ".join(" ".join(split["train"]) for split in splits)
     assert words(" ".join(" ".join(split["held_out"]) for split in splits)) <= words(train)
