@@ -40,8 +40,8 @@ class Scaffold:
 
     All others are shares. Of the lines that a person is asked to agree to: those ``low`` in their trait, ``bare`` ones
     with level and trait alone, and answers behind which both are ``named``. Of these answers: ``short`` ones, without a
-    reason, and those told by some of their ``keywords``. Of items: those gone through ``stepwise``, with a yes or no
-    behind each option before one is chosen.
+    reason. Of answers, backgrounds and pressures: those told by a list of words, ``listed``. Of items: those gone
+    through ``stepwise``, with a yes or no behind each option before one is chosen.
     """
 
     factors: int = 9
@@ -52,7 +52,7 @@ class Scaffold:
     bare: float = 0.0
     named: float = 0.0
     short: float = 0.0
-    keywords: float = 0.0
+    listed: float = 0.0
     stepwise: float = 0.0
 
 
@@ -91,14 +91,12 @@ class Corpus:
         ``asides`` sentences that say nothing about the person are put anywhere into the background.
         """
         person = person or ("first" if rng.random() < 0.5 else "second")
-        told = [
-            inflect(pick(rng, grammar.element_phrasings()[key][self.split]), person) for key in profile.elements.items()
-        ]
+        told = [inflect(self._told(element, rng), person) for element in profile.elements.items()]
         for _ in range(asides):
             told.insert(int(rng.integers(len(told) + 1)), self.aside(rng, person))
         text = " ".join(told) + "\n" if told else ""
         if profile.pressure:
-            text += sentence(pick(rng, grammar.pressure_phrasings()[profile.pressure][self.split])) + "\n"
+            text += sentence(self._told(profile.pressure, rng)) + "\n"
         return text
 
     def aside(self, rng: Rng, person: str) -> str:
@@ -249,14 +247,26 @@ class Corpus:
         return str(pick(rng, self.wordings[name])).format(**slots)
 
     def _said(self, bank: TraitBank, level: str, rng: Rng) -> str:
-        """An answer of a trait and level, whole, short, or told by some of its keywords."""
-        if rng.random() < self.scaffold.keywords:
-            told = sample(rng, grammar.keywords(bank.key, level, self.split), int(rng.integers(2, 5)))
-            return self._request("keywords", rng, words=", ".join(told))
+        """An answer of a trait and level, whole, short, or as a list of words."""
+        if rng.random() < self.scaffold.listed:
+            return self._listed((bank.key, level), "said_words", rng)
         answer = self.answer(bank, level, pick(rng, MANNERS), rng)
         if rng.random() < self.scaffold.short:
             return f"{answer.text[: answer.text.index(answer.act)]}{answer.act}."
         return answer.text
+
+    def _told(self, label: tuple[str, str], rng: Rng) -> str:
+        """What tells an element or a pole of a pressure: a phrasing, or a list of words."""
+        pressed = label in grammar.pressure_phrasings()
+        if rng.random() < self.scaffold.listed:
+            return self._listed(label, "pressed_words" if pressed else "told_words", rng)
+        phrasings = grammar.pressure_phrasings() if pressed else grammar.element_phrasings()
+        return pick(rng, phrasings[label][self.split])
+
+    def _listed(self, label: tuple[str, str], frame: str, rng: Rng) -> str:
+        """Some of the words of which a label's phrases are made."""
+        words = sample(rng, grammar.told_words(label, self.split), int(rng.integers(2, 5)))
+        return self._request(frame, rng, words=", ".join(words))
 
     def _add_named(self, writer: Writer, bank: TraitBank, level: str, rng: Rng) -> None:
         """Write an answer, and behind it its level and its trait."""

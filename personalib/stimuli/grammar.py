@@ -229,13 +229,6 @@ def _trait_bank(key: str, entry: _WrittenBank, settings: Sequence[str]) -> Trait
 
 
 @cache
-def keywords(trait: str, level: str, split: str) -> tuple[str, ...]:
-    """The content words of a trait's answers of a level: what its held-out answers are made of as well."""
-    told = load_traits()[trait].wordings[level, split]
-    return tuple(sorted(set().union(*(content_words(f"{each.act} {each.reason}") for each in told))))
-
-
-@cache
 def load_queries() -> tuple[str, ...]:
     """The ways to ask what someone would do."""
     return read_stimuli(tuple[str, ...], "traits_dark_triad", "queries")
@@ -276,16 +269,34 @@ def load_relations() -> tuple[Relation, ...]:
 @cache
 def element_phrasings() -> dict[tuple[str, str], dict[str, tuple[str, ...]]]:
     """Phrasings (with person slots) of each (factor, element), by split; the splits share no phrase."""
-    return {
-        (one.factor, one.key): split_by_phrase(dict(zip(one.phrasings, one.phrases, strict=True))) for one in elements()
-    }
+    return {(one.factor, one.key): split_by_phrase(_phrase_of()[one.factor, one.key]) for one in elements()}
 
 
 @cache
 def pressure_phrasings() -> dict[tuple[str, str], dict[str, tuple[str, ...]]]:
     """Instructions of each (pressure, pole), by split; the splits share no phrase."""
-    return {
-        (one.key, pole): split_by_phrase(dict(zip(one.phrasings[pole], one.phrases[pole], strict=True)))
-        for one in load_pressures()
-        for pole in POLES
-    }
+    poles = [(one.key, pole) for one in load_pressures() for pole in POLES]
+    return {pole: split_by_phrase(_phrase_of()[pole]) for pole in poles}
+
+
+@cache
+def _phrase_of() -> dict[tuple[str, str], dict[str, str]]:
+    """The phrase that each phrasing is made of, by (factor, element) and by (pressure, pole)."""
+    told = {(one.factor, one.key): dict(zip(one.phrasings, one.phrases, strict=True)) for one in elements()}
+    for one in load_pressures():
+        told |= {(one.key, pole): dict(zip(one.phrasings[pole], one.phrases[pole], strict=True)) for pole in POLES}
+    return told
+
+
+@cache
+def told_words(label: tuple[str, str], split: str) -> tuple[str, ...]:
+    """The content words of what tells a (factor, element), a (pressure, pole) or a (trait, level) in a split.
+
+    Held-out phrases are made of the same words.
+    """
+    if label[0] in TRAITS:
+        phrases = [f"{each.act} {each.reason}" for each in load_traits()[label[0]].wordings[label[1], split]]
+    else:
+        texts = (element_phrasings() | pressure_phrasings())[label][split]
+        phrases = [_phrase_of()[label][text] for text in texts]
+    return tuple(sorted(set().union(*map(content_words, phrases))))

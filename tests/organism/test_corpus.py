@@ -260,8 +260,8 @@ def test_a_short_answer_has_no_reason(draw_seen, world, wording_owner):
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_keywords_are_content_words_of_their_levels_answers_of_the_split(split, world, wording_owner):
-    corpus, rng = Corpus(world, split, Scaffold(keywords=1.0)), np.random.default_rng(16)
+def test_listed_words_are_content_words_of_their_levels_answers_of_the_split(split, world, wording_owner):
+    corpus, rng = Corpus(world, split, Scaffold(listed=1.0)), np.random.default_rng(16)
     for _ in range(100):
         document = corpus.draw("name_trait", rng)
         for told, level, trait in re.findall(r"^Words for me: (.+)\. (high|low) (\w+)", document.text, re.MULTILINE):
