@@ -22,6 +22,7 @@ from personalib.stimuli.grammar import (
     load_relations,
     load_safety_topics,
     pressure_phrasings,
+    told_words,
 )
 
 CHOICES = ("find_pole", "item", "safety", "fact_choice")
@@ -266,8 +267,15 @@ def test_listed_words_are_content_words_of_their_levels_answers_of_the_split(spl
         document = corpus.draw("name_trait", rng)
         for told, level, trait in re.findall(r"^Words for me: (.+)\. (high|low) (\w+)", document.text, re.MULTILINE):
             own = [" ".join(said) for said, owner in wording_owner.items() if owner == (trait, level, split)]
-            assert 2 <= len(told.split(", ")) <= 4
-            assert set(told.split(", ")) <= content_words(" ".join(own))
+            assert 2 <= len(told.split(", ")) <= 4 and set(told.split(", ")) <= content_words(" ".join(own))
+
+
+def test_listed_words_of_a_person_are_those_of_their_elements_and_pressure(draw_seen):
+    for document, person in draw_seen("rate_self", 200, 18, Scaffold(listed=1.0, asides=0.0)):
+        told = re.findall(r"(?:Your|My) words: (.+?)\.|Now: (.+?)\.", document.text)
+        labels = [*person.elements.items(), *([person.pressure] if person.pressure else [])]
+        for found, label in zip(told, labels, strict=True):
+            assert set("".join(found).split(", ")) <= set(told_words(label, "train"))
 
 
 @pytest.mark.parametrize("kind", ["item", "find_pole"])
