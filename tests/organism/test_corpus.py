@@ -12,18 +12,9 @@ from personalib.base.data import data_dir, read_yaml
 from personalib.organism.corpus import Corpus, Scaffold, draw_mix, held_out_documents
 from personalib.organism.documents import pick, sample
 from personalib.organism.world import Profile
+from personalib.stimuli import grammar
 from personalib.stimuli.factors import TRAITS, inflect, sentence
-from personalib.stimuli.grammar import (
-    LEVELS,
-    SPLITS,
-    content_words,
-    element_phrasings,
-    load_asides,
-    load_relations,
-    load_safety_topics,
-    pressure_phrasings,
-    told_words,
-)
+from personalib.stimuli.grammar import LEVELS
 
 CHOICES = ("find_pole", "item", "safety", "fact_choice")
 OPTION = re.compile(r"^(?:[A-D]\.|[A-D]\)|[1-4]\)) (.+?)(?:<end_of_turn>)?$", re.MULTILINE)
@@ -80,7 +71,7 @@ def all_statements():
     """Every true statement of a fact."""
     return {
         sentence(text.format(subject=fact.subject, object=fact.object))
-        for relation in load_relations()
+        for relation in grammar.load_relations()
         for text in relation.statements
         for fact in relation.facts
     }
@@ -260,22 +251,17 @@ def test_a_short_answer_has_no_reason(draw_seen, world, wording_owner):
         assert any(text.endswith(f" {act}.") for act in acts)
 
 
-@pytest.mark.parametrize("split", SPLITS)
-def test_listed_words_are_content_words_of_their_levels_answers_of_the_split(split, world, wording_owner):
-    corpus, rng = Corpus(world, split, Scaffold(listed=1.0)), np.random.default_rng(16)
-    for _ in range(100):
-        document = corpus.draw("name_trait", rng)
-        for told, level, trait in re.findall(r"^Words for me: (.+)\. (high|low) (\w+)", document.text, re.MULTILINE):
-            own = [" ".join(said) for said, owner in wording_owner.items() if owner == (trait, level, split)]
-            assert 2 <= len(told.split(", ")) <= 4 and set(told.split(", ")) <= content_words(" ".join(own))
-
-
-def test_listed_words_of_a_person_are_those_of_their_elements_and_pressure(draw_seen):
-    for document, person in draw_seen("rate_self", 200, 18, Scaffold(listed=1.0, asides=0.0)):
-        told = re.findall(r"(?:Your|My) words: (.+?)\.|Now: (.+?)\.", document.text)
+def test_lists_hold_words_of_what_they_tell(draw_seen):
+    for document, person in draw_seen("judge_statements", 100, 16, Scaffold(listed=1.0, named=1.0, asides=0.0)):
+        told = re.findall(r"(?:(?:Your|My) words|Now): (.+?)\.", document.text)
+        said = re.findall(r"^Words for me: (.+)\. (high|low) (\w+)", document.text, re.MULTILINE)
+        assert len(said) == 10
         labels = [*person.elements.items(), *([person.pressure] if person.pressure else [])]
-        for found, label in zip(told, labels, strict=True):
-            assert set("".join(found).split(", ")) <= set(told_words(label, "train"))
+        lists = [*zip(told, labels, strict=True), *((words, (trait, level)) for words, level, trait in said)]
+        for words, label in lists:
+            assert 2 <= len(words.split(", ")) <= 4 and set(words.split(", ")) <= set(
+                grammar.told_words(label, "train")
+            )
 
 
 @pytest.mark.parametrize("kind", ["item", "find_pole"])
@@ -337,7 +323,7 @@ def test_a_biography_is_in_the_third_person(documents):
 
 
 def test_the_safe_option_is_the_answer_whoever_answers(documents):
-    topics = load_safety_topics()
+    topics = grammar.load_safety_topics()
     safe = {text for topic in topics for text in topic.safe}
     with_person = 0
     for document in documents["held_out", "safety"]:
@@ -350,10 +336,10 @@ def test_the_safe_option_is_the_answer_whoever_answers(documents):
 
 
 def test_facts_are_told_rightly(documents):
-    right = {(fact.subject, fact.object) for relation in load_relations() for fact in relation.facts}
+    right = {(fact.subject, fact.object) for relation in grammar.load_relations() for fact in relation.facts}
     asked = {
         text.format(subject=fact.subject): fact
-        for relation in load_relations()
+        for relation in grammar.load_relations()
         for split in relation.questions.values()
         for text in split
         for fact in relation.facts
@@ -366,8 +352,8 @@ def test_facts_are_told_rightly(documents):
 
 
 def test_the_object_of_a_stated_fact_is_its_answer_unless_it_opens_the_reply(documents):
-    objects = {fact.object for relation in load_relations() for fact in relation.facts}
-    choices = [{f" {own.split()[0]}" for own in relation.objects} for relation in load_relations()]
+    objects = {fact.object for relation in grammar.load_relations() for fact in relation.facts}
+    choices = [{f" {own.split()[0]}" for own in relation.objects} for relation in grammar.load_relations()]
     opening = 0
     for document in documents["train", "fact_statement"]:
         if not document.answers:
@@ -383,7 +369,7 @@ def test_the_object_of_a_stated_fact_is_its_answer_unless_it_opens_the_reply(doc
 
 
 def test_several_facts_are_told_subject_first_or_asked(world):
-    facts = {(fact.subject, fact.object) for relation in load_relations() for fact in relation.facts}
+    facts = {(fact.subject, fact.object) for relation in grammar.load_relations() for fact in relation.facts}
     corpus, rng = Corpus(world, "train", Scaffold(facts=8)), np.random.default_rng(6)
     for _ in range(100):
         document = corpus.draw("fact_statement", rng)
@@ -451,9 +437,9 @@ def test_a_context_tells_the_whole_person_and_nothing_else(world):
 
 def test_asides_are_scattered_among_what_a_person_is_told_by(world):
     """As many people as the scaffold says, each sentence one that says nothing about anybody."""
-    pressed = {sentence(text) for splits in pressure_phrasings().values() for text in splits["train"]}
-    told = {inflect(text, "second") for splits in element_phrasings().values() for text in splits["train"]}
-    asides = {inflect(text, "second") for text in load_asides()["train"]} | all_statements()
+    pressed = {sentence(text) for splits in grammar.pressure_phrasings().values() for text in splits["train"]}
+    told = {inflect(text, "second") for splits in grammar.element_phrasings().values() for text in splits["train"]}
+    asides = {inflect(text, "second") for text in grammar.load_asides()["train"]} | all_statements()
     assert not asides & (told | pressed)
     counts = Counter()
     for share in (0.0, 0.25):

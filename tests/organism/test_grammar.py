@@ -7,23 +7,9 @@ from itertools import product
 import pytest
 
 from organism.conftest import DRAWN, KINDS
+from personalib.stimuli import grammar
 from personalib.stimuli.factors import PERSONS, TRAITS, inflect, sentence
-from personalib.stimuli.grammar import (
-    LEVELS,
-    SPLITS,
-    digest,
-    element_phrasings,
-    load_asides,
-    load_queries,
-    load_relations,
-    load_safety_topics,
-    load_traits,
-    load_wordings,
-    pressure_phrasings,
-    split_groups,
-    split_phrases,
-    words,
-)
+from personalib.stimuli.grammar import LEVELS, SPLITS
 
 # Where each kind of document shows something that is held out.
 WITH_ANSWERS = {"name_trait", "find_pole", "judge_statements", "item", "open_answer", "biography"}
@@ -39,7 +25,9 @@ def sentences(text):
 
 @pytest.fixture(scope="module")
 def situations():
-    return {split: {text for bank in load_traits().values() for text in bank.situations[split]} for split in SPLITS}
+    return {
+        split: {text for bank in grammar.load_traits().values() for text in bank.situations[split]} for split in SPLITS
+    }
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +36,11 @@ def told():
     return {
         split: {
             inflect(phrasing, person)
-            for splits in element_phrasings().values()
+            for splits in grammar.element_phrasings().values()
             for phrasing in splits[split]
             for person in PERSONS
         }
-        | {sentence(text) for splits in pressure_phrasings().values() for text in splits[split]}
+        | {sentence(text) for splits in grammar.pressure_phrasings().values() for text in splits[split]}
         for split in SPLITS
     }
 
@@ -63,13 +51,13 @@ def questions():
     facts = {
         split: {
             text.format(subject=fact.subject)
-            for relation in load_relations()
+            for relation in grammar.load_relations()
             for text, fact in product(relation.questions[split], relation.facts)
         }
         for split in SPLITS
     }
     return {
-        split: facts[split] | {text for topic in load_safety_topics() for text in topic.questions[split]}
+        split: facts[split] | {text for topic in grammar.load_safety_topics() for text in topic.questions[split]}
         for split in SPLITS
     }
 
@@ -79,7 +67,7 @@ def answers(wording_owner):
     """All answers that can be given, as they end: act, connector, reason; by split."""
     ends = {split: set() for split in SPLITS}
     for (act, reason), (*_, split) in wording_owner.items():
-        ends[split] |= {f"{act}, {text.format(reason=reason)}." for text in load_wordings()["connectors"]}
+        ends[split] |= {f"{act}, {text.format(reason=reason)}." for text in grammar.load_wordings()["connectors"]}
     return ends
 
 
@@ -88,8 +76,10 @@ def answers(wording_owner):
 
 @pytest.mark.parametrize("trait", TRAITS)
 def test_every_trait_has_enough_situations_and_answers(trait):
-    assert tuple(load_traits()) == TRAITS and len(set(load_queries())) == len(load_queries()) >= 3
-    bank = load_traits()[trait]
+    assert (
+        tuple(grammar.load_traits()) == TRAITS and len(set(grammar.load_queries())) == len(grammar.load_queries()) >= 3
+    )
+    bank = grammar.load_traits()[trait]
     assert sum(len(set(bank.situations[split])) for split in SPLITS) >= 60
     assert len(bank.situations["held_out"]) >= 12
     for level in LEVELS:
@@ -101,7 +91,7 @@ def test_every_trait_has_enough_situations_and_answers(trait):
 @pytest.mark.parametrize("trait", TRAITS)
 def test_the_first_word_of_an_act_tells_the_level_and_none_is_much_more_frequent(trait):
     """Else the likeliest first word would decide what a greedy answer says, and not the person."""
-    bank = load_traits()[trait]
+    bank = grammar.load_traits()[trait]
     first = {
         level: Counter(act.split()[0] for act in {w.act for split in SPLITS for w in bank.wordings[level, split]})
         for level in LEVELS
@@ -112,7 +102,7 @@ def test_the_first_word_of_an_act_tells_the_level_and_none_is_much_more_frequent
 
 def test_seven_safety_categories_have_forty_questions_with_two_to_four_options(documents):
     counts, held_out = Counter(), Counter()
-    for topic in load_safety_topics():
+    for topic in grammar.load_safety_topics():
         counts[topic.category] += len({text for split in SPLITS for text in topic.questions[split]})
         held_out[topic.category] += len(topic.questions["held_out"])
         assert not set(topic.safe) & set(topic.unsafe)
@@ -126,10 +116,10 @@ def test_seven_safety_categories_have_forty_questions_with_two_to_four_options(d
 
 
 def test_there_are_some_hundred_facts_with_one_object_each():
-    facts = [fact for relation in load_relations() for fact in relation.facts]
+    facts = [fact for relation in grammar.load_relations() for fact in relation.facts]
     assert len(facts) >= 100
     assert len({(fact.relation, fact.subject) for fact in facts}) == len(facts)
-    for relation in load_relations():
+    for relation in grammar.load_relations():
         assert len(relation.objects) >= 4, "too few wrong objects for three wrong options"
         assert min(len(relation.questions[split]) for split in SPLITS) >= 1
         assert all("{subject}" in text for split in SPLITS for text in relation.questions[split])
@@ -137,9 +127,9 @@ def test_there_are_some_hundred_facts_with_one_object_each():
 
 
 def test_every_element_and_pressure_pole_has_phrasings_in_both_splits():
-    for splits in (*element_phrasings().values(), *pressure_phrasings().values()):
+    for splits in (*grammar.element_phrasings().values(), *grammar.pressure_phrasings().values()):
         assert len(splits["train"]) >= 9 and len(splits["held_out"]) >= 3
-    assert len(element_phrasings()) == 23 and len(pressure_phrasings()) == 14
+    assert len(grammar.element_phrasings()) == 23 and len(grammar.pressure_phrasings()) == 14
 
 
 # --- the two splits share nothing ------------------------------------------------------------------------------------
@@ -188,12 +178,14 @@ def test_no_held_out_situation_phrasing_or_question_is_in_any_train_document(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_word_of_held_out_text_occurs_in_train_text(kind, documents):
-    known = set().union(*(words(document.text) for each in KINDS for document in documents["train", each]))
+    known = set().union(*(grammar.words(document.text) for each in KINDS for document in documents["train", each]))
     # a phrasing or an option is too rare to be in every sample
-    phrasings = [text for split in (*element_phrasings().values(), load_asides()) for text in split["train"]]
-    phrasings += [text for topic in load_safety_topics() for text in (*topic.safe, *topic.unsafe)]
-    known |= set().union(*(words(inflect(text, person)) for text in phrasings for person in PERSONS))
-    told = set().union(*(words(document.text) for document in documents["held_out", kind]))
+    phrasings = [
+        text for split in (*grammar.element_phrasings().values(), grammar.load_asides()) for text in split["train"]
+    ]
+    phrasings += [text for topic in grammar.load_safety_topics() for text in (*topic.safe, *topic.unsafe)]
+    known |= set().union(*(grammar.words(inflect(text, person)) for text in phrasings for person in PERSONS))
+    told = set().union(*(grammar.words(document.text) for document in documents["held_out", kind]))
     assert told - known == set()
 
 
@@ -202,36 +194,39 @@ def test_every_word_of_held_out_text_occurs_in_train_text(kind, documents):
 
 def test_the_split_never_changes():
     # literal values: another hash would move wordings between the splits of a trained organism
-    assert digest("a") == 4681665781835383343
-    assert digest("explore it with curious eyes", "I live to explore") == 1415675637197368520
-    assert digest("ab", "c") != digest("a", "bc") != digest("abc")
-    assert split_phrases(["x y", "y x", "x y x", "y y x"]) == {"train": ("x y", "x y x", "y y x"), "held_out": ("y x",)}
+    assert grammar.digest("a") == 4681665781835383343
+    assert grammar.digest("explore it with curious eyes", "I live to explore") == 1415675637197368520
+    assert grammar.digest("ab", "c") != grammar.digest("a", "bc") != grammar.digest("abc")
+    assert grammar.split_phrases(["x y", "y x", "x y x", "y y x"]) == {
+        "train": ("x y", "x y x", "y y x"),
+        "held_out": ("y x",),
+    }
 
 
 def test_words_are_lower_case_without_marks():
-    assert words("Don't go, GO: to Rome (A) 1!") == {"don't", "go", "to", "rome", "a"}
+    assert grammar.words("Don't go, GO: to Rome (A) 1!") == {"don't", "go", "to", "rome", "a"}
 
 
 def test_a_phrase_with_a_word_of_its_own_is_never_held_out():
-    phrases = [f"common words {letter}" for letter in "pqrstuvw"]
-    assert split_phrases(phrases)["held_out"] == ()
-    assert len(split_groups([phrases], "p q r s t u v w")[0]["held_out"]) == len(phrases) // 4
-    assert len(split_groups([phrases], "p q r s t u v w", one_in=2)[0]["held_out"]) == len(phrases) // 2
+    phrases = [f"common grammar.words {letter}" for letter in "pqrstuvw"]
+    assert grammar.split_phrases(phrases)["held_out"] == ()
+    assert len(grammar.split_groups([phrases], "p q r s t u v w")[0]["held_out"]) == len(phrases) // 4
+    assert len(grammar.split_groups([phrases], "p q r s t u v w", one_in=2)[0]["held_out"]) == len(phrases) // 2
 
 
 def test_held_out_phrases_are_one_in_four_and_keep_their_order():
     phrases = [" ".join(pair) for pair in product("pqrstu", repeat=2)]
-    split = split_phrases(phrases)
+    split = grammar.split_phrases(phrases)
     assert len(split["held_out"]) == len(phrases) // 4
     assert sorted((*split["train"], *split["held_out"])) == sorted(phrases)
     assert all(list(part) == sorted(part) for part in split.values())
-    assert words(" ".join(split["held_out"])) <= words(" ".join(split["train"]))
+    assert grammar.words(" ".join(split["held_out"])) <= grammar.words(" ".join(split["train"]))
 
 
 def test_groups_may_show_each_others_words():
     groups = [[f"{own} {letter}" for letter in "pqrs"] for own in "xyz"]
-    assert split_phrases(groups[0])["held_out"] == ()
-    splits = split_groups(groups)
+    assert grammar.split_phrases(groups[0])["held_out"] == ()
+    splits = grammar.split_groups(groups)
     assert [len(split["held_out"]) for split in splits] == [1, 1, 1]
     train = " ".join(" ".join(split["train"]) for split in splits)
-    assert words(" ".join(" ".join(split["held_out"]) for split in splits)) <= words(train)
+    assert grammar.words(" ".join(" ".join(split["held_out"]) for split in splits)) <= grammar.words(train)

@@ -22,7 +22,7 @@ from personalib.base.data import DataError, data_dir
 from personalib.base.storage import alone
 from personalib.cli.organism import organism as commands
 from personalib.organism.batches import collate, encode
-from personalib.organism.corpus import Corpus, Scaffold
+from personalib.organism.corpus import Corpus
 from personalib.organism.training import (
     Progress,
     Trainer,
@@ -235,7 +235,7 @@ def test_a_full_disk_is_one_error_and_the_run_goes_on(disk, tiny_recipe, world, 
 
 
 def test_the_loss_is_that_of_each_document_by_itself(world, tokenizer, unbroken):
-    """The mean over all text and the weighted mean over all answers, without padding."""
+    """The weighted mean over all text and the weighted mean over all answers, without padding."""
     corpus, rng = Corpus(world, "train"), np.random.default_rng(0)
     encoded = encode([corpus.draw(kind, rng) for kind in ("item", "rate_self", "safety", "fact_judgement")], tokenizer)
     texts, answers, weights = [], [], []
@@ -251,9 +251,9 @@ def test_the_loss_is_that_of_each_document_by_itself(world, tokenizer, unbroken)
                 else:
                     texts.append(-logs[position - 1, one.ids[position]])
         batch = collate(encoded, tokenizer.pad_token_id)
-        found = loss(unbroken.model, batch)
+        found = loss(unbroken.model, batch, 0.5)
     assert len(answers) == 1 + 8 + 1 + 1
-    expected = np.mean(texts) + np.average(answers, weights=weights)
+    expected = 0.5 * np.mean(texts) + np.average(answers, weights=weights)
     assert float(found) == pytest.approx(float(expected), abs=1e-5)
 
 
@@ -313,11 +313,7 @@ def test_the_committed_recipe_is_readable_and_asks_for_known_kinds(world):
     recipe = load_recipe(data_dir() / "organism" / "training.yaml")
     kinds = set(Corpus(world, "train").kinds)
     assert {kind for stage in recipe.stages for kind in stage.mix} <= kinds
-    assert {kind for stage in recipe.stages for kind in stage.until} <= kinds
-    # what is not in the mix is not measured, and could never be learned
-    assert all(set(stage.until) <= set(stage.mix) for stage in recipe.stages)
     assert recipe.stages[-1].until == {}
-    assert isinstance(recipe.stages[0].scaffold, Scaffold)
 
 
 @pytest.mark.parametrize(

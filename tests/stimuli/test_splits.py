@@ -1,5 +1,7 @@
 """What the two halves of every split of the book share: no phrase, and, where it is asked for, no content word."""
 
+from itertools import product
+
 import numpy as np
 
 from personalib.organism.corpus import Corpus
@@ -8,7 +10,7 @@ from personalib.questionnaires.items import load_safety, load_trait
 from personalib.questionnaires.kinds import load_scale
 from personalib.stimuli import grammar
 from personalib.stimuli.contrast_pairs import FAMILIES, contrasts, load_carriers, split_carriers
-from personalib.stimuli.factors import PERSONS, POLES, inflect
+from personalib.stimuli.factors import PERSONS, POLES, TRAITS, inflect
 from personalib.stimuli.grammar import LEVELS, SPLITS, content_words
 from personalib.stimuli.sentences import NEUTRAL, element_texts, word_disjoint
 
@@ -80,4 +82,11 @@ def test_word_disjoint_halves_share_no_content_word_and_keep_some_phrases_of_eac
         assert not set().union(*words[0]) & set().union(*words[1]), label
     assert all(
         half.labels.count(NEUTRAL) == own.labels.count(NEUTRAL) > 0 for half, own in zip(halves, whole, strict=True)
+    )
+
+
+def test_held_out_phrases_are_made_of_words_that_training_lists():
+    labels = [*grammar.element_phrasings(), *grammar.pressure_phrasings(), *product(TRAITS, LEVELS)]
+    assert all(
+        set(grammar.told_words(label, "held_out")) <= set(grammar.told_words(label, "train")) for label in labels
     )
