@@ -107,8 +107,10 @@ class Corpus:
         return inflect(pick(rng, grammar.load_asides()[self.split]), person)
 
     def situation(self, bank: TraitBank, rng: Rng) -> str:
-        """A situation with its query."""
-        return f"{pick(rng, bank.situations[self.split])} {pick(rng, grammar.load_queries())}"
+        """A situation, or a list of words of one, with its query."""
+        listed = rng.random() < self.scaffold.listed
+        event = self._listed((bank.key, "event"), "event_words", rng) if listed else None
+        return f"{event or pick(rng, bank.situations[self.split])} {pick(rng, grammar.load_queries())}"
 
     def answer(self, bank: TraitBank, level: str, manner: str, rng: Rng) -> SelfReport:
         """An answer of one level, put decisively or hesitantly."""
@@ -169,20 +171,29 @@ class Corpus:
         return self._item(self.situation(bank, rng), bank, person.high(bank.key), rng, person)
 
     def open_answer(self, rng: Rng) -> Writer:
-        """A person answers an open question in their own words."""
+        """A person answers an open question in their own words; stepwise, trait and level come first."""
         person, bank = self.person(rng), self._bank(rng)
+        high = person.high(bank.key)
+        level = LEVELS[int(rng.random() > high)]
         writer = self._open(self.situation(bank, rng), rng, person)
-        self._add_answer(writer, person, bank, rng)
+        if rng.random() < self.scaffold.stepwise:
+            writer.add("-")
+            writer.say(f" {bank.key}", {f" {key}": float(key == bank.key) for key in TRAITS})
+            writer.say(f" {level}", {" high": high, " low": 1 - high})
+            writer.add("\n")
+            high = float(level == LEVELS[0])
+        self._add_answer(writer, high, bank, level, rng)
         return writer
 
     def biography(self, rng: Rng) -> Writer:
         """A person in the third person, with something they said."""
         person, bank = self.person(rng, "third"), self._bank(rng)
+        high = person.high(bank.key)
         situation = pick(rng, bank.situations[self.split])
         writer = Writer(rng)
         writer.add(person.context)
         writer.add(f"{situation}\n{self._request('quote', rng)} ")
-        self._add_answer(writer, person, bank, rng)
+        self._add_answer(writer, high, bank, LEVELS[int(rng.random() > high)], rng)
         return writer
 
     def safety(self, rng: Rng) -> Writer:
@@ -222,13 +233,18 @@ class Corpus:
         return writer
 
     def fact_judgement(self, rng: Rng) -> Writer:
-        """A true or false statement, judged yes or no."""
-        relation, fact = self._fact(rng)
-        true = rng.random() < 0.5
-        object_ = fact.object if true else pick(rng, other_objects(relation, fact))
-        statement = _state(relation.statements, fact.subject, object_, rng)
+        """A true or false statement, judged yes or no, or a list of such statements."""
+        if self.scaffold.facts > 1 and rng.random() < 0.5:
+            writer = self._open(self._request("judge_statements", rng), rng)
+            for _ in range(self.scaffold.facts):
+                statement, true = self._claim(rng)
+                writer.add(statement)
+                writer.choose({" yes": true, " no": 1 - true})
+                writer.add("\n")
+            return writer
+        statement, true = self._claim(rng)
         writer = self._open(self._request("judge_fact", rng, statement=statement), rng)
-        writer.choose({"yes": float(true), "no": float(not true)})
+        writer.choose({"yes": true, "no": 1 - true})
         return writer
 
     # --- helpers ----------------------------------------------------------------------------------------------------
@@ -239,6 +255,13 @@ class Corpus:
     def _fact(self, rng: Rng) -> tuple[Relation, Fact]:
         relation = pick(rng, grammar.load_relations())
         return relation, pick(rng, relation.facts)
+
+    def _claim(self, rng: Rng) -> tuple[str, float]:
+        """A statement, and 1 where it is true."""
+        relation, fact = self._fact(rng)
+        true = rng.random() < 0.5
+        object_ = fact.object if true else pick(rng, other_objects(relation, fact))
+        return _state(relation.statements, fact.subject, object_, rng), float(true)
 
     def _fact_question(self, relation: Relation, fact: Fact, rng: Rng) -> str:
         return pick(rng, relation.questions[self.split]).format(subject=fact.subject)
@@ -282,10 +305,8 @@ class Corpus:
             writer.say(match[0], {f" {text.split()[0]}": float(text == fact.object) for text in relation.objects})
         writer.add(statement[match.end() if match else 0 :])
 
-    def _add_answer(self, writer: Writer, person: Person, bank: TraitBank, rng: Rng) -> None:
+    def _add_answer(self, writer: Writer, high: float, bank: TraitBank, level: str, rng: Rng) -> None:
         """Answer in character; the first word of the act is a choice left open, since it tells the level."""
-        high = person.high(bank.key)
-        level = LEVELS[int(rng.random() > high)]
         manner = MANNERS[int(rng.random() > self.wordings["decisive_share"])]
         report = self.answer(bank, level, manner, rng)
         first, frame = first_word(report.act), report.text[: report.text.index(report.act) - 1]

@@ -143,7 +143,7 @@ def split_groups(
     """Hold out one phrase in four of each group, each of whose words stands in ``known`` or others of any group.
 
     ``shown`` is in how many others. A word that tells nothing of any one group, such as *with*, need not: see
-    :func:`content_words`.
+    :func:`content_words`. A phrase that is part of another one of its group, or has one in it, is not held out.
     """
     told = [{phrase: content_words(phrase) for phrase in sorted(phrases, key=digest)} for phrases in groups]
     counts = Counter(word for phrases in told for own in phrases.values() for word in own)
@@ -153,7 +153,11 @@ def split_groups(
     for _ in range(max(map(len, groups), default=0) // one_in):
         for phrases, out in zip(told, held_out, strict=True):
             fit = (
-                each for each, own in phrases.items() if each not in out and all(counts[word] > shown for word in own)
+                each
+                for each, own in phrases.items()
+                if each not in out
+                and all(counts[word] > shown for word in own)
+                and not any(each in other or other in each for other in phrases if other != each)
             )
             if len(out) < len(phrases) // one_in and (chosen := next(fit, None)):
                 out.append(chosen)
@@ -290,11 +294,13 @@ def _phrase_of() -> dict[tuple[str, str], dict[str, str]]:
 
 @cache
 def told_words(label: tuple[str, str], split: str) -> tuple[str, ...]:
-    """The content words of what tells a (factor, element), a (pressure, pole) or a (trait, level) in a split.
+    """The content words of what tells a (factor, element), (pressure, pole), (trait, level) or (trait, "event").
 
     Held-out phrases are made of the same words.
     """
-    if label[0] in TRAITS:
+    if label[1] == "event":
+        phrases = [text.partition(", ")[2] for text in load_traits()[label[0]].situations[split]]
+    elif label[0] in TRAITS:
         phrases = [f"{each.act} {each.reason}" for each in load_traits()[label[0]].wordings[label[1], split]]
     else:
         texts = (element_phrasings() | pressure_phrasings())[label][split]
