@@ -143,7 +143,7 @@ def split_groups(
     """Hold out one phrase in four of each group, each of whose words stands in ``known`` or others of any group.
 
     ``shown`` is in how many others. A word that tells nothing of any one group, such as *with*, need not: see
-    :func:`content_words`. A phrase that is part of another one of its group, or has one in it, is not held out.
+    :func:`content_words`.
     """
     told = [{phrase: content_words(phrase) for phrase in sorted(phrases, key=digest)} for phrases in groups]
     counts = Counter(word for phrases in told for own in phrases.values() for word in own)
@@ -153,11 +153,7 @@ def split_groups(
     for _ in range(max(map(len, groups), default=0) // one_in):
         for phrases, out in zip(told, held_out, strict=True):
             fit = (
-                each
-                for each, own in phrases.items()
-                if each not in out
-                and all(counts[word] > shown for word in own)
-                and not any(each in other or other in each for other in phrases if other != each)
+                each for each, own in phrases.items() if each not in out and all(counts[word] > shown for word in own)
             )
             if len(out) < len(phrases) // one_in and (chosen := next(fit, None)):
                 out.append(chosen)
