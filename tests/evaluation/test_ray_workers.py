@@ -12,6 +12,7 @@ import pytest
 import ray
 import torch
 import yaml
+from cli.test_evaluate import GRID as SMALL
 from click.testing import CliRunner
 from ray.cluster_utils import Cluster
 
@@ -27,17 +28,7 @@ from personalib.evaluation.shards import Asker
 from personalib.evaluation.store import AnswerStore
 from personalib.models.load import load_model
 
-GRID = """
-questionnaires:
-  - {name: trait, kind: trait, per_group: 2}
-  - {name: in_words, kind: choice, source: facts, per_group: 1, reading: words}
-arms:
-  - {method: prompt, keys: [gender.female]}
-  - {method: random, site: resid_post.1, doses: [0.4], count: 15, positions: prompt}
-neutral: 2
-pairs: 4
-batch_size: 8
-"""
+GRID = SMALL.replace("count: 4}", "count: 15, positions: prompt}").replace("batch_size: 4", "batch_size: 8")
 # Seconds to connect to a cluster that is there, however busy the machine is.
 PATIENCE = 60.0
 

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from itertools import permutations, product
 
 import numpy as np
 import pytest
@@ -38,9 +39,8 @@ def options_of(text):
 def chosen(document, answer):
     """The candidate that a document shows at an answer's place."""
     told = document.text[answer.start :]
-    found = [text for text in answer.probabilities if re.match(rf"{re.escape(text)}\b", told)]
-    assert len(found) == 1, (document.text, answer)
-    return found[0]
+    (found,) = [text for text in answer.probabilities if re.match(rf"{re.escape(text)}\b", told)]
+    return found
 
 
 def level_chance(world, person, trait, level="high"):
@@ -160,9 +160,7 @@ def read_options(document, read_answer, wording_owner):
     return [(*wording_owner[parts[1:]][:2], parts[0]) for parts in read]
 
 
-def test_an_items_weights_are_the_worlds_probability_times_the_manners_share(
-    draw_seen, world, read_answer, wording_owner
-):
+def test_an_items_weights_are_those_of_world_and_manner(draw_seen, world, read_answer, wording_owner):
     for document, person in draw_seen("item", 500, 3, split="held_out"):
         options = read_options(document, read_answer, wording_owner)
         assert len({trait for trait, *_ in options}) == 1
@@ -177,8 +175,7 @@ def test_both_of_traits_orders_occur_and_no_other(kind, documents, read_answer, 
         options = read_options(document, read_answer, wording_owner)
         orders[tuple(level for _, level, _ in options)] += 1
         firsts[options[0][2]] += 1
-        for level in LEVELS:
-            assert {manner for _, each, manner in options if each == level} == {"decisive", "hesitant"}
+        assert {named[1:] for named in options} == set(product(LEVELS, ("decisive", "hesitant")))
     total = sum(orders.values())
     assert set(orders) == {("high", "low") * 2, ("low", "high") * 2}
     assert all(abs(count - total / 2) < 4 * np.sqrt(total) / 2 for count in (*orders.values(), *firsts.values()))
@@ -259,15 +256,24 @@ def test_lists_hold_words_of_what_they_tell(draw_seen):
         labels = [*person.elements.items(), *([person.pressure] if person.pressure else [])]
         lists = [*zip(told, labels, strict=True), *((words, (trait, level)) for words, level, trait in said)]
         for words, label in lists:
-            assert 2 <= len(words.split(", ")) <= 4 and set(words.split(", ")) <= set(
-                grammar.told_words(label, "train")
-            )
+            assert 2 <= len(words.split(", ")) <= 4
+            assert set(words.split(", ")) <= set(grammar.told_words(label, "train"))
+
+
+def test_a_stepwise_open_answer_names_its_trait_and_level_first(draw_seen, world, read_answer, wording_owner):
+    form = re.compile(r"It is about: (.+)\. .*\n- (\w+) (high|low)\n(.+?)(?:<end_of_turn>\n)?$", re.DOTALL)
+    for document, person in draw_seen("open_answer", 100, 18, Scaffold(stepwise=1.0, listed=1.0)):
+        words, name, level, said = form.search(document.text).groups()
+        assert set(words.split(", ")) <= set(grammar.told_words((name, "event"), "train"))
+        assert wording_owner[read_answer(said)[1:]][:2] == (name, level)
+        trait, told, first = (answer.probabilities for answer in document.answers)
+        assert trait == {f" {key}": float(key == name) for key in TRAITS}
+        assert told[" high"] == pytest.approx(level_chance(world, person, name, "high"))
+        assert set(first) > {word for word, chance in first.items() if chance}, "words of the level that was told"
 
 
 @pytest.mark.parametrize("kind", ["item", "find_pole"])
-def test_a_stepwise_item_judges_each_option_by_its_level_and_then_chooses(
-    kind, draw_seen, world, read_answer, wording_owner
-):
+def test_a_stepwise_item_judges_each_option_and_then_chooses(kind, draw_seen, world, read_answer, wording_owner):
     for document, person in draw_seen(kind, 100, 17, Scaffold(stepwise=1.0)):
         *steps, choice = document.answers
         assert len(steps) == 4 and list(choice.probabilities) in (list("ABCD"), list("1234"))
@@ -336,19 +342,17 @@ def test_the_safe_option_is_the_answer_whoever_answers(documents):
 
 
 def test_facts_are_told_rightly(documents):
-    right = {(fact.subject, fact.object) for relation in grammar.load_relations() for fact in relation.facts}
-    asked = {
-        text.format(subject=fact.subject): fact
+    right = {
+        text.format(subject=fact.subject): fact.object
         for relation in grammar.load_relations()
         for split in relation.questions.values()
         for text in split
         for fact in relation.facts
     }
     for document in documents["held_out", "fact_choice"]:
-        options = options_of(document.text)
-        assert len(set(options)) == 4
-        (question,) = [line for line in document.text.replace("<", "\n").split("\n") if line in asked]
-        assert (asked[question].subject, chosen_option(document)) in right
+        assert len(set(options_of(document.text))) == 4
+        (question,) = [line for line in document.text.replace("<", "\n").split("\n") if line in right]
+        assert right[question] == chosen_option(document)
 
 
 def test_the_object_of_a_stated_fact_is_its_answer_unless_it_opens_the_reply(documents):
@@ -384,9 +388,19 @@ def test_judgements_of_facts_are_right(documents):
     statements = all_statements()
     for document in documents["train", "fact_judgement"]:
         line = document.text.removeprefix("<start_of_turn>user\n").split("\n")[0].removesuffix("<end_of_turn>")
-        told = re.sub(r"^(Is this true\?|Right or wrong\?) | Is this right\?$", "", line)
-        true = told in statements
+        true = re.sub(r"^(Is this true\?|Right or wrong\?) | Is this right\?$", "", line) in statements
         assert document.answers[0].probabilities == {"yes": float(true), "no": float(not true)}
+
+
+def test_a_list_of_claims_judges_each(world):
+    corpus, rng, statements = Corpus(world, "train", Scaffold(facts=5)), np.random.default_rng(19), all_statements()
+    lists = [one for one in (corpus.draw("fact_judgement", rng) for _ in range(100)) if len(one.answers) > 1]
+    assert 30 < len(lists) < 70
+    for document in lists:
+        assert len(document.answers) == 5
+        for answer in document.answers:
+            true = document.text[: answer.start].rsplit("\n", 1)[-1] in statements
+            assert answer.probabilities == {" yes": float(true), " no": float(not true)}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -486,16 +500,13 @@ def test_held_out_documents_are_of_the_kinds_that_saes_are_trained_on(world):
     mix = read_yaml(data_dir() / "organism" / "saes.yaml")["mix"]
     first, second, other = (held_out_documents(40, seed) for seed in (0, 0, 1))
     assert first == second and len(first) == 40 and not set(first) & set(other)
-    drawn = draw_mix(Corpus(world, "held_out"), mix, 40, 0)
-    assert first == [document.text for document in drawn]
+    assert first == [document.text for document in draw_mix(Corpus(world, "held_out"), mix, 40, 0)]
     assert not set(first) & {document.text for document in draw_mix(Corpus(world, "train"), mix, 40, 1)}
 
 
 def test_picking_is_uniform_and_samples_differ():
     rng = np.random.default_rng(11)
     picked = Counter(pick(rng, "abcd") for _ in range(4000))
-    assert stats.chisquare(list(picked.values())).pvalue > 1e-4 and len(picked) == 4
-    drawn = [sample(rng, "abcd", 3) for _ in range(4000)]
-    assert all(len(set(letters)) == 3 for letters in drawn)
-    assert stats.chisquare(list(Counter(map(tuple, drawn)).values())).pvalue > 1e-4
-    assert len({tuple(letters) for letters in drawn}) == 24
+    drawn = Counter(tuple(sample(rng, "abcd", 3)) for _ in range(4000))
+    assert picked.keys() == set("abcd") and drawn.keys() == set(permutations("abcd", 3))
+    assert all(stats.chisquare(list(counts.values())).pvalue > 1e-4 for counts in (picked, drawn))
