@@ -140,7 +140,12 @@ def _choose(  # noqa: PLR0913 - each argument is an option
     study = Study.read(model, contrasts(family), questionnaire, work, **how)
     candidates = {str(site): study.contrast_vectors(site, method) for site in sites}
     choice = choose_push(
-        study, candidates, positions=("last", "prompt"), doses=doses, store=work / "answers", progress="answers"
+        study,
+        candidates,
+        positions=("last", "prompt", "before_options"),
+        doses=doses,
+        store=work / "answers",
+        progress="answers",
     )
     return study.readings, choice
 

@@ -136,7 +136,7 @@ class ArmsPlan(Strict):
     poles: tuple[Literal["positive", "negative"], ...] = ("positive",)
     doses: tuple[float, ...] = ()
     coefficients: tuple[float, ...] = ()
-    positions: Literal["last", "prompt", "prompt_except_last", "all"] = "prompt"
+    positions: Literal["last", "prompt", "prompt_except_last", "before_options", "all"] = "prompt"
     site: str | None = None
     release: str = "organism"
     sae: str = ""

@@ -10,6 +10,7 @@ The answers are those of running every condition from the start, to float tolera
 ``batch_size`` rows, with keys and values where something is shared, whatever the number of conditions.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -90,18 +91,21 @@ def ask_steered(
     if any(one.positions == "response" for condition in conditions for one in condition):
         raise ValueError(
             "positions 'response' steer tokens of the answer after they are read back in, and only the first "
-            "token of the answer is scored; choose last, prompt, prompt_except_last or all"
+            "token of the answer is scored; choose last, prompt, prompt_except_last, before_options or all"
         )
     model = language_model.model
     rows = _rows(language_model, prompts)
     options = option_tokens(language_model.tokenizer, prompts, [labels] * len(prompts), rows)
+    before = _before_options(language_model, prompts, labels[0])
     found = np.empty((len(conditions), len(prompts), len(labels)))
     total = len(conditions) * len(prompts)
     with inference(model), tqdm(total=total, desc=progress, disable=progress is None, unit="answer") as bar:
         for batch in _batches(language_model, rows, batch_size):
             inputs: Inputs = left_padded(model, [rows[place] for place in batch], _device(language_model))
-            where = masks(_real(inputs), torch.zeros_like(_real(inputs)))
-            tokens = torch.tensor([[options[place]] for place in batch], device=inputs["input_ids"].device)
+            real = _real(inputs)
+            starts = torch.tensor([before[place] for place in batch], device=real.device)
+            where = masks(real, torch.zeros_like(real), starts)
+            tokens = torch.tensor([[options[place]] for place in batch], device=real.device)
             read = slice(-1, None)
             for number, logs in _log_chances(language_model, inputs, where, conditions, read, tokens, batch_size):
                 # In double precision before the exponential, so that rare words keep a probability.
@@ -111,6 +115,14 @@ def ask_steered(
                 if done:
                     done(len(batch))
     return found
+
+
+def _before_options(language_model: LanguageModel, prompts: Sequence[str], label: str) -> list[int]:
+    """How many tokens of each prompt stand before the last line that opens with the first option's label, or all."""
+    line = re.compile(rf"\n{re.escape(label.strip())}\W")
+    ends = [max((found.start() + 1 for found in line.finditer(prompt)), default=len(prompt)) for prompt in prompts]
+    cut = [prompt[:end] for prompt, end in zip(prompts, ends, strict=True)]
+    return [len(row) for row in encode_prompts(language_model.tokenizer, cut)]
 
 
 def prompt_batches(language_model: LanguageModel, prompts: Sequence[str], batch_size: int) -> Iterator[list[int]]:

@@ -27,6 +27,7 @@ POSITIONS: dict[str, tuple[str, str]] = {
     "last": ("last", "all"),
     "prompt": ("all", "none"),
     "prompt_except_last": ("all but last", "none"),
+    "before_options": ("before options", "none"),
     "response": ("none", "all"),
     "all": ("all", "all"),
 }
@@ -66,7 +67,8 @@ class Add(_AlongVector):
         vector: what is added, at its own site.
         coefficient: how often.
         positions: at which tokens, one of ``POSITIONS``: ``"last"``, the last of the prompt, and each of the answer;
-            ``"prompt"``; ``"prompt_except_last"``; ``"response"``, each of the answer; or ``"all"``.
+            ``"prompt"``; ``"prompt_except_last"``; ``"before_options"``, the prompt up to the options that are scored,
+            or all of it where there are none; ``"response"``, each of the answer; or ``"all"``.
     """
 
     def change(self) -> Change:
@@ -221,15 +223,16 @@ def by_site(condition: Condition) -> dict[Site, list[Intervention]]:
     return sites
 
 
-def masks(real: torch.Tensor, answer: torch.Tensor) -> Where:
+def masks(real: torch.Tensor, answer: torch.Tensor, options: torch.Tensor | None = None) -> Where:
     """By name of the positions, which tokens each means: of those that are no padding, and those of the answer.
 
-    All are boolean, of shape ``(rows, tokens)``.
+    All are boolean, of shape ``(rows, tokens)``; ``options`` tells before how many tokens of each row they stand.
     """
     prompt, answer = real & ~answer, real & answer
     # The last of the prompt has as many prompt tokens up to it as there are.
     last = prompt & (prompt.cumsum(1) == prompt.sum(1, keepdim=True))
     of_prompt = {"all": prompt, "last": last, "all but last": prompt & ~last, "none": torch.zeros_like(prompt)}
+    of_prompt["before options"] = prompt if options is None else prompt & (prompt.cumsum(1) <= options[:, None])
     of_answer = {"all": answer, "none": torch.zeros_like(answer)}
     return {name: of_prompt[one] | of_answer[other] for name, (one, other) in POSITIONS.items()}
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-Positions = Literal["last", "prompt", "prompt_except_last", "response", "all"]
+Positions = Literal["last", "prompt", "prompt_except_last", "before_options", "response", "all"]
 
 
 @dataclass(frozen=True)
