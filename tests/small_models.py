@@ -135,6 +135,7 @@ def named_tokens(positions, prompt, tokens):
         "last": [prompt - 1, *range(prompt, tokens)],
         "prompt": list(range(prompt)),
         "prompt_except_last": list(range(prompt - 1)),
+        "before_options": list(range(prompt)),  # where none are given
         "response": list(range(prompt, tokens)),
         "all": list(range(tokens)),
     }[positions]

@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "assignments": ["LifeStory", "PARTS", "WORDS", "contradictions", "load_giveaways"],
         "backgrounds": ["Background", "coverage", "draw_backgrounds", "joint_coverage", "load_constraints"],
-        "contrast_pairs": ["FAMILIES", "contrast_set", "contrasts", "labelled_texts"],
+        "contrast_pairs": ["FAMILIES", "Wording", "contrast_set", "contrasts", "labelled_texts"],
         "factors": ["POLES", "TRAITS", "check_background", "elements", "inflect", "load_factors", "load_pressures"],
         "grammar": ["SPLITS", "element_phrasings", "load_asides", "words"],
         "grammar_writer": ["GrammarWriter"],

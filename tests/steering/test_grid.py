@@ -138,6 +138,25 @@ def test_the_vectors_and_positions_that_are_compared_really_make_a_difference(na
 
 
 @every_model
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_the_options_and_what_follows_are_left_alone(name, batch_size):
+    """Of lines that open with the first label it is the last; without any, the whole prompt is steered."""
+    stems = ["w1 w2 \nA w3 w4 \n", "w5 w6 w7 w8 \n", "w9 \n"]
+    prompts = [*(f"{stem}A w10 w11 \nB w12 \nC w13 \nD w14 \nw15 " for stem in stems), "w3 w9 w1 "]
+    language_model, push = small(name), PUSHES[0]
+    found = ask_steered(
+        language_model, prompts, LABELS, [(), (Add(push, 1.0, "before_options"),)], batch_size=batch_size
+    )
+    for number, stem in enumerate([*stems, prompts[-1]]):
+        ids, before = language_model.tokenizer.encode(prompts[number]), len(language_model.tokenizer.encode(stem))
+        # By hand, the stem is the prompt, and what follows it the answer, which is not steered.
+        chances = steered_alone(language_model.model, ids, before, (Add(push, 1.0, "prompt"),))[-1].softmax(-1)
+        own = chances[language_model.tokenizer.convert_tokens_to_ids(list(LABELS))].double().numpy()
+        np.testing.assert_allclose(found[1, number], own, rtol=0, atol=2e-6)
+    assert (abs(found[1] - found[0]).max(1) > 1e-4).all()
+
+
+@every_model
 @pytest.mark.parametrize("batch_size", [1, 4, 13, 64])
 def test_a_mixed_grid_is_each_condition_and_prompt_by_itself(name, batch_size):
     found = ask_steered(small(name), PROMPTS, LABELS, MIXED, batch_size=batch_size)
@@ -388,7 +407,7 @@ def test_a_vector_of_another_model_is_named_before_anything_is_run(llama):
 
 def test_positions_of_the_answer_alone_are_refused(llama):
     conditions = [(), (Add(vector(Site(1)), 1.0, "prompt"), Add(vector(Site(1)), 1.0, "response"))]
-    with pytest.raises(ValueError, match=r"'response'.*choose last, prompt, prompt_except_last or all"):
+    with pytest.raises(ValueError, match=r"'response'.*choose last, prompt, prompt_except_last, before_options or all"):
         ask_steered(llama, PROMPTS, LABELS, conditions)
 
 
@@ -456,11 +475,12 @@ def test_losses_of_a_mixed_grid_are_those_of_each_exchange_alone(name):
 
 
 def test_positions_make_a_difference_to_losses(llama):
-    found = [answer_losses(llama, EXCHANGES, added(positions))[0] for positions in POSITIONS]
+    different = [positions for positions in POSITIONS if positions != "before_options"]  # is "prompt" without options
+    found = [answer_losses(llama, EXCHANGES, added(positions))[0] for positions in different]
     for place, one in enumerate(found):
         assert all(abs(one - other).max() > 0.01 for other in found[:place])
     # The last token of an answer is not read any more, and so an answer of one token is not steered by itself.
-    response = found[list(POSITIONS).index("response")]
+    response = found[different.index("response")]
     np.testing.assert_allclose(response[:, [1, 2]], np.repeat(response[:1, [1, 2]], len(VECTORS), 0), rtol=0, atol=1e-5)
 
 

@@ -26,7 +26,7 @@ from personalib.steering.interventions import (
 from personalib.vectors.vector import SteeringVector
 
 SITE = Site(1)
-ANY_POSITIONS = "choose one of last, prompt, prompt_except_last, response, all"
+ANY_POSITIONS = "choose one of last, prompt, prompt_except_last, before_options, response, all"
 
 
 def stream(*shape, seed=0):
@@ -272,10 +272,20 @@ TEXTS = ["PPPPLAA", "..PPPLA", "PPLAA..", ".PLAA..", "P.PL.AA", ".....L.", "AAAA
 def test_positions_are_told_in_rows_written_by_hand():
     found = masks(rows_of(*TEXTS, letter="PLA"), rows_of(*TEXTS, letter="A"))
     expected = {"last": "LA", "prompt": "PL", "prompt_except_last": "P", "response": "A", "all": "PLA"}
-    assert found.keys() == expected.keys() == POSITIONS.keys()
+    assert found.keys() == POSITIONS.keys() == {*expected, "before_options"}
     for name, letters in expected.items():
         assert found[name].dtype == torch.bool
         assert found[name].tolist() == rows_of(*TEXTS, letter=letters).tolist(), name
+
+
+def test_options_are_told_from_what_stands_before_them():
+    """O is of the options; the number is that of tokens before them, padding left out."""
+    texts = ["PPPOOOL", "..PPOOL", "P.POOL.", "..OOOOL", "..PPPPL"]
+    found = masks(rows_of(*texts, letter="POL"), rows_of(*texts, letter="A"), torch.tensor([3, 2, 2, 0, 5]))
+    expected = rows_of("PPP....", "..PP...", "P.P....", ".......", "..PPPPP", letter="P")
+    assert found["before_options"].tolist() == expected.tolist()
+    everywhere = masks(rows_of(*texts, letter="POL"), rows_of(*texts, letter="A"))
+    assert torch.equal(everywhere["before_options"], everywhere["prompt"])
 
 
 def test_padding_that_is_said_to_be_of_the_answer_stays_padding():
