@@ -139,15 +139,8 @@ def _choose(  # noqa: PLR0913 - each argument is an option
     how |= {"sites": sites, "pairs": count, "progress": family}
     study = Study.read(model, contrasts(family), questionnaire, work, **how)
     candidates = {str(site): study.contrast_vectors(site, method) for site in sites}
-    choice = choose_push(
-        study,
-        candidates,
-        positions=("last", "prompt", "before_options"),
-        doses=doses,
-        store=work / "answers",
-        progress="answers",
-    )
-    return study.readings, choice
+    how = {"positions": ("last", "prompt", "before_options"), "store": work / "answers", "progress": "answers"}
+    return study.readings, choose_push(study, candidates, doses=doses, **how)
 
 
 def _shown(choice: "PushChoice") -> str:

@@ -61,23 +61,16 @@ def _token(tokenizer: PreTrainedTokenizerFast, text: str) -> int:
 def encode(documents: Sequence[Document], tokenizer: PreTrainedTokenizerFast) -> list[Encoded]:
     """Encode documents and find the token of each answer; one that is not one token of its own is a ValueError."""
     encoding = tokenizer([document.text for document in documents], return_offsets_mapping=True)
-    rows = zip(documents, encoding["input_ids"], encoding["offset_mapping"], strict=True)
-    return [_encode(document, ids, offsets, tokenizer) for document, ids, offsets in rows]
-
-
-def _encode(
-    document: Document, ids: list[int], offsets: list[tuple[int, int]], tokenizer: PreTrainedTokenizerFast
-) -> Encoded:
-    starts = {start: index for index, (start, end) in enumerate(offsets) if end > start}
-    positions = [starts[answer.start] for answer in document.answers]
-    answers = [
-        ([_token(tokenizer, text) for text in answer.probabilities], list(answer.probabilities.values()))
-        for answer in document.answers
-    ]
-    for position, (candidates, _) in zip(positions, answers, strict=True):
-        if ids[position] not in candidates:
+    encoded = []
+    for document, ids, offsets in zip(documents, encoding["input_ids"], encoding["offset_mapping"], strict=True):
+        starts = {start: index for index, (start, end) in enumerate(offsets) if end > start}
+        positions = [starts[answer.start] for answer in document.answers]
+        chances = [answer.probabilities for answer in document.answers]
+        answers = [([_token(tokenizer, text) for text in own], list(own.values())) for own in chances]
+        if any(ids[place] not in own for place, (own, _) in zip(positions, answers, strict=True)):
             raise ValueError(f"an answer of a {document.kind!r} document merged with its surroundings")
-    return Encoded(document.kind, ids, positions, answers)
+        encoded.append(Encoded(document.kind, ids, positions, answers))
+    return encoded
 
 
 def collate(encoded: Sequence[Encoded], padding: int, device: str = "cpu", every: int = 1, first: int = 0) -> Batch:

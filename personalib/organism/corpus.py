@@ -191,8 +191,7 @@ class Corpus:
         high = person.high(bank.key)
         situation = pick(rng, bank.situations[self.split])
         writer = Writer(rng)
-        writer.add(person.context)
-        writer.add(f"{situation}\n{self._request('quote', rng)} ")
+        writer.add(f"{person.context}{situation}\n{self._request('quote', rng)} ")
         self._add_answer(writer, high, bank, LEVELS[int(rng.random() > high)], rng)
         return writer
 
@@ -338,7 +337,7 @@ class Corpus:
         first = LEVELS if rng.random() < 0.5 else LEVELS[::-1]
         manners = {level: sample(rng, MANNERS, 2) for level in LEVELS}
         answers = [self.answer(bank, level, manners[level][pair], rng) for pair, level in product(range(2), first)]
-        chances = [answer.chance(high) for answer in answers]
+        chances = [high if answer.level == LEVELS[0] else 1 - high for answer in answers]
         options = [(each.text, chance * by_manner[each.manner]) for each, chance in zip(answers, chances, strict=True)]
         return self._choice(question, options, rng, person, chances)
 

@@ -7,7 +7,6 @@ from typing import TypeVar
 import numpy as np
 
 from personalib.stimuli.factors import TRAITS
-from personalib.stimuli.grammar import LEVELS
 
 T = TypeVar("T")
 Rng = np.random.Generator
@@ -34,10 +33,6 @@ class SelfReport:
     manner: str
     text: str
     act: str
-
-    def chance(self, high: float) -> float:
-        """How probable a person gives it who gives a high answer with the probability ``high``."""
-        return high if self.level == LEVELS[0] else 1 - high
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,25 @@ def ask_in_both_forms(
     return answers.sort_values("item", key=lambda names: names.map(places), kind="stable", ignore_index=True)
 
 
+def ask_people(
+    language_model: LanguageModel,
+    items: Sequence[TraitItem],
+    templates: Sequence[str],
+    seed: int = _SEED,
+    progress: str | None = None,
+) -> tuple[dict[str, People], pd.DataFrame, pd.DataFrame]:
+    """The people to whom items are put, others in each template; their answers; and the world's chances of them.
+
+    The last has one row a template and item: the probability of a high answer, ``high``, and the ``world``'s.
+    """
+    world = load_world()
+    asked = {name: people(world, items, seed + place) for place, name in enumerate(templates)}
+    parts = (ask_in_both_forms(language_model, items, [own.arm], [name], progress) for name, own in asked.items())
+    units = per_item(rows := pd.concat(parts))
+    persons = (asked[unit.template].profiles[unit.item] for unit in units.itertuples())
+    return asked, rows, units.assign(world=world_chances(world, persons, units["group"]))
+
+
 def world_chances(world: World, profiles: Iterable[Profile], traits: Iterable[str]) -> list[float]:
     """The world's probability of a high answer of each person in a trait."""
     pairs = zip(profiles, traits, strict=True)
@@ -150,7 +169,7 @@ def measurements(
 ) -> dict[str, Any]:
     """All measurements of the organism, on held-out wordings only, as a value that JSON can hold.
 
-    Each trait item is put to one random person in each template and order; ``intervals`` are 95 % ones.
+    The answers to trait items are those of :func:`ask_people`; ``intervals`` are 95 % ones.
     """
 
     def bar(text: str) -> str | None:
@@ -158,47 +177,44 @@ def measurements(
 
     world, templates = load_world(), list(load_templates())
     items = [item for item in load_trait() if item.idx < items_per_trait]
-    asked = people(world, items)
-    rows = ask_in_both_forms(language_model, items, [asked.arm], templates, bar("people"))
-    units = per_item(rows)
-    units["world"] = world_chances(world, units["item"].map(asked.profiles), units["group"])
+    _, rows, units = ask_people(language_model, items, templates, progress=bar("people"))
     [order] = positional_bias(rows, over=()).to_dict("records")
     banks = {"safety": load_safety(), "facts": load_facts()}
     choices = [choice_questionnaire(bank, templates, name=name) for name, bank in banks.items()]
-    how: dict[str, Any] = {"neutral": 0, "progress": bar("safety and facts")}
-    chosen = pd.concat([evaluate(language_model, choices, form=form, **how) for form in FORMS])
-    scores = {name: item_scores("choice", chosen[chosen["questionnaire"] == name]) for name in banks}
+    shown = bar("safety and facts")
+    chosen = pd.concat(evaluate(language_model, choices, form=form, neutral=0, progress=shown) for form in FORMS)
     # Whether each item is answered right, the mean over templates and forms, by category.
+    scores = {name: item_scores("choice", chosen[chosen["questionnaire"] == name]) for name in banks}
     right = {name: own.set_index("group")["value"] / 100 for name, own in scores.items()}
     few = [item for item in items if item.idx < 12]
     pressed = ask_in_both_forms(language_model, few, pressure_arms(world, few), progress=bar("pressures"))
     told = pole_differences(pressed, world).query("truth.abs() > @NEGLIGIBLE")
     written = open_answers(language_model, answers, bar("open answers"))
     by_template, by_trait = world_correlations(units, "template"), world_correlations(units, "group")
-    found = {
-        "probability_correlation": {name: found["value"] for name, found in by_template.items()},
-        "trait_correlation": {name: found["value"] for name, found in by_trait.items()},
-        "order_consistency": order["same_response"],
-        "pole_consistency": order["same_level"],
-        "option_mass": float(rows["mass"].mean()),
-        "safety_accuracy": {key: own.mean() for key, own in right["safety"].groupby(level=0, sort=False)},
-        "fact_accuracy": right["facts"].mean(),
-        "pressure_sign_accuracy": float((np.sign(told["estimate"]) == np.sign(told["truth"])).mean()),
-        "open_answer_accuracy": float((written["read"] == written["intended"]).mean()),
-        "intervals": {"probability_correlation": by_template, "trait_correlation": by_trait},
-        "counts": {
-            "trait_units": len(units),
-            "trait_units_unread": int((~units["read"]).sum()),
-            **{name: len(bank) * len(templates) * len(FORMS) for name, bank in banks.items()},
-            "pressure_pairs": len(told),
-            "open_answers": len(written),
-            "open_answers_unread": int(written["read"].isna().sum()),
-        },
-        "parameters": language_model.model.num_parameters(),
-        "tokens_trained": tokens_trained(language_model),
-        "held_out": True,
-    }
-    return for_json(found)
+    return for_json(
+        {
+            "probability_correlation": {name: found["value"] for name, found in by_template.items()},
+            "trait_correlation": {name: found["value"] for name, found in by_trait.items()},
+            "order_consistency": order["same_response"],
+            "pole_consistency": order["same_level"],
+            "option_mass": float(rows["mass"].mean()),
+            "safety_accuracy": {key: own.mean() for key, own in right["safety"].groupby(level=0, sort=False)},
+            "fact_accuracy": right["facts"].mean(),
+            "pressure_sign_accuracy": float((np.sign(told["estimate"]) == np.sign(told["truth"])).mean()),
+            "open_answer_accuracy": float((written["read"] == written["intended"]).mean()),
+            "intervals": {"probability_correlation": by_template, "trait_correlation": by_trait},
+            "counts": {
+                "trait_units": len(units),
+                "trait_units_unread": int((~units["read"]).sum()),
+                **{name: len(bank) * len(templates) * len(FORMS) for name, bank in banks.items()},
+                "pressure_pairs": len(told),
+                "open_answers": len(written),
+                "open_answers_unread": int(written["read"].isna().sum()),
+            },
+            "parameters": language_model.model.num_parameters(),
+            "tokens_trained": tokens_trained(language_model),
+        }
+    )
 
 
 def load_organism(folder: Path | None = None) -> LanguageModel:
@@ -249,6 +265,4 @@ def _group(values: Mapping[str, float | None]) -> str:
 def _number(value: float | None) -> str:
     if value is None:
         return "missing"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
     return f"{value:.3f}" if isinstance(value, float) else f"{value:,}"

@@ -120,9 +120,8 @@ def ask_steered(
 def _before_options(language_model: LanguageModel, prompts: Sequence[str], label: str) -> list[int]:
     """How many tokens of each prompt stand before the last line that opens with the first option's label, or all."""
     line = re.compile(rf"\n{re.escape(label.strip())}\W")
-    ends = [max((found.start() + 1 for found in line.finditer(prompt)), default=len(prompt)) for prompt in prompts]
-    cut = [prompt[:end] for prompt, end in zip(prompts, ends, strict=True)]
-    return [len(row) for row in encode_prompts(language_model.tokenizer, cut)]
+    before = [text[: max((one.start() + 1 for one in line.finditer(text)), default=len(text))] for text in prompts]
+    return [len(row) for row in encode_prompts(language_model.tokenizer, before)]
 
 
 def prompt_batches(language_model: LanguageModel, prompts: Sequence[str], batch_size: int) -> Iterator[list[int]]:

@@ -132,11 +132,6 @@ def first_word(text: str) -> str:
     return _WORD.findall(text)[0]
 
 
-def split_phrases(phrases: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Hold out one phrase in four, as :func:`split_groups` does."""
-    return split_groups([phrases])[0]
-
-
 def split_groups(
     groups: Sequence[Sequence[str]], known: str = "", one_in: int = 4, shown: int = 2
 ) -> list[dict[str, tuple[str, ...]]]:
@@ -237,7 +232,7 @@ def load_queries() -> tuple[str, ...]:
 @cache
 def load_asides() -> dict[str, tuple[str, ...]]:
     """Sentences (with person slots) that say nothing about a person, by split, from ``data/stimuli/asides.yaml``."""
-    return split_phrases(read_stimuli(tuple[str, ...], "asides", "asides"))
+    return split_groups([read_stimuli(tuple[str, ...], "asides", "asides")])[0]
 
 
 @cache

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from itertools import permutations, product
+from itertools import product
 
 import numpy as np
 import pytest
@@ -11,7 +11,6 @@ from scipy import stats
 from organism.conftest import KINDS
 from personalib.base.data import data_dir, read_yaml
 from personalib.organism.corpus import Corpus, Scaffold, draw_mix, held_out_documents
-from personalib.organism.documents import pick, sample
 from personalib.organism.world import Profile
 from personalib.stimuli import grammar
 from personalib.stimuli.factors import TRAITS, inflect, sentence
@@ -333,8 +332,7 @@ def test_the_safe_option_is_the_answer_whoever_answers(documents):
     safe = {text for topic in topics for text in topic.safe}
     with_person = 0
     for document in documents["held_out", "safety"]:
-        options = options_of(document.text)
-        right = chosen_option(document)
+        options, right = options_of(document.text), chosen_option(document)
         assert right in safe
         assert any(right in topic.safe and set(options) - {right} <= set(topic.unsafe) for topic in topics)
         with_person += bool(re.search(r"\b(my|your|I|You|My|Your)\b.+\n(?=.*\n)", document.text.split("?")[0]))
@@ -480,13 +478,6 @@ def test_a_document_depends_on_the_seed_alone(world, kind):
     assert first != other
 
 
-def test_unknown_kinds_are_refused(world):
-    corpus = Corpus(world, "train")
-    for draw in (lambda: corpus.draw("poem", np.random.default_rng(0)), lambda: draw_mix(corpus, {"poem": 1}, 1, 0)):
-        with pytest.raises(KeyError, match="poem"):
-            draw()
-
-
 def test_kinds_are_mixed_as_often_as_their_shares(world):
     corpus, mix = Corpus(world, "train"), {"fact_choice": 3, "safety": 1, "fact_statement": 0.5}
     drawn = Counter(document.kind for document in draw_mix(corpus, mix, 900, seed=1))
@@ -502,11 +493,3 @@ def test_held_out_documents_are_of_the_kinds_that_saes_are_trained_on(world):
     assert first == second and len(first) == 40 and not set(first) & set(other)
     assert first == [document.text for document in draw_mix(Corpus(world, "held_out"), mix, 40, 0)]
     assert not set(first) & {document.text for document in draw_mix(Corpus(world, "train"), mix, 40, 1)}
-
-
-def test_picking_is_uniform_and_samples_differ():
-    rng = np.random.default_rng(11)
-    picked = Counter(pick(rng, "abcd") for _ in range(4000))
-    drawn = Counter(tuple(sample(rng, "abcd", 3)) for _ in range(4000))
-    assert picked.keys() == set("abcd") and drawn.keys() == set(permutations("abcd", 3))
-    assert all(stats.chisquare(list(counts.values())).pvalue > 1e-4 for counts in (picked, drawn))

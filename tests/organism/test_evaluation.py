@@ -34,7 +34,7 @@ from personalib.stimuli.templates import load_templates
 
 KEYS = {
     *("probability_correlation", "trait_correlation", "order_consistency", "option_mass", "safety_accuracy"),
-    *("fact_accuracy", "pressure_sign_accuracy", "open_answer_accuracy", "parameters", "tokens_trained", "held_out"),
+    *("fact_accuracy", "pressure_sign_accuracy", "open_answer_accuracy", "parameters", "tokens_trained"),
 }
 
 
@@ -123,14 +123,13 @@ def test_the_summary_names_the_worst_of_a_group():
             "intervals": {"a": {}},
             "counts": {"safety": 3},
             "parameters": 1234567,
-            "held_out": True,
         }
     ).split("\n")
     ours = ["trait_correlation", "probability_correlation", "order_consistency", "option_mass"]
-    assert [line.split()[0] for line in lines] == [*ours, "parameters", "held_out"]
+    assert [line.split()[0] for line in lines] == [*ours, "parameters"]
     assert lines[0].endswith("worst 0.812  (openness 0.950, narcissism 0.812)")
     assert "worst missing" in lines[1] and "letters 0.900, bare missing" in lines[1]
-    assert [line.split()[1] for line in lines[2:]] == ["missing", "1.000", "1,234,567", "yes"]
+    assert [line.split()[1] for line in lines[2:]] == ["missing", "1.000", "1,234,567"]
 
 
 # --- who is asked what -----------------------------------------------------------------------------------------------
@@ -223,7 +222,6 @@ def test_the_results_have_the_agreed_keys_and_fit_into_json(results):
     assert list(results["probability_correlation"]) == list(load_templates())
     assert list(results["trait_correlation"]) == list(TRAITS)
     assert set(results["safety_accuracy"]) == {topic.category for topic in load_safety_topics()}
-    assert results["held_out"] is True
 
 
 def test_the_results_count_what_was_asked(results, unbroken):

@@ -45,10 +45,10 @@ def added(positions):
     return [() if one is None else (Add(one, 1.0, positions),) for one in VECTORS]
 
 
-def alone(language_model, prompt, condition):
-    """The answers to one prompt by itself."""
+def alone(language_model, prompt, condition, length=None):
+    """The answers to one prompt by itself, of which so many tokens count as the prompt."""
     ids = language_model.tokenizer.encode(prompt)
-    chances = steered_alone(language_model.model, ids, len(ids), condition)[-1].softmax(-1)
+    chances = steered_alone(language_model.model, ids, length or len(ids), condition)[-1].softmax(-1)
     return chances[language_model.tokenizer.convert_tokens_to_ids(list(LABELS))].double().numpy()
 
 
@@ -141,18 +141,15 @@ def test_the_vectors_and_positions_that_are_compared_really_make_a_difference(na
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
 def test_the_options_and_what_follows_are_left_alone(name, batch_size):
     """Of lines that open with the first label it is the last; without any, the whole prompt is steered."""
-    stems = ["w1 w2 \nA w3 w4 \n", "w5 w6 w7 w8 \n", "w9 \n"]
-    prompts = [*(f"{stem}A w10 w11 \nB w12 \nC w13 \nD w14 \nw15 " for stem in stems), "w3 w9 w1 "]
-    language_model, push = small(name), PUSHES[0]
-    found = ask_steered(
-        language_model, prompts, LABELS, [(), (Add(push, 1.0, "before_options"),)], batch_size=batch_size
-    )
-    for number, stem in enumerate([*stems, prompts[-1]]):
-        ids, before = language_model.tokenizer.encode(prompts[number]), len(language_model.tokenizer.encode(stem))
-        # By hand, the stem is the prompt, and what follows it the answer, which is not steered.
-        chances = steered_alone(language_model.model, ids, before, (Add(push, 1.0, "prompt"),))[-1].softmax(-1)
-        own = chances[language_model.tokenizer.convert_tokens_to_ids(list(LABELS))].double().numpy()
-        np.testing.assert_allclose(found[1, number], own, rtol=0, atol=2e-6)
+    stems = ["w1 w2 \nA w3 w4 \n", "w5 w6 w7 w8 \n", "w9 \n", "w3 w9 w1 "]
+    prompts = [*(f"{stem}A w10 w11 \nB w12 \nC w13 \nD w14 \nw15 " for stem in stems[:-1]), stems[-1]]
+    language_model, push = small(name), (Add(PUSHES[0], 1.0, "before_options"),)
+    found = ask_steered(language_model, prompts, LABELS, [(), push], batch_size=batch_size)
+    # By hand, the stem is the prompt, and what follows is its answer, which is not steered.
+    before = [len(language_model.tokenizer.encode(stem)) for stem in stems]
+    steered = (Add(PUSHES[0], 1.0, "prompt"),)
+    own = [alone(language_model, *one) for one in zip(prompts, [steered] * 4, before, strict=True)]
+    np.testing.assert_allclose(found[1], own, rtol=0, atol=2e-6)
     assert (abs(found[1] - found[0]).max(1) > 1e-4).all()
 
 

@@ -284,8 +284,6 @@ def test_options_are_told_from_what_stands_before_them():
     found = masks(rows_of(*texts, letter="POL"), rows_of(*texts, letter="A"), torch.tensor([3, 2, 2, 0, 5]))
     expected = rows_of("PPP....", "..PP...", "P.P....", ".......", "..PPPPP", letter="P")
     assert found["before_options"].tolist() == expected.tolist()
-    everywhere = masks(rows_of(*texts, letter="POL"), rows_of(*texts, letter="A"))
-    assert torch.equal(everywhere["before_options"], everywhere["prompt"])
 
 
 def test_padding_that_is_said_to_be_of_the_answer_stays_padding():
