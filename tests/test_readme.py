@@ -21,5 +21,7 @@ def test_the_example_prints_what_is_told_of_it(capsys):
     assert re.findall("[a-z]+", found) == re.findall("[a-z]+", printed)
     # Other machines round otherwise, and the last digit that is shown may be another one.
     assert np.abs(numbers(found) - numbers(printed)).max() < 0.3
-    told = re.search(r"move by (\d+) points.*length moves them by (\d+).*saying\* it moves them by (\d+)", README).groups()
+    told = re.search(
+        r"move by (\d+) points.*length moves them by (\d+).*saying\* it moves them by (\d+)", README
+    ).groups()
     assert np.abs(np.array(told, dtype=float) - np.abs(numbers(found).reshape(3, -1)[:, 0])).max() < 0.8

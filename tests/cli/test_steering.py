@@ -113,9 +113,10 @@ def test_the_options_of_a_question_are_used(organism, files):
 
 
 def test_an_answer_under_which_the_model_overflows_is_told_each_time(files):
+    (SteeringVector.load(files / "one.safetensors") * 100.0).save(files / "long.safetensors")
     sizes = ("--coefficient", 3e38, "--coefficient", 0, "--coefficient", -3e38)
     with pytest.warns(UserWarning, match="organism: 1 of 1 answers are left empty") as warned:
-        out = printed("steering", "ask", QUESTION, "--vector", files / "one.safetensors", *sizes, "--tokens", 3)
+        out = printed("steering", "ask", QUESTION, "--vector", files / "long.safetensors", *sizes, "--tokens", 3)
     first, middle, last = out.splitlines()
     assert (first, last) == ("+3e+38  (no answer)", "-3e+38  (no answer)") and len(warned) == 2
     assert middle.startswith("+0  ") and "no answer" not in middle

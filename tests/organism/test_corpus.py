@@ -201,12 +201,8 @@ def test_every_template_form_and_label_is_used(documents):
         assert all(abs(count - len(drawn) / 3) < 4 * np.sqrt(len(drawn) * 2 / 9) for count in (lettered, numbered))
 
 
-# --- scaffolds -------------------------------------------------------------------------------------------------------
-
-
 def test_a_scaffold_tells_fewer_factors_of_surer_people(draw_seen, world):
-    scaffold = Scaffold(factors=1, certainty=4.0)
-    for document, person in draw_seen("rate_self", 200, 4, scaffold):
+    for document, person in draw_seen("rate_self", 200, 4, Scaffold(factors=1, certainty=4.0)):
         assert len(person.elements) <= 1
         told = {document.text[: one.start].split()[-1]: one.probabilities[" high"] for one in document.answers}
         sure = np.array([told[trait] for trait in TRAITS])
@@ -420,9 +416,6 @@ def test_base_documents_have_no_turns_and_no_slot_is_left(kind, documents):
             assert "_of_turn>" not in document.text
             assert kind == "biography" or "\nAnswer:\n" in document.text
         assert not re.search(r"[{}\[\]]|  |\n\n", document.text)
-
-
-# --- pieces ----------------------------------------------------------------------------------------------------------
 
 
 def test_people_have_the_stated_number_of_elements_and_pressures(world):

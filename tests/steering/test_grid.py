@@ -148,7 +148,7 @@ def test_the_options_and_what_follows_are_left_alone(name, batch_size):
     # By hand, the stem is the prompt, and what follows is its answer, which is not steered.
     before = [len(language_model.tokenizer.encode(stem)) for stem in stems]
     steered = (Add(PUSHES[0], 1.0, "prompt"),)
-    own = [alone(language_model, *one) for one in zip(prompts, [steered] * 4, before, strict=True)]
+    own = [alone(language_model, text, steered, length) for text, length in zip(prompts, before, strict=True)]
     np.testing.assert_allclose(found[1], own, rtol=0, atol=2e-6)
     assert (abs(found[1] - found[0]).max(1) > 1e-4).all()
 

@@ -282,8 +282,9 @@ def test_options_are_told_from_what_stands_before_them():
     """O is of the options; the number is that of tokens before them, padding left out."""
     texts = ["PPPOOOL", "..PPOOL", "P.POOL.", "..OOOOL", "..PPPPL"]
     found = masks(rows_of(*texts, letter="POL"), rows_of(*texts, letter="A"), torch.tensor([3, 2, 2, 0, 5]))
-    expected = rows_of("PPP....", "..PP...", "P.P....", ".......", "..PPPPP", letter="P")
-    assert found["before_options"].tolist() == expected.tolist()
+    assert torch.equal(
+        found["before_options"], rows_of("PPP....", "..PP...", "P.P....", ".......", "..PPPPP", letter="P")
+    )
 
 
 def test_padding_that_is_said_to_be_of_the_answer_stays_padding():
