@@ -112,8 +112,8 @@ def answering_gemma(tokenizer: PreTrainedTokenizerBase, depth: int) -> PreTraine
     """A Gemma 2 of chance that mostly answers with the label of an option."""
     # Without caps, which take a third of the time.
     own = {"query_pre_attn_scalar": 16, "final_logit_softcapping": None, "attn_logit_softcapping": None}
-    # By chance of weights the labels get a third of the probability here; under most seeds they get too little.
-    torch.manual_seed(13)
+    # By chance of weights the labels get a fifth of the probability or more; under most seeds they get too little.
+    torch.manual_seed(44)
     model = Gemma2ForCausalLM(Gemma2Config(**sizes(tokenizer, depth), **own))
     for block in model.model.layers:
         # No block changes much of the stream.

@@ -55,7 +55,7 @@ LITTLE = {
     "06": {"documents": 4, "stories": 2},
     "07": {"pairs": 16, "blocks": 2},
     "08": {"pairs": 6},
-    "09": {"pairs": 4},
+    "09": {"pairs": 4, "facts": 100},
     "10": {"pairs": 12, "blocks": 2, "coefficients": "[1.0]", "questions": 1, "facts": 100},
     "12": {"doses": "[0.4, 3.2]", "randoms": 1, "five_shot": 1, "per_group": 1},
     "13": {"randoms": 2},

@@ -239,7 +239,7 @@ def test_what_is_kept_for_the_organism_follows_from_its_table(organism):
     sites = [str(Site(layer)) for layer in range(len(blocks(organism.model)))]
     doses = sorted(set(table["dose"]))
     tried = list(zip(table["positions"], table["site"], table["dose"], strict=True))
-    assert tried == list(product(POSITIONS, sites, doses))
+    assert tried == list(product((*POSITIONS, "before_options"), sites, doses))
     [row] = table[table["chosen"]].to_dict("records")
     assert (row["positions"], Site.parse(row["site"]), row["dose"]) == (push.positions, push.site, push.dose)
     sound = table[table["collapsed"] == 0]

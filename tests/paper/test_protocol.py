@@ -304,8 +304,8 @@ def test_a_protocol_pushes_as_published_and_leaves_the_number_of_items(plan):
 def test_a_chapter_that_varies_strength_keeps_its_own(plan):
     put = Manner.read("paper").put(plan, strength=False)
     [single, persona] = arms(put, method="sae")
-    assert (single.doses, single.features, single.positions) == ((0.2,), "published", "prompt_except_last")
-    assert persona.combine == "sum" and persona.doses == (0.2, -0.2)
+    assert (single.doses, single.features, single.positions) == ((0.3,), "published", "prompt_except_last")
+    assert persona.combine == "sum" and persona.doses == (0.3, -0.3)
 
 
 def test_readers_are_told_where_a_run_leaves_its_protocol(plan):

@@ -143,11 +143,11 @@ def test_the_options_and_what_follows_are_left_alone(name, batch_size):
     """Of lines that open with the first label it is the last; without any, the whole prompt is steered."""
     stems = ["w1 w2 \nA w3 w4 \n", "w5 w6 w7 w8 \n", "w9 \n", "w3 w9 w1 "]
     prompts = [*(f"{stem}A w10 w11 \nB w12 \nC w13 \nD w14 \nw15 " for stem in stems[:-1]), stems[-1]]
-    language_model, push = small(name), (Add(PUSHES[0], 1.0, "before_options"),)
+    language_model, push = small(name), (Add(PUSHES[1], 1.0, "before_options"),)
     found = ask_steered(language_model, prompts, LABELS, [(), push], batch_size=batch_size)
     # By hand, the stem is the prompt, and what follows is its answer, which is not steered.
     before = [len(language_model.tokenizer.encode(stem)) for stem in stems]
-    steered = (Add(PUSHES[0], 1.0, "prompt"),)
+    steered = (Add(PUSHES[1], 1.0, "prompt"),)
     own = [alone(language_model, text, steered, length) for text, length in zip(prompts, before, strict=True)]
     np.testing.assert_allclose(found[1], own, rtol=0, atol=2e-6)
     assert (abs(found[1] - found[0]).max(1) > 1e-4).all()
