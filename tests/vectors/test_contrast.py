@@ -198,7 +198,7 @@ def test_the_same_again_is_taken_from_disk_and_other_pairs_are_not(model, tmp_pa
 
 
 def test_the_organism_knows_trust_from_distrust_in_words_that_are_new_to_it(organism, tmp_path):
-    found = read_contrasts(organism, [TRUST], [Site(3)], tmp_path, count=24)["trust"]
+    found = read_contrasts(organism, [TRUST], [Site(3)], tmp_path, count=24, position="sentence_mean")["trust"]
     read = accuracy(fit_reader(found["train"], Site(3)), found["held_out"])
     assert read.texts.low > 0.7 and read.pairs > 0.9 and read.brier < 0.1
 
