@@ -88,7 +88,8 @@ def ask_steered(
         arXiv 2410.10863, sections 3.2 and 3.3, and its code release, for what is computed.
     """
     _check(language_model, conditions, batch_size)
-    if any(one.positions == "response" for condition in conditions for one in condition):
+    used = {one.positions for condition in conditions for one in condition}
+    if "response" in used:
         raise ValueError(
             "positions 'response' steer tokens of the answer after they are read back in, and only the first "
             "token of the answer is scored; choose last, prompt, prompt_except_last, before_options or all"
@@ -96,15 +97,14 @@ def ask_steered(
     model = language_model.model
     rows = _rows(language_model, prompts)
     options = option_tokens(language_model.tokenizer, prompts, [labels] * len(prompts), rows)
-    before = _before_options(language_model, prompts, labels[0])
+    before = _before_options(language_model, prompts, labels[0]) if "before_options" in used else [0] * len(prompts)
     found = np.empty((len(conditions), len(prompts), len(labels)))
     total = len(conditions) * len(prompts)
     with inference(model), tqdm(total=total, desc=progress, disable=progress is None, unit="answer") as bar:
         for batch in _batches(language_model, rows, batch_size):
             inputs: Inputs = left_padded(model, [rows[place] for place in batch], _device(language_model))
             real = _real(inputs)
-            starts = torch.tensor([before[place] for place in batch], device=real.device)
-            where = masks(real, torch.zeros_like(real), starts)
+            where = masks(real, torch.zeros_like(real), torch.tensor([before[n] for n in batch], device=real.device))
             tokens = torch.tensor([[options[place]] for place in batch], device=real.device)
             read = slice(-1, None)
             for number, logs in _log_chances(language_model, inputs, where, conditions, read, tokens, batch_size):

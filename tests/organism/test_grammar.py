@@ -201,6 +201,10 @@ def test_the_split_never_changes():
     assert split == {"train": ("x y", "x y x", "y y x"), "held_out": ("y x",)}
 
 
+def test_words_are_lower_case_without_marks():
+    assert grammar.words("Don't go, GO: to Rome (A) 1!") == {"don't", "go", "to", "rome", "a"}
+
+
 def test_a_phrase_with_a_word_of_its_own_is_never_held_out():
     phrases = [f"common grammar.words {letter}" for letter in "pqrstuvw"]
     assert grammar.split_groups([phrases])[0]["held_out"] == ()
